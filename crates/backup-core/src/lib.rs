@@ -1,0 +1,38 @@
+//! The nouns, traits, plans and pipeline of Holdfast. This crate does no I/O of its own: stores are
+//! in `backup-storage`, servers and tools in `backup-drivers`.
+
+mod artifact;
+mod backup;
+mod chain;
+mod context;
+mod error;
+mod id;
+mod manifest;
+mod monitor;
+pub mod pipeline;
+mod position;
+mod repository;
+mod secret;
+mod server;
+mod verify;
+
+pub use artifact::{
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSink, ArtifactSource, ArtifactWriter,
+    Layout,
+};
+pub use backup::{Backup, Restore, RestoreSteps, Restored};
+pub use chain::{BackupChain, Chain, ChainBreak, RestorePlan, Unreachable};
+pub use context::{
+    Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,
+};
+pub use error::{Error, ErrorKind, Result, ResultExt, ServerError, io_error};
+pub use id::{BackupId, BackupType, ClusterName, Strategy};
+pub use manifest::{
+    Consistency, ConsistencyLevel, FORMAT, Manifest, ObjectDigest, Outcome, SourceInfo, Totals,
+};
+pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
+pub use position::Position;
+pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
+pub use secret::Secret;
+pub use server::Flavor;
+pub use verify::{Finding, Level, Report, Severity, Verifier};

@@ -1,0 +1,194 @@
+//! The two directions, generic over the traits: command line, C ABI and linking programs run this
+//! same code.
+
+use std::sync::Arc;
+
+use crate::backup::{Backup, Restore, RestoreSteps, Restored};
+use crate::chain::{BackupChain, Chain};
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Manifest;
+use crate::monitor::Event;
+use crate::repository::{BackupSession, BackupSpec, Record, RecordEvent, Repository};
+use crate::verify::{Finding, Report, Severity, Verifier};
+
+/// Takes a backup: preflight, artifacts, manifest.
+///
+/// When it fails or is cancelled, what was written is removed and the failure is recorded in the
+/// history of the cluster, both as far as the store allows; the error is always the first one.
+///
+/// # Errors
+/// The first finding of the preflight that forbids the backup, or what driver and repository fail
+/// with.
+pub async fn backup(
+    cx: &Context,
+    repository: &dyn Repository,
+    driver: &dyn Backup,
+    spec: BackupSpec,
+) -> Result<Manifest> {
+    cx.phase("preflight");
+    let findings = cx.run(driver.preflight(cx)).await?;
+    stop_on_error(cx, &findings)?;
+    let cluster = spec.cluster.clone();
+    cx.phase("backup");
+    let session = cx.run(repository.begin(cx, spec)).await?;
+    match cx.run(driver.run(cx, &*session)).await {
+        // From here on the backup is complete at the source: it is committed even when the user
+        // interrupts now, since a few small writes are all that is left.
+        Ok(outcome) => session.commit(outcome).await,
+        Err(error) => {
+            give_up(cx, repository, session, &cluster, &error).await;
+            Err(error)
+        }
+    }
+}
+
+fn stop_on_error(cx: &Context, findings: &[Finding]) -> Result<()> {
+    let mut first = None;
+    for finding in findings {
+        match finding.severity {
+            Severity::Error => first = first.or(Some(finding)),
+            Severity::Warning => cx.event(Event::Warning {
+                text: format!(
+                    "{}: {} ({})",
+                    finding.object, finding.problem, finding.remedy
+                ),
+            }),
+            Severity::Info => {}
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some(f) => Err(Error::new(
+            f.kind.unwrap_or(ErrorKind::Source),
+            format!("the source is not ready: {}: {}", f.object, f.problem),
+        )
+        .with_remedy(f.remedy.clone())),
+    }
+}
+
+async fn give_up(
+    cx: &Context,
+    repository: &dyn Repository,
+    session: Box<dyn BackupSession>,
+    cluster: &crate::ClusterName,
+    error: &Error,
+) {
+    let id = session.id().clone();
+    if let Err(e) = session.abort().await {
+        cx.event(Event::Warning {
+            text: format!("the unfinished backup {id} was not removed: {}", e.chain()),
+        });
+    }
+    let record = Record {
+        time: cx.now(),
+        backup: Some(id),
+        event: RecordEvent::FailedRun {
+            exit_code: error.kind().exit_code(),
+            error: error.report(),
+        },
+    };
+    if let Err(e) = repository.record(cx, cluster, &record).await {
+        cx.event(Event::Warning {
+            text: format!("the failure was not added to the history: {}", e.chain()),
+        });
+    }
+}
+
+/// Says what [`restore`] would do.
+///
+/// # Errors
+/// As [`restore`], before anything is written.
+pub async fn plan_restore(
+    cx: &Context,
+    repository: &dyn Repository,
+    driver: &dyn Restore,
+    manifest: &Manifest,
+) -> Result<RestoreSteps> {
+    let artifacts = repository.artifacts(cx, manifest).await?;
+    cx.run(driver.plan(cx, manifest, &*artifacts)).await
+}
+
+/// Restores a backup that stands by itself.
+///
+/// # Errors
+/// When the chain of the backup is broken, and what driver and repository fail with.
+pub async fn restore(
+    cx: &Context,
+    repository: &dyn Repository,
+    driver: &dyn Restore,
+    manifest: &Manifest,
+) -> Result<Restored> {
+    let known: Vec<Manifest> = repository
+        .backups(cx, Some(&manifest.cluster))
+        .await?
+        .into_iter()
+        .filter_map(|l| l.manifest.ok())
+        .collect();
+    BackupChain::to(manifest, &known).check()?;
+    let artifacts = repository.artifacts(cx, manifest).await?;
+    cx.phase("restore");
+    cx.run(driver.run(cx, manifest, &*artifacts)).await
+}
+
+/// Runs verifiers one after the other, ends at the first that finds an error, and records the proof.
+///
+/// # Errors
+/// Only when the verification could not be carried out; damage is in the report.
+pub async fn verify(
+    cx: &Context,
+    repository: &dyn Repository,
+    verifiers: &[Arc<dyn Verifier>],
+    manifest: &Manifest,
+) -> Result<Report> {
+    let started = cx.now();
+    let mut report: Option<Report> = None;
+    for verifier in verifiers {
+        cx.phase(format!("verify {}", verifier.level()));
+        let artifacts = match repository.artifacts(cx, manifest).await {
+            Ok(artifacts) => artifacts,
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                let finding = Finding::new(
+                    Severity::Error,
+                    manifest.backup.to_string(),
+                    e.chain(),
+                    e.remedy().to_owned(),
+                );
+                let findings = report.map(|r| r.findings).unwrap_or_default();
+                let mut all = Report {
+                    level: verifier.level(),
+                    findings,
+                };
+                all.findings.push(finding);
+                report = Some(all);
+                break;
+            }
+            Err(e) => return Err(e),
+        };
+        let next = cx.run(verifier.verify(cx, manifest, &*artifacts)).await?;
+        let mut findings = report.map(|r| r.findings).unwrap_or_default();
+        findings.extend(next.findings);
+        let so_far = Report {
+            level: next.level,
+            findings,
+        };
+        let ok = so_far.ok();
+        report = Some(so_far);
+        if !ok {
+            break;
+        }
+    }
+    let report = report.ok_or_else(|| Error::internal("no verifier was given"))?;
+    let record = Record {
+        time: cx.now(),
+        backup: Some(manifest.backup.clone()),
+        event: RecordEvent::Proof {
+            level: report.level,
+            ok: report.ok(),
+            findings: report.findings.clone(),
+            duration_seconds: cx.now().duration_since(started).as_secs_f64(),
+        },
+    };
+    repository.record(cx, &manifest.cluster, &record).await?;
+    Ok(report)
+}

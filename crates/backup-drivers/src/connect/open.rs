@@ -1,0 +1,143 @@
+//! A `mysql_async` connection for [`ConnectOptions`].
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use backup_core::{Error, ErrorKind, Result};
+use futures::FutureExt;
+use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, PathOrBuf, SslOpts};
+
+use super::{ConnectOptions, Endpoint, SslMode, connect_io_error, sql_error, timed_out, tls};
+
+/// The largest packet of the protocol.
+const MAX_PACKET: usize = 1 << 30;
+/// After so long without a byte the kernel asks whether the peer is still there.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The server's default of wait_timeout; given so that `mysql_async` does not ask for it.
+const WAIT_TIMEOUT: usize = 28_800;
+
+/// Connects and signs in.
+///
+/// # Errors
+/// [`ErrorKind::Connect`], with the address: the name is unknown, nothing listens there, no answer
+/// within [`ConnectOptions::connect_timeout`], the server refuses the account (its own code and
+/// text are in [`Error::server`]), or TLS fails. [`ErrorKind::Usage`] if a certificate or key
+/// cannot be read.
+pub async fn open(options: &ConnectOptions) -> Result<Conn> {
+    tokio::time::timeout(options.connect_timeout, connect(options))
+        .await
+        .unwrap_or_else(|_| Err(timed_out(options.connect_timeout, options.cannot_connect())))
+}
+
+async fn connect(options: &ConnectOptions) -> Result<Conn> {
+    let mut opts = OptsBuilder::default()
+        .user(Some(&options.user))
+        .pass(options.password.as_ref().map(|password| password.expose()))
+        // Otherwise it asks the server for its socket, and quietly reconnects over that: wrong
+        // through a tunnel, and it would throw away a verified TLS connection.
+        .prefer_socket(false)
+        .max_allowed_packet(Some(MAX_PACKET))
+        .wait_timeout(Some(WAIT_TIMEOUT))
+        .enable_cleartext_plugin(options.may_send_cleartext())
+        .connect_attributes(options.attributes.clone().into_iter().collect::<HashMap<_, _>>());
+    let mut tls = None;
+    match &options.endpoint {
+        Endpoint::Socket(path) => {
+            let path = path.to_str().ok_or_else(|| {
+                Error::usage(format!("the socket's path {} is not UTF-8", path.display()))
+            })?;
+            opts = opts.socket(Some(path));
+        }
+        Endpoint::Tcp { host, port } => {
+            opts = opts
+                .ip_or_hostname(host)
+                .tcp_port(*port)
+                .resolved_ips(Some(resolve(options, host, *port).await?))
+                .tcp_keepalive(Some(KEEPALIVE));
+            if options.tls.mode != SslMode::Disabled {
+                tls::ensure_crypto_provider();
+                // Reads the files once itself, for errors that name them.
+                tls::client_config(&options.tls)?;
+                tls = Some(ssl_opts(options));
+            }
+        }
+    }
+    let Some(tls) = tls else { return sign_in(options, opts.into()).await };
+    match attempt(opts.clone().ssl_opts(Some(tls)).into()).await {
+        Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))
+            if options.tls.mode == SslMode::Preferred =>
+        {
+            sign_in(options, opts.into()).await
+        }
+        result => result.map_err(|e| connect_error(options, e)),
+    }
+}
+
+async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
+    attempt(opts).await.map_err(|e| connect_error(options, e))
+}
+
+/// `mysql_async` 0.37 panics on some greetings that no server sends, but anybody may (a version
+/// number above 65535, an empty answer where a key is due): that is an error like any other.
+async fn attempt(opts: Opts) -> Result<Conn, mysql_async::Error> {
+    AssertUnwindSafe(Conn::new(opts)).catch_unwind().await.unwrap_or_else(|_| {
+        Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
+    })
+}
+
+fn connect_error(options: &ConnectOptions, error: mysql_async::Error) -> Error {
+    let what = options.cannot_connect();
+    match error {
+        mysql_async::Error::Io(mysql_async::IoError::Io(e)) => connect_io_error(e, what),
+        // Whatever the code: no connection came about.
+        e => match sql_error(e, what) {
+            e if e.kind() == ErrorKind::Usage => e,
+            e => e.with_kind(ErrorKind::Connect),
+        },
+    }
+}
+
+/// The addresses of `host`, looked up here so that an unknown name is an error of its own.
+pub(crate) async fn resolve(
+    options: &ConnectOptions,
+    host: &str,
+    port: u16,
+) -> Result<Vec<IpAddr>> {
+    let unknown = |e: io::Error| {
+        Error::new(ErrorKind::Connect, options.cannot_connect())
+            .with_source(e)
+            .with_remedy(format!("check the host name `{host}`, or use the server's address"))
+    };
+    let found: Vec<IpAddr> =
+        tokio::net::lookup_host((host, port)).await.map_err(unknown)?.map(|a| a.ip()).collect();
+    if found.is_empty() {
+        return Err(unknown(io::Error::other("the name has no address")));
+    }
+    Ok(found)
+}
+
+fn ssl_opts(options: &ConnectOptions) -> SslOpts {
+    let file = |path: &std::path::PathBuf| PathOrBuf::Path(path.clone().into());
+    let tls = &options.tls;
+    let ssl = SslOpts::default()
+        .with_danger_accept_invalid_certs(tls.mode < SslMode::VerifyCa)
+        .with_danger_skip_domain_validation(tls.mode < SslMode::VerifyIdentity)
+        .with_client_identity(
+            tls.cert.as_ref().zip(tls.key.as_ref()).map(|(c, k)| ClientIdentity::new(file(c), file(k))),
+        );
+    let ssl = match &tls.ca {
+        Some(ca) => ssl.with_root_certs(vec![file(ca)]).with_disable_built_in_roots(true),
+        None => ssl,
+    };
+    if tls.mode == SslMode::VerifyCa {
+        // mysql_async 0.37 means to let a wrong name pass here, but looks for the word
+        // "NotValidForName" in the error's text, where rustls has since put the name that was
+        // asked for. rustls checks the chain first and the name last, so asking for just that name
+        // gives the text only for a chain that holds. The servers ignore the name (SNI).
+        return ssl.with_danger_tls_hostname_override(Some("NotValidForName"));
+    }
+    ssl
+}

@@ -1,0 +1,118 @@
+//! A `mysql_async` connection whose errors name the statement.
+
+use std::borrow::Cow;
+
+use backup_core::Result;
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Params};
+
+use super::{ConnectOptions, open, sql_error};
+
+/// Statements longer than this are cut in errors.
+const SHOWN: usize = 120;
+
+/// A connection for statements outside the hot paths, with errors of this project: each names the
+/// statement, and has the kind and remedy of [`sql_error`].
+#[derive(Debug)]
+pub struct Session {
+    conn: Conn,
+}
+
+impl Session {
+    /// Connects; see [`open`].
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn open(options: &ConnectOptions) -> Result<Self> {
+        Ok(Session { conn: open(options).await? })
+    }
+
+    /// Every row of a text-protocol query.
+    ///
+    /// # Errors
+    /// As [`sql_error`], with the statement.
+    pub async fn query_rows<T: FromRow + Send + 'static>(&mut self, sql: &str) -> Result<Vec<T>> {
+        self.conn.query(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))
+    }
+
+    /// The first row of a text-protocol query.
+    ///
+    /// # Errors
+    /// As [`sql_error`], with the statement.
+    pub async fn query_first<T: FromRow + Send + 'static>(
+        &mut self,
+        sql: &str,
+    ) -> Result<Option<T>> {
+        self.conn.query_first(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))
+    }
+
+    /// Runs a statement and drops its rows, if any. Gives the number of affected rows.
+    ///
+    /// # Errors
+    /// As [`sql_error`], with the statement.
+    pub async fn run(&mut self, sql: &str) -> Result<u64> {
+        self.conn.query_drop(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))?;
+        Ok(self.conn.affected_rows())
+    }
+
+    /// Every row of a prepared statement with `params`.
+    ///
+    /// # Errors
+    /// As [`sql_error`], with the statement (not the parameters).
+    pub async fn exec_rows<T: FromRow + Send + 'static>(
+        &mut self,
+        sql: &str,
+        params: impl Into<Params> + Send,
+    ) -> Result<Vec<T>> {
+        let params = params.into();
+        self.conn.exec(sql, params).await.map_err(|e| sql_error(e, cannot_run(sql)))
+    }
+
+    /// The connection's number on the server, as `KILL` takes it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.conn.id()
+    }
+
+    /// The connection itself, for everything else.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// Signs off. Dropping the session closes the connection too, but in the background.
+    ///
+    /// # Errors
+    /// If the farewell cannot be sent; the connection is closed all the same.
+    pub async fn close(self) -> Result<()> {
+        self.conn.disconnect().await.map_err(|e| sql_error(e, "cannot close the connection"))
+    }
+}
+
+/// "cannot run `SQL`", cut short, and cut before anything that may be a password or its hash.
+pub(crate) fn cannot_run(sql: &str) -> String {
+    let upper = sql.to_ascii_uppercase();
+    let secret = ["IDENTIFIED", "PASSWORD"].iter().filter_map(|word| upper.find(word)).min();
+    let mut end = secret.unwrap_or(sql.len()).min(SHOWN);
+    while !sql.is_char_boundary(end) {
+        end -= 1;
+    }
+    let shown: Cow<'_, str> =
+        if end < sql.len() { format!("{}…", &sql[..end]).into() } else { sql.into() };
+    format!("cannot run `{shown}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cannot_run;
+
+    #[test]
+    fn statements_in_errors_are_short_and_without_secrets() {
+        assert_eq!(cannot_run("SELECT 1"), "cannot run `SELECT 1`");
+        assert_eq!(
+            cannot_run("CREATE USER u identified BY 'hunter2'"),
+            "cannot run `CREATE USER u …`"
+        );
+        let long = cannot_run(&"ä".repeat(500));
+        assert!(long.len() < 160 && long.ends_with("…`"), "{long}");
+    }
+}

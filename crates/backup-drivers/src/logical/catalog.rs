@@ -1,0 +1,187 @@
+//! The catalogue of a logical backup: every object with its definition, and where its rows are.
+//!
+//! It is stored as the artifact [`CATALOG`], one JSON document a line: first a [`Header`], then one
+//! [`Object`] a line in the order in which a restore creates them. Lines keep the memory of a
+//! reader small, and a reader ignores keys it does not know.
+
+use backup_core::{ArtifactName, Flavor};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::RowDigest;
+
+/// Name of the catalogue's artifact.
+pub const CATALOG: &str = "logical/catalog";
+
+/// The first line of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of this catalogue's form, 1.
+    pub version: u32,
+    /// MySQL or MariaDB.
+    pub flavor: Flavor,
+    /// The server's version as it says it.
+    pub server_version: String,
+    /// `@@lower_case_table_names` of the source.
+    pub lower_case_table_names: u8,
+}
+
+/// The whole catalogue in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// What it is a catalogue of.
+    pub header: Header,
+    /// Databases, in the order of their names.
+    pub databases: Vec<Database>,
+    /// Tables, in the order of database and name.
+    pub tables: Vec<Table>,
+    /// Views, triggers, routines, events, sequences.
+    pub stored: Vec<StoredObject>,
+}
+
+/// One line of the catalogue after the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "object", rename_all = "snake_case")]
+pub enum Object {
+    /// A database.
+    Database(Database),
+    /// A base table with its rows.
+    Table(Box<Table>),
+    /// Anything made of code or definition alone.
+    Stored(StoredObject),
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// `SHOW CREATE DATABASE`, as the server gives it.
+    pub create: String,
+}
+
+/// A base table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its database.
+    pub database: String,
+    /// Its name.
+    pub name: String,
+    /// `SHOW CREATE TABLE`, as the server gives it (no database name in it).
+    pub create: String,
+    /// The storage engine.
+    pub engine: String,
+    /// Whether the engine reads from the snapshot; rows of other engines may be of a later moment.
+    pub transactional: bool,
+    /// The columns whose values are kept, in the order of the table; generated columns are not
+    /// among them.
+    pub columns: Vec<Column>,
+    /// The columns of the primary key, or of the first unique key without NULLs; empty when the
+    /// table has neither.
+    pub key: Vec<String>,
+    /// The server's estimate of rows when the backup began.
+    pub estimated_rows: u64,
+    /// The server's figure of data bytes when the backup began.
+    pub data_bytes: u64,
+    /// Rows and digest of the whole table.
+    #[serde(default)]
+    pub digest: RowDigest,
+    /// Where the rows are, in the order of the key.
+    #[serde(default)]
+    pub chunks: Vec<Chunk>,
+}
+
+/// A column whose values are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// `COLUMN_TYPE` of the information schema, such as `decimal(12,2) unsigned`.
+    pub column_type: String,
+    /// `DATA_TYPE` of the information schema, such as `decimal`.
+    pub data_type: String,
+    /// Digits of the fraction of seconds, for temporal types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction_digits: Option<u8>,
+    /// Character set, for text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charset: Option<String>,
+    /// How a value goes back in.
+    #[serde(default)]
+    pub load: LoadMode,
+}
+
+/// How `LOAD DATA … CHARACTER SET binary` gives a column its value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadMode {
+    /// The bytes are the value.
+    #[default]
+    Direct,
+    /// Through a variable and `CONVERT(@v USING utf8mb4)`: the type refuses binary strings (JSON of
+    /// MySQL; INET4, INET6 and UUID of MariaDB, whose *binary* strings mean packed values).
+    Utf8,
+}
+
+/// A range of a table's rows, one artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The artifact that holds the row blocks.
+    pub artifact: ArtifactName,
+    /// Rows and digest.
+    pub digest: RowDigest,
+    /// The lowest key of the range, inclusive, as the text of an SQL literal; `None` = open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The end of the range, exclusive; `None` = open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// A view, trigger, routine, event or sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredObject {
+    /// What it is.
+    pub kind: StoredKind,
+    /// Its database.
+    pub database: String,
+    /// Its name.
+    pub name: String,
+    /// The table it belongs to, for a trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// `SHOW CREATE …`, as the server gives it.
+    pub create: String,
+    /// The `sql_mode` it was created under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql_mode: Option<String>,
+    /// `character_set_client` at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charset: Option<String>,
+    /// `collation_connection` at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation: Option<String>,
+    /// The collation of the database at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_collation: Option<String>,
+    /// Time zone of an event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+}
+
+/// Kinds of objects that have no rows of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredKind {
+    /// A sequence (MariaDB); created before tables, whose defaults may use it.
+    Sequence,
+    /// A stored function.
+    Function,
+    /// A stored procedure.
+    Procedure,
+    /// A view.
+    View,
+    /// A trigger; created after the rows are in.
+    Trigger,
+    /// An event; created last.
+    Event,
+}

@@ -1,0 +1,170 @@
+//! Which databases and tables are meant.
+
+use std::collections::BTreeSet;
+
+use backup_core::{Error, Result};
+
+/// The databases of the server itself, which no logical backup copies.
+pub const SYSTEM_DATABASES: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+
+/// Name of a table with its database.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableName {
+    /// The database.
+    pub database: String,
+    /// The table.
+    pub table: String,
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", quote_name_if_needed(&self.database), quote_name_if_needed(&self.table))
+    }
+}
+
+/// Puts a name in backticks.
+#[must_use]
+pub fn quote_name(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+fn quote_name_if_needed(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == '-';
+    if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { quote_name(name) }
+}
+
+/// Splits a possibly quoted, dot-separated name such as ``shop.orders`` or `` `my.db`.`a``b` ``.
+///
+/// # Errors
+/// A usage error on unbalanced quotes or empty parts.
+pub fn split_name(text: &str) -> Result<Vec<String>> {
+    let bad = || {
+        Error::usage(format!("`{}` is no name", text.escape_debug()))
+            .with_remedy("write db.table; put names with dots or spaces in backticks")
+    };
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        let part;
+        if let Some(quoted) = rest.strip_prefix('`') {
+            let mut name = String::new();
+            let mut chars = quoted.char_indices();
+            let end = loop {
+                match chars.next() {
+                    Some((i, '`')) if quoted[i + 1..].starts_with('`') => {
+                        name.push('`');
+                        chars.next();
+                    }
+                    Some((i, '`')) => break i + 1,
+                    Some((_, c)) => name.push(c),
+                    None => return Err(bad()),
+                }
+            };
+            part = name;
+            rest = &quoted[end..];
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            part = rest[..end].to_owned();
+            rest = &rest[end..];
+        }
+        if part.is_empty() {
+            return Err(bad());
+        }
+        parts.push(part);
+        match rest.strip_prefix('.') {
+            Some(after) => rest = after,
+            None if rest.is_empty() => return Ok(parts),
+            None => return Err(bad()),
+        }
+    }
+}
+
+impl std::str::FromStr for TableName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match <[String; 2]>::try_from(split_name(text)?) {
+            Ok([database, table]) => Ok(TableName { database, table }),
+            Err(_) => Err(Error::usage(format!("`{}` names no table", text.escape_debug()))
+                .with_remedy("write db.table; put names with dots or spaces in backticks")),
+        }
+    }
+}
+
+/// A choice of databases and tables. Empty = everything but the server's own databases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only these databases.
+    pub databases: BTreeSet<String>,
+    /// Only these tables (and nothing that is not a table or one of its triggers).
+    pub tables: BTreeSet<TableName>,
+    /// Not these tables.
+    pub exclude_tables: BTreeSet<TableName>,
+}
+
+impl Selection {
+    /// Whether everything is meant.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self == &Selection::default()
+    }
+
+    /// Whether only single tables are meant.
+    #[must_use]
+    pub fn only_tables(&self) -> bool {
+        !self.tables.is_empty()
+    }
+
+    /// Whether the database is wanted, itself or for one of its tables.
+    #[must_use]
+    pub fn wants_database(&self, database: &str) -> bool {
+        if self.only_tables() {
+            self.tables.iter().any(|t| t.database == database)
+        } else if self.databases.is_empty() {
+            !SYSTEM_DATABASES.contains(&database)
+        } else {
+            self.databases.contains(database)
+        }
+    }
+
+    /// Whether the table's rows and triggers are wanted.
+    #[must_use]
+    pub fn wants_table(&self, database: &str, table: &str) -> bool {
+        let name = TableName { database: database.to_owned(), table: table.to_owned() };
+        self.wants_database(database)
+            && (self.tables.is_empty() || self.tables.contains(&name))
+            && !self.exclude_tables.contains(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_with_dots_and_backticks() {
+        let t: TableName = "`my.db`.`a``b`".parse().unwrap();
+        assert_eq!((t.database.as_str(), t.table.as_str()), ("my.db", "a`b"));
+        assert_eq!(t.to_string(), "`my.db`.`a``b`");
+        for bad in ["", "a", "a.", ".b", "a.b.c", "`a.b", "`a`b.c", "``.b"] {
+            assert!(bad.parse::<TableName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_empty_selection_wants_all_but_the_servers_own() {
+        let all = Selection::default();
+        assert!(all.wants_table("shop", "x") && !all.wants_database("mysql"));
+        let one = Selection { tables: ["shop.x".parse().unwrap()].into(), ..Default::default() };
+        assert!(one.wants_table("shop", "x") && !one.wants_table("shop", "y"));
+        assert!(one.wants_database("shop") && !one.wants_database("other"));
+    }
+
+    proptest! {
+        #[test]
+        fn display_parses_back(database in "\\PC{1,8}", table in "\\PC{1,8}") {
+            let name = TableName { database, table };
+            prop_assert_eq!(name.to_string().parse::<TableName>().unwrap(), name);
+        }
+    }
+}
