@@ -1,2 +1,23 @@
-//! holdfast
-fn main() {}
+//! `holdfast`, the command line: it parses, calls the libraries, and prints.
+//!
+//! ```text
+//! args ─┬─ config ── app ── cmd/<one file a command> ── answer ── stdout
+//!       └─ login              │
+//!                             ├─ progress ── stderr
+//!                             └─ failure ─── stderr, and the exit code
+//! ```
+
+mod answer;
+mod app;
+mod args;
+mod cmd;
+mod config;
+mod failure;
+mod human;
+mod login;
+mod progress;
+mod signals;
+
+fn main() -> std::process::ExitCode {
+    app::main()
+}

@@ -1,5 +1,7 @@
 //! The traits that strategies implement.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +27,12 @@ pub trait Backup: Send + Sync {
     async fn preflight(&self, cx: &Context) -> Result<Vec<Finding>>;
 
     /// Reads the source into `sink`. Whatever it changed at the source (locks, stopped appliers) is
-    /// put back on every way out, also when the future is dropped.
+    /// put back on every way out. Ends soon after `cx` is cancelled, by itself: the pipeline does
+    /// not drop it.
     ///
     /// # Errors
     /// When the source fails, changes in a way that spoils the backup, or the sink fails.
-    async fn run(&self, cx: &Context, sink: &dyn ArtifactSink) -> Result<Outcome>;
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome>;
 }
 
 /// A way to bring artifacts back to life.
@@ -44,10 +47,11 @@ pub trait Restore: Send + Sync {
         &self,
         cx: &Context,
         manifest: &Manifest,
-        artifacts: &dyn ArtifactSource,
+        artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<RestoreSteps>;
 
-    /// Restores, then compares what the target holds with the digests of the backup.
+    /// Restores, then compares what the target holds with the digests of the backup. Ends soon
+    /// after `cx` is cancelled, by itself: the pipeline does not drop it.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::ErrorKind::Damaged) when the target does not hold what was
@@ -56,7 +60,7 @@ pub trait Restore: Send + Sync {
         &self,
         cx: &Context,
         manifest: &Manifest,
-        artifacts: &dyn ArtifactSource,
+        artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Restored>;
 }
 

@@ -6,6 +6,7 @@ mod backup;
 mod chain;
 mod context;
 mod error;
+mod gtid;
 mod id;
 mod manifest;
 mod monitor;
@@ -26,13 +27,18 @@ pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,
 };
 pub use error::{Error, ErrorKind, Result, ResultExt, ServerError, io_error};
+pub use gtid::{
+    DomainRange, Gtid, GtidDifference, GtidSet, GtidTag, MAX_GNO, MariaDbBinlogState, MariaDbGtid,
+    MariaDbGtidSet, MySqlGtid, MySqlGtidSet, Tsid,
+};
 pub use id::{BackupId, BackupType, ClusterName, Strategy};
 pub use manifest::{
     Consistency, ConsistencyLevel, FORMAT, Manifest, ObjectDigest, Outcome, SourceInfo, Totals,
 };
 pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
-pub use position::Position;
+pub use position::{BinlogFile, Position};
 pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
 pub use secret::Secret;
-pub use server::Flavor;
+pub use server::{Capabilities, Flavor, ServerVersion};
+pub use uuid::Uuid;
 pub use verify::{Finding, Level, Report, Severity, Verifier};

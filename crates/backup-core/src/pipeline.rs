@@ -32,12 +32,15 @@ pub async fn backup(
     let cluster = spec.cluster.clone();
     cx.phase("backup");
     let session = cx.run(repository.begin(cx, spec)).await?;
-    match cx.run(driver.run(cx, &*session)).await {
+    match cx
+        .run(driver.run(cx, Arc::clone(&session) as Arc<dyn crate::ArtifactSink>))
+        .await
+    {
         // From here on the backup is complete at the source: it is committed even when the user
         // interrupts now, since a few small writes are all that is left.
         Ok(outcome) => session.commit(outcome).await,
         Err(error) => {
-            give_up(cx, repository, session, &cluster, &error).await;
+            give_up(cx, repository, &*session, &cluster, &error).await;
             Err(error)
         }
     }
@@ -70,7 +73,7 @@ fn stop_on_error(cx: &Context, findings: &[Finding]) -> Result<()> {
 async fn give_up(
     cx: &Context,
     repository: &dyn Repository,
-    session: Box<dyn BackupSession>,
+    session: &dyn BackupSession,
     cluster: &crate::ClusterName,
     error: &Error,
 ) {
@@ -106,7 +109,7 @@ pub async fn plan_restore(
     manifest: &Manifest,
 ) -> Result<RestoreSteps> {
     let artifacts = repository.artifacts(cx, manifest).await?;
-    cx.run(driver.plan(cx, manifest, &*artifacts)).await
+    cx.run(driver.plan(cx, manifest, artifacts)).await
 }
 
 /// Restores a backup that stands by itself.
@@ -128,7 +131,7 @@ pub async fn restore(
     BackupChain::to(manifest, &known).check()?;
     let artifacts = repository.artifacts(cx, manifest).await?;
     cx.phase("restore");
-    cx.run(driver.run(cx, manifest, &*artifacts)).await
+    driver.run(cx, manifest, artifacts).await
 }
 
 /// Runs verifiers one after the other, ends at the first that finds an error, and records the proof.
@@ -165,7 +168,7 @@ pub async fn verify(
             }
             Err(e) => return Err(e),
         };
-        let next = cx.run(verifier.verify(cx, manifest, &*artifacts)).await?;
+        let next = cx.run(verifier.verify(cx, manifest, artifacts)).await?;
         let mut findings = report.map(|r| r.findings).unwrap_or_default();
         findings.extend(next.findings);
         let so_far = Report {

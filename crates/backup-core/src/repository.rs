@@ -98,7 +98,7 @@ pub trait Repository: Send + Sync {
     -> Result<Arc<dyn ArtifactSource>>;
 
     /// Begins a backup.
-    async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Box<dyn BackupSession>>;
+    async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>>;
 
     /// Adds to the history of a cluster.
     async fn record(&self, cx: &Context, cluster: &ClusterName, record: &Record) -> Result<()>;
@@ -115,11 +115,12 @@ pub trait BackupSession: ArtifactSink {
     /// The id of the backup-to-be.
     fn id(&self) -> &BackupId;
 
-    /// Writes what is left, then the index, then the manifest. All artifacts must be finished.
-    async fn commit(self: Box<Self>, outcome: Outcome) -> Result<Manifest>;
+    /// Writes what is left, then the index, then the manifest. All artifacts must be finished; a
+    /// second call is an error.
+    async fn commit(&self, outcome: Outcome) -> Result<Manifest>;
 
     /// Gives the backup up and removes what was written of it, as far as the store allows.
-    async fn abort(self: Box<Self>) -> Result<()>;
+    async fn abort(&self) -> Result<()>;
 }
 
 /// Which backup a user means: an id, a unique prefix of one, or `latest`.

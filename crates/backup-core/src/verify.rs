@@ -1,6 +1,7 @@
 //! Verification: levels, findings, reports.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,6 @@ pub trait Verifier: Send + Sync {
         &self,
         cx: &Context,
         backup: &Manifest,
-        artifacts: &dyn ArtifactSource,
+        artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report>;
 }

@@ -1,1 +1,1 @@
-//! Holdfast.
+#![doc = include_str!("../README.md")]

@@ -1,1 +1,31 @@
-//! Holdfast.
+//! Where backups live: stores, packs, frames, codecs.
+//!
+//! ```text
+//! url → Store → Repo ┬ session → writer → packer → packs, index, manifest
+//!                    ├ source  → reader → frames, checked, in order
+//!                    └ check     objects against listing, bytes against digests
+//! ```
+//!
+//! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
+//! `docs/format.md`; [`format`] is that page as code and does no I/O.
+
+mod check;
+pub mod format;
+mod key;
+mod options;
+mod packer;
+mod reader;
+mod repo;
+mod scan;
+mod session;
+mod source;
+mod store;
+mod url;
+mod writer;
+
+pub use check::{check_content, check_objects};
+pub use key::{BackupObject, Key};
+pub use options::RepositoryOptions;
+pub use repo::Repo;
+pub use store::{Created, Store, StoreCounts};
+pub use url::RepoUrl;

@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 ///
 /// Upper case is accepted and becomes lower case, as in the server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(Box<str>);
+pub struct GtidTag(Box<str>);
 
-impl Tag {
+impl GtidTag {
     /// The longest tag in bytes.
     pub const MAX_LEN: usize = 32;
 
@@ -28,22 +28,26 @@ impl Tag {
     }
 }
 
-impl FromStr for Tag {
+impl FromStr for GtidTag {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-        let valid = (1..=Tag::MAX_LEN).contains(&text.len())
+        let valid = (1..=GtidTag::MAX_LEN).contains(&text.len())
             && text.bytes().all(word)
             && !text.starts_with(|c: char| c.is_ascii_digit());
         if !valid {
-            return Err(malformed("GTID", text, "a tag of 1 to 32 letters, digits and _"));
+            return Err(malformed(
+                "GTID",
+                text,
+                "a tag of 1 to 32 letters, digits and _",
+            ));
         }
-        Ok(Tag(text.to_ascii_lowercase().into()))
+        Ok(GtidTag(text.to_ascii_lowercase().into()))
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for GtidTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -56,7 +60,7 @@ pub struct Tsid {
     /// The `server_uuid` of the server where the transaction was first committed.
     pub uuid: Uuid,
     /// The tag, if it has one.
-    pub tag: Option<Tag>,
+    pub tag: Option<GtidTag>,
 }
 
 impl From<Uuid> for Tsid {
@@ -86,7 +90,10 @@ impl MySqlGtid {
     /// When `gno` is not in 1..=[`MAX_GNO`].
     pub fn new(tsid: impl Into<Tsid>, gno: u64) -> Result<Self> {
         check_gno(gno)?;
-        Ok(MySqlGtid { tsid: tsid.into(), gno })
+        Ok(MySqlGtid {
+            tsid: tsid.into(),
+            gno,
+        })
     }
 
     /// Who counted it.
@@ -129,12 +136,13 @@ impl FromStr for MySqlGtid {
 
 /// A set of transactions of MySQL, such as `@@gtid_executed`.
 ///
-/// The text is what the server prints and reads: `uuid:1-5:7,uuid:2:tag:1-3`. `{}` puts it on one
-/// line; `{:#}` breaks the line after each comma, exactly as the server does. Reading is as tolerant
-/// as the server's (any order, overlaps, spaces and line breaks, stray commas, upper case), with
-/// three exceptions, each of which would silently mean something else than it seems to: a UUID
-/// without numbers and a range that ends before it starts (the server reads nothing), and numbers
-/// that start with 0 (the server reads them as octal or hexadecimal).
+/// The text is what the server prints and reads: `uuid:1-5:7:tag:1-3,uuid:2`. `{}` puts it on one
+/// line; `{:#}` breaks the line after each comma, exactly as the server does. Reading takes any
+/// order, overlaps, white space, stray commas and upper case, as the server does. It refuses some
+/// text that the server takes, because it means something else than it seems to, or not the same to
+/// every version: a UUID or a tag without numbers and a range that ends before it starts (the server
+/// reads nothing), numbers that start with 0 (octal before 9.x), UUIDs without hyphens or in braces
+/// (malformed before 9.x).
 ///
 /// ```
 /// use backup_core::MySqlGtidSet;
@@ -162,23 +170,31 @@ impl MySqlGtidSet {
     /// How many transactions it holds; `u64::MAX` if there are more.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.sources.values().fold(0, |sum, list| sum.saturating_add(list.count()))
+        self.sources
+            .values()
+            .fold(0, |sum, list| sum.saturating_add(list.count()))
     }
 
     /// Whether the transaction is in the set.
     #[must_use]
     pub fn contains(&self, gtid: &MySqlGtid) -> bool {
-        self.sources.get(&gtid.tsid).is_some_and(|list| list.contains(gtid.gno))
+        self.sources
+            .get(&gtid.tsid)
+            .is_some_and(|list| list.contains(gtid.gno))
     }
 
     /// Adds one transaction.
     pub fn add(&mut self, gtid: &MySqlGtid) {
-        let new = Interval { start: gtid.gno, end: gtid.gno + 1 };
+        let new = Interval {
+            start: gtid.gno,
+            end: gtid.gno + 1,
+        };
         // Not `entry`: that would copy the tag of every transaction of a long log.
         match self.sources.get_mut(&gtid.tsid) {
             Some(list) => list.add(new),
             None => {
-                self.sources.insert(gtid.tsid.clone(), Intervals::new(vec![new]));
+                self.sources
+                    .insert(gtid.tsid.clone(), Intervals::new(vec![new]));
             }
         }
     }
@@ -188,7 +204,8 @@ impl MySqlGtidSet {
     /// # Errors
     /// When the range is empty or not within 1..=[`MAX_GNO`].
     pub fn add_range(&mut self, tsid: impl Into<Tsid>, range: RangeInclusive<u64>) -> Result<()> {
-        self.sources.entry(tsid.into()).or_default().add(interval(*range.start(), *range.end())?);
+        let new = interval(*range.start(), *range.end())?;
+        self.sources.entry(tsid.into()).or_default().add(new);
         Ok(())
     }
 
@@ -197,7 +214,10 @@ impl MySqlGtidSet {
     pub fn union(&self, other: &Self) -> Self {
         let mut result = self.clone();
         for (tsid, list) in &other.sources {
-            let both = result.sources.get(tsid).map_or_else(|| list.clone(), |l| l.union(list));
+            let both = result
+                .sources
+                .get(tsid)
+                .map_or_else(|| list.clone(), |l| l.union(list));
             result.sources.insert(tsid.clone(), both);
         }
         result
@@ -206,28 +226,43 @@ impl MySqlGtidSet {
     /// What is in this set and not in `other`.
     #[must_use]
     pub fn subtract(&self, other: &Self) -> Self {
-        self.each(|tsid, list| other.sources.get(tsid).map_or(list.clone(), |o| list.subtract(o)))
+        self.each(|tsid, list| {
+            other
+                .sources
+                .get(tsid)
+                .map_or(list.clone(), |o| list.subtract(o))
+        })
     }
 
     /// What is in this set and in `other`.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
-        self.each(|tsid, list| other.sources.get(tsid).map_or_default(|o| list.intersect(o)))
+        self.each(|tsid, list| {
+            other
+                .sources
+                .get(tsid)
+                .map_or_else(Intervals::default, |o| list.intersect(o))
+        })
     }
 
     /// Whether every transaction of this set is in `other`.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.sources.iter().all(|(tsid, list)| {
-            other.sources.get(tsid).is_some_and(|others| list.is_subset(others))
+            other
+                .sources
+                .get(tsid)
+                .is_some_and(|others| list.is_subset(others))
         })
     }
 
     /// The ranges, in the order of the text.
     pub fn intervals(&self) -> impl Iterator<Item = (&Tsid, RangeInclusive<u64>)> {
-        self.sources
-            .iter()
-            .flat_map(|(tsid, list)| list.as_slice().iter().map(move |i| (tsid, i.start..=i.end - 1)))
+        self.sources.iter().flat_map(|(tsid, list)| {
+            list.as_slice()
+                .iter()
+                .map(move |i| (tsid, i.start..=i.end - 1))
+        })
     }
 
     /// Who counted the transactions of this set.
@@ -248,19 +283,30 @@ impl MySqlGtidSet {
     }
 
     fn each(&self, change: impl Fn(&Tsid, &Intervals) -> Intervals) -> Self {
-        let changed = self.sources.iter().map(|(tsid, list)| (tsid.clone(), change(tsid, list)));
-        MySqlGtidSet { sources: changed.filter(|(_, list)| !list.is_empty()).collect() }
+        let changed = self
+            .sources
+            .iter()
+            .map(|(tsid, list)| (tsid.clone(), change(tsid, list)));
+        MySqlGtidSet {
+            sources: changed.filter(|(_, list)| !list.is_empty()).collect(),
+        }
     }
 
     /// The lists as the codec writes them.
     pub(super) fn lists(&self) -> impl ExactSizeIterator<Item = (&Tsid, &[Interval])> {
-        self.sources.iter().map(|(tsid, list)| (tsid, list.as_slice()))
+        self.sources
+            .iter()
+            .map(|(tsid, list)| (tsid, list.as_slice()))
     }
 
     /// Sorts and joins what a parser collected; no list may be empty.
     pub(super) fn from_lists(lists: BTreeMap<Tsid, Vec<Interval>>) -> Self {
-        let sources = lists.into_iter().map(|(tsid, list)| (tsid, Intervals::new(list)));
-        MySqlGtidSet { sources: sources.collect() }
+        let sources = lists
+            .into_iter()
+            .map(|(tsid, list)| (tsid, Intervals::new(list)));
+        MySqlGtidSet {
+            sources: sources.collect(),
+        }
     }
 }
 
@@ -315,31 +361,143 @@ impl FromStr for MySqlGtidSet {
                 return Ok(MySqlGtidSet::from_lists(lists));
             }
             let mut tsid = Tsid::from(cursor.uuid()?);
-            cursor.expect(':')?;
-            loop {
-                while let Some(tag) = cursor.tag()? {
+            let mut without_numbers = true;
+            while cursor.eat(':') {
+                if let Some(tag) = cursor.tag()? {
                     tsid.tag = Some(tag);
-                    cursor.expect(':')?;
+                    without_numbers = true;
+                } else {
+                    lists
+                        .entry(tsid.clone())
+                        .or_default()
+                        .push(cursor.interval()?);
+                    without_numbers = false;
                 }
-                let list = lists.entry(tsid.clone()).or_default();
-                loop {
-                    let at = cursor.rest;
-                    let first = cursor.gno()?;
-                    let last = if cursor.eat('-') { cursor.gno()? } else { first };
-                    let range = interval(first, last);
-                    list.push(range.map_err(|_| malformed("GTID set", at, "a rising range"))?);
-                    if !cursor.eat(':') || !cursor.at_digit() {
-                        break;
-                    }
-                }
-                if cursor.consumed_colon() {
-                    continue;
-                }
-                break;
+            }
+            if without_numbers {
+                return Err(cursor.expected("':' and a number"));
             }
             if !cursor.rest.is_empty() && !cursor.rest.starts_with(',') {
                 return Err(cursor.expected("':', ',' or the end"));
             }
         }
+    }
+}
+
+fn check_gno(gno: u64) -> Result<u64> {
+    if (1..=MAX_GNO).contains(&gno) {
+        return Ok(gno);
+    }
+    Err(malformed(
+        "GTID",
+        &gno.to_string(),
+        "a number from 1 to 2^63-2",
+    ))
+}
+
+fn interval(first: u64, last: u64) -> Result<Interval> {
+    if check_gno(first)? > check_gno(last)? {
+        return Err(malformed(
+            "GTID",
+            &format!("{first}-{last}"),
+            "a range that rises",
+        ));
+    }
+    Ok(Interval {
+        start: first,
+        end: last + 1,
+    })
+}
+
+/// Reads the text of GTIDs; white space is allowed between any two tokens.
+struct Cursor<'a> {
+    what: &'static str,
+    rest: &'a str,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(what: &'static str, text: &'a str) -> Self {
+        let mut cursor = Cursor { what, rest: text };
+        cursor.skip(0);
+        cursor
+    }
+
+    /// Drops `bytes` and the white space (C's `isspace`, as in the server) that follows.
+    fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest[bytes..].trim_start_matches(|c| matches!(c, ' ' | '\t'..='\r'));
+    }
+
+    fn expected(&self, token: &str) -> Error {
+        malformed(self.what, self.rest, token)
+    }
+
+    fn eat(&mut self, token: char) -> bool {
+        let found = self.rest.starts_with(token);
+        if found {
+            self.skip(token.len_utf8());
+        }
+        found
+    }
+
+    fn expect(&mut self, token: char) -> Result<()> {
+        if self.eat(token) {
+            Ok(())
+        } else {
+            Err(self.expected(&format!("'{token}'")))
+        }
+    }
+
+    fn uuid(&mut self) -> Result<Uuid> {
+        /// The one form that every version takes in a GTID: with hyphens, without braces.
+        const LEN: usize = uuid::fmt::Hyphenated::LENGTH;
+        let text = self
+            .rest
+            .get(..LEN)
+            .and_then(|text| Uuid::try_parse(text).ok());
+        let uuid = text.ok_or_else(|| self.expected("a UUID"))?;
+        self.skip(LEN);
+        Ok(uuid)
+    }
+
+    /// A tag, if what follows is no number.
+    fn tag(&mut self) -> Result<Option<GtidTag>> {
+        if !self
+            .rest
+            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        {
+            return Ok(None);
+        }
+        let end = self
+            .rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let word = &self.rest[..end.unwrap_or(self.rest.len())];
+        let tag = word.parse()?;
+        self.skip(word.len());
+        Ok(Some(tag))
+    }
+
+    fn gno(&mut self) -> Result<u64> {
+        let end = self
+            .rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(self.rest.len());
+        let digits = &self.rest[..end];
+        // Servers before 9.x take a leading 0 for octal or hexadecimal, which nobody means.
+        let number = if digits.starts_with('0') {
+            None
+        } else {
+            digits.parse().ok()
+        };
+        let Some(gno) = number.filter(|gno| check_gno(*gno).is_ok()) else {
+            return Err(self.expected("a number from 1 to 2^63-2"));
+        };
+        self.skip(end);
+        Ok(gno)
+    }
+
+    fn interval(&mut self) -> Result<Interval> {
+        let first = self.gno()?;
+        let last = if self.eat('-') { self.gno()? } else { first };
+        interval(first, last)
     }
 }

@@ -20,4 +20,9 @@ pub use open::open;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use session::Session;
 
-pub(crate) use error::{connect_io_error, lost, timed_out};
+pub(crate) use error::{
+    cleartext_refused, connect_io_error, io_failure, lost, no_tls_offered, protocol, timed_out,
+    tls_failure,
+};
+pub(crate) use open::{KEEPALIVE, resolve};
+pub(crate) use session::cannot_run;

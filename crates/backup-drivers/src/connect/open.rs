@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
 use futures::FutureExt;
-use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, PathOrBuf, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
 
 use super::{ConnectOptions, Endpoint, SslMode, connect_io_error, sql_error, timed_out, tls};
 
@@ -120,16 +120,15 @@ pub(crate) async fn resolve(
 }
 
 fn ssl_opts(options: &ConnectOptions) -> SslOpts {
-    let file = |path: &std::path::PathBuf| PathOrBuf::Path(path.clone().into());
     let tls = &options.tls;
     let ssl = SslOpts::default()
         .with_danger_accept_invalid_certs(tls.mode < SslMode::VerifyCa)
         .with_danger_skip_domain_validation(tls.mode < SslMode::VerifyIdentity)
         .with_client_identity(
-            tls.cert.as_ref().zip(tls.key.as_ref()).map(|(c, k)| ClientIdentity::new(file(c), file(k))),
+            tls.cert.as_ref().zip(tls.key.as_ref()).map(|(c, k)| ClientIdentity::new(c.clone().into(), k.clone().into())),
         );
     let ssl = match &tls.ca {
-        Some(ca) => ssl.with_root_certs(vec![file(ca)]).with_disable_built_in_roots(true),
+        Some(ca) => ssl.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(true),
         None => ssl,
     };
     if tls.mode == SslMode::VerifyCa {

@@ -4,13 +4,17 @@
 //! [`Object`] a line in the order in which a restore creates them. Lines keep the memory of a
 //! reader small, and a reader ignores keys it does not know.
 
-use backup_core::{ArtifactName, Flavor};
+use backup_core::{ArtifactName, ArtifactSource, Error, Flavor, Result};
 use serde::{Deserialize, Serialize};
 
+use super::select::TableName;
 use crate::rows::RowDigest;
 
 /// Name of the catalogue's artifact.
 pub const CATALOG: &str = "logical/catalog";
+
+/// The version of the catalogue's form that this code writes and reads.
+pub const VERSION: u32 = 1;
 
 /// The first line of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,80 @@ pub struct Catalog {
     pub tables: Vec<Table>,
     /// Views, triggers, routines, events, sequences.
     pub stored: Vec<StoredObject>,
+    /// What the reading of the definitions found worth a look; kept in the manifest.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+impl Catalog {
+    /// The lines of the artifact, each with its line feed.
+    pub fn to_lines(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        let line = |json: serde_json::Result<Vec<u8>>| match json {
+            Ok(mut line) => {
+                line.push(b'\n');
+                Ok(line)
+            }
+            Err(e) => Err(Error::internal("a definition cannot be written").with_source(e)),
+        };
+        let header = std::iter::once_with(|| serde_json::to_vec(&self.header));
+        let databases = self.databases.iter().cloned().map(Object::Database);
+        let tables = self.tables.iter().cloned().map(|t| Object::Table(Box::new(t)));
+        let stored = self.stored.iter().cloned().map(Object::Stored);
+        let objects = databases.chain(tables).chain(stored);
+        header.chain(objects.map(|o| serde_json::to_vec(&o))).map(line)
+    }
+
+    /// Reads the artifact of a backup.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when a line is no object, or the
+    /// catalogue is of a later version.
+    pub async fn read(artifacts: &dyn ArtifactSource) -> Result<Catalog> {
+        let mut reader = artifacts.open(&CATALOG.parse()?).await?;
+        let mut catalog: Option<Catalog> = None;
+        let mut pending = Vec::new();
+        let mut number = 0;
+        while let Some(bytes) = reader.next().await? {
+            let mut rest = &bytes[..];
+            while let Some(end) = memchr::memchr(b'\n', rest) {
+                pending.extend_from_slice(&rest[..end]);
+                rest = &rest[end + 1..];
+                number += 1;
+                add_line(&mut catalog, &pending).map_err(|problem| {
+                    Error::damaged(format!("line {number} of {CATALOG}: {problem}"))
+                })?;
+                pending.clear();
+            }
+            pending.extend_from_slice(rest);
+        }
+        match catalog {
+            Some(catalog) if pending.is_empty() => Ok(catalog),
+            _ => Err(Error::damaged(format!("{CATALOG} ends too early"))),
+        }
+    }
+}
+
+fn add_line(catalog: &mut Option<Catalog>, line: &[u8]) -> std::result::Result<(), String> {
+    let Some(catalog) = catalog else {
+        let header: Header = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        if header.version != VERSION {
+            return Err(format!("version {} is not known; use a newer holdfast", header.version));
+        }
+        *catalog = Some(Catalog {
+            header,
+            databases: Vec::new(),
+            tables: Vec::new(),
+            stored: Vec::new(),
+            warnings: Vec::new(),
+        });
+        return Ok(());
+    };
+    match serde_json::from_slice(line).map_err(|e| e.to_string())? {
+        Object::Database(database) => catalog.databases.push(database),
+        Object::Table(table) => catalog.tables.push(*table),
+        Object::Stored(object) => catalog.stored.push(object),
+    }
+    Ok(())
 }
 
 /// One line of the catalogue after the first.
@@ -88,6 +166,14 @@ pub struct Table {
     /// Where the rows are, in the order of the key.
     #[serde(default)]
     pub chunks: Vec<Chunk>,
+}
+
+impl Table {
+    /// Database and name.
+    #[must_use]
+    pub fn full_name(&self) -> TableName {
+        TableName { database: self.database.clone(), table: self.name.clone() }
+    }
 }
 
 /// A column whose values are kept.

@@ -1,6 +1,11 @@
 //! The logical strategy: rows and definitions, read and written by SQL.
 
 mod catalog;
+mod dump;
+mod load;
+mod plan;
+mod reader;
+mod scan;
 mod select;
 
 pub use catalog::{

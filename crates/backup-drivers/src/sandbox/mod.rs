@@ -2,73 +2,54 @@
 //! physical backups, for demonstrations and for tests.
 //!
 //! A sandbox listens on a Unix socket in a directory that only its user can enter, and on TCP only
-//! when asked, on 127.0.0.1. It reads no option file and no environment. It dies with the value
-//! that holds it, and, where util-linux's `setpriv` is there, with the process, however that ends.
+//! when asked, on 127.0.0.1. It reads no option file and has no environment. It dies with the value
+//! that holds it and, where util-linux's `setpriv` is there, with the process, however that ends.
 //!
 //! ```no_run
 //! # async fn run() -> backup_core::Result<()> {
 //! use backup_drivers::sandbox::{Sandbox, ServerInstall};
+//!
 //! let cx = backup_core::Context::builder().build();
 //! let install = ServerInstall::detect("/usr")?;
-//! let mut server = Sandbox::builder(&install).option("innodb_buffer_pool_size", "128M").start(&cx).await?;
+//! let mut server = Sandbox::builder(&install).option("max_connections", "20").start(&cx).await?;
 //! println!("mysql --user=root --socket={}", server.socket().display());
 //! server.stop().await
 //! # }
 //! ```
 
 mod builder;
+mod directories;
 mod initialize;
 mod install;
 mod log;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use backup_core::{Context, Error, ErrorKind, Result, io_error};
 use rustix::process::Signal;
-use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
 
 pub use builder::SandboxBuilder;
 pub use install::ServerInstall;
 
 use builder::Launch;
+use directories::Directories;
 use log::Log;
 use process::Process;
 
-/// A running throw-away server. Dropping it kills the server and removes everything but a data
-/// directory that the caller named.
+/// A throw-away server. Dropping it kills the server and removes everything but a data directory
+/// that the caller named.
 pub struct Sandbox {
     // The order of the fields is the order of dropping: the server first, its directories then.
     process: Option<Process>,
     launch: Launch,
     port: Option<u16>,
     directories: Directories,
-}
-
-/// Where a sandbox has its files.
-struct Directories {
-    data: PathBuf,
-    run: TempDir,
-    /// Only when a socket in `run` would have too long a path.
-    socket: Option<TempDir>,
-}
-
-impl Directories {
-    fn socket(&self) -> PathBuf {
-        self.socket.as_ref().unwrap_or(&self.run).path().join("server.sock")
-    }
-    fn temporary(&self) -> PathBuf {
-        self.run.path().join("tmp")
-    }
-    fn pid_file(&self) -> PathBuf {
-        self.run.path().join("server.pid")
-    }
-    fn error_log(&self) -> PathBuf {
-        self.run.path().join("error.log")
-    }
 }
 
 impl Sandbox {
@@ -78,8 +59,7 @@ impl Sandbox {
         SandboxBuilder::new(install.clone())
     }
 
-    /// The Unix socket. Its account `root` has no password when the sandbox initialised the data
-    /// directory.
+    /// The Unix socket. `root` has no password when the sandbox initialised the data directory.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directories.socket()
@@ -94,10 +74,10 @@ impl Sandbox {
     /// The data directory.
     #[must_use]
     pub fn datadir(&self) -> &Path {
-        &self.directories.data
+        self.directories.data()
     }
 
-    /// The file with all that the server wrote to its error log, of every start of this sandbox.
+    /// The server's error log, of every start of this sandbox.
     #[must_use]
     pub fn error_log(&self) -> PathBuf {
         self.directories.error_log()
@@ -106,7 +86,10 @@ impl Sandbox {
     /// The process id of the server while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().filter(|process| process.is_running()).map(Process::pid)
+        self.process
+            .as_ref()
+            .filter(|process| process.is_running())
+            .map(Process::pid)
     }
 
     /// The installation that it runs.
@@ -115,40 +98,43 @@ impl Sandbox {
         &self.launch.install
     }
 
-    /// Shuts the server down in order (SIGTERM) and waits until it ended; a server that was
-    /// stopped before stays so. After [`SandboxBuilder::stop_timeout`] it is killed.
+    /// Shuts the server down in order (SIGTERM) and waits until it ended; one that was stopped
+    /// before stays so. After [`SandboxBuilder::stop_timeout`] it is killed.
     ///
     /// # Errors
-    /// [`ErrorKind::Target`] when the shutdown was not a clean one.
+    /// [`ErrorKind::Target`] when the server died before, was killed, or did not end well.
     pub async fn stop(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        let log = self.log();
-        process.signal(Signal::TERM);
-        let unclean = |how: String| {
-            Error::new(ErrorKind::Target, format!("the {} server {how}", self.describe()))
-                .with_source(log.excerpt())
-                .with_remedy("the data directory needs crash recovery: start it again")
+        let Some(process) = &self.process else {
+            return Ok(());
         };
-        match tokio::time::timeout(self.launch.stop_timeout, process.wait()).await {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => Err(unclean(format!("ended with {status}"))),
-            Ok(None) => Err(unclean("ended, and how is not known".into())),
-            Err(_) => {
-                let waited = self.launch.stop_timeout;
-                process.kill();
-                Err(unclean(format!("did not shut down within {waited:?} and was killed")))
-            }
-        }
+        process.signal(Signal::TERM);
+        let how = match timeout(self.launch.stop_timeout, process.wait()).await {
+            Ok(Some(status)) if status.success() => None,
+            Ok(Some(status)) => Some(format!("ended with {status}")),
+            Ok(None) => Some("ended in an unknown way".into()),
+            Err(_) => Some(format!(
+                "did not shut down within {:?}, killed it",
+                self.launch.stop_timeout
+            )),
+        };
+        self.process = None;
+        how.map_or(Ok(()), |how| {
+            let message = format!(
+                "{} {how}",
+                self.launch.describe("stopping", &self.directories)
+            );
+            Err(Error::new(ErrorKind::Target, message)
+                .with_source(Log::whole(self.error_log()).excerpt())
+                .with_remedy("the data directory needs crash recovery: start it again"))
+        })
     }
 
-    /// SIGKILL: what a crash leaves behind is left behind.
+    /// SIGKILL: what a crash leaves in the data directory is there then.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
+        self.process = None;
     }
 
-    /// Starts the server again, on the same directory, socket and port; first stops it when it
+    /// Starts the server again on the same directory, socket and port; stops it first when it
     /// runs.
     ///
     /// # Errors
@@ -158,38 +144,63 @@ impl Sandbox {
         self.launch(cx).await
     }
 
-    fn log(&self) -> Log {
-        Log::new(self.error_log())
-    }
-
-    fn describe(&self) -> String {
-        format!(
-            "{} {} on {}",
-            self.install().flavor(),
-            self.install().version(),
-            self.datadir().display()
-        )
-    }
-
     /// Starts the process and waits until it takes connections.
     async fn launch(&mut self, cx: &Context) -> Result<()> {
-        let mut log = self.log();
-        log.mark();
-        let failed = |how: String, log: &Log, server: &Sandbox| {
-            Error::new(ErrorKind::Target, format!("the {} server {how}", server.describe()))
+        self.directories.clear_socket();
+        let log = Log::from_here(self.error_log());
+        let command = self.launch.command(&self.directories, self.port);
+        let describe = |what| self.launch.describe(what, &self.directories);
+        let process = Process::spawn(&command, Stdio::null(), log.append()?)
+            .map_err(|e| io_error(e, ErrorKind::Usage, describe("cannot start")))?;
+        let failed = |how: String| {
+            Error::new(ErrorKind::Target, format!("{} {how}", describe("starting")))
                 .with_source(log.excerpt())
-                .with_remedy("see the server's error log above for what it lacks")
+                .with_remedy("see the server's own words for what it lacks")
         };
-        let mut command = self.launch.command(&self.directories, self.port);
-        log.attach(&mut command)?;
-        let process = Process::spawn(process::tied_to_parent(command).into_attached(&log)?)
-            .map_err(|e| io_error(e, ErrorKind::Usage, "cannot start the server"))?;
-        let _ = (failed, process, cx);
+        let socket = self.socket();
+        tokio::select! {
+            biased;
+            () = cx.cancellation().cancelled() => return Err(Error::interrupted()),
+            status = process.wait() => {
+                let status = status.map_or_else(|| "unknown status".into(), |s| s.to_string());
+                return Err(failed(format!("failed with {status}")));
+            }
+            () = greeting(&socket) => {}
+            () = sleep(self.launch.start_timeout) => {
+                return Err(failed(format!("took longer than {:?}", self.launch.start_timeout)));
+            }
+        }
+        self.process = Some(process);
         Ok(())
     }
 }
 
-/// Waits until the server on `socket` greets a client.
-async fn greeted(socket: &Path) {
-    let _ = socket;
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("version", &self.install().version())
+            .field("datadir", &self.datadir())
+            .field("socket", &self.socket())
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits until the server greets a client. The first packet of a server that takes connections is
+/// a handshake, whose fifth byte is the version of the protocol, 10; that of one that does not is
+/// an error, 0xff.
+/// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>)
+async fn greeting(socket: &Path) {
+    let ask = async || -> std::io::Result<bool> {
+        let mut start = [0; 5];
+        UnixStream::connect(socket)
+            .await?
+            .read_exact(&mut start)
+            .await?;
+        Ok(start[4] == 10)
+    };
+    // A server that recovers may have the socket and not answer on it yet.
+    while !matches!(timeout(Duration::from_secs(5), ask()).await, Ok(Ok(true))) {
+        sleep(Duration::from_millis(20)).await;
+    }
 }

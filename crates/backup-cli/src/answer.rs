@@ -1,0 +1,62 @@
+//! What a command prints on stdout when it is done: for a person or, with `--json`, for a program.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use backup_core::{Error, ErrorKind, Result, io_error};
+use serde::Serialize;
+
+/// The result of a command.
+pub(crate) struct Answer {
+    json: serde_json::Value,
+    text: String,
+    summary: bool,
+    ending: Option<ErrorKind>,
+}
+
+impl Answer {
+    /// The same answer in both forms.
+    pub(crate) fn new(document: &impl Serialize, text: impl Display) -> Result<Self> {
+        let json = serde_json::to_value(document)
+            .map_err(|e| Error::internal("the answer cannot be written as JSON").with_source(e))?;
+        Ok(Answer { json, text: text.to_string(), summary: false, ending: None })
+    }
+
+    /// The text only says that all went well: `--quiet` leaves it out.
+    pub(crate) fn summary(mut self) -> Self {
+        self.summary = true;
+        self
+    }
+
+    /// The command did its work, and yet ends with the exit code of `kind`.
+    pub(crate) fn ending(mut self, kind: Option<ErrorKind>) -> Self {
+        self.ending = kind;
+        self
+    }
+
+    /// Prints the answer and gives the exit code.
+    pub(crate) fn print(self, json: bool, quiet: bool) -> Result<u8> {
+        if json {
+            print_json(&self.json)?;
+        } else if !(self.summary && quiet) {
+            print_text(&self.text)?;
+        }
+        Ok(self.ending.map_or(0, ErrorKind::exit_code))
+    }
+}
+
+/// Prints one JSON document on stdout.
+pub(crate) fn print_json(document: &serde_json::Value) -> Result<()> {
+    print_text(&format!("{document:#}\n"))
+}
+
+/// Prints on stdout. A reader that went away (`holdfast list | head`) is no failure.
+pub(crate) fn print_text(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(io_error(e, ErrorKind::Internal, "cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}

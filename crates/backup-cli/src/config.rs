@@ -1,0 +1,113 @@
+//! The configuration file: what would otherwise be typed every time.
+//!
+//! ```toml
+//! repo = "/backup/holdfast"
+//! cluster = "shop"
+//! source = "mysql://backup@db1/?ssl-mode=verify-identity"
+//!
+//! [defaults]
+//! defaults-file = "/etc/holdfast/my.cnf"   # where the source's password is
+//! threads = 4
+//! memory = "512MiB"
+//! compression = "zstd:3"
+//! progress = "lines"
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use backup_core::{ClusterName, Error, ErrorKind, Result, io_error};
+use serde::Deserialize;
+
+/// What the file says; the command line wins over it.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The repository's URL.
+    pub(crate) repo: Option<String>,
+    /// The cluster, where a command needs one.
+    pub(crate) cluster: Option<ClusterName>,
+    /// The source's URL.
+    pub(crate) source: Option<String>,
+    /// Values for other flags.
+    pub(crate) defaults: Defaults,
+}
+
+/// Values for flags that are not given.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Defaults {
+    /// `--defaults-file` for the source.
+    pub(crate) defaults_file: Option<PathBuf>,
+    /// `--threads`.
+    pub(crate) threads: Option<u16>,
+    /// `--memory`.
+    pub(crate) memory: Option<String>,
+    /// `--compression`.
+    pub(crate) compression: Option<String>,
+    /// `--progress`.
+    pub(crate) progress: Option<String>,
+}
+
+impl Config {
+    /// Reads the file, or gives an empty configuration when there is none.
+    ///
+    /// # Errors
+    /// A usage error that names the line, and an unknown key together with the known ones. It never
+    /// quotes a line: a URL in it may hold a password.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Config::default()) };
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let message = format!("cannot read the configuration file {}", path.display());
+            io_error(e, ErrorKind::Usage, message)
+        })?;
+        toml::from_str(&text).map_err(|e| {
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::usage(format!("{}, line {line}: {}", path.display(), e.message()))
+                .with_remedy("correct the configuration file")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()))
+    }
+
+    #[test]
+    fn the_documented_file_is_read() {
+        let source = include_str!("config.rs");
+        let example: Vec<&str> = source
+            .lines()
+            .skip_while(|line| *line != "//! ```toml")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//!").trim_start())
+            .collect();
+        let config = load(&example.join("\n")).unwrap();
+        assert_eq!(config.cluster.unwrap().as_str(), "shop");
+        assert_eq!(config.defaults.threads, Some(4));
+        assert_eq!(config.defaults.defaults_file, Some("/etc/holdfast/my.cnf".into()));
+    }
+
+    #[test]
+    fn errors_name_line_and_key_and_quote_no_secret() {
+        for (text, part) in [
+            ("repo = \"/b\"\nrepos = \"/c\"\n", "line 2: unknown field `repos`, expected one of `repo`"),
+            ("\n[defaults]\nthread = 1\n", "line 3: unknown field `thread`"),
+            ("cluster = \"a/b\"\n", "line 1: `a/b` is no cluster name"),
+            ("source = \"mysql://u:hunter2@h/\nx", "line 1"),
+            ("[defaults]\nthreads = -1\n", "line 2"),
+        ] {
+            let e = load(text).err().expect(text);
+            assert!(e.to_string().contains(part), "{e}");
+            assert!(!e.report().contains("hunter2"), "{}", e.report());
+            assert_eq!(e.kind(), ErrorKind::Usage);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The logical strategy as a [`Backup`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event,
+    Finding, Layout, Outcome, Result, Severity, SourceInfo, Strategy,
+};
+use bytes::Bytes;
+
+use super::catalog::{CATALOG, Catalog, StoredKind, Table};
+use super::inventory::{self, ServerFacts};
+use super::select::{Selection, TableName};
+use super::{dump, plan, snapshot};
+use crate::connect::{ConnectOptions, Session};
+
+/// What a logical backup is asked for.
+#[derive(Debug, Clone)]
+pub struct LogicalOptions {
+    /// Which databases and tables.
+    pub selection: Selection,
+    /// The longest time that the global read lock may be waited for and held together. Default:
+    /// 30 seconds.
+    pub lock_timeout: Duration,
+    /// About how many bytes of a table go into one artifact. Default: 64 MiB.
+    pub chunk_bytes: u64,
+}
+
+impl Default for LogicalOptions {
+    fn default() -> Self {
+        LogicalOptions {
+            selection: Selection::default(),
+            lock_timeout: Duration::from_secs(30),
+            chunk_bytes: plan::CHUNK_BYTES,
+        }
+    }
+}
+
+/// Reads rows and definitions by SQL, over [`Context::threads`] connections that see one moment.
+#[derive(Debug, Clone)]
+pub struct LogicalBackup {
+    source: ConnectOptions,
+    options: LogicalOptions,
+}
+
+impl LogicalBackup {
+    /// A backup of `source`.
+    #[must_use]
+    pub fn new(source: ConnectOptions, options: LogicalOptions) -> Self {
+        LogicalBackup { source, options }
+    }
+}
+
+#[async_trait]
+impl Backup for LogicalBackup {
+    fn strategy(&self) -> Strategy {
+        Strategy::Logical
+    }
+
+    async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        let mut session = Session::open(&self.source).await?;
+        let facts = inventory::server(session.conn()).await?;
+        let mut findings = vec![Finding::new(
+            Severity::Info,
+            "server",
+            format!("{} {}", facts.flavor, facts.version_text),
+            "",
+        )];
+        let missing =
+            inventory::missing_privileges(session.conn(), &facts, &self.options.selection).await?;
+        for privilege in missing {
+            findings.push(
+                Finding::new(
+                    Severity::Error,
+                    "privileges",
+                    format!("{} has no {} privilege", self.source.user, privilege.name),
+                    privilege.grant,
+                )
+                .with_kind(ErrorKind::Privilege),
+            );
+        }
+        let log_bin: Option<u8> = session.query_first("SELECT @@GLOBAL.log_bin").await?;
+        if log_bin != Some(1) {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "log_bin",
+                "the binary log is off, so nothing after this backup can be restored",
+                "set log_bin in the server's configuration and restart it",
+            ));
+        }
+        session.close().await?;
+        Ok(findings)
+    }
+
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        // Locks are given back by their connections' end, so that dropping the work is safe.
+        cx.run(self.read(cx, sink)).await
+    }
+}
+
+impl LogicalBackup {
+    async fn read(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let selection = &self.options.selection;
+        let mut session = Session::open(&self.source).await?;
+        let facts = inventory::server(session.conn()).await?;
+        cx.phase("snapshot");
+        let taken = snapshot::open(
+            cx,
+            &self.source,
+            &facts,
+            selection,
+            cx.threads(),
+            self.options.lock_timeout,
+        );
+        let mut snapshot = taken.await?;
+        cx.phase("definitions");
+        let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
+        same_tables(&snapshot.tables, &catalog)?;
+        let mut warnings = std::mem::take(&mut catalog.warnings);
+        cx.phase("rows");
+        let readers = std::mem::take(&mut snapshot.readers);
+        catalog.tables = dump::run(
+            cx,
+            &mut session,
+            readers,
+            catalog.tables,
+            self.options.chunk_bytes,
+            Arc::clone(&sink),
+        )
+        .await?;
+        let mut writer = sink.create(CATALOG.parse()?, Layout::Stream).await?;
+        for line in catalog.to_lines() {
+            writer.write(Bytes::from(line?)).await?;
+        }
+        writer.finish(serde_json::Value::Null).await?;
+
+        let consistency = consistency(&catalog, &snapshot.reason);
+        if consistency.level != ConsistencyLevel::Exact {
+            warnings.push(consistency.reason.clone());
+        }
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        session.close().await?;
+        Ok(Outcome {
+            source: source_info(&facts, &self.source),
+            position: snapshot.position.clone(),
+            consistency,
+            lock_seconds: snapshot.lock.as_secs_f64(),
+            rows: Some(catalog.tables.iter().map(|t| t.digest.rows).sum()),
+            objects: objects(&catalog),
+            masked: false,
+            partial: !selection.is_all(),
+            warnings,
+            details: serde_json::Value::Null,
+        })
+    }
+}
+
+/// Fails when a table came or went between the snapshot and the reading of the definitions.
+fn same_tables(at_snapshot: &[TableName], catalog: &Catalog) -> Result<()> {
+    let before: BTreeSet<TableName> = at_snapshot.iter().cloned().collect();
+    let now: BTreeSet<TableName> = catalog.tables.iter().map(Table::full_name).collect();
+    let differs = before.symmetric_difference(&now).next();
+    match differs {
+        None => Ok(()),
+        Some(table) => Err(Error::new(
+            ErrorKind::Source,
+            format!("table {table} was created or dropped while the backup began"),
+        )
+        .with_remedy("run the backup again when no DDL is running")),
+    }
+}
+
+fn consistency(catalog: &Catalog, reason: &str) -> Consistency {
+    let later: Vec<String> = catalog
+        .tables
+        .iter()
+        .filter(|t| !t.transactional)
+        .map(|t| format!("{}.{} ({})", t.database, t.name, t.engine))
+        .collect();
+    if later.is_empty() {
+        return Consistency { level: ConsistencyLevel::Exact, reason: reason.to_owned() };
+    }
+    let shown = later.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+    let more = later.len().saturating_sub(10);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Consistency {
+        level: ConsistencyLevel::Transactional,
+        reason: format!(
+            "{reason}; tables without transactions may be of a later moment: {shown}{more}"
+        ),
+    }
+}
+
+fn source_info(facts: &ServerFacts, source: &ConnectOptions) -> SourceInfo {
+    SourceInfo {
+        flavor: facts.flavor,
+        version: facts.version_text.clone(),
+        address: source.address(),
+        server_uuid: facts.server_uuid.clone(),
+        server_id: facts.server_id,
+        hostname: facts.hostname.clone(),
+    }
+}
+
+fn objects(catalog: &Catalog) -> BTreeMap<String, u64> {
+    let mut objects = BTreeMap::new();
+    let mut add = |name: &str, n: usize| {
+        if n > 0 {
+            objects.insert(name.to_owned(), n as u64);
+        }
+    };
+    add("databases", catalog.databases.len());
+    add("tables", catalog.tables.len());
+    for (kind, name) in [
+        (StoredKind::Sequence, "sequences"),
+        (StoredKind::Function, "functions"),
+        (StoredKind::Procedure, "procedures"),
+        (StoredKind::View, "views"),
+        (StoredKind::Trigger, "triggers"),
+        (StoredKind::Event, "events"),
+    ] {
+        add(name, catalog.stored.iter().filter(|o| o.kind == kind).count());
+    }
+    objects
+}

@@ -1,0 +1,123 @@
+//! Cutting tables into key ranges.
+
+use backup_core::{Error, Result};
+
+use super::catalog::{Column, Table};
+use super::select::quote_name;
+use crate::connect::Session;
+
+/// A range of a table's key: `from` inclusive, `to` exclusive, both as SQL literals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    pub from: Option<String>,
+    pub to: Option<String>,
+}
+
+/// How many bytes of a table one chunk should hold. Large enough that a chunk's own cost (a query,
+/// an artifact) does not count, small enough that the last chunk does not keep one worker busy
+/// while the others are done.
+pub(super) const CHUNK_BYTES: u64 = 64 << 20;
+
+/// The key column that ranges are made of, where the table has one: the first column of the key,
+/// when it is an integer.
+fn range_column(table: &Table) -> Option<&Column> {
+    let first = table.key.first()?;
+    let column = table.columns.iter().find(|c| &c.name == first)?;
+    matches!(column.data_type.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
+        .then_some(column)
+}
+
+/// Cuts a table by the lowest and highest value of its key. The first and the last range are open,
+/// so that every row is in exactly one range, whatever the values were when they were asked for.
+pub(super) async fn ranges(session: &mut Session, table: &Table, chunk_bytes: u64) -> Result<Vec<Range>> {
+    let wanted = table.data_bytes.div_ceil(chunk_bytes.max(1));
+    let Some(column) = range_column(table).filter(|_| wanted > 1) else {
+        return Ok(vec![Range::default()]);
+    };
+    let column = quote_name(&column.name);
+    let sql = format!(
+        "SELECT CAST(MIN({column}) AS CHAR), CAST(MAX({column}) AS CHAR) FROM {}.{}",
+        quote_name(&table.database),
+        quote_name(&table.name)
+    );
+    let bounds: Option<(Option<String>, Option<String>)> = session.query_first(&sql).await?;
+    let Some((Some(low), Some(high))) = bounds else {
+        return Ok(vec![Range::default()]);
+    };
+    let parse = |text: &str| {
+        text.parse::<i128>()
+            .map_err(|e| Error::internal("the key's bounds are no integers").with_source(e))
+    };
+    Ok(cut(parse(&low)?, parse(&high)?, wanted))
+}
+
+/// `count` ranges of equal width over `low..=high`, fewer where there are fewer values.
+fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
+    let width = (high - low + 1).max(1);
+    let count = i128::from(count).min(width);
+    let mut from = None;
+    let mut ranges = Vec::new();
+    for i in 1..count {
+        let to = Some((low + width * i / count).to_string());
+        ranges.push(Range { from: from.take(), to: to.clone() });
+        from = to;
+    }
+    ranges.push(Range { from, to: None });
+    ranges
+}
+
+/// The query for the rows of a range, in the order of the key.
+pub(super) fn select(table: &Table, range: &Range) -> String {
+    let columns: Vec<String> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
+    // A table of generated columns alone still has rows to count.
+    let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
+    let mut sql = format!(
+        "SELECT {columns} FROM {}.{}",
+        quote_name(&table.database),
+        quote_name(&table.name)
+    );
+    if let Some(first) = table.key.first() {
+        let first = quote_name(first);
+        let bounds: Vec<String> = [("<=", &range.from), (">", &range.to)]
+            .into_iter()
+            .filter_map(|(op, bound)| bound.as_ref().map(|b| format!("{b} {op} {first}")))
+            .collect();
+        if !bounds.is_empty() {
+            sql.push_str(" WHERE ");
+            sql.push_str(&bounds.join(" AND "));
+        }
+        let key: Vec<String> = table.key.iter().map(|c| quote_name(c)).collect();
+        sql.push_str(" ORDER BY ");
+        sql.push_str(&key.join(", "));
+    }
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_value_is_in_exactly_one_range(
+            low in -(1_i128 << 63)..(1_i128 << 64), span in 0_i128..(1 << 64), count in 1_u64..50,
+            value in -(1_i128 << 64)..(1_i128 << 65),
+        ) {
+            let ranges = cut(low, low + span, count);
+            prop_assert!(ranges.len() as u64 <= count);
+            let holds = |r: &&Range| {
+                r.from.as_ref().is_none_or(|f| f.parse::<i128>().unwrap() <= value)
+                    && r.to.as_ref().is_none_or(|t| value < t.parse::<i128>().unwrap())
+            };
+            prop_assert_eq!(ranges.iter().filter(holds).count(), 1);
+        }
+    }
+
+    #[test]
+    fn ranges_are_even() {
+        let ends: Vec<_> = cut(1, 100, 4).into_iter().map(|r| r.to).collect();
+        assert_eq!(ends, [Some("26".into()), Some("51".into()), Some("76".into()), None]);
+        assert_eq!(cut(5, 5, 9), [Range::default()]);
+    }
+}

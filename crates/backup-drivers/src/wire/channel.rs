@@ -1,0 +1,306 @@
+//! Packets over a byte stream.
+//!
+//! A packet is `len u24 LE, seq u8, payload`; a payload of 0xffffff bytes or more goes in parts of
+//! 0xffffff with a last shorter (maybe empty) one. `seq` starts at 0 with each command and counts
+//! the packets of both directions, modulo 256.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use backup_core::{Error, Result, ServerError};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::message;
+use crate::connect::{io_failure, lost, protocol, timed_out};
+
+/// The longest payload of one packet; as long as this means that another part follows.
+pub(super) const PART: usize = 0xff_ffff;
+/// What is read at once, if the stream gives as much.
+const BLOCK: usize = 512 << 10;
+/// Less room than this is not worth a system call.
+const MIN_ROOM: usize = 64 << 10;
+/// The longest packet that either server sends or takes (max_allowed_packet's upper bound).
+pub(super) const MAX_PACKET: usize = 1 << 30;
+
+const READ: &str = "cannot read from the server";
+const WRITE: &str = "cannot write to the server";
+
+/// What the protocol runs over: TCP, TLS, a Unix socket; in tests a pipe in memory.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
+/// Reads and writes packets.
+pub(super) struct Channel {
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+    /// The number that the next packet of either side must carry; unknown after an out-of-band
+    /// packet.
+    seq: Option<u8>,
+    read_timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+/// One packet's header.
+struct Header {
+    len: usize,
+    seq: u8,
+}
+
+impl Header {
+    const LEN: usize = 4;
+
+    fn parse(bytes: &[u8]) -> Option<Header> {
+        let [a, b, c, seq, ..] = *bytes else { return None };
+        Some(Header { len: u32::from_le_bytes([a, b, c, 0]) as usize, seq })
+    }
+}
+
+impl Channel {
+    pub(super) fn new(stream: Box<dyn Stream>, read_timeout: Option<Duration>) -> Self {
+        Channel { stream, input: BytesMut::new(), seq: Some(0), read_timeout }
+    }
+
+    /// Takes the stream out, to wrap it (TLS). What is in the buffer was sent before and must not
+    /// be taken for something that came through the wrapper.
+    pub(super) fn into_stream(self) -> Result<Box<dyn Stream>> {
+        if self.input.is_empty() {
+            Ok(self.stream)
+        } else {
+            Err(protocol("it sent bytes between its greeting and TLS", READ))
+        }
+    }
+
+    pub(super) fn sequence(&self) -> Option<u8> {
+        self.seq
+    }
+
+    pub(super) fn set_sequence(&mut self, seq: Option<u8>) {
+        self.seq = seq;
+    }
+
+    /// Reads at least one byte into the buffer, room for `wanted` more being made first.
+    async fn fill(&mut self, wanted: usize) -> Result<()> {
+        let room = self.input.capacity() - self.input.len();
+        if room < wanted.max(MIN_ROOM) {
+            // Moves what is left to the front if no batch holds on to the memory any more.
+            self.input.reserve(wanted.max(BLOCK));
+        }
+        let read = self.stream.read_buf(&mut self.input);
+        let count = match self.read_timeout {
+            None => read.await,
+            Some(limit) => {
+                tokio::time::timeout(limit, read).await.map_err(|_| timed_out(limit, READ))?
+            }
+        };
+        match count {
+            Ok(0) => Err(lost(READ)),
+            Ok(_) => Ok(()),
+            Err(e) => Err(io_failure(e, READ)),
+        }
+    }
+
+    fn expect(&mut self, seq: u8) -> bool {
+        let fits = self.seq.is_none_or(|expected| expected == seq);
+        self.seq = Some(seq.wrapping_add(1));
+        fits
+    }
+
+    /// The header of the next packet, taken off the buffer.
+    async fn header(&mut self) -> Result<(Header, bool)> {
+        loop {
+            if let Some(header) = Header::parse(&self.input) {
+                self.input.advance(Header::LEN);
+                let in_order = self.expect(header.seq);
+                return Ok((header, in_order));
+            }
+            self.fill(Header::LEN).await?;
+        }
+    }
+
+    /// The next packet, put together from its parts.
+    pub(super) async fn read(&mut self) -> Result<Bytes> {
+        let (header, in_order) = self.header().await?;
+        let payload = if header.len < PART {
+            while self.input.len() < header.len {
+                self.fill(header.len - self.input.len()).await?;
+            }
+            self.input.split_to(header.len).freeze()
+        } else {
+            self.read_parts().await?
+        };
+        // A server that gives up on an idle client says so unasked, with the number 0.
+        if in_order || payload.first() == Some(&message::ERR) {
+            Ok(payload)
+        } else {
+            Err(protocol("a packet is out of order", READ))
+        }
+    }
+
+    /// The rest of a packet whose first header, of a full part, has been taken. The memory grows
+    /// with what really arrives, not with what a header announces.
+    async fn read_parts(&mut self) -> Result<Bytes> {
+        let mut whole = BytesMut::new();
+        let mut part = PART;
+        loop {
+            let buffered = self.input.split_to(part.min(self.input.len()));
+            let mut missing = part - buffered.len();
+            whole.extend_from_slice(&buffered);
+            drop(buffered);
+            while missing > 0 {
+                whole.reserve(missing.min(1 << 20));
+                let mut target = (&mut whole).limit(missing);
+                let read = self.stream.read_buf(&mut target);
+                let count = match self.read_timeout {
+                    None => read.await,
+                    Some(limit) => tokio::time::timeout(limit, read)
+                        .await
+                        .map_err(|_| timed_out(limit, READ))?,
+                };
+                match count {
+                    Ok(0) => return Err(lost(READ)),
+                    Ok(count) => missing -= count,
+                    Err(e) => return Err(io_failure(e, READ)),
+                }
+            }
+            if part < PART {
+                return Ok(whole.freeze());
+            }
+            let (header, in_order) = self.header().await?;
+            if !in_order {
+                return Err(protocol("a part of a packet is out of order", READ));
+            }
+            part = header.len;
+            if whole.len() + part > MAX_PACKET {
+                return Err(protocol("a packet is longer than 1 GiB", READ));
+            }
+        }
+    }
+
+    /// Every row packet that has arrived, waiting for at least one packet; `None` if the next
+    /// packet is no row, or too long for this way: then [`Channel::read`] gives it.
+    ///
+    /// The end of a result set begins with 0xfe and an error with 0xff, which a row of less than
+    /// 16 MiB never does: in the binary protocol it begins with 0, in the text protocol 0xfe
+    /// announces a value of at least 16 MiB.
+    pub(super) async fn read_rows(&mut self, rows: &mut Vec<(u32, u32)>) -> Result<Option<Bytes>> {
+        loop {
+            let mut at = 0;
+            let mut expected = self.seq;
+            while let Some(header) = Header::parse(&self.input[at..]) {
+                let start = at + Header::LEN;
+                let fits = header.len < PART && expected.is_none_or(|seq| seq == header.seq);
+                match self.input.get(start) {
+                    // Something else than a row, or wrong: not our business here.
+                    _ if !fits || header.len == 0 => {
+                        if at == 0 {
+                            return Ok(None);
+                        }
+                        break;
+                    }
+                    Some(&(message::EOF | message::ERR)) => {
+                        if at == 0 {
+                            return Ok(None);
+                        }
+                        break;
+                    }
+                    Some(_) if self.input.len() >= start + header.len => {
+                        rows.push((start as u32, header.len as u32));
+                        expected = Some(header.seq.wrapping_add(1));
+                        at = start + header.len;
+                    }
+                    _ => break,
+                }
+            }
+            if at > 0 {
+                self.seq = expected;
+                return Ok(Some(self.input.split_to(at).freeze()));
+            }
+            let wanted = Header::parse(&self.input).map_or(Header::LEN, |h| {
+                (Header::LEN + h.len).saturating_sub(self.input.len())
+            });
+            self.fill(wanted).await?;
+        }
+    }
+
+    /// Sends one packet (in parts, if it is that long).
+    pub(super) async fn write(&mut self, payload: &[u8]) -> Result<()> {
+        let mut rest = payload;
+        loop {
+            let (part, more) = rest.split_at(rest.len().min(PART));
+            self.write_part(part).await?;
+            rest = more;
+            if part.len() < PART {
+                break;
+            }
+        }
+        self.flush().await
+    }
+
+    /// Sends a packet of less than [`PART`] bytes, header and payload in one system call where the
+    /// stream can, without copying, and without flushing.
+    pub(super) async fn write_part(&mut self, payload: &[u8]) -> Result<()> {
+        let [a, b, c, _] = (payload.len() as u32).to_le_bytes();
+        let seq = self.seq.unwrap_or(0);
+        self.seq = Some(seq.wrapping_add(1));
+        let header = [a, b, c, seq];
+        let mut packet = Buf::chain(&header[..], payload);
+        let sent = self.stream.write_all_buf(&mut packet).await;
+        match sent {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.farewell().await.unwrap_or_else(|| io_failure(e, WRITE))),
+        }
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        match self.stream.flush().await {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.farewell().await.unwrap_or_else(|| io_failure(e, WRITE))),
+        }
+    }
+
+    /// A server that ends a session mostly says why before it closes the connection. That is worth
+    /// more than "broken pipe".
+    async fn farewell(&mut self) -> Option<Error> {
+        let last = tokio::time::timeout(Duration::from_secs(1), self.read()).await.ok()?.ok()?;
+        message::server_error(&last).map(|e| crate::connect::server_error(e, WRITE))
+    }
+
+    /// What the server has sent unasked, without waiting for it: `None` if nothing.
+    pub(super) async fn read_unasked(&mut self) -> Result<Option<ServerError>> {
+        if self.input.is_empty() {
+            let mut bytes = [0; 512];
+            let mut target = ReadBuf::new(&mut bytes);
+            let stream = &mut self.stream;
+            let ready = std::future::poll_fn(|cx| {
+                Poll::Ready(match Pin::new(&mut *stream).poll_read(cx, &mut target) {
+                    Poll::Ready(result) => Some(result),
+                    Poll::Pending => None,
+                })
+            });
+            match ready.await {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(io_failure(e, READ)),
+                Some(Ok(())) if target.filled().is_empty() => return Err(lost(READ)),
+                Some(Ok(())) => self.input.extend_from_slice(target.filled()),
+            }
+        }
+        match message::server_error(&self.read().await?) {
+            Some(error) => Ok(Some(error)),
+            None => Err(protocol("it answered before its turn", READ)),
+        }
+    }
+
+    /// Closes the sending side; the server sees the end of the connection.
+    pub(super) async fn shutdown(mut self) {
+        // The peer may have closed already, which is what is wanted.
+        let _ = self.stream.shutdown().await;
+    }
+}

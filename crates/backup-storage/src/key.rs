@@ -1,0 +1,153 @@
+//! Typed names of the objects of a repository.
+
+use std::fmt;
+use std::str::FromStr;
+
+use backup_core::{BackupId, ClusterName};
+use object_store::path::Path;
+
+/// The name of an object. [`Display`](fmt::Display) gives its path inside the repository.
+///
+/// ```
+/// use backup_storage::{BackupObject, Key};
+/// let key = Key::Backup(
+///     "shop".parse().unwrap(),
+///     "20261120T101530Z-full-7f3a9c".parse().unwrap(),
+///     BackupObject::Pack(3),
+/// );
+/// assert_eq!(
+///     key.to_string(),
+///     "clusters/shop/backups/20261120T101530Z-full-7f3a9c/pack-3"
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// `holdfast.json`.
+    Config,
+    /// An object of a backup.
+    Backup(ClusterName, BackupId, BackupObject),
+    /// A record of a cluster's history, by its file name.
+    Record(ClusterName, RecordName),
+}
+
+impl Key {
+    /// Its path as the store wants it.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        Path::from(self.to_string())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Config => f.write_str("holdfast.json"),
+            Key::Backup(cluster, backup, object) => {
+                write!(f, "clusters/{cluster}/backups/{backup}/{object}")
+            }
+            Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+        }
+    }
+}
+
+/// The directory of all clusters.
+pub(crate) fn clusters() -> Path {
+    Path::from("clusters")
+}
+
+/// The directory of a cluster's backups.
+pub(crate) fn backups(cluster: &ClusterName) -> Path {
+    Path::from(format!("clusters/{cluster}/backups"))
+}
+
+/// The directory of one backup.
+pub(crate) fn backup(cluster: &ClusterName, backup: &BackupId) -> Path {
+    Path::from(format!("clusters/{cluster}/backups/{backup}"))
+}
+
+/// The directory of a cluster's history.
+pub(crate) fn records(cluster: &ClusterName) -> Path {
+    Path::from(format!("clusters/{cluster}/records"))
+}
+
+/// An object in the directory of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackupObject {
+    /// `pack-<n>`, numbered from 0.
+    Pack(u32),
+    /// `index`.
+    Index,
+    /// `manifest`.
+    Manifest,
+    /// `active`.
+    Active,
+}
+
+impl fmt::Display for BackupObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackupObject::Pack(n) => write!(f, "pack-{n}"),
+            BackupObject::Index => f.write_str("index"),
+            BackupObject::Manifest => f.write_str("manifest"),
+            BackupObject::Active => f.write_str("active"),
+        }
+    }
+}
+
+impl FromStr for BackupObject {
+    type Err = ();
+    fn from_str(name: &str) -> Result<Self, ()> {
+        let object = match name {
+            "index" => BackupObject::Index,
+            "manifest" => BackupObject::Manifest,
+            "active" => BackupObject::Active,
+            _ => BackupObject::Pack(name.strip_prefix("pack-").ok_or(())?.parse().map_err(|_| ())?),
+        };
+        // One name, one object: `pack-03` and `pack-+3` are not ours.
+        if object.to_string() == name { Ok(object) } else { Err(()) }
+    }
+}
+
+/// The file name of a record, `<time>-<kind>-<random>`: `20261120T101530Z-proof-7f3a9c01`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordName(String);
+
+impl RecordName {
+    /// A name; `None` when a character is not of `A-Z a-z 0-9 -`.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        ((1..=100).contains(&name.len()) && name.bytes().all(plain))
+            .then(|| RecordName(name.to_owned()))
+    }
+}
+
+impl fmt::Display for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_name_is_an_object() {
+        for name in ["pack-0", "pack-4294967295", "index", "manifest", "active"] {
+            let object: BackupObject = name.parse().unwrap();
+            assert_eq!(object.to_string(), name);
+        }
+        for name in ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""] {
+            assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn record_names_stay_in_their_directory() {
+        assert!(RecordName::new("20261120T101530Z-proof-7f3a9c01").is_some());
+        for bad in ["", "..", "a/b", "a#1", "a.b"] {
+            assert!(RecordName::new(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What a caller may choose about a repository.
+
+use crate::format::Compression;
+
+/// Choices of the program that opens a repository. Nothing here is needed to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepositoryOptions {
+    /// How new frames are compressed.
+    pub compression: Compression,
+    /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
+    /// moved to the nearest bound). An eighth of the memory budget where that is less.
+    pub pack_bytes: u64,
+}
+
+impl Default for RepositoryOptions {
+    /// zstd at its fastest level, packs of 32 MiB.
+    fn default() -> Self {
+        RepositoryOptions {
+            compression: Compression::default(),
+            pack_bytes: 32 << 20,
+        }
+    }
+}
