@@ -1,9 +1,5 @@
 //! Developer tasks: `cargo xtask --help`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for a terminal"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +22,18 @@ enum Task {
     /// The MySQL and MariaDB servers of tests, benchmarks and demonstrations
     #[command(subcommand)]
     Servers(tasks::servers::Task),
+    /// Back up, verify, lose and restore a sample database on a real server
+    Demo {
+        /// Keep the repository in this directory
+        #[arg(long)]
+        keep: Option<std::path::PathBuf>,
+    },
+    /// Run every test against the real servers
+    Test {
+        /// Arguments for `cargo test`, instead of --workspace
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 /// Says on stderr what the libraries do.
@@ -47,6 +55,8 @@ async fn main() -> ExitCode {
     let cx = Context::builder().monitor(Arc::new(Stderr)).build();
     let result = match Arguments::parse().task {
         Task::Servers(task) => tasks::servers::run(task, &cx).await,
+        Task::Demo { keep } => tasks::demo::run(keep, &cx).await,
+        Task::Test { arguments } => tasks::test::run(&arguments, &cx),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
 /// Normal and build dependencies between the crates of the workspace.
@@ -18,17 +15,10 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let names: Vec<&str> = packages
-        .iter()
-        .map(|p| p["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> = packages.iter().map(|p| p["name"].as_str().unwrap()).collect();
     packages
         .iter()
         .map(|package| {
@@ -51,39 +41,14 @@ fn dependencies_only_point_down() {
         ("backup-core", &[][..]),
         ("backup-drivers", &["backup-core"]),
         ("backup-storage", &["backup-core"]),
-        (
-            "backup-verify",
-            &["backup-core", "backup-drivers", "backup-storage"],
-        ),
-        (
-            "backup-cli",
-            &[
-                "backup-core",
-                "backup-drivers",
-                "backup-storage",
-                "backup-verify",
-            ],
-        ),
-        (
-            "backup-ffi",
-            &[
-                "backup-core",
-                "backup-drivers",
-                "backup-storage",
-                "backup-verify",
-            ],
-        ),
-        (
-            "holdfast-benches",
-            &["backup-core", "backup-drivers", "backup-storage", "xtask"],
-        ),
+        ("backup-verify", &["backup-core", "backup-drivers", "backup-storage"]),
+        ("backup-cli", &["backup-core", "backup-drivers", "backup-storage", "backup-verify"]),
+        ("backup-ffi", &["backup-core", "backup-drivers", "backup-storage", "backup-verify"]),
+        ("holdfast-benches", &["backup-core", "backup-drivers", "backup-storage", "xtask"]),
         ("xtask", &["backup-core", "backup-drivers"]),
     ]);
     let found = dependencies();
-    assert_eq!(
-        found.keys().collect::<Vec<_>>(),
-        allowed.keys().collect::<Vec<_>>()
-    );
+    assert_eq!(found.keys().collect::<Vec<_>>(), allowed.keys().collect::<Vec<_>>());
     for (package, inner) in found {
         for dependency in inner {
             assert!(
@@ -95,18 +60,11 @@ fn dependencies_only_point_down() {
 }
 
 fn tracked(pattern: &str) -> Vec<PathBuf> {
-    let output = Command::new("git")
-        .args(["ls-files", "-z", pattern])
-        .current_dir(root())
-        .output()
-        .unwrap();
+    let output =
+        Command::new("git").args(["ls-files", "-z", pattern]).current_dir(root()).output().unwrap();
     assert!(output.status.success());
     let names = String::from_utf8(output.stdout).unwrap();
-    names
-        .split('\0')
-        .filter(|n| !n.is_empty())
-        .map(|n| root().join(n))
-        .collect()
+    names.split('\0').filter(|n| !n.is_empty()).map(|n| root().join(n)).collect()
 }
 
 #[test]
@@ -116,23 +74,11 @@ fn libraries_read_no_environment_and_print_nothing() {
         for file in tracked(&format!("crates/backup-{library}/src/*.rs")) {
             let text = std::fs::read_to_string(&file).unwrap();
             read += 1;
-            for word in [
-                "env::var",
-                "env::home_dir",
-                "println!",
-                "eprintln!",
-                "print!(",
-            ] {
+            for word in ["env::var", "env::home_dir", "println!", "eprintln!", "print!("] {
                 let code = text.split("#[cfg(test)]").next().unwrap();
-                let hit = code
-                    .lines()
-                    .find(|l| l.contains(word) && !l.trim_start().starts_with("//"));
-                assert!(
-                    hit.is_none(),
-                    "{}: {}",
-                    file.display(),
-                    hit.unwrap_or_default()
-                );
+                let hit =
+                    code.lines().find(|l| l.contains(word) && !l.trim_start().starts_with("//"));
+                assert!(hit.is_none(), "{}: {}", file.display(), hit.unwrap_or_default());
             }
         }
     }

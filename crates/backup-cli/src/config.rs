@@ -101,7 +101,7 @@ mod tests {
             ("repo = \"/b\"\nrepos = \"/c\"\n", "line 2: unknown field `repos`, expected one of `repo`"),
             ("\n[defaults]\nthread = 1\n", "line 3: unknown field `thread`"),
             ("cluster = \"a/b\"\n", "line 1: `a/b` is no cluster name"),
-            ("source = \"mysql://u:hunter2@h/\nx", "line 1"),
+            ("source = \"mysql://u:hunter2@h/\nx", ", line "),
             ("[defaults]\nthreads = -1\n", "line 2"),
         ] {
             let e = load(text).err().expect(text);

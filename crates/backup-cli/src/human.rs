@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use backup_core::Finding;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr;
@@ -29,7 +30,7 @@ pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -86,6 +87,16 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| bad())?;
     number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+/// A finding in one or two lines.
+pub(crate) fn finding(finding: &Finding) -> String {
+    let severity = finding.severity.to_string();
+    let mut text = format!("  {severity:<8} {}: {}\n", finding.object, finding.problem);
+    if !finding.remedy.is_empty() {
+        let _ = writeln!(text, "           What to do: {}", finding.remedy);
+    }
+    plain(&text)
 }
 
 /// Which way a column of a [`table`] is aligned.
@@ -159,6 +170,6 @@ mod tests {
     fn tables_are_aligned_and_harmless() {
         let rows = [vec!["é\u{1b}[31m".into(), "1".into()], vec!["b".into(), "22".into()]];
         let text = table(&[("NAME", Align::Left), ("N", Align::Right)], &rows);
-        assert_eq!(text, "NAME            N\né\\u{1b}[31m   1\nb              22\n");
+        assert_eq!(text, "NAME          N\né\\u{1b}[31m   1\nb            22\n");
     }
 }

@@ -90,10 +90,7 @@ fn is_encoded(part: &str) -> bool {
     while i < bytes.len() {
         if bytes[i] == b'%' {
             let upper_hex = |b: &u8| matches!(b, b'0'..=b'9' | b'A'..=b'F');
-            if !bytes
-                .get(i + 1..i + 3)
-                .is_some_and(|h| h.iter().all(upper_hex))
-            {
+            if !bytes.get(i + 1..i + 3).is_some_and(|h| h.iter().all(upper_hex)) {
                 return false;
             }
             i += 3;
@@ -113,10 +110,7 @@ impl FromStr for ArtifactName {
             Ok(ArtifactName(name.to_owned()))
         } else {
             let shown: String = name.chars().take(80).collect();
-            Err(Error::usage(format!(
-                "`{}` is no artifact name",
-                shown.escape_debug()
-            )))
+            Err(Error::usage(format!("`{}` is no artifact name", shown.escape_debug())))
         }
     }
 }

@@ -94,10 +94,7 @@ impl BackupChain {
                 }
                 None => "is needed but not in the repository",
             };
-            missing = Some(ChainBreak {
-                link: parent.to_string(),
-                problem: problem.to_owned(),
-            });
+            missing = Some(ChainBreak { link: parent.to_string(), problem: problem.to_owned() });
             break;
         }
         links.reverse();
@@ -117,12 +114,8 @@ impl Chain for BackupChain {
         if let Some(missing) = &self.missing {
             return Err(missing.clone());
         }
-        let broken = |m: &Manifest, problem: String| {
-            Err(ChainBreak {
-                link: m.backup.to_string(),
-                problem,
-            })
-        };
+        let broken =
+            |m: &Manifest, problem: String| Err(ChainBreak { link: m.backup.to_string(), problem });
         for (i, link) in self.links.iter().enumerate() {
             let Some(previous) = i.checked_sub(1).map(|p| &self.links[p]) else {
                 if link.backup_type != BackupType::Full {
@@ -138,10 +131,7 @@ impl Chain for BackupChain {
             {
                 return broken(
                     link,
-                    format!(
-                        "is differential but its parent {} is not full",
-                        previous.backup
-                    ),
+                    format!("is differential but its parent {} is not full", previous.backup),
                 );
             }
             if link.cluster != previous.cluster || link.strategy != previous.strategy {
@@ -156,10 +146,7 @@ impl Chain for BackupChain {
             if link.outcome.source.server_uuid != previous.outcome.source.server_uuid {
                 return broken(
                     link,
-                    format!(
-                        "was read from another server than its parent {}",
-                        previous.backup
-                    ),
+                    format!("was read from another server than its parent {}", previous.backup),
                 );
             }
         }
@@ -167,20 +154,13 @@ impl Chain for BackupChain {
     }
 
     fn plan(&self, target: &BackupId) -> Result<RestorePlan, Unreachable> {
-        let unreachable = |problem: String| Unreachable {
-            target: target.to_string(),
-            problem,
-        };
+        let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
         let Some(end) = self.links.iter().position(|m| &m.backup == target) else {
             return Err(unreachable("it is not on this chain".into()));
         };
-        let part = BackupChain {
-            links: self.links[..=end].to_vec(),
-            missing: self.missing.clone(),
-        };
+        let part =
+            BackupChain { links: self.links[..=end].to_vec(), missing: self.missing.clone() };
         part.check().map_err(|b| unreachable(b.to_string()))?;
-        Ok(RestorePlan {
-            backups: part.links.into_iter().map(|m| m.backup).collect(),
-        })
+        Ok(RestorePlan { backups: part.links.into_iter().map(|m| m.backup).collect() })
     }
 }

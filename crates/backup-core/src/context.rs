@@ -66,10 +66,7 @@ impl MemoryBudget {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let kib = u32::try_from((bytes >> 10).max(1 << 10)).unwrap_or(u32::MAX >> 4);
-        MemoryBudget {
-            semaphore: Arc::new(Semaphore::new(kib as usize)),
-            kib,
-        }
+        MemoryBudget { semaphore: Arc::new(Semaphore::new(kib as usize)), kib }
     }
 
     /// The whole budget in bytes.
@@ -80,9 +77,7 @@ impl MemoryBudget {
 
     /// Waits until `bytes` are free and takes them.
     pub async fn reserve(&self, bytes: usize) -> MemoryPermit {
-        let kib = u32::try_from(bytes.div_ceil(1024))
-            .unwrap_or(u32::MAX)
-            .min(self.kib);
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.kib);
         let permit = Arc::clone(&self.semaphore)
             .acquire_many_owned(kib)
             .await
@@ -187,10 +182,7 @@ impl Context {
     /// when one of its tasks fails.
     #[must_use]
     pub fn child(&self) -> Context {
-        Context {
-            cancellation: self.cancellation.child_token(),
-            ..self.clone()
-        }
+        Context { cancellation: self.cancellation.child_token(), ..self.clone() }
     }
 
     /// Fails when the operation was asked to stop.
@@ -198,11 +190,7 @@ impl Context {
     /// # Errors
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted).
     pub fn check(&self) -> Result<()> {
-        if self.cancellation.is_cancelled() {
-            Err(Error::interrupted())
-        } else {
-            Ok(())
-        }
+        if self.cancellation.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
     /// Runs `work` until it ends or the operation is asked to stop. `work` is dropped then, so it
@@ -221,9 +209,7 @@ impl Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context")
-            .field("threads", &self.threads)
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
@@ -307,12 +293,7 @@ mod tests {
         let parent = Context::builder().build();
         let child = parent.child();
         child.cancel();
-        assert!(
-            child
-                .run(std::future::pending::<Result<()>>())
-                .await
-                .is_err()
-        );
+        assert!(child.run(std::future::pending::<Result<()>>()).await.is_err());
         assert!(parent.check().is_ok());
         parent.cancel();
         assert!(parent.child().check().is_err());

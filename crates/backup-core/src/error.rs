@@ -182,12 +182,7 @@ struct Inner {
 impl Error {
     /// An error of `kind`; `message` says what failed and on what.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner {
-            kind,
-            message: message.into(),
-            remedy: None,
-            source: None,
-        }))
+        Error(Box::new(Inner { kind, message: message.into(), remedy: None, source: None }))
     }
 
     /// A state that only a bug can bring about.
@@ -259,10 +254,7 @@ impl Error {
             if let Some(remedy) = &e.0.remedy {
                 return remedy;
             }
-            error =
-                e.0.source
-                    .as_deref()
-                    .and_then(|s| s.downcast_ref::<Error>());
+            error = e.0.source.as_deref().and_then(|s| s.downcast_ref::<Error>());
         }
         self.0.kind.default_remedy()
     }
@@ -296,11 +288,7 @@ impl Error {
     /// The paragraph for a person: what failed, on what, why, and what to do next.
     #[must_use]
     pub fn report(&self) -> String {
-        format!(
-            "{}. What to do: {}.",
-            self.chain(),
-            self.remedy().trim_end_matches('.')
-        )
+        format!("{}. What to do: {}.", self.chain(), self.remedy().trim_end_matches('.'))
     }
 }
 
@@ -318,10 +306,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|s| s as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
     }
 }
 
@@ -352,10 +337,9 @@ pub fn io_error(
     use std::io::ErrorKind as Io;
     let (kind, remedy) = match error.kind() {
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => (ErrorKind::Space, None),
-        Io::PermissionDenied => (
-            fallback,
-            Some("give the user that runs holdfast the right to it, or run as another"),
-        ),
+        Io::PermissionDenied => {
+            (fallback, Some("give the user that runs holdfast the right to it, or run as another"))
+        }
         Io::ReadOnlyFilesystem => (fallback, Some("mount the file system read-write")),
         Io::NotADirectory => (fallback, Some("name a directory, not a file")),
         _ => (fallback, None),
@@ -379,11 +363,8 @@ mod tests {
 
     #[test]
     fn the_report_names_every_cause_once_and_keeps_the_inner_remedy() {
-        let server = ServerError {
-            code: 1045,
-            state: "28000".into(),
-            message: "Access denied".into(),
-        };
+        let server =
+            ServerError { code: 1045, state: "28000".into(), message: "Access denied".into() };
         let e = Error::new(ErrorKind::Connect, "cannot sign in to db:3306")
             .with_server(server.clone())
             .with_remedy("check the password")
@@ -401,9 +382,6 @@ mod tests {
     #[test]
     fn a_full_disk_is_a_space_error_whatever_the_fallback() {
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        assert_eq!(
-            io_error(full, ErrorKind::Store, "x").kind(),
-            ErrorKind::Space
-        );
+        assert_eq!(io_error(full, ErrorKind::Store, "x").kind(), ErrorKind::Space);
     }
 }

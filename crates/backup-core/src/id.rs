@@ -102,9 +102,7 @@ impl FromStr for ClusterName {
     fn from_str(name: &str) -> Result<Self> {
         let ok = (1..=64).contains(&name.len())
             && name.as_bytes()[0].is_ascii_alphanumeric()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if ok {
             Ok(ClusterName(name.to_owned()))
         } else {
@@ -156,10 +154,7 @@ impl BackupId {
     pub fn new(cx: &Context, backup_type: BackupType) -> Self {
         let [a, b, c] = cx.random::<3>();
         let time = cx.now().to_zoned(TimeZone::UTC).strftime(ID_TIME);
-        BackupId(format!(
-            "{time}-{}-{a:02x}{b:02x}{c:02x}",
-            backup_type.id_word()
-        ))
+        BackupId(format!("{time}-{}-{a:02x}{b:02x}{c:02x}", backup_type.id_word()))
     }
 
     /// The id as text.
@@ -197,17 +192,13 @@ impl FromStr for BackupId {
             && id.len() == 28
             && parse_time(&id[..16]).is_some()
             && matches!(&id[16..22], "-full-" | "-incr-" | "-diff-")
-            && id[22..]
-                .bytes()
-                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            && id[22..].bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if ok {
             Ok(BackupId(id.to_owned()))
         } else {
-            Err(
-                Error::usage(format!("`{}` is no backup id", id.escape_debug())).with_remedy(
-                    "take an id from `holdfast list`, a unique prefix of one, or `latest`",
-                ),
-            )
+            Err(Error::usage(format!("`{}` is no backup id", id.escape_debug())).with_remedy(
+                "take an id from `holdfast list`, a unique prefix of one, or `latest`",
+            ))
         }
     }
 }
@@ -239,11 +230,7 @@ mod tests {
     #[test]
     fn a_new_id_parses_to_itself() {
         let cx = Context::builder().build();
-        for t in [
-            BackupType::Full,
-            BackupType::Incremental,
-            BackupType::Differential,
-        ] {
+        for t in [BackupType::Full, BackupType::Incremental, BackupType::Differential] {
             let id = BackupId::new(&cx, t);
             assert_eq!(id.as_str().parse::<BackupId>().unwrap(), id);
             assert_eq!(id.backup_type(), t);
@@ -253,26 +240,10 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
-        for bad in [
-            "",
-            ".",
-            "..",
-            ".x",
-            "a/b",
-            "a\\b",
-            "a b",
-            "é",
-            "a\0",
-            &"x".repeat(65),
-        ] {
+        for bad in ["", ".", "..", ".x", "a/b", "a\\b", "a b", "é", "a\0", &"x".repeat(65)] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad:?}");
         }
-        for bad in [
-            "",
-            "latest",
-            "20261320T101530Z-full-7f3a9c",
-            "20261120T101530Z-full-7F3A9C",
-        ] {
+        for bad in ["", "latest", "20261320T101530Z-full-7f3a9c", "20261120T101530Z-full-7F3A9C"] {
             assert!(bad.parse::<BackupId>().is_err(), "{bad:?}");
         }
     }

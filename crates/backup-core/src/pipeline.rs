@@ -32,10 +32,7 @@ pub async fn backup(
     let cluster = spec.cluster.clone();
     cx.phase("backup");
     let session = cx.run(repository.begin(cx, spec)).await?;
-    match cx
-        .run(driver.run(cx, Arc::clone(&session) as Arc<dyn crate::ArtifactSink>))
-        .await
-    {
+    match cx.run(driver.run(cx, Arc::clone(&session) as Arc<dyn crate::ArtifactSink>)).await {
         // From here on the backup is complete at the source: it is committed even when the user
         // interrupts now, since a few small writes are all that is left.
         Ok(outcome) => session.commit(outcome).await,
@@ -52,10 +49,7 @@ fn stop_on_error(cx: &Context, findings: &[Finding]) -> Result<()> {
         match finding.severity {
             Severity::Error => first = first.or(Some(finding)),
             Severity::Warning => cx.event(Event::Warning {
-                text: format!(
-                    "{}: {} ({})",
-                    finding.object, finding.problem, finding.remedy
-                ),
+                text: format!("{}: {} ({})", finding.object, finding.problem, finding.remedy),
             }),
             Severity::Info => {}
         }
@@ -158,10 +152,7 @@ pub async fn verify(
                     e.remedy().to_owned(),
                 );
                 let findings = report.map(|r| r.findings).unwrap_or_default();
-                let mut all = Report {
-                    level: verifier.level(),
-                    findings,
-                };
+                let mut all = Report { level: verifier.level(), findings };
                 all.findings.push(finding);
                 report = Some(all);
                 break;
@@ -171,10 +162,7 @@ pub async fn verify(
         let next = cx.run(verifier.verify(cx, manifest, artifacts)).await?;
         let mut findings = report.map(|r| r.findings).unwrap_or_default();
         findings.extend(next.findings);
-        let so_far = Report {
-            level: next.level,
-            findings,
-        };
+        let so_far = Report { level: next.level, findings };
         let ok = so_far.ok();
         report = Some(so_far);
         if !ok {

@@ -38,11 +38,7 @@ impl Position {
     /// A place that is known by file and offset only.
     #[must_use]
     pub fn at(file: impl Into<String>, offset: u64) -> Self {
-        Position {
-            gtid: None,
-            file: Some(file.into()),
-            offset: Some(offset),
-        }
+        Position { gtid: None, file: Some(file.into()), offset: Some(offset) }
     }
 
     /// Whether nothing is known.
@@ -97,19 +93,13 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self> {
         let malformed = || {
             let shown: String = text.chars().take(80).collect();
-            Error::usage(format!(
-                "\"{}\" is no binlog position",
-                shown.escape_debug()
-            ))
-            .with_remedy("write file and offset, such as binlog.000012:4711")
+            Error::usage(format!("\"{}\" is no binlog position", shown.escape_debug()))
+                .with_remedy("write file and offset, such as binlog.000012:4711")
         };
         let (file, offset) = text.trim_ascii().rsplit_once(':').ok_or_else(malformed)?;
         let file: BinlogFile = file.parse()?;
         let digits = !offset.is_empty() && offset.bytes().all(|b| b.is_ascii_digit());
-        let offset = digits
-            .then(|| offset.parse().ok())
-            .flatten()
-            .ok_or_else(malformed)?;
+        let offset = digits.then(|| offset.parse().ok()).flatten().ok_or_else(malformed)?;
         Ok(Position::at(file.to_string(), offset))
     }
 }
@@ -146,17 +136,13 @@ impl BinlogFile {
     /// The file that the server opens after this one.
     #[must_use]
     pub fn next(&self) -> Self {
-        BinlogFile {
-            number: self.number.saturating_add(1),
-            ..self.clone()
-        }
+        BinlogFile { number: self.number.saturating_add(1), ..self.clone() }
     }
 }
 
 impl PartialOrd for BinlogFile {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.same_series(other)
-            .then(|| self.number.cmp(&other.number))
+        self.same_series(other).then(|| self.number.cmp(&other.number))
     }
 }
 
@@ -185,19 +171,12 @@ impl FromStr for BinlogFile {
                 && prefix.ends_with(separator)
                 && !prefix.contains(foreign);
             let number = valid.then(|| number.parse().ok()).flatten()?;
-            Some(BinlogFile {
-                prefix: prefix.to_owned(),
-                number,
-                extension,
-            })
+            Some(BinlogFile { prefix: prefix.to_owned(), number, extension })
         };
         parse().ok_or_else(|| {
             let shown: String = name.chars().take(80).collect();
-            Error::usage(format!(
-                "\"{}\" is no name of a binlog file",
-                shown.escape_debug()
-            ))
-            .with_remedy("name it as SHOW BINARY LOGS does, such as binlog.000012")
+            Error::usage(format!("\"{}\" is no name of a binlog file", shown.escape_debug()))
+                .with_remedy("name it as SHOW BINARY LOGS does, such as binlog.000012")
         })
     }
 }
@@ -216,16 +195,8 @@ mod tests {
     fn names_of_servers() {
         for (name, number, next) in [
             ("binlog.000001", 1, "binlog.000002"),
-            (
-                "mysql-bin-changelog.000099",
-                99,
-                "mysql-bin-changelog.000100",
-            ),
-            (
-                "db.example.com-bin.999999",
-                999_999,
-                "db.example.com-bin.1000000",
-            ),
+            ("mysql-bin-changelog.000099", 99, "mysql-bin-changelog.000100"),
+            ("db.example.com-bin.999999", 999_999, "db.example.com-bin.1000000"),
             ("mariadb-bin.1234567", 1_234_567, "mariadb-bin.1234568"),
             ("binlog-000003.ibb", 3, "binlog-000004.ibb"),
             ("log2.000010", 10, "log2.000011"),
@@ -245,7 +216,7 @@ mod tests {
             "binlog",
             "binlog.",
             ".000001",
-            "binlog.12",
+            "binlog.12345",
             "binlog.0000012",
             "000001",
             "binlog000001",
@@ -266,18 +237,9 @@ mod tests {
         assert!(file("binlog.999999") < file("binlog.1000000"));
         assert_eq!(file("a.000001").partial_cmp(&file("b.000002")), None);
         let at = |file, offset| Position::at(file, offset);
-        assert_eq!(
-            at("b.000002", 4).compare_file(&at("b.000001", 9000)),
-            Some(Ordering::Greater)
-        );
-        assert_eq!(
-            at("b.000002", 4).compare_file(&at("b.000002", 5)),
-            Some(Ordering::Less)
-        );
-        assert_eq!(
-            at("b.000002", 5).compare_file(&at("b.000002", 5)),
-            Some(Ordering::Equal)
-        );
+        assert_eq!(at("b.000002", 4).compare_file(&at("b.000001", 9000)), Some(Ordering::Greater));
+        assert_eq!(at("b.000002", 4).compare_file(&at("b.000002", 5)), Some(Ordering::Less));
+        assert_eq!(at("b.000002", 5).compare_file(&at("b.000002", 5)), Some(Ordering::Equal));
         assert_eq!(at("b.000002", 4).compare_file(&at("c.000001", 4)), None);
         assert_eq!(at("b.000002", 4).compare_file(&Position::default()), None);
     }
@@ -294,6 +256,7 @@ mod tests {
         assert_eq!(early.covers(&late), Some(false));
         assert_eq!(early.covers(&early), Some(true));
         let plain = Position::at("a.000005", 4);
+        assert_eq!(plain.covers(&plain), Some(true));
         assert_eq!(early.covers(&plain), Some(true));
         assert_eq!(late.covers(&plain), Some(false));
         let foreign = position("3e11fa47-71ca-11e1-9e33-c80aa9429562:1", "a.000001");
@@ -303,22 +266,14 @@ mod tests {
 
     #[test]
     fn json_has_the_three_keys() {
-        let position = Position {
-            gtid: Some("0-1-5".parse().unwrap()),
-            ..Position::at("b.000001", 4)
-        };
+        let position =
+            Position { gtid: Some("0-1-5".parse().unwrap()), ..Position::at("b.000001", 4) };
         let json = serde_json::to_string(&position).unwrap();
         assert_eq!(json, r#"{"gtid":"0-1-5","file":"b.000001","offset":4}"#);
         assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);
         let unknown = r#"{"gtid":null,"file":null,"offset":null}"#;
-        assert_eq!(
-            serde_json::to_string(&Position::default()).unwrap(),
-            unknown
-        );
-        assert_eq!(
-            serde_json::from_str::<Position>("{}").unwrap(),
-            Position::default()
-        );
+        assert_eq!(serde_json::to_string(&Position::default()).unwrap(), unknown);
+        assert_eq!(serde_json::from_str::<Position>("{}").unwrap(), Position::default());
         assert!(serde_json::from_str::<Position>(r#"{"gtid":"nonsense"}"#).is_err());
     }
 
@@ -326,36 +281,17 @@ mod tests {
     fn people_read_positions() {
         let gtid = |text: &str| Some(text.parse().unwrap());
         let shown = |gtid, file: Option<&str>, offset| {
-            Position {
-                gtid,
-                file: file.map(str::to_owned),
-                offset,
-            }
-            .to_string()
+            Position { gtid, file: file.map(str::to_owned), offset }.to_string()
         };
         assert_eq!(shown(None, None, None), "unknown position");
         assert_eq!(shown(gtid("0-1-5"), None, None), "(GTID 0-1-5)");
-        assert_eq!(
-            shown(gtid(""), Some("b.000001"), Some(4)),
-            "b.000001:4 (no GTIDs yet)"
-        );
-        assert_eq!(
-            shown(gtid("0-1-5"), Some("b.000001"), Some(4)),
-            "b.000001:4 (GTID 0-1-5)"
-        );
+        assert_eq!(shown(gtid(""), Some("b.000001"), Some(4)), "b.000001:4 (no GTIDs yet)");
+        assert_eq!(shown(gtid("0-1-5"), Some("b.000001"), Some(4)), "b.000001:4 (GTID 0-1-5)");
     }
 
     #[test]
     fn malformed_positions_are_usage_errors() {
-        for text in [
-            "",
-            "4",
-            ":4",
-            "binlog.000001",
-            "binlog.000001:",
-            "binlog.000001:+4",
-            "x:4",
-        ] {
+        for text in ["", "4", ":4", "binlog.000001", "binlog.000001:", "binlog.000001:+4", "x:4"] {
             let error = text.parse::<Position>().unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Usage, "{text}");
         }

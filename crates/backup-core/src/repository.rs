@@ -139,23 +139,18 @@ pub fn select(listed: Vec<Listed>, wanted: &str) -> Result<Manifest> {
     let mut fitting: Vec<Listed> = if wanted == "latest" {
         listed.into_iter().next_back().into_iter().collect()
     } else {
-        listed
-            .into_iter()
-            .filter(|l| l.backup.as_str().starts_with(wanted))
-            .collect()
+        listed.into_iter().filter(|l| l.backup.as_str().starts_with(wanted)).collect()
     };
     match (fitting.pop(), fitting.pop()) {
-        (Some(one), None) => one
-            .manifest
-            .map_err(|e| e.context(format!("backup {} cannot be used", one.backup))),
+        (Some(one), None) => {
+            one.manifest.map_err(|e| e.context(format!("backup {} cannot be used", one.backup)))
+        }
         (Some(a), Some(b)) => Err(Error::usage(format!(
             "`{wanted}` fits more than one backup, among them {} and {}",
             b.backup, a.backup
         ))
         .with_remedy("give more of the id")),
-        _ => Err(
-            Error::new(ErrorKind::Usage, format!("there is no backup `{wanted}`"))
-                .with_remedy("take an id from `holdfast list`"),
-        ),
+        _ => Err(Error::new(ErrorKind::Usage, format!("there is no backup `{wanted}`"))
+            .with_remedy("take an id from `holdfast list`")),
     }
 }

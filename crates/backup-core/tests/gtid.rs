@@ -20,10 +20,7 @@ fn mariadb(text: &str) -> MariaDbGtidSet {
 }
 
 fn tsid(uuid: &str, tag: &str) -> Tsid {
-    Tsid {
-        uuid: uuid.parse().unwrap(),
-        tag: (!tag.is_empty()).then(|| tag.parse().unwrap()),
-    }
+    Tsid { uuid: uuid.parse().unwrap(), tag: (!tag.is_empty()).then(|| tag.parse().unwrap()) }
 }
 
 fn hex(text: &str) -> Vec<u8> {
@@ -65,21 +62,14 @@ mod text_of_mysql {
             format!("{}:1-5:7:tag:1-3", A.to_uppercase()),
             format!("{A}:tag:1-2,{A}:1:tag:3,{A}:2-5:7"),
         ] {
-            assert_eq!(
-                mysql(&text).to_string(),
-                format!("{A}:1-5:7:tag:1-3"),
-                "{text:?}"
-            );
+            assert_eq!(mysql(&text).to_string(), format!("{A}:1-5:7:tag:1-3"), "{text:?}");
         }
         assert_eq!(mysql(" ,\n, "), MySqlGtidSet::default());
     }
 
     #[test]
     fn adjacent_intervals_become_one() {
-        assert_eq!(
-            mysql(&format!("{A}:1-2:3:4-6")).to_string(),
-            format!("{A}:1-6")
-        );
+        assert_eq!(mysql(&format!("{A}:1-2:3:4-6")).to_string(), format!("{A}:1-6"));
         let mut set = mysql(&format!("{A}:1-2:4-6"));
         set.add(&format!("{A}:3").parse().unwrap());
         assert_eq!(set.to_string(), format!("{A}:1-6"));
@@ -101,14 +91,8 @@ mod text_of_mysql {
             (format!("{A}:-1"), "a number from 1 to 2^63-2 at \"-1\""),
             (format!("{A}:1-"), "a number from 1 to 2^63-2 at the end"),
             (format!("{A}:5-3"), "a range that rises at \"5-3\""),
-            (
-                format!("{A}:1-9223372036854775807"),
-                "a number from 1 to 2^63-2",
-            ),
-            (
-                format!("{A}:99999999999999999999"),
-                "a number from 1 to 2^63-2",
-            ),
+            (format!("{A}:1-9223372036854775807"), "a number from 1 to 2^63-2"),
+            (format!("{A}:99999999999999999999"), "a number from 1 to 2^63-2"),
             (format!("{A}:1 2"), "':', ',' or the end at \"2\""),
             (format!("{A}:1;{B}:1"), "':', ',' or the end"),
             (format!("{A}:1x"), "':', ',' or the end at \"x\""),
@@ -131,18 +115,8 @@ mod text_of_mysql {
         let gtid: MySqlGtid = format!(" {A} : Tag : 12 ").parse().unwrap();
         assert_eq!((gtid.tsid(), gtid.gno()), (&tsid(A, "tag"), 12));
         assert_eq!(gtid.to_string(), format!("{A}:tag:12"));
-        assert_eq!(
-            format!("{A}:7").parse::<MySqlGtid>().unwrap().tsid(),
-            &tsid(A, "")
-        );
-        for text in [
-            "",
-            A,
-            &format!("{A}:1-2"),
-            &format!("{A}:1:2"),
-            &format!("{A}:t"),
-            "0-1-2",
-        ] {
+        assert_eq!(format!("{A}:7").parse::<MySqlGtid>().unwrap().tsid(), &tsid(A, ""));
+        for text in ["", A, &format!("{A}:1-2"), &format!("{A}:1:2"), &format!("{A}:t"), "0-1-2"] {
             assert!(text.parse::<MySqlGtid>().is_err(), "{text}");
         }
         assert!(MySqlGtid::new(tsid(A, ""), 0).is_err());
@@ -204,20 +178,14 @@ mod bytes_of_mysql {
         assert_eq!(set.encode(), bytes);
         assert_eq!(MySqlGtidSet::decode(&bytes).unwrap(), set);
         assert_eq!(MySqlGtidSet::default().encode(), [0; 8]);
-        assert_eq!(
-            MySqlGtidSet::decode(&[0; 8]).unwrap(),
-            MySqlGtidSet::default()
-        );
+        assert_eq!(MySqlGtidSet::decode(&[0; 8]).unwrap(), MySqlGtidSet::default());
     }
 
     #[test]
     fn tagged_form() {
         let bytes = with_header(
             [1, 2, 0, 0, 0, 0, 0, 1],
-            &[
-                source(Some(""), &[(1, 2)]),
-                source(Some("secondtest"), &[(1, 4)]),
-            ],
+            &[source(Some(""), &[(1, 2)]), source(Some("secondtest"), &[(1, 4)])],
         );
         let set = mysql(&format!("{A}:1:secondtest:1-3"));
         assert_eq!(set.encode(), bytes);
@@ -226,20 +194,15 @@ mod bytes_of_mysql {
 
     #[test]
     fn previous_gtids_of_mysql_9_7_4() {
-        let body = hex(
-            "0102000000000001 ad50bb5be4e111f1b43202fc00000001 00 0100000000000000 \
+        let body = hex("0102000000000001 ad50bb5be4e111f1b43202fc00000001 00 0100000000000000 \
              0100000000000000 0200000000000000 ad50bb5be4e111f1b43202fc00000001 0a6d79746167 \
-             0100000000000000 0100000000000000 0200000000000000",
-        );
+             0100000000000000 0100000000000000 0200000000000000");
         let set = mysql("ad50bb5b-e4e1-11f1-b432-02fc00000001:1:mytag:1");
         assert_eq!(MySqlGtidSet::decode(&body).unwrap(), set);
         assert_eq!(set.encode(), body);
         // A server that knows of tags uses the tagged form even for a set without any.
         let body = hex("0100000000000001");
-        assert_eq!(
-            MySqlGtidSet::decode(&body).unwrap(),
-            MySqlGtidSet::default()
-        );
+        assert_eq!(MySqlGtidSet::decode(&body).unwrap(), MySqlGtidSet::default());
     }
 
     #[test]
@@ -247,16 +210,10 @@ mod bytes_of_mysql {
         // 2 as a two-byte variable-length integer: value << 2 | 0b01.
         let mut bytes = with_header([1, 1, 0, 0, 0, 0, 0, 1], &[source(Some("ab"), &[(1, 2)])]);
         bytes.splice(24..25, [0b1001, 0]);
-        assert_eq!(
-            MySqlGtidSet::decode(&bytes).unwrap(),
-            mysql(&format!("{A}:ab:1"))
-        );
+        assert_eq!(MySqlGtidSet::decode(&bytes).unwrap(), mysql(&format!("{A}:ab:1")));
         // And as the nine-byte form.
         bytes.splice(24..26, [0xff, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(
-            MySqlGtidSet::decode(&bytes).unwrap(),
-            mysql(&format!("{A}:ab:1"))
-        );
+        assert_eq!(MySqlGtidSet::decode(&bytes).unwrap(), mysql(&format!("{A}:ab:1")));
     }
 
     #[test]
@@ -274,10 +231,7 @@ mod bytes_of_mysql {
             (vec![0, 1, 0, 0, 0, 0, 0, 1], "format"),
             // Counts that would ask for exabytes.
             (vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0], "cut off"),
-            (
-                with_header(PLAIN, &[[[7; 16], [0xff; 16]].concat()]),
-                "cut off",
-            ),
+            (with_header(PLAIN, &[[[7; 16], [0xff; 16]].concat()]), "cut off"),
             (plain(&[(0, 2)]), "do not rise"),
             (plain(&[(2, 2)]), "do not rise"),
             (plain(&[(3, 2)]), "do not rise"),
@@ -306,28 +260,16 @@ mod positions_of_mariadb {
     use super::*;
 
     const fn gtid(domain: u32, server: u32, seq: u64) -> MariaDbGtid {
-        MariaDbGtid {
-            domain,
-            server,
-            seq,
-        }
+        MariaDbGtid { domain, server, seq }
     }
 
     #[test]
     fn what_servers_print_comes_back_unchanged() {
-        for text in [
-            "",
-            "0-1-2",
-            "0-2-112,1-4-1022",
-            "0-4294967295-18446744073709551615",
-            "7-1-0",
-        ] {
+        for text in ["", "0-1-2", "0-2-112,1-4-1022", "0-4294967295-18446744073709551615", "7-1-0"]
+        {
             assert_eq!(mariadb(text).to_string(), text);
         }
-        assert_eq!(
-            mariadb(" 1-4-1022 ,\n0-2-112\n").to_string(),
-            "0-2-112,1-4-1022"
-        );
+        assert_eq!(mariadb(" 1-4-1022 ,\n0-2-112\n").to_string(), "0-2-112,1-4-1022");
     }
 
     #[test]
@@ -380,11 +322,7 @@ mod positions_of_mariadb {
     #[test]
     fn the_difference_is_ranges_of_domains() {
         let ranges = mariadb("0-1-100,1-1-5,2-1-9").difference(&mariadb("0-3-97,1-1-5,4-1-1"));
-        let range = |domain, first, last| DomainRange {
-            domain,
-            first,
-            last,
-        };
+        let range = |domain, first, last| DomainRange { domain, first, last };
         assert_eq!(ranges, [range(0, 98, 100), range(2, 1, 9)]);
         assert_eq!(range(0, 4, 4).to_string(), "domain 0: 4");
         let full = format!("0-1-{}", u64::MAX);
@@ -420,16 +358,12 @@ mod positions_of_mariadb {
         assert_eq!(state.encode()[4..], body[4..]);
 
         // MariaDB 11.8.9 with @@gtid_binlog_state = 0-9-2,0-1-3,7-9-1.
-        let body = hex(
-            "03000000 07000000 09000000 0100000000000000 00000000 09000000 0200000000000000 \
-             00000000 01000000 0300000000000000",
-        );
+        let body =
+            hex("03000000 07000000 09000000 0100000000000000 00000000 09000000 0200000000000000 \
+             00000000 01000000 0300000000000000");
         let state = MariaDbBinlogState::decode(&body).unwrap();
         assert_eq!(state.to_string(), "0-9-2,0-1-3,7-9-1");
-        assert_eq!(
-            "0-9-2,0-1-3,7-9-1".parse::<MariaDbBinlogState>().unwrap(),
-            state
-        );
+        assert_eq!("0-9-2,0-1-3,7-9-1".parse::<MariaDbBinlogState>().unwrap(), state);
         assert_eq!(state.position().to_string(), "0-1-3,7-9-1");
 
         let empty = MariaDbBinlogState::default();
@@ -438,14 +372,8 @@ mod positions_of_mariadb {
         assert_eq!(MariaDbBinlogState::decode(&[0; 4]).unwrap(), empty);
 
         let long = [&body[..], &[0; 16]].concat();
-        for damaged in [
-            &body[..3],
-            &body[..35],
-            &[0xff; 20],
-            &long,
-            &[0; 20],
-            &[1, 0, 0, 0, 0, 0],
-        ] {
+        for damaged in [&body[..3], &body[..35], &[0xff; 20], &long, &[0; 20], &[1, 0, 0, 0, 0, 0]]
+        {
             let error = MariaDbBinlogState::decode(damaged).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged);
         }
@@ -468,27 +396,14 @@ mod either_flavor {
         assert!(GtidSet::parse(Flavor::MySql, "0-1-2").is_err());
         assert!(GtidSet::parse(Flavor::MariaDb, &format!("{A}:1")).is_err());
         assert_eq!("0-1-2".parse::<Gtid>().unwrap().flavor(), Flavor::MariaDb);
-        assert_eq!(
-            format!("{A}:t:1").parse::<Gtid>().unwrap().flavor(),
-            Flavor::MySql
-        );
+        assert_eq!(format!("{A}:t:1").parse::<Gtid>().unwrap().flavor(), Flavor::MySql);
     }
 
     #[test]
     fn both_flavors_answer_alike() {
         for (early, late, gap, last) in [
-            (
-                format!("{A}:1-5"),
-                format!("{A}:1-9"),
-                format!("{A}:6-9"),
-                format!("{A}:9"),
-            ),
-            (
-                "0-1-5".into(),
-                "0-2-9".into(),
-                "domain 0: 6-9".into(),
-                "0-2-9".into(),
-            ),
+            (format!("{A}:1-5"), format!("{A}:1-9"), format!("{A}:6-9"), format!("{A}:9")),
+            ("0-1-5".into(), "0-2-9".into(), "domain 0: 6-9".into(), "0-2-9".into()),
         ] {
             let (early, late) = (set(&early), set(&late));
             let last: Gtid = last.parse().unwrap();
@@ -515,12 +430,7 @@ mod either_flavor {
             assert_eq!(error.kind(), ErrorKind::Usage);
         }
         assert_ne!(a, b);
-        assert!(
-            a.union(&b)
-                .unwrap_err()
-                .report()
-                .contains("GTIDs of MySQL with GTIDs of MariaDB")
-        );
+        assert!(a.union(&b).unwrap_err().report().contains("GTIDs of MySQL with GTIDs of MariaDB"));
     }
 
     #[test]

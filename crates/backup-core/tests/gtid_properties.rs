@@ -24,10 +24,7 @@ fn mariadb(text: &str) -> MariaDbGtidSet {
 }
 
 fn tsid(uuid: &str, tag: &str) -> Tsid {
-    Tsid {
-        uuid: uuid.parse().unwrap(),
-        tag: (!tag.is_empty()).then(|| tag.parse().unwrap()),
-    }
+    Tsid { uuid: uuid.parse().unwrap(), tag: (!tag.is_empty()).then(|| tag.parse().unwrap()) }
 }
 
 /// A transaction of the small universe: source, tag, number.
@@ -56,17 +53,11 @@ fn universe() -> impl Iterator<Item = Transaction> {
 /// Ranges in any order, overlapping as they like: what a text or a caller may add.
 fn ranges() -> impl Strategy<Value = Vec<(usize, usize, u64, u64)>> {
     let range = (0..UUIDS.len(), 0..TAGS.len(), 1..=NUMBERS, 0..5_u64);
-    vec(
-        range.prop_map(|(u, t, n, len)| (u, t, n, (n + len).min(NUMBERS))),
-        0..24,
-    )
+    vec(range.prop_map(|(u, t, n, len)| (u, t, n, (n + len).min(NUMBERS))), 0..24)
 }
 
 fn model(ranges: &[(usize, usize, u64, u64)]) -> Model {
-    ranges
-        .iter()
-        .flat_map(|&(u, t, first, last)| (first..=last).map(move |n| (u, t, n)))
-        .collect()
+    ranges.iter().flat_map(|&(u, t, first, last)| (first..=last).map(move |n| (u, t, n))).collect()
 }
 
 /// The set of a model, built one transaction at a time.
@@ -75,28 +66,17 @@ fn set_of(model: &Model) -> MySqlGtidSet {
 }
 
 fn transactions(set: &MySqlGtidSet) -> Model {
-    universe()
-        .filter(|t| set.contains(&transaction(*t)))
-        .collect()
+    universe().filter(|t| set.contains(&transaction(*t))).collect()
 }
 
 fn mariadb_gtids() -> impl Strategy<Value = Vec<MariaDbGtid>> {
     let gtid = (0..3_u32, 1..4_u32, 1..12_u64);
-    vec(
-        gtid.prop_map(|(domain, server, seq)| MariaDbGtid {
-            domain,
-            server,
-            seq,
-        }),
-        0..12,
-    )
+    vec(gtid.prop_map(|(domain, server, seq)| MariaDbGtid { domain, server, seq }), 0..12)
 }
 
 /// Every transaction a position covers, as domain and number.
 fn covered(set: &MariaDbGtidSet) -> BTreeSet<(u32, u64)> {
-    set.iter()
-        .flat_map(|g| (1..=g.seq).map(move |seq| (g.domain, seq)))
-        .collect()
+    set.iter().flat_map(|g| (1..=g.seq).map(move |seq| (g.domain, seq))).collect()
 }
 
 proptest! {
@@ -145,6 +125,11 @@ proptest! {
         prop_assert_eq!(x.subtract(&y), set_of(&(&a - &b)));
         prop_assert_eq!(x.intersect(&y), set_of(&(&a & &b)));
         prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
+        for missing in &a {
+            let mut less = a.clone();
+            less.remove(missing);
+            prop_assert!(!x.is_subset(&set_of(&less)));
+        }
         prop_assert!(x.is_subset(&x.union(&y)));
         prop_assert!(x.intersect(&y).is_subset(&y));
         prop_assert_eq!(x == y, a == b);

@@ -1,5 +1,8 @@
 //! Throw-away servers, for real: each kind starts, answers, stops and leaves nothing behind.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -204,6 +207,33 @@ async fn a_cancelled_start_leaves_nothing_behind() {
     assert!(is_empty(parent.path()));
 }
 
+#[rstest]
+#[tokio::test]
+async fn copies_of_a_template_are_servers_of_their_own(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let parent = tempfile::tempdir().unwrap();
+    let start = async || {
+        let builder = xtask::servers::sandbox(name).await.unwrap();
+        builder.directory(parent.path()).start(&cx()).await.unwrap()
+    };
+    let (one, two) = tokio::join!(start(), start());
+    assert_ne!(one.datadir(), two.datadir());
+    let (mut a, mut b) = (connect(&one).await, connect(&two).await);
+    a.query_drop("CREATE DATABASE only_here").await.unwrap();
+    let there: Option<String> = b
+        .query_first("SHOW DATABASES LIKE 'only_here'")
+        .await
+        .unwrap();
+    assert_eq!(there, None);
+    if one.install().flavor() == Flavor::MySql {
+        let uuid = "SELECT @@server_uuid";
+        assert_ne!(ask(&mut a, uuid).await, ask(&mut b, uuid).await);
+    }
+    let initialized = std::fs::exists(one.error_log().with_file_name("initialize.log")).unwrap();
+    assert!(!initialized, "the template was not used");
+}
+
 #[tokio::test]
 async fn a_panic_stops_the_server_and_cleans_up() {
     let parent = tempfile::tempdir().unwrap();
@@ -226,10 +256,8 @@ async fn a_panic_stops_the_server_and_cleans_up() {
 #[ignore = "the next test runs it"]
 async fn a_program_with_a_server() {
     let parent = tempfile::tempdir().unwrap();
-    let server = sandbox("mariadb-10.11", parent.path())
-        .start(&cx())
-        .await
-        .unwrap();
+    let builder = xtask::servers::sandbox("mariadb-10.11").await.unwrap();
+    let server = builder.directory(parent.path()).start(&cx()).await.unwrap();
     println!("\nserver {}", server.pid().unwrap());
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }

@@ -138,7 +138,9 @@ mod tests {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
-        for name in ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""] {
+        for name in
+            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""]
+        {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }
     }

@@ -11,6 +11,7 @@
 
 mod check;
 pub mod format;
+mod index;
 mod key;
 mod options;
 mod packer;

@@ -15,9 +15,6 @@ pub struct RepositoryOptions {
 impl Default for RepositoryOptions {
     /// zstd at its fastest level, packs of 32 MiB.
     fn default() -> Self {
-        RepositoryOptions {
-            compression: Compression::default(),
-            pack_bytes: 32 << 20,
-        }
+        RepositoryOptions { compression: Compression::default(), pack_bytes: 32 << 20 }
     }
 }

@@ -18,7 +18,7 @@ const WINDOW: u64 = 4 << 20;
 pub(crate) struct Scanned {
     pub(crate) offset: u64,
     pub(crate) header: FrameHeader,
-    /// The payload, as long as the header says.
+    /// As long as the header says; not yet checked.
     pub(crate) payload: Bytes,
 }
 
@@ -59,6 +59,17 @@ impl<'a> Scanner<'a> {
         place.check_object_header(kind, &scanner.buffer)?;
         scanner.take(OBJECT_HEADER_LEN);
         Ok(scanner)
+    }
+
+    /// Begins at `offset`, where a frame should begin.
+    pub(crate) fn at(
+        store: &'a Store,
+        key: &'a Key,
+        place: &'a Place,
+        offset: u64,
+        len: u64,
+    ) -> Scanner<'a> {
+        Scanner { store, key, place, buffer: BytesMut::new(), offset, len, digest: None }
     }
 
     /// Fetches until `n` bytes are there or the object is at its end.
@@ -105,10 +116,8 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         }
         let offset = self.offset;
-        let here = |e: Error| {
-            let message = format!("{} at byte {offset}", self.key);
-            e.context(message)
-        };
+        let key = self.key;
+        let here = |e: Error| e.context(format!("{key} at byte {offset}"));
         let header = self
             .buffer
             .first_chunk()
@@ -126,9 +135,10 @@ impl<'a> Scanner<'a> {
 
     /// Goes on behind damage: to the next place where a frame seems to begin, or to the end.
     pub(crate) async fn resync(&mut self) -> Result<()> {
-        // The frame that could not be read begins where we stand.
-        let mut from = 1;
+        let start = self.offset;
         loop {
+            // The frame that could not be read begins where we stand at first.
+            let from = usize::from(self.offset == start);
             if let Some(at) = FrameHeader::find(&self.buffer, from) {
                 self.take(at);
                 return Ok(());
@@ -137,7 +147,6 @@ impl<'a> Scanner<'a> {
             let keep = self.buffer.len().min(FRAME_HEADER_LEN - 1);
             let at = self.buffer.len() - keep;
             self.take(at);
-            from = usize::from(at == 0);
             let have = self.buffer.len();
             self.need(FRAME_HEADER_LEN + WINDOW as usize).await?;
             if self.buffer.len() == have {
@@ -193,9 +202,7 @@ pub(crate) async fn read_single(
         .and_then(FrameHeader::parse)
         .map_err(|e| e.context(key.to_string()))?;
     if header.kind != kind || frame.len() != header.frame_len() as usize {
-        return Err(Error::damaged(format!(
-            "{key} is not one frame of its kind and nothing else"
-        )));
+        return Err(Error::damaged(format!("{key} is not one frame of its kind and nothing else")));
     }
     open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..)).map(Some)
 }
@@ -212,10 +219,7 @@ pub(crate) async fn read_end(
         .checked_sub(END_FRAME_LEN as u64)
         .filter(|o| *o >= OBJECT_HEADER_LEN as u64)
         .ok_or_else(damaged)?;
-    let frame = store
-        .get_range(key, offset..len)
-        .await?
-        .ok_or_else(|| missing_object(key))?;
+    let frame = store.get_range(key, offset..len).await?.ok_or_else(|| missing_object(key))?;
     let header = frame
         .first_chunk()
         .ok_or_else(damaged)

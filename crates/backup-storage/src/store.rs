@@ -109,10 +109,11 @@ impl Store {
         let meta = std::fs::metadata(path)
             .map_err(|e| io_error(e, ErrorKind::Store, format!("cannot open {shown}")))?;
         if !meta.is_dir() {
-            return Err(
-                Error::new(ErrorKind::Store, format!("{shown} is a file, not a directory"))
-                    .with_remedy("name the directory that holds the repository"),
-            );
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("{shown} is a file, not a directory"),
+            )
+            .with_remedy("name the directory that holds the repository"));
         }
         let inner = LocalFileSystem::new_with_prefix(path)
             .map_err(|e| failure(e, format!("cannot open {shown}")))?
@@ -125,11 +126,7 @@ impl Store {
     /// at most `times` times. The default is 100 ms, 5 s and 5 times.
     #[must_use]
     pub fn with_retry(mut self, first: Duration, longest: Duration, times: usize) -> Self {
-        self.retry = self
-            .retry
-            .with_min_delay(first)
-            .with_max_delay(longest)
-            .with_max_times(times);
+        self.retry = self.retry.with_min_delay(first).with_max_delay(longest).with_max_times(times);
         self
     }
 
@@ -216,9 +213,9 @@ impl Store {
             .await;
         match result {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
-            Ok(Err(size)) => Err(Error::damaged(format!(
-                "{key} has {size} bytes, more than it can have"
-            ))),
+            Ok(Err(size)) => {
+                Err(Error::damaged(format!("{key} has {size} bytes, more than it can have")))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failure(e, "read", key)),
         }
@@ -283,30 +280,22 @@ impl Store {
         Ok(Listing { objects, directories })
     }
 
-    /// Whether the store holds nothing at all.
+    /// Whether the store holds nothing at all. What mkfs puts into a new file system does not count.
     pub(crate) async fn is_empty(&self) -> Result<bool> {
-        let first = self
-            .retry(&self.counts.lists, || async { self.inner.list(None).try_next().await })
-            .await
-            .map_err(|e| self.failure(e, "list", &"everything"))?;
-        Ok(first.is_none())
+        let found = self.list(&Path::default()).await?;
+        Ok(found.objects.is_empty() && found.directories.iter().all(|d| d == "lost+found"))
     }
 
     /// Removes whatever stands under a directory, `last` after all others.
     pub(crate) async fn remove_all(&self, directory: &Path, last: &str) -> Result<()> {
         let found: Vec<Path> = self
             .retry(&self.counts.lists, || async {
-                self.inner
-                    .list(Some(directory))
-                    .map_ok(|meta| meta.location)
-                    .try_collect()
-                    .await
+                self.inner.list(Some(directory)).map_ok(|meta| meta.location).try_collect().await
             })
             .await
             .map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
-        let (end, rest): (Vec<Path>, Vec<Path>) = found
-            .into_iter()
-            .partition(|path| path.filename() == Some(last));
+        let (end, rest): (Vec<Path>, Vec<Path>) =
+            found.into_iter().partition(|path| path.filename() == Some(last));
         for path in rest.iter().chain(&end) {
             self.remove(path).await?;
         }
@@ -347,7 +336,8 @@ pub(crate) fn make_directory(path: &FsPath) -> Result<PathBuf> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     let message = || format!("cannot make the directory {}", path.display());
-    let absolute = std::path::absolute(path).map_err(|e| io_error(e, ErrorKind::Store, message()))?;
+    let absolute =
+        std::path::absolute(path).map_err(|e| io_error(e, ErrorKind::Store, message()))?;
     match builder.create(&absolute) {
         Ok(()) => Ok(absolute),
         // A file in the way is named by Store::local.
@@ -368,8 +358,14 @@ fn is_same(found: &Bytes, payload: &PutPayload) -> bool {
 
 /// The I/O error at the root of a store's error.
 fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
-    std::iter::successors(Some(error as &(dyn StdError + 'static)), |e| e.source())
-        .find_map(|e| e.downcast_ref())
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if let Some(io) = e.downcast_ref() {
+            return Some(io);
+        }
+        cause = e.source();
+    }
+    None
 }
 
 fn is_transient(error: &object_store::Error) -> bool {
@@ -398,9 +394,7 @@ fn failure(error: object_store::Error, message: String) -> Error {
         return Error::new(ErrorKind::Store, message).with_source(error);
     };
     // The same cause without the layers in between, which say "Unable to copy data to file".
-    let plain = cause
-        .raw_os_error()
-        .map(std::io::Error::from_raw_os_error);
+    let plain = cause.raw_os_error().map(std::io::Error::from_raw_os_error);
     let judged = io_error(std::io::Error::from(cause.kind()), ErrorKind::Store, message.clone());
     let result = Error::new(judged.kind(), message).with_remedy(judged.remedy().to_owned());
     match plain {

@@ -79,10 +79,10 @@ impl FromStr for RepoUrl {
                 }
                 url.to_file_path().map(RepoUrl::Local).map_err(|()| bad())
             }
-            known @ ("nfs" | "s3" | "oss") => Err(Error::usage(format!(
-                "this build has no {known}:// support"
-            ))
-            .with_remedy(REMEDY)),
+            known @ ("nfs" | "s3" | "oss") => {
+                Err(Error::usage(format!("this build has no {known}:// support"))
+                    .with_remedy(REMEDY))
+            }
             _ => Err(Error::usage(format!(
                 "`{scheme}://` is no scheme of a repository; known are file://, nfs://, s3:// and \
                  oss://"

@@ -1,1 +1,13 @@
-//! Holdfast.
+//! Verifiers: from object listings to content checks.
+//!
+//! A [`Verifier`] looks at one backup; [`verifiers_for`] gives those that a level needs, and
+//! [`verify_listed`] runs them and records the proof. Damage is a finding of the report, whatever
+//! it hit; an error means that nothing can be said about the backup.
+
+mod levels;
+mod listed;
+mod verifiers;
+
+pub use levels::{LEVELS, verifiers_for};
+pub use listed::verify_listed;
+pub use verifiers::{ContentVerifier, ObjectsVerifier};

@@ -10,7 +10,7 @@ use backup_core::{Error, ErrorKind, Result, io_error};
 
 /// The keys that sign Debian's suites.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 3;
 
 pub(super) struct Apt {
     config: PathBuf,
@@ -57,14 +57,7 @@ impl Apt {
              Acquire::Languages \"none\";\n\
              Acquire::Retries \"3\";\n"
         );
-        let kept = [
-            "http",
-            "https",
-            "ForceIP",
-            "Check-",
-            "Max-ValidTime",
-            "Min-ValidTime",
-        ];
+        let kept = ["http", "https", "ForceIP", "Check-", "Max-ValidTime", "Min-ValidTime"];
         for line in run(Command::new("apt-config").arg("dump"))?.lines() {
             let setting = line.strip_prefix("Acquire::").unwrap_or_default();
             if kept.iter().any(|kept| setting.starts_with(kept)) {
@@ -80,9 +73,7 @@ impl Apt {
             std::fs::write(dir.join("apt.conf"), &config)
         };
         write().map_err(|e| io_error(e, ErrorKind::Usage, format!("cannot write {place}")))?;
-        Ok(Apt {
-            config: dir.join("apt.conf"),
-        })
+        Ok(Apt { config: dir.join("apt.conf") })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -98,29 +89,18 @@ impl Apt {
 
     /// The version of `package` that would be fetched, without epoch.
     pub(super) fn version(&self, package: &str) -> Result<String> {
-        let show = run(self
-            .command("apt-cache")
-            .args(["show", "--no-all-versions", package]))?;
+        let show = run(self.command("apt-cache").args(["show", "--no-all-versions", package]))?;
         let version = show.lines().find_map(|line| line.strip_prefix("Version: "));
         let version =
             version.ok_or_else(|| Error::internal(format!("{package} has no version")))?;
-        Ok(version
-            .split_once(':')
-            .map_or(version, |(_, rest)| rest)
-            .to_owned())
+        Ok(version.split_once(':').map_or(version, |(_, rest)| rest).to_owned())
     }
 
     /// `packages` and what they need at run time to work in a directory of their own.
     pub(super) fn closure(&self, packages: &[&str]) -> Result<BTreeSet<String>> {
         let depends = run(self
             .command("apt-cache")
-            .args([
-                "depends",
-                "--recurse",
-                "--no-recommends",
-                "--no-suggests",
-                "--no-conflicts",
-            ])
+            .args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts"])
             .args(["--no-breaks", "--no-replaces", "--no-enhances"])
             .args(packages))?;
         Ok(closure(&depends, packages))
@@ -130,11 +110,7 @@ impl Apt {
     pub(super) fn download(&self, packages: &BTreeSet<String>, dir: &Path) -> Result<()> {
         retry(|| {
             let mut command = self.command("apt-get");
-            run(command
-                .args(["--quiet", "download"])
-                .args(packages)
-                .current_dir(dir))
-            .map(drop)
+            run(command.args(["--quiet", "download"]).args(packages).current_dir(dir)).map(drop)
         })
     }
 }
@@ -196,33 +172,21 @@ fn retry(work: impl Fn() -> Result<()>) -> Result<()> {
 /// Runs a program to its end and gives what it printed.
 fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(std::process::Stdio::null())
-        .output()
-        .map_err(|e| {
-            io_error(e, ErrorKind::Usage, format!("cannot run {program}"))
-                .with_remedy("servers are fetched with apt and dpkg: run this on Debian or Ubuntu")
-        })?;
+    let output = command.stdin(std::process::Stdio::null()).output().map_err(|e| {
+        io_error(e, ErrorKind::Usage, format!("cannot run {program}"))
+            .with_remedy("servers are fetched with apt and dpkg: run this on Debian or Ubuntu")
+    })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
     let said = text(&output.stderr);
-    let said: Vec<&str> = said
-        .lines()
-        .filter(|line| !line.starts_with("W:"))
-        .collect();
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("W:")).collect();
     // apt says 100 for everything, and the network is what fails in practice.
-    let kind = if program == "apt-get" {
-        ErrorKind::Connect
-    } else {
-        ErrorKind::Usage
-    };
-    Err(
-        Error::new(kind, format!("{program} failed with {}", output.status))
-            .with_source(said.join(" | "))
-            .with_remedy("check the network, the proxy and /etc/apt/sources.list, then try again"),
-    )
+    let kind = if program == "apt-get" { ErrorKind::Connect } else { ErrorKind::Usage };
+    Err(Error::new(kind, format!("{program} failed with {}", output.status))
+        .with_source(said.join(" | "))
+        .with_remedy("check the network, the proxy and /etc/apt/sources.list, then try again"))
 }
 
 #[cfg(test)]
@@ -250,9 +214,6 @@ mariadb-common
 libproc2
 ";
         let found: Vec<String> = closure(depends, &["mariadb-server"]).into_iter().collect();
-        assert_eq!(
-            found,
-            ["libssl3", "mariadb-common", "mariadb-server", "zlib1g"]
-        );
+        assert_eq!(found, ["libssl3", "mariadb-common", "mariadb-server", "zlib1g"]);
     }
 }

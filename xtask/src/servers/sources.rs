@@ -19,8 +19,7 @@ impl Mirror {
             let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
             files.sort();
             let known = |file: &&std::path::PathBuf| {
-                file.extension()
-                    .is_some_and(|e| e == "list" || e == "sources")
+                file.extension().is_some_and(|e| e == "list" || e == "sources")
             };
             texts.extend(files.iter().filter(known).map(|file| read(file)));
         }
@@ -31,10 +30,7 @@ impl Mirror {
         let uris: Vec<String> = one_line_sources(text).chain(deb822_sources(text)).collect();
         let find = |name: &str| uris.iter().find(|uri| holds(uri, name)).cloned();
         match find("debian") {
-            Some(archive) => Mirror {
-                archive,
-                security: find("debian-security"),
-            },
+            Some(archive) => Mirror { archive, security: find("debian-security") },
             None => Mirror {
                 archive: "http://deb.debian.org/debian".into(),
                 security: Some("http://deb.debian.org/debian-security".into()),
@@ -50,36 +46,27 @@ fn read(file: &Path) -> String {
 /// Whether a URI is of the archive `name`: `http://host/debian/`, a dated snapshot
 /// `…/archive/debian/20250520T000000Z`, or `mirror+file:/etc/apt/mirrors/debian.list`.
 fn holds(uri: &str, name: &str) -> bool {
-    uri.split('/')
-        .any(|part| part.strip_suffix(".list").unwrap_or(part) == name)
+    uri.split('/').any(|part| part.strip_suffix(".list").unwrap_or(part) == name)
 }
 
 /// A source of Debian itself, not of somebody else for Debian: it has the component `main` and no
 /// key but Debian's.
 fn is_debians(components: &str, key: &str) -> bool {
-    components
-        .split_whitespace()
-        .any(|component| component == "main")
+    components.split_whitespace().any(|component| component == "main")
         && (key.is_empty() || key.contains("debian-archive"))
 }
 
 /// `deb [signed-by=…] http://deb.debian.org/debian bookworm main`
 fn one_line_sources(text: &str) -> impl Iterator<Item = String> {
     text.lines().filter_map(|line| {
-        let rest = line
-            .trim()
-            .strip_prefix("deb")?
-            .strip_prefix([' ', '\t'])?
-            .trim_start();
+        let rest = line.trim().strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
         let (options, rest) = match rest.strip_prefix('[') {
             Some(rest) => rest.split_once(']')?,
             None => ("", rest),
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let (uri, suite_and_components) = rest.trim().split_once([' ', '\t'])?;
-        let key = options
-            .split_whitespace()
-            .find_map(|option| option.strip_prefix("signed-by="));
+        let key = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
         is_debians(suite_and_components, key.unwrap_or_default()).then(|| uri.to_owned())
     })
 }
@@ -91,8 +78,7 @@ fn deb822_sources(text: &str) -> impl Iterator<Item = String> {
         let field = |name: &str| {
             stanza.iter().find_map(|line| {
                 let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case(name)
-                    .then(|| value.trim().to_owned())
+                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
             })
         };
         let enabled = field("Enabled").is_none_or(|value| value != "no");
@@ -100,12 +86,8 @@ fn deb822_sources(text: &str) -> impl Iterator<Item = String> {
             &field("Components").unwrap_or_default(),
             &field("Signed-By").unwrap_or_default(),
         );
-        let uris = field("URIs")
-            .filter(|_| enabled && debians)
-            .unwrap_or_default();
-        uris.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        let uris = field("URIs").filter(|_| enabled && debians).unwrap_or_default();
+        uris.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     });
     stanzas.flatten().collect::<Vec<_>>().into_iter()
 }
@@ -115,10 +97,7 @@ mod tests {
     use super::*;
 
     fn mirror(archive: &str, security: Option<&str>) -> Mirror {
-        Mirror {
-            archive: archive.into(),
-            security: security.map(str::to_owned),
-        }
+        Mirror { archive: archive.into(), security: security.map(str::to_owned) }
     }
 
     #[test]
@@ -132,10 +111,7 @@ Types: deb\nuris: http://mirror.example/debian-security\nSuites: bookworm-securi
 Components: main\n";
         assert_eq!(
             Mirror::from_sources(text),
-            mirror(
-                "http://mirror.example/debian",
-                Some("http://mirror.example/debian-security")
-            )
+            mirror("http://mirror.example/debian", Some("http://mirror.example/debian-security"))
         );
     }
 
@@ -146,10 +122,7 @@ deb [arch=amd64 signed-by=/etc/apt/keyrings/docker.gpg] https://download.docker.
 # deb http://commented/debian bookworm main\n\
 deb-src http://source.example/debian bookworm main\n\
 deb  [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]  http://a.example/debian/ trixie main # ours\n";
-        assert_eq!(
-            Mirror::from_sources(text),
-            mirror("http://a.example/debian/", None)
-        );
+        assert_eq!(Mirror::from_sources(text), mirror("http://a.example/debian/", None));
     }
 
     #[test]
@@ -160,19 +133,9 @@ deb  [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]  http://a.exampl
             "mirror+file:///etc/apt/mirrors/debian.list"
         );
         let snapshot = "deb http://snapshot.debian.org/archive/debian/20250520T000000Z sid main";
-        assert!(
-            Mirror::from_sources(snapshot)
-                .archive
-                .ends_with("20250520T000000Z")
-        );
+        assert!(Mirror::from_sources(snapshot).archive.ends_with("20250520T000000Z"));
         let disabled = "Enabled: no\nURIs: http://off/debian\nComponents: main\n";
-        assert_eq!(
-            Mirror::from_sources(disabled).archive,
-            "http://deb.debian.org/debian"
-        );
-        assert_eq!(
-            Mirror::from_sources("\n[[[\ndeb [x\ndeb y\n: :\n"),
-            Mirror::from_sources("")
-        );
+        assert_eq!(Mirror::from_sources(disabled).archive, "http://deb.debian.org/debian");
+        assert_eq!(Mirror::from_sources("\n[[[\ndeb [x\ndeb y\n: :\n"), Mirror::from_sources(""));
     }
 }

@@ -51,17 +51,10 @@ pub(crate) async fn run(task: Task, cx: &Context) -> Result<()> {
     match task {
         Task::Fetch { names, again } => fetch_all(&names, again, cx),
         Task::List => list(),
-        Task::Start {
-            name,
-            port,
-            datadir,
-            options,
-        } => start(&name, port, datadir, &options, cx).await,
-        Task::Exec {
-            name,
-            program,
-            arguments,
-        } => exec(&name, &program, &arguments),
+        Task::Start { name, port, datadir, options } => {
+            start(&name, port, datadir, &options, cx).await
+        }
+        Task::Exec { name, program, arguments } => exec(&name, &program, &arguments),
     }
 }
 
@@ -69,10 +62,7 @@ fn fetch_all(names: &[String], again: bool, cx: &Context) -> Result<()> {
     let named: Vec<&Server> = if names.is_empty() {
         SERVERS.iter().collect()
     } else {
-        names
-            .iter()
-            .map(|name| Server::named(name))
-            .collect::<Result<_>>()?
+        names.iter().map(|name| Server::named(name)).collect::<Result<_>>()?
     };
     let started = Instant::now();
     for server in named {
@@ -89,11 +79,7 @@ fn list() -> Result<()> {
             || "missing".into(),
             |install| format!("{} {}", install.flavor(), install.version()),
         );
-        println!(
-            "{:14} {version:40} {}",
-            server.name,
-            server.directory().display()
-        );
+        println!("{:14} {version:40} {}", server.name, server.directory().display());
     }
     Ok(())
 }
@@ -136,10 +122,7 @@ async fn start(
     println!("{} {}", install.flavor(), install.version());
     println!("socket  {}", server.socket().display());
     println!("log     {}", server.error_log().display());
-    println!(
-        "source  mysql://root@localhost/?socket={}",
-        server.socket().display()
-    );
+    println!("source  mysql://root@localhost/?socket={}", server.socket().display());
     if let Some(port) = server.port() {
         println!("        mysql://root@127.0.0.1:{port}/");
     }
@@ -155,9 +138,5 @@ fn exec(name: &str, program: &str, arguments: &[String]) -> Result<()> {
     let terminal = ["HOME", "LANG", "PATH", "TERM"];
     command.envs(std::env::vars_os().filter(|(name, _)| terminal.iter().any(|t| name == t)));
     let failed = command.args(arguments).exec();
-    Err(io_error(
-        failed,
-        ErrorKind::Usage,
-        format!("cannot run {program}"),
-    ))
+    Err(io_error(failed, ErrorKind::Usage, format!("cannot run {program}")))
 }

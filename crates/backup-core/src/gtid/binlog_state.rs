@@ -40,10 +40,7 @@ impl MariaDbBinlogState {
         let domain = self
             .domains
             .entry(gtid.domain)
-            .or_insert_with(|| DomainState {
-                servers: BTreeMap::new(),
-                last: gtid,
-            });
+            .or_insert_with(|| DomainState { servers: BTreeMap::new(), last: gtid });
         domain.servers.insert(gtid.server, gtid.seq);
         domain.last = gtid;
     }
@@ -57,10 +54,7 @@ impl MariaDbBinlogState {
     /// Whether this very transaction, of this server, is among what was written.
     #[must_use]
     pub fn contains(&self, gtid: MariaDbGtid) -> bool {
-        let seq = self
-            .domains
-            .get(&gtid.domain)
-            .and_then(|d| d.servers.get(&gtid.server));
+        let seq = self.domains.get(&gtid.domain).and_then(|d| d.servers.get(&gtid.server));
         seq.is_some_and(|last| gtid.seq <= *last)
     }
 
@@ -68,13 +62,8 @@ impl MariaDbBinlogState {
     pub fn iter(&self) -> impl Iterator<Item = MariaDbGtid> {
         self.domains.iter().flat_map(|(&domain, state)| {
             let servers = state.servers.iter();
-            let all = servers.map(move |(&server, &seq)| MariaDbGtid {
-                domain,
-                server,
-                seq,
-            });
-            all.filter(|gtid| gtid.server != state.last.server)
-                .chain([state.last])
+            let all = servers.map(move |(&server, &seq)| MariaDbGtid { domain, server, seq });
+            all.filter(|gtid| gtid.server != state.last.server).chain([state.last])
         })
     }
 
@@ -143,11 +132,7 @@ impl FromStr for MariaDbBinlogState {
             let domain = state.domains.get(&gtid.domain);
             if domain.is_some_and(|domain| domain.servers.contains_key(&gtid.server)) {
                 let at = gtid.to_string();
-                return Err(malformed(
-                    "GTID state",
-                    &at,
-                    "each server of a domain only once",
-                ));
+                return Err(malformed("GTID state", &at, "each server of a domain only once"));
             }
             state.update(gtid);
         }

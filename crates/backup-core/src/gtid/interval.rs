@@ -41,9 +41,7 @@ impl Intervals {
 
     pub(super) fn contains(&self, number: u64) -> bool {
         let after = self.0.partition_point(|i| i.start <= number);
-        after
-            .checked_sub(1)
-            .is_some_and(|at| number < self.0[at].end)
+        after.checked_sub(1).is_some_and(|at| number < self.0[at].end)
     }
 
     pub(super) fn add(&mut self, new: Interval) {
@@ -58,14 +56,10 @@ impl Intervals {
         let to = from + self.0[from..].partition_point(|i| i.start <= new.end);
         let joined = match &self.0[from..to] {
             [] => new,
-            [first, .., last] => Interval {
-                start: first.start.min(new.start),
-                end: last.end.max(new.end),
-            },
-            [one] => Interval {
-                start: one.start.min(new.start),
-                end: one.end.max(new.end),
-            },
+            [first, .., last] => {
+                Interval { start: first.start.min(new.start), end: last.end.max(new.end) }
+            }
+            [one] => Interval { start: one.start.min(new.start), end: one.end.max(new.end) },
         };
         self.0.splice(from..to, [joined]);
     }
@@ -78,10 +72,7 @@ impl Intervals {
         let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
         let mut result = Vec::new();
         while let (Some(&&a), Some(&&b)) = (left.peek(), right.peek()) {
-            let common = Interval {
-                start: a.start.max(b.start),
-                end: a.end.min(b.end),
-            };
+            let common = Interval { start: a.start.max(b.start), end: a.end.min(b.end) };
             if common.start < common.end {
                 result.push(common);
             }
@@ -100,10 +91,7 @@ impl Intervals {
         for &Interval { mut start, end } in &self.0 {
             while let Some(cut) = cuts.peek().filter(|cut| cut.start < end) {
                 if start < cut.start {
-                    result.push(Interval {
-                        start,
-                        end: cut.start,
-                    });
+                    result.push(Interval { start, end: cut.start });
                 }
                 start = start.max(cut.end);
                 if cut.end > end {
@@ -122,9 +110,7 @@ impl Intervals {
     pub(super) fn is_subset(&self, other: &Self) -> bool {
         self.0.iter().all(|i| {
             let after = other.0.partition_point(|o| o.start <= i.start);
-            after
-                .checked_sub(1)
-                .is_some_and(|at| i.end <= other.0[at].end)
+            after.checked_sub(1).is_some_and(|at| i.end <= other.0[at].end)
         })
     }
 }

@@ -53,11 +53,7 @@ fn decimal<T: FromStr>(text: &str) -> Option<T> {
 /// GTIDs between commas; no text, no GTID.
 pub(super) fn parse_list(text: &str) -> impl Iterator<Item = Result<MariaDbGtid>> {
     let text = text.trim_ascii();
-    let items = if text.is_empty() {
-        None
-    } else {
-        Some(text.split(','))
-    };
+    let items = if text.is_empty() { None } else { Some(text.split(',')) };
     items.into_iter().flatten().map(str::parse)
 }
 
@@ -91,8 +87,7 @@ impl MariaDbGtidSet {
     /// Whether the transaction lies at or before this position.
     #[must_use]
     pub fn covers(&self, gtid: MariaDbGtid) -> bool {
-        self.get(gtid.domain)
-            .is_some_and(|last| gtid.seq <= last.seq)
+        self.get(gtid.domain).is_some_and(|last| gtid.seq <= last.seq)
     }
 
     /// Whether `other` has reached this position in every domain.
@@ -200,10 +195,6 @@ pub struct DomainRange {
 impl fmt::Display for DomainRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "domain {}: {}", self.domain, self.first)?;
-        if self.last > self.first {
-            write!(f, "-{}", self.last)
-        } else {
-            Ok(())
-        }
+        if self.last > self.first { write!(f, "-{}", self.last) } else { Ok(()) }
     }
 }

@@ -191,9 +191,9 @@ impl GtidSet {
             (GtidSet::MySql(a), b) if a.is_empty() || b.is_empty() => {
                 Ok(GtidDifference::MySql(a.clone()))
             }
-            (GtidSet::MariaDb(a), b) if a.is_empty() || b.is_empty() => Ok(
-                GtidDifference::MariaDb(a.difference(&MariaDbGtidSet::default())),
-            ),
+            (GtidSet::MariaDb(a), b) if a.is_empty() || b.is_empty() => {
+                Ok(GtidDifference::MariaDb(a.difference(&MariaDbGtidSet::default())))
+            }
             (_, b) => Err(mixed_with(b)),
         }
     }
@@ -274,11 +274,7 @@ impl fmt::Display for GtidDifference {
 /// A colon is in every GTID of MySQL and in none of MariaDB.
 fn flavor_of(text: &str) -> Flavor {
     let mariadb = text.contains(|c: char| c.is_ascii_digit()) && !text.contains(':');
-    if mariadb {
-        Flavor::MariaDb
-    } else {
-        Flavor::MySql
-    }
+    if mariadb { Flavor::MariaDb } else { Flavor::MySql }
 }
 
 fn mixed_with(set: &GtidSet) -> Error {
@@ -290,10 +286,8 @@ fn mixed(second: Flavor) -> Error {
         Flavor::MySql => Flavor::MariaDb,
         Flavor::MariaDb => Flavor::MySql,
     };
-    Error::usage(format!(
-        "cannot compare GTIDs of {first} with GTIDs of {second}"
-    ))
-    .with_remedy(format!("give the GTID in the form of {first}"))
+    Error::usage(format!("cannot compare GTIDs of {first} with GTIDs of {second}"))
+        .with_remedy(format!("give the GTID in the form of {first}"))
 }
 
 /// The error of every text parser here; `rest` is where it could not go on.
@@ -304,14 +298,11 @@ fn malformed(what: &str, rest: &str, expected: &str) -> Error {
     } else {
         shown = format!("\"{}\"", shown.escape_debug());
     }
-    Error::new(
-        ErrorKind::Usage,
-        format!("malformed {what}: expected {expected} at {shown}"),
-    )
-    .with_remedy(
-        "write GTIDs as the server prints them: uuid:1-5 or uuid:tag:1-5 (MySQL), \
+    Error::new(ErrorKind::Usage, format!("malformed {what}: expected {expected} at {shown}"))
+        .with_remedy(
+            "write GTIDs as the server prints them: uuid:1-5 or uuid:tag:1-5 (MySQL), \
              domain-server-sequence (MariaDB)",
-    )
+        )
 }
 
 /// Writes items with a separator between them.

@@ -37,11 +37,7 @@ impl FromStr for GtidTag {
             && text.bytes().all(word)
             && !text.starts_with(|c: char| c.is_ascii_digit());
         if !valid {
-            return Err(malformed(
-                "GTID",
-                text,
-                "a tag of 1 to 32 letters, digits and _",
-            ));
+            return Err(malformed("GTID", text, "a tag of 1 to 32 letters, digits and _"));
         }
         Ok(GtidTag(text.to_ascii_lowercase().into()))
     }
@@ -90,10 +86,7 @@ impl MySqlGtid {
     /// When `gno` is not in 1..=[`MAX_GNO`].
     pub fn new(tsid: impl Into<Tsid>, gno: u64) -> Result<Self> {
         check_gno(gno)?;
-        Ok(MySqlGtid {
-            tsid: tsid.into(),
-            gno,
-        })
+        Ok(MySqlGtid { tsid: tsid.into(), gno })
     }
 
     /// Who counted it.
@@ -170,31 +163,23 @@ impl MySqlGtidSet {
     /// How many transactions it holds; `u64::MAX` if there are more.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.sources
-            .values()
-            .fold(0, |sum, list| sum.saturating_add(list.count()))
+        self.sources.values().fold(0, |sum, list| sum.saturating_add(list.count()))
     }
 
     /// Whether the transaction is in the set.
     #[must_use]
     pub fn contains(&self, gtid: &MySqlGtid) -> bool {
-        self.sources
-            .get(&gtid.tsid)
-            .is_some_and(|list| list.contains(gtid.gno))
+        self.sources.get(&gtid.tsid).is_some_and(|list| list.contains(gtid.gno))
     }
 
     /// Adds one transaction.
     pub fn add(&mut self, gtid: &MySqlGtid) {
-        let new = Interval {
-            start: gtid.gno,
-            end: gtid.gno + 1,
-        };
+        let new = Interval { start: gtid.gno, end: gtid.gno + 1 };
         // Not `entry`: that would copy the tag of every transaction of a long log.
         match self.sources.get_mut(&gtid.tsid) {
             Some(list) => list.add(new),
             None => {
-                self.sources
-                    .insert(gtid.tsid.clone(), Intervals::new(vec![new]));
+                self.sources.insert(gtid.tsid.clone(), Intervals::new(vec![new]));
             }
         }
     }
@@ -214,10 +199,7 @@ impl MySqlGtidSet {
     pub fn union(&self, other: &Self) -> Self {
         let mut result = self.clone();
         for (tsid, list) in &other.sources {
-            let both = result
-                .sources
-                .get(tsid)
-                .map_or_else(|| list.clone(), |l| l.union(list));
+            let both = result.sources.get(tsid).map_or_else(|| list.clone(), |l| l.union(list));
             result.sources.insert(tsid.clone(), both);
         }
         result
@@ -226,22 +208,14 @@ impl MySqlGtidSet {
     /// What is in this set and not in `other`.
     #[must_use]
     pub fn subtract(&self, other: &Self) -> Self {
-        self.each(|tsid, list| {
-            other
-                .sources
-                .get(tsid)
-                .map_or(list.clone(), |o| list.subtract(o))
-        })
+        self.each(|tsid, list| other.sources.get(tsid).map_or(list.clone(), |o| list.subtract(o)))
     }
 
     /// What is in this set and in `other`.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         self.each(|tsid, list| {
-            other
-                .sources
-                .get(tsid)
-                .map_or_else(Intervals::default, |o| list.intersect(o))
+            other.sources.get(tsid).map_or_else(Intervals::default, |o| list.intersect(o))
         })
     }
 
@@ -249,19 +223,14 @@ impl MySqlGtidSet {
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.sources.iter().all(|(tsid, list)| {
-            other
-                .sources
-                .get(tsid)
-                .is_some_and(|others| list.is_subset(others))
+            other.sources.get(tsid).is_some_and(|others| list.is_subset(others))
         })
     }
 
     /// The ranges, in the order of the text.
     pub fn intervals(&self) -> impl Iterator<Item = (&Tsid, RangeInclusive<u64>)> {
         self.sources.iter().flat_map(|(tsid, list)| {
-            list.as_slice()
-                .iter()
-                .map(move |i| (tsid, i.start..=i.end - 1))
+            list.as_slice().iter().map(move |i| (tsid, i.start..=i.end - 1))
         })
     }
 
@@ -283,30 +252,19 @@ impl MySqlGtidSet {
     }
 
     fn each(&self, change: impl Fn(&Tsid, &Intervals) -> Intervals) -> Self {
-        let changed = self
-            .sources
-            .iter()
-            .map(|(tsid, list)| (tsid.clone(), change(tsid, list)));
-        MySqlGtidSet {
-            sources: changed.filter(|(_, list)| !list.is_empty()).collect(),
-        }
+        let changed = self.sources.iter().map(|(tsid, list)| (tsid.clone(), change(tsid, list)));
+        MySqlGtidSet { sources: changed.filter(|(_, list)| !list.is_empty()).collect() }
     }
 
     /// The lists as the codec writes them.
     pub(super) fn lists(&self) -> impl ExactSizeIterator<Item = (&Tsid, &[Interval])> {
-        self.sources
-            .iter()
-            .map(|(tsid, list)| (tsid, list.as_slice()))
+        self.sources.iter().map(|(tsid, list)| (tsid, list.as_slice()))
     }
 
     /// Sorts and joins what a parser collected; no list may be empty.
     pub(super) fn from_lists(lists: BTreeMap<Tsid, Vec<Interval>>) -> Self {
-        let sources = lists
-            .into_iter()
-            .map(|(tsid, list)| (tsid, Intervals::new(list)));
-        MySqlGtidSet {
-            sources: sources.collect(),
-        }
+        let sources = lists.into_iter().map(|(tsid, list)| (tsid, Intervals::new(list)));
+        MySqlGtidSet { sources: sources.collect() }
     }
 }
 
@@ -367,10 +325,7 @@ impl FromStr for MySqlGtidSet {
                     tsid.tag = Some(tag);
                     without_numbers = true;
                 } else {
-                    lists
-                        .entry(tsid.clone())
-                        .or_default()
-                        .push(cursor.interval()?);
+                    lists.entry(tsid.clone()).or_default().push(cursor.interval()?);
                     without_numbers = false;
                 }
             }
@@ -388,25 +343,14 @@ fn check_gno(gno: u64) -> Result<u64> {
     if (1..=MAX_GNO).contains(&gno) {
         return Ok(gno);
     }
-    Err(malformed(
-        "GTID",
-        &gno.to_string(),
-        "a number from 1 to 2^63-2",
-    ))
+    Err(malformed("GTID", &gno.to_string(), "a number from 1 to 2^63-2"))
 }
 
 fn interval(first: u64, last: u64) -> Result<Interval> {
     if check_gno(first)? > check_gno(last)? {
-        return Err(malformed(
-            "GTID",
-            &format!("{first}-{last}"),
-            "a range that rises",
-        ));
+        return Err(malformed("GTID", &format!("{first}-{last}"), "a range that rises"));
     }
-    Ok(Interval {
-        start: first,
-        end: last + 1,
-    })
+    Ok(Interval { start: first, end: last + 1 })
 }
 
 /// Reads the text of GTIDs; white space is allowed between any two tokens.
@@ -440,20 +384,13 @@ impl<'a> Cursor<'a> {
     }
 
     fn expect(&mut self, token: char) -> Result<()> {
-        if self.eat(token) {
-            Ok(())
-        } else {
-            Err(self.expected(&format!("'{token}'")))
-        }
+        if self.eat(token) { Ok(()) } else { Err(self.expected(&format!("'{token}'"))) }
     }
 
     fn uuid(&mut self) -> Result<Uuid> {
         /// The one form that every version takes in a GTID: with hyphens, without braces.
         const LEN: usize = uuid::fmt::Hyphenated::LENGTH;
-        let text = self
-            .rest
-            .get(..LEN)
-            .and_then(|text| Uuid::try_parse(text).ok());
+        let text = self.rest.get(..LEN).and_then(|text| Uuid::try_parse(text).ok());
         let uuid = text.ok_or_else(|| self.expected("a UUID"))?;
         self.skip(LEN);
         Ok(uuid)
@@ -461,15 +398,10 @@ impl<'a> Cursor<'a> {
 
     /// A tag, if what follows is no number.
     fn tag(&mut self) -> Result<Option<GtidTag>> {
-        if !self
-            .rest
-            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        {
+        if !self.rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
             return Ok(None);
         }
-        let end = self
-            .rest
-            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         let word = &self.rest[..end.unwrap_or(self.rest.len())];
         let tag = word.parse()?;
         self.skip(word.len());
@@ -477,17 +409,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn gno(&mut self) -> Result<u64> {
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
         let digits = &self.rest[..end];
         // Servers before 9.x take a leading 0 for octal or hexadecimal, which nobody means.
-        let number = if digits.starts_with('0') {
-            None
-        } else {
-            digits.parse().ok()
-        };
+        let number = if digits.starts_with('0') { None } else { digits.parse().ok() };
         let Some(gno) = number.filter(|gno| check_gno(*gno).is_ok()) else {
             return Err(self.expected("a number from 1 to 2^63-2"));
         };

@@ -139,7 +139,6 @@ mod tests {
     use backup_core::ErrorKind;
     use proptest::prelude::*;
 
-    use super::*;
     use crate::connect::{ConnectOptions, Endpoint, SslMode};
 
     fn tcp(host: &str, port: u16) -> Endpoint {
@@ -253,7 +252,7 @@ mod tests {
             );
             let o = ConnectOptions::from_url(&url).unwrap();
             prop_assert_eq!(o.user, user);
-            prop_assert_eq!(o.password.unwrap().expose(), &password);
+            prop_assert_eq!(o.password.as_ref().map(|p| p.expose()), Some(password.as_str()));
         }
     }
 }

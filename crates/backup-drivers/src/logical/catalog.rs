@@ -156,6 +156,10 @@ pub struct Table {
     /// The columns of the primary key, or of the first unique key without NULLs; empty when the
     /// table has neither.
     pub key: Vec<String>,
+    /// Whether the rows belong to other tables or servers (MERGE, FEDERATED, …), so that they are
+    /// neither read nor loaded here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows_elsewhere: bool,
     /// The server's estimate of rows when the backup began.
     pub estimated_rows: u64,
     /// The server's figure of data bytes when the backup began.
@@ -252,18 +256,60 @@ pub struct StoredObject {
     /// Time zone of an event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    /// The statement's bytes in `charset`, in hexadecimal, where the text in `create` does not give
+    /// them back: a body may hold bytes that are no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create_bytes: Option<String>,
+    /// Where a sequence stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<SequenceState>,
+}
+
+impl StoredObject {
+    /// An object of which nothing but its name is known yet.
+    pub(super) fn new(kind: StoredKind, database: String, name: String) -> Self {
+        StoredObject {
+            kind,
+            database,
+            name,
+            table: None,
+            create: String::new(),
+            sql_mode: None,
+            charset: None,
+            collation: None,
+            database_collation: None,
+            time_zone: None,
+            create_bytes: None,
+            sequence: None,
+        }
+    }
+}
+
+/// Where a sequence stands. Numbers are text: some are beyond a signed 64-bit integer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceState {
+    /// `next_not_cached_value`: values below it may have been handed out.
+    pub next: String,
+    /// `cycle_count`: how often it began again.
+    pub cycle: String,
 }
 
 /// Kinds of objects that have no rows of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoredKind {
+    /// A general tablespace (MySQL); belongs to no database, and is created before tables.
+    Tablespace,
     /// A sequence (MariaDB); created before tables, whose defaults may use it.
     Sequence,
     /// A stored function.
     Function,
     /// A stored procedure.
     Procedure,
+    /// A package's declarations (MariaDB).
+    Package,
+    /// A package's code (MariaDB).
+    PackageBody,
     /// A view.
     View,
     /// A trigger; created after the rows are in.

@@ -49,6 +49,9 @@ pub(super) async fn run(
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();
     for table in order {
+        if tables[table].rows_elsewhere {
+            continue;
+        }
         let ranges = plan::ranges(session, &tables[table], chunk_bytes).await?;
         left[table].chunks_left.store(ranges.len(), Ordering::Relaxed);
         cx.progress().expect_rows(tables[table].estimated_rows);

@@ -6,12 +6,12 @@ use backup_core::{Error, Result};
 use bytes::Bytes;
 
 use super::format::{
-    ENCODING_BYTES, ENCODING_DECIMAL, ENCODING_INTEGERS, ENTRY, HAS_NULLS, HEADER, HEADER_CRC,
-    MAGIC, MAX_BODY, MAX_COLUMNS, MAX_ROWS, VERSION,
+    ENCODING_BYTES, ENCODING_DECIMAL, ENCODING_DICTIONARY, ENCODING_INTEGERS, ENTRY, HAS_NULLS,
+    HEADER, HEADER_CRC, MAGIC, MAX_BODY, MAX_COLUMNS, MAX_ROWS, VERSION,
 };
 use super::integers::Integers;
 use super::walk::{Visitor, walk};
-use super::{Kind, RowDigest, decimal, row, temporal};
+use super::{Kind, RowDigest, decimal, dictionary, row, temporal};
 
 /// Values that a check looks at in one go.
 const BATCH: usize = 1024;
@@ -36,8 +36,11 @@ impl Header {
             return Err(Error::damaged("a row block does not begin with HFRB"));
         }
         if bytes[4] != VERSION {
-            return Err(Error::damaged(format!("a row block has the unknown version {}", bytes[4]))
-                .with_remedy("restore with a newer release of holdfast"));
+            return Err(Error::damaged(format!(
+                "a row block has the unknown version {}",
+                bytes[4]
+            ))
+            .with_remedy("restore with a newer release of holdfast"));
         }
         if crc32fast::hash(&bytes[..HEADER_CRC]) != u32::from_le_bytes(part(bytes, HEADER_CRC)) {
             return Err(Error::damaged("the header of a row block does not match its checksum"));
@@ -55,10 +58,11 @@ impl Header {
             || header.rows > MAX_ROWS
             || header.body < (columns * ENTRY) as u64
             || header.body > MAX_BODY
+            || header.raw_bytes > MAX_BODY
         {
             return Err(Error::damaged(format!(
-                "a row block says it has {columns} columns, {} rows and {} bytes",
-                header.rows, header.body
+                "a row block says it has {columns} columns, {} rows, {} bytes and {} of packets",
+                header.rows, header.body, header.raw_bytes
             )));
         }
         Ok(header)
@@ -75,6 +79,8 @@ pub(super) struct Column {
     pub(super) count: usize,
     /// The integer section.
     pub(super) integers: Range<usize>,
+    /// Bytes that the values take in row packets, or some fewer.
+    packet_bytes: u64,
 }
 
 /// What the integers of a column are.
@@ -86,6 +92,18 @@ pub(super) enum Values {
     Bytes(Range<usize>),
     /// Values times 10 to the power of this.
     Decimal(u8),
+    /// Numbers of entries of a dictionary.
+    Dictionary(Entries),
+}
+
+/// The entries of a dictionary.
+#[derive(Debug, Clone)]
+pub(super) struct Entries {
+    pub(super) count: usize,
+    /// The integer section of their lengths.
+    pub(super) lengths: Range<usize>,
+    /// Their bytes, one after the other.
+    pub(super) data: Range<usize>,
 }
 
 /// A block of rows that was checked: every length in it is sound.
@@ -115,8 +133,7 @@ impl Block {
             )));
         }
         // The header's check leaves room for the directory.
-        let (directory, _) =
-            bytes[HEADER..].split_at(ENTRY * usize::from(header.columns));
+        let (directory, _) = bytes[HEADER..].split_at(ENTRY * usize::from(header.columns));
         let mut at = HEADER + directory.len();
         let mut columns = Vec::with_capacity(usize::from(header.columns));
         for (index, entry) in directory.chunks_exact(ENTRY).enumerate() {
@@ -131,6 +148,14 @@ impl Block {
         if at != bytes.len() {
             return Err(Error::damaged("a row block has bytes after its last column"));
         }
+        let frames = u64::from(header.rows) * (1 + row::null_bytes(columns.len())) as u64;
+        let least = frames + columns.iter().map(|column| column.packet_bytes).sum::<u64>();
+        if least > header.raw_bytes {
+            return Err(Error::damaged(format!(
+                "a row block of at least {least} bytes says it has {}",
+                header.raw_bytes
+            )));
+        }
         Ok(Block { bytes, header, columns })
     }
 
@@ -140,7 +165,9 @@ impl Block {
         self.header.rows
     }
 
-    /// Bytes of the row packets, as recorded.
+    /// Bytes of the row packets, as recorded. Lines of text take up to 27 times as many, mostly
+    /// about as many; neither can be more whatever the block holds, so this serves to reserve
+    /// memory.
     #[must_use]
     pub fn raw_bytes(&self) -> u64 {
         self.header.raw_bytes
@@ -220,7 +247,7 @@ impl Column {
             let set: usize = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
             let beyond = bitmap
                 .last()
-                .is_some_and(|last| count % 8 != 0 && last >> (count % 8) != 0);
+                .is_some_and(|last| !count.is_multiple_of(8) && last >> (count % 8) != 0);
             if beyond {
                 return Err(damaged("its null bitmap has bits beyond the rows"));
             }
@@ -228,56 +255,91 @@ impl Column {
             at += length;
             Some(at - length..at)
         };
-        let scale = match encoding {
-            ENCODING_DECIMAL => {
-                let scale = bytes[at..end].first().copied();
-                at += 1;
-                Some(
-                    scale
-                        .filter(|scale| *scale <= decimal::MAX_SCALE)
-                        .ok_or_else(|| damaged("its scale is out of range"))?,
-                )
-            }
-            _ => None,
+        let fits = match encoding {
+            ENCODING_INTEGERS => kind != Kind::Bytes,
+            ENCODING_BYTES => kind == Kind::Bytes || kind.is_temporal(),
+            ENCODING_DECIMAL | ENCODING_DICTIONARY => kind == Kind::Bytes,
+            _ => false,
         };
+        if !fits {
+            return Err(damaged("its encoding does not fit its kind"));
+        }
+        let mut values = Values::Integers;
+        if encoding == ENCODING_DECIMAL {
+            let scale = bytes[at..end].first().filter(|scale| **scale <= decimal::MAX_SCALE);
+            values = Values::Decimal(*scale.ok_or_else(|| damaged("its scale is out of range"))?);
+            at += 1;
+        } else if encoding == ENCODING_DICTIONARY {
+            let entries = Entries::parse(bytes, at..end)?;
+            at = entries.data.end;
+            values = Values::Dictionary(entries);
+        }
         let (section, rest) = Integers::parse(&bytes[at..end], count)?;
         let integers = at..end - rest.len();
-        let is_text = kind == Kind::Bytes;
-        let values = match (encoding, scale) {
-            (ENCODING_INTEGERS, _) if !is_text && rest.is_empty() => {
-                if kind.is_temporal() {
-                    check_packed(kind, section)?;
-                }
-                Values::Integers
+        let mut packet_bytes = count as u64 * kind.width().unwrap_or(1) as u64;
+        match &values {
+            Values::Dictionary(entries) => {
+                let lengths = entries.lengths(bytes)?;
+                check(section, |number| {
+                    let length = usize::try_from(number).ok().and_then(|at| lengths.get(at));
+                    packet_bytes += length.unwrap_or(&0);
+                    length.is_some()
+                })?;
             }
-            (ENCODING_DECIMAL, Some(scale)) if is_text && rest.is_empty() => Values::Decimal(scale),
-            (ENCODING_BYTES, _) if is_text || kind.is_temporal() => {
-                check_lengths(kind, section, rest.len())?;
-                Values::Bytes(integers.end..end)
+            _ if encoding == ENCODING_BYTES => {
+                let left = take_lengths(kind, section, rest.len())?;
+                values = Values::Bytes(integers.end..end - left);
+                packet_bytes += (rest.len() - left) as u64;
             }
-            _ => return Err(damaged("its encoding does not fit its kind or its length")),
-        };
-        Ok(Column { kind, values, nulls, count, integers })
+            _ if kind.is_temporal() => check(section, |value| temporal::in_range(kind, value))?,
+            _ => {}
+        }
+        let used = if let Values::Bytes(data) = &values { data.end } else { integers.end };
+        if used != end {
+            return Err(damaged("it has bytes after its values"));
+        }
+        Ok(Column { kind, values, nulls, count, integers, packet_bytes })
     }
 }
 
-/// Checks that packed temporal values are in range.
-fn check_packed(kind: Kind, values: Integers<'_>) -> Result<()> {
-    check(values, |value| temporal::in_range(kind, value))
+impl Entries {
+    /// Checks the dictionary at the start of `section`.
+    fn parse(bytes: &[u8], section: Range<usize>) -> Result<Entries> {
+        let count = bytes[section.clone()]
+            .first_chunk()
+            .map(|count| usize::from(u16::from_le_bytes(*count)))
+            .filter(|count| (1..=dictionary::MAX_ENTRIES).contains(count))
+            .ok_or_else(|| Error::damaged("its dictionary has too many entries or none"))?;
+        let start = section.start + 2;
+        let (lengths, rest) = Integers::parse(&bytes[start..section.end], count)?;
+        let left = take_lengths(Kind::Bytes, lengths, rest.len())?;
+        let data = section.end - rest.len()..section.end - left;
+        Ok(Entries { count, lengths: start..data.start, data })
+    }
+
+    /// The length of each entry; they add up to `data`.
+    pub(super) fn lengths(&self, bytes: &[u8]) -> Result<Vec<u64>> {
+        let (mut section, _) = Integers::parse(&bytes[self.lengths.clone()], self.count)?;
+        let mut lengths = Vec::new();
+        section.take(self.count, &mut lengths);
+        Ok(lengths)
+    }
 }
 
-/// Checks that lengths add up to `total`, and that the protocol knows those of temporal values.
-fn check_lengths(kind: Kind, lengths: Integers<'_>, total: usize) -> Result<()> {
-    let mut left = total as u64;
+/// Takes `lengths` off `available` and gives what is left. Lengths of temporal values must be some
+/// that the protocol knows.
+fn take_lengths(kind: Kind, lengths: Integers<'_>, available: usize) -> Result<usize> {
+    let mut left = available as u64;
     check(lengths, |length| {
-        let fits = length <= left
-            && (kind == Kind::Bytes || row::is_temporal_length(kind, length as usize));
-        left = left.wrapping_sub(length);
-        fits
+        let sound = kind == Kind::Bytes || row::is_temporal_length(kind, length as usize);
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits && sound
     })?;
-    if left == 0 { Ok(()) } else { Err(Error::damaged("its lengths do not add up")) }
+    Ok(left as usize)
 }
 
+/// Checks every value of an integer section.
 fn check(mut integers: Integers<'_>, mut sound: impl FnMut(u64) -> bool) -> Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -286,7 +348,7 @@ fn check(mut integers: Integers<'_>, mut sound: impl FnMut(u64) -> bool) -> Resu
             return Ok(());
         }
         if !batch.iter().all(|value| sound(*value)) {
-            return Err(Error::damaged("it has a length or a time out of range"));
+            return Err(Error::damaged("it has a length, a number or a time out of range"));
         }
     }
 }

@@ -14,12 +14,13 @@ pub(super) fn parse(text: &[u8]) -> Option<(u8, i64)> {
     if digits.is_empty() || digits.len() > MAX_DIGITS + 1 {
         return None;
     }
-    let mut magnitude = 0;
+    // 19 digits, one too many, still fit.
+    let mut magnitude = 0u64;
     let mut point = None;
     for (at, &byte) in digits.iter().enumerate() {
         let digit = byte.wrapping_sub(b'0');
         if digit < 10 {
-            magnitude = magnitude * 10 + i64::from(digit);
+            magnitude = magnitude * 10 + u64::from(digit);
         } else if byte == b'.' && point.is_none() {
             point = Some(at);
         } else {
@@ -33,7 +34,8 @@ pub(super) fn parse(text: &[u8]) -> Option<(u8, i64)> {
         && (point.is_none() || scale > 0)
         && whole + scale <= MAX_DIGITS
         && !(negative && magnitude == 0);
-    canonical.then_some((scale as u8, if negative { -magnitude } else { magnitude }))
+    let magnitude = magnitude.cast_signed();
+    canonical.then_some((scale as u8, if negative { magnitude.wrapping_neg() } else { magnitude }))
 }
 
 /// Appends `value × 10^-scale`. `scale` is at most 18.
@@ -82,8 +84,23 @@ mod tests {
         assert_eq!(parse(b"0.00"), Some((2, 0)));
         assert_eq!(parse(b"999999999999999999"), Some((0, 999_999_999_999_999_999)));
         for bad in [
-            "", "-", ".", "-0", "-0.00", "00.5", "01", ".5", "5.", "+5", "1e5", "1.2.3", " 1",
-            "--1", "1000000000000000000", "0.1000000000000000000",
+            "",
+            "-",
+            ".",
+            "-0",
+            "-0.00",
+            "00.5",
+            "01",
+            ".5",
+            "5.",
+            "+5",
+            "1e5",
+            "1.2.3",
+            " 1",
+            "--1",
+            "1000000000000000000",
+            "9999999999999999999",
+            "0.1000000000000000000",
         ] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
         }

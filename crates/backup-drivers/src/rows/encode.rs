@@ -3,9 +3,10 @@
 use backup_core::{Error, Result};
 use bytes::Bytes;
 
+use super::dictionary::Dictionary;
 use super::format::{
-    ENCODING_BYTES, ENCODING_DECIMAL, ENCODING_INTEGERS, ENTRY, HAS_NULLS, HEADER, MAGIC,
-    MAX_COLUMNS, MAX_PACKET, MAX_ROWS, VERSION,
+    ENCODING_BYTES, ENCODING_DECIMAL, ENCODING_DICTIONARY, ENCODING_INTEGERS, ENTRY, HAS_NULLS,
+    HEADER, MAGIC, MAX_COLUMNS, MAX_PACKET, MAX_ROWS, VERSION,
 };
 use super::integers::{self, Order};
 use super::{Kind, RowDigest, decimal, row, temporal};
@@ -17,7 +18,7 @@ pub struct BlockEncoder {
     target: usize,
     raw_bytes: u64,
     digest: RowDigest,
-    numbers: Vec<u64>,
+    dictionary: Dictionary,
 }
 
 /// A finished block.
@@ -58,7 +59,7 @@ impl BlockEncoder {
             target: target_bytes.clamp(1, Self::MAX_TARGET),
             raw_bytes: 0,
             digest: RowDigest::default(),
-            numbers: Vec::new(),
+            dictionary: Dictionary::new(),
         })
     }
 
@@ -141,7 +142,7 @@ impl BlockEncoder {
         for (index, column) in self.columns.iter_mut().enumerate() {
             let start = out.len();
             let nulls = column.finish_nulls(rows, &mut out);
-            let encoding = column.finish_values(&mut self.numbers, &mut out);
+            let encoding = column.finish_values(&mut self.dictionary, &mut out);
             // One huge value does not keep its memory for the rest of the backup.
             column.data.shrink_to(2 * self.target);
             let length = (out.len() - start) as u64;
@@ -190,6 +191,7 @@ impl Column {
     }
 
     /// Takes a value off `rest` and gives what follows; takes nothing when it gives `None`.
+    // The hot loop: a call for each value costs a tenth of its speed.
     #[inline(always)]
     fn take<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
         macro_rules! fixed {
@@ -281,15 +283,24 @@ impl Column {
         HAS_NULLS
     }
 
-    /// Appends the values and gives their encoding. `numbers` is room to work in.
-    fn finish_values(&mut self, numbers: &mut Vec<u64>, out: &mut Vec<u8>) -> u8 {
+    /// Appends the values and gives their encoding.
+    fn finish_values(&mut self, dictionary: &mut Dictionary, out: &mut Vec<u8>) -> u8 {
         let encoding = if !self.as_bytes {
             integers::encode(&mut self.values, order(self.kind), out);
             ENCODING_INTEGERS
-        } else if let Some(scale) = self.decimals(numbers) {
+        } else if let Some(scale) = self.decimals(&mut dictionary.numbers) {
             out.push(scale);
-            integers::encode(numbers, Order::Signed, out);
+            integers::encode(&mut dictionary.numbers, Order::Signed, out);
             ENCODING_DECIMAL
+        } else if self.kind == Kind::Bytes && dictionary.build(&self.values, &self.data) {
+            let entries = dictionary.entries(&self.data);
+            out.extend_from_slice(&(entries.len() as u16).to_le_bytes());
+            self.values.clear();
+            self.values.extend(entries.map(|entry| entry.len() as u64));
+            integers::encode(&mut self.values, Order::Unsigned, out);
+            dictionary.entries(&self.data).for_each(|entry| out.extend_from_slice(entry));
+            integers::encode(&mut dictionary.numbers, Order::Unsigned, out);
+            ENCODING_DICTIONARY
         } else {
             integers::encode(&mut self.values, Order::Unsigned, out);
             out.extend_from_slice(&self.data);

@@ -35,6 +35,7 @@
 
 mod block;
 mod decimal;
+mod dictionary;
 mod digest;
 mod encode;
 mod integers;
@@ -84,4 +85,7 @@ mod format {
     pub(super) const ENCODING_BYTES: u8 = 1;
     /// Values are decimal numbers of one scale: a scale byte and an integer section.
     pub(super) const ENCODING_DECIMAL: u8 = 2;
+    /// Values are numbers of entries of a dictionary: a 16-bit count of entries, their lengths (an
+    /// integer section), their bytes, and the numbers (an integer section).
+    pub(super) const ENCODING_DICTIONARY: u8 = 3;
 }

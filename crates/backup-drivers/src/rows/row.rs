@@ -162,13 +162,13 @@ mod tests {
         let ok = b"\0\0\x03abc";
         assert!(fields(ok, &[Kind::Bytes]).is_ok());
         for bad in [
-            &b"\x01\0\x03abc"[..],          // not a row
-            b"\0\x01\x03abc",               // a bit before the columns
-            b"\0\x80\x03abc",               // a bit after them
-            b"\0\0\x03ab",                  // short
-            b"\0\0\x03abcd",                // long
-            b"\0\0\xfc\x03\0abc",           // a length in the wrong form
-            b"\0\0\xfb",                    // NULL is told by the bitmap alone
+            &b"\x01\0\x03abc"[..],                       // not a row
+            b"\0\x01\x03abc",                            // a bit before the columns
+            b"\0\x80\x03abc",                            // a bit after them
+            b"\0\0\x03ab",                               // short
+            b"\0\0\x03abcd",                             // long
+            b"\0\0\xfc\x03\0abc",                        // a length in the wrong form
+            b"\0\0\xfb",                                 // NULL is told by the bitmap alone
             b"\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\xff", // a hostile length
             b"\0",
             b"",

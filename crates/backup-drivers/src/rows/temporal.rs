@@ -123,8 +123,7 @@ impl Time {
         else {
             return wire.is_empty().then(Time::default);
         };
-        let micros =
-            if rest.is_empty() { 0 } else { u32::from_le_bytes(rest.try_into().ok()?) };
+        let micros = if rest.is_empty() { 0 } else { u32::from_le_bytes(rest.try_into().ok()?) };
         let days = u32::from_le_bytes([d0, d1, d2, d3]);
         Some(Time { negative: sign != 0, days, hour, minute, second, micros })
     }
@@ -155,8 +154,8 @@ impl Time {
             && self.minute < 60
             && self.second < 60
             && self.micros < 1_000_000;
-        let magnitude =
-            in_range.then(|| days * DAY + clock(self.hour, self.minute, self.second, self.micros))?;
+        let magnitude = in_range
+            .then(|| days * DAY + clock(self.hour, self.minute, self.second, self.micros))?;
         Some(if self.negative { magnitude.wrapping_neg() } else { magnitude })
     }
 
@@ -261,8 +260,7 @@ mod tests {
             b"\xe8\x03\x01\x01\0\0\x01\x01\0\0\0",         // … 00:00:01.000001
             b"\x0f\x27\x0c\x1f\x17\x3b\x3b\x3f\x42\x0f\0", // 9999-12-31 23:59:59.999999
         ];
-        let packed: Vec<u64> =
-            datetimes.iter().map(|w| pack(Kind::DateTime, w).unwrap()).collect();
+        let packed: Vec<u64> = datetimes.iter().map(|w| pack(Kind::DateTime, w).unwrap()).collect();
         assert!(packed.is_sorted());
         for (wire, packed) in datetimes.iter().zip(packed) {
             assert!(in_range(Kind::DateTime, packed));

@@ -2,7 +2,7 @@
 
 use backup_core::{Error, ErrorKind, Result};
 
-use super::block::{Block, Values};
+use super::block::{Block, Entries, Values};
 use super::temporal::{DateTime, Time};
 use super::walk::{Visitor, walk};
 use super::{Kind, decimal, row};
@@ -38,7 +38,9 @@ impl Block {
         }
         let columns = self.columns.iter().zip(formats).map(|(column, &format)| {
             let clean = match &column.values {
-                Values::Bytes(range) => !self.column_bytes(range).iter().any_special(),
+                Values::Bytes(data) | Values::Dictionary(Entries { data, .. }) => {
+                    !self.column_bytes(data).iter().any_special()
+                }
                 _ => true,
             };
             (format, clean)
@@ -281,11 +283,8 @@ fn append_fraction(micros: u32, format: TextFormat, out: &mut Vec<u8>) {
         return;
     }
     let micros = micros % 1_000_000;
-    let ([a, b], [c, d], [e, f]) = (
-        two((micros / 10_000) as u8),
-        two((micros / 100 % 100) as u8),
-        two((micros % 100) as u8),
-    );
+    let ([a, b], [c, d], [e, f]) =
+        (two((micros / 10_000) as u8), two((micros / 100 % 100) as u8), two((micros % 100) as u8));
     out.extend_from_slice(&[b'.', a, b, c, d, e, f][..=decimals]);
 }
 
@@ -330,8 +329,20 @@ mod tests {
     #[test]
     fn floats_come_back_to_the_bit() {
         for number in [
-            0.0, -0.0, 1.0, -1.5, 0.1, 1e16, 1e22, 1e23, 1e-7, 5e-324, f64::MAX, f64::MIN_POSITIVE,
-            9_007_199_254_740_993.0, 123_456_789.125,
+            0.0,
+            -0.0,
+            1.0,
+            -1.5,
+            0.1,
+            1e16,
+            1e22,
+            1e23,
+            1e-7,
+            5e-324,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            9_007_199_254_740_993.0,
+            123_456_789.125,
         ] {
             let text = text(Kind::F64, &f64::to_le_bytes(number), 0);
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");

@@ -2,9 +2,9 @@
 
 use backup_core::Result;
 
-use super::block::{Block, Column, Values};
-use super::integers::Integers;
 use super::Kind;
+use super::block::{Block, Column, Entries, Values};
+use super::integers::Integers;
 
 /// What is done with each row and value.
 pub(super) trait Visitor {
@@ -53,6 +53,7 @@ enum Form<'a> {
     /// What was not shown yet.
     Bytes(&'a [u8]),
     Decimal(u8),
+    Dictionary(Vec<&'a [u8]>),
 }
 
 impl<'a> Cursor<'a> {
@@ -66,6 +67,7 @@ impl<'a> Cursor<'a> {
                 Values::Integers => Form::Integers,
                 Values::Bytes(range) => Form::Bytes(block.column_bytes(range)),
                 Values::Decimal(scale) => Form::Decimal(*scale),
+                Values::Dictionary(entries) => Form::Dictionary(dictionary(block, entries)?),
             },
             batch: Vec::new(),
             // The batches of all columns together stay in the cache.
@@ -76,11 +78,11 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn visit(&mut self, row: usize, index: usize, visitor: &mut impl Visitor) -> Result<()> {
-        if let Some(nulls) = self.nulls {
-            if nulls[row / 8] >> (row % 8) & 1 == 1 {
-                visitor.null(index);
-                return Ok(());
-            }
+        if let Some(nulls) = self.nulls
+            && nulls[row / 8] >> (row % 8) & 1 == 1
+        {
+            visitor.null(index);
+            return Ok(());
         }
         if self.shown == self.batch.len() {
             self.integers.take(self.batch_size, &mut self.batch);
@@ -96,10 +98,24 @@ impl<'a> Cursor<'a> {
                 *data = rest;
                 visitor.bytes(index, self.kind, value)
             }
+            Form::Dictionary(entries) => visitor.bytes(index, self.kind, entries[value as usize]),
             Form::Decimal(scale) => {
                 visitor.decimal(index, value.cast_signed(), *scale);
                 Ok(())
             }
         }
     }
+}
+
+/// The entries of a dictionary.
+fn dictionary<'a>(block: &'a Block, entries: &Entries) -> Result<Vec<&'a [u8]>> {
+    let mut data = block.column_bytes(&entries.data);
+    let lengths = entries.lengths(&block.bytes)?;
+    let split = lengths.iter().map(|length| {
+        // The block's check found that the lengths add up.
+        let (entry, rest) = data.split_at(*length as usize);
+        data = rest;
+        entry
+    });
+    Ok(split.collect())
 }

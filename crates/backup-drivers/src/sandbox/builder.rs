@@ -19,6 +19,8 @@ pub struct SandboxBuilder {
     launch: Launch,
     data: Option<PathBuf>,
     parent: Option<PathBuf>,
+    template: Option<PathBuf>,
+    durable: Option<bool>,
     port: Port,
 }
 
@@ -35,6 +37,7 @@ pub(super) struct Launch {
     pub(super) install: ServerInstall,
     pub(super) start_timeout: Duration,
     pub(super) stop_timeout: Duration,
+    durable: bool,
     binary_log: bool,
     options: Vec<(String, Option<String>)>,
 }
@@ -45,6 +48,7 @@ impl SandboxBuilder {
             install,
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(60),
+            durable: true,
             binary_log: true,
             options: Vec::new(),
         };
@@ -52,6 +56,8 @@ impl SandboxBuilder {
             launch,
             data: None,
             parent: None,
+            template: None,
+            durable: None,
             port: Port::None,
         }
     }
@@ -69,6 +75,25 @@ impl SandboxBuilder {
     #[must_use]
     pub fn directory(mut self, parent: impl Into<PathBuf>) -> Self {
         self.parent = Some(parent.into());
+        self
+    }
+
+    /// Fills an empty data directory with a copy of this one, that of a server of the same
+    /// installation that was shut down in order, which is quicker than to initialise it. Where an
+    /// option shapes the data directory (`innodb_…`, character sets), it is initialised all the
+    /// same.
+    #[must_use]
+    pub fn template(mut self, data: impl Into<PathBuf>) -> Self {
+        self.template = Some(data.into());
+        self
+    }
+
+    /// Whether the data must survive a crash of the machine, not just of the server. By default
+    /// that of the caller's directory does, and that of the sandbox's own does not: without waiting
+    /// for the disk, commits are ten times as fast.
+    #[must_use]
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.durable = Some(durable);
         self
     }
 
@@ -130,10 +155,16 @@ impl SandboxBuilder {
     /// [`ErrorKind::Target`] with the errors of the server's log when it does not start;
     /// [`ErrorKind::Space`] or [`ErrorKind::Target`] when a directory cannot be made;
     /// [`ErrorKind::Usage`] when the installation is not whole; [`ErrorKind::Interrupted`].
-    pub async fn start(self, cx: &Context) -> Result<Sandbox> {
+    pub async fn start(mut self, cx: &Context) -> Result<Sandbox> {
+        self.launch.durable = self.durable.unwrap_or(self.data.is_some());
         let directories = Directories::create(self.data.as_deref(), self.parent.as_deref())?;
         if directories.data_is_empty()? {
-            initialize(&self.launch, &directories, cx).await?;
+            match self.template {
+                Some(template) if self.launch.shaping_options().next().is_none() => {
+                    directories.fill_from(&template)?;
+                }
+                _ => initialize(&self.launch, &directories, cx).await?,
+            }
         }
         let mut sandbox = Sandbox {
             process: None,
@@ -180,6 +211,13 @@ impl Launch {
         command.arg(option("tmpdir", directories.temporary()));
         // Small machines must do; whoever needs more asks for it.
         command.arg("--innodb-buffer-pool-size=64M");
+        if !self.durable {
+            command.arg("--innodb-flush-method=nosync");
+            command.arg(match self.install.flavor() {
+                Flavor::MySql => "--sync-binlog=0",
+                Flavor::MariaDb => "--debug-no-sync=1",
+            });
+        }
         command
     }
 

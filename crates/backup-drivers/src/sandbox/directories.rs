@@ -1,5 +1,7 @@
 //! Where a sandbox has its files.
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use backup_core::{Error, ErrorKind, Result, io_error};
@@ -55,6 +57,27 @@ impl Directories {
         Ok(entries.next().is_none())
     }
 
+    /// Copies the data directory `template`, but for the identity of its server.
+    pub(super) fn fill_from(&self, template: &Path) -> Result<()> {
+        copy(template, &self.data).map_err(|e| {
+            failed(
+                e,
+                format!("cannot copy the template {}", template.display()),
+            )
+        })
+    }
+
+    /// An unnamed file for what the server is to read.
+    pub(super) fn input(&self, text: &[u8]) -> Result<File> {
+        let write = || {
+            let mut file = tempfile::tempfile_in(self.run.path())?;
+            file.write_all(text)?;
+            file.rewind()?;
+            Ok(file)
+        };
+        write().map_err(|e| failed(e, format!("cannot write to {}", self.run.path().display())))
+    }
+
     /// Removes the socket that a killed server left; with it a new one may refuse to start.
     pub(super) fn clear_socket(&self) {
         let socket = self.socket();
@@ -84,9 +107,22 @@ impl Directories {
     pub(super) fn initialize_log(&self) -> PathBuf {
         self.run.path().join("initialize.log")
     }
-    pub(super) fn bootstrap(&self) -> PathBuf {
-        self.run.path().join("bootstrap.sql")
+}
+
+/// Copies what is in `from` into `to`, which is there. `auto.cnf` holds the UUID of a server: with a
+/// copy of it two servers could not replicate.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else if entry.file_name() != "auto.cnf" {
+            std::fs::copy(entry.path(), &target)?;
+        }
     }
+    Ok(())
 }
 
 fn failed(error: std::io::Error, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -1,8 +1,5 @@
 //! Filling an empty data directory.
 
-use std::fs::File;
-use std::io::{Seek, Write};
-use std::path::Path;
 use std::process::Stdio;
 
 use backup_core::{Context, Error, ErrorKind, Flavor, Result, io_error};
@@ -28,7 +25,7 @@ pub(super) async fn initialize(
         }
         Flavor::MariaDb => {
             command.args(MARIADB_BOOTSTRAP);
-            Stdio::from(bootstrap_script(install, &directories.bootstrap())?)
+            Stdio::from(directories.input(&bootstrap_script(install)?)?)
         }
     };
     command.args(launch.shaping_options());
@@ -69,7 +66,7 @@ const MARIADB_BOOTSTRAP: [&str; 5] = [
 ];
 
 /// What `mariadb-install-db --auth-root-authentication-method=normal --skip-test-db` feeds it.
-fn bootstrap_script(install: &ServerInstall, path: &Path) -> Result<File> {
+fn bootstrap_script(install: &ServerInstall) -> Result<Vec<u8>> {
     let share = install.share().ok_or_else(|| {
         Error::usage(format!(
             "{} has no directory share/mysql",
@@ -109,22 +106,5 @@ fn bootstrap_script(install: &ServerInstall, path: &Path) -> Result<File> {
             })?;
         script.extend(text);
     }
-    let write = || {
-        let mut file = File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(path)?;
-        file.write_all(&script)?;
-        file.rewind()?;
-        Ok(file)
-    };
-    write().map_err(|e| {
-        io_error(
-            e,
-            ErrorKind::Target,
-            format!("cannot write {}", path.display()),
-        )
-    })
+    Ok(script)
 }

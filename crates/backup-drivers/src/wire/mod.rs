@@ -33,6 +33,8 @@ mod load;
 mod message;
 mod rows;
 mod statement;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

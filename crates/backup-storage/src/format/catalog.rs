@@ -93,7 +93,9 @@ impl TryFrom<Row> for Extent {
 /// # Errors
 /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when it is no valid entry.
 pub fn parse_entry(line: &[u8]) -> Result<Entry> {
-    let damaged = |e: serde_json::Error| Error::damaged("a line of the catalog is no valid entry").with_source(e);
+    let damaged = |e: serde_json::Error| {
+        Error::damaged("a line of the catalog is no valid entry").with_source(e)
+    };
     let entry: Entry = serde_json::from_slice(line).map_err(damaged)?;
     if entry.extents.iter().any(|e| e.source as usize > entry.sources.len()) {
         return Err(Error::damaged(format!(

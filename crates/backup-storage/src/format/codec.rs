@@ -100,18 +100,10 @@ pub fn compress(compression: Compression, raw: Bytes) -> Result<Packed> {
         let smaller = zstd::bulk::compress(&raw, i32::from(level))
             .map_err(|e| Error::internal("zstd cannot compress a frame").with_source(e))?;
         if smaller.len() < raw.len() {
-            return Ok(Packed {
-                codec: Codec::Zstd,
-                raw_len,
-                stored: smaller.into(),
-            });
+            return Ok(Packed { codec: Codec::Zstd, raw_len, stored: smaller.into() });
         }
     }
-    Ok(Packed {
-        codec: Codec::None,
-        raw_len,
-        stored: raw,
-    })
+    Ok(Packed { codec: Codec::None, raw_len, stored: raw })
 }
 
 /// The inverse of [`compress`]; takes no more memory than `raw_len` and a window of that size.
@@ -129,10 +121,7 @@ pub fn decompress(codec: Codec, raw_len: u32, stored: Bytes) -> Result<Bytes, St
     if raw.len() == raw_len {
         Ok(raw)
     } else {
-        Err(format!(
-            "{} bytes came out where {raw_len} went in",
-            raw.len()
-        ))
+        Err(format!("{} bytes came out where {raw_len} went in", raw.len()))
     }
 }
 

@@ -132,7 +132,8 @@ impl Config {
         struct Format {
             format: u64,
         }
-        let no_json = |e: serde_json::Error| damaged("it is not what its format says").with_source(e);
+        let no_json =
+            |e: serde_json::Error| damaged("it is not what its format says").with_source(e);
         let Format { format } = serde_json::from_str(text).map_err(no_json)?;
         if format > u64::from(FORMAT) {
             return Err(newer(format!("holdfast.json: the repository has format {format}")));

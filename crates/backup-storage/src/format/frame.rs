@@ -109,7 +109,9 @@ impl FrameHeader {
     /// [`ErrorKind::Store`](backup_core::ErrorKind::Store) when they are one that needs a newer
     /// version. The message says what is wrong, not where.
     pub fn parse(bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Self> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         if &bytes[..4] != MAGIC {
             return Err(Error::damaged("no frame begins here"));
         }
@@ -134,9 +136,7 @@ impl FrameHeader {
             codec,
             raw_len: u32_at(12),
             stored_len: u32_at(16),
-            check: bytes[COVERED..76]
-                .try_into()
-                .expect("sixteen bytes from 60 to 76"),
+            check: bytes[COVERED..76].try_into().expect("sixteen bytes from 60 to 76"),
         };
         let lengths_fit = match codec {
             Codec::None => header.stored_len == header.raw_len,
@@ -172,9 +172,7 @@ fn check(place: &Place, offset: u64, header: &[u8; FRAME_HEADER_LEN], payload: &
     digest.update(&header[..COVERED]);
     digest.update(payload);
     let digest = digest.finalize();
-    *digest
-        .first_chunk()
-        .expect("a SHA-256 is longer than 16 bytes")
+    *digest.first_chunk().expect("a SHA-256 is longer than 16 bytes")
 }
 
 /// Makes the header of the frame that will stand at `offset` of the object at `place`, and gives it
@@ -257,9 +255,8 @@ impl EndOfObject {
     /// # Errors
     /// When it is not 16 bytes.
     pub fn parse(raw: &[u8]) -> Result<Self> {
-        let raw: &[u8; END_PAYLOAD_LEN] = raw
-            .try_into()
-            .map_err(|_| Error::damaged("an end frame has the wrong length"))?;
+        let raw: &[u8; END_PAYLOAD_LEN] =
+            raw.try_into().map_err(|_| Error::damaged("an end frame has the wrong length"))?;
         let (catalog, rest) = raw.split_first_chunk().expect("16 bytes begin with 8");
         let (frames, _) = rest.split_first_chunk().expect("8 bytes begin with 4");
         Ok(EndOfObject {
@@ -425,7 +422,10 @@ mod tests {
     fn the_end_comes_back() {
         let end = EndOfObject { catalog: 0x0102_0304_0506_0708, frames: 0x0a0b_0c0d };
         let packed = end.pack();
-        assert_eq!(packed.stored.as_ref(), [8, 7, 6, 5, 4, 3, 2, 1, 0xd, 0xc, 0xb, 0xa, 0, 0, 0, 0]);
+        assert_eq!(
+            packed.stored.as_ref(),
+            [8, 7, 6, 5, 4, 3, 2, 1, 0xd, 0xc, 0xb, 0xa, 0, 0, 0, 0]
+        );
         assert_eq!(EndOfObject::parse(&packed.stored).unwrap(), end);
         assert!(EndOfObject::parse(&packed.stored[..15]).is_err());
     }

@@ -33,9 +33,7 @@ pub fn parse_manifest(json: &[u8]) -> Result<Manifest> {
     if named && manifest.format == FORMAT {
         Ok(manifest)
     } else {
-        Err(Error::damaged(
-            "the manifest names objects that no backup has",
-        ))
+        Err(Error::damaged("the manifest names objects that no backup has"))
     }
 }
 

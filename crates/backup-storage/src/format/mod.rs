@@ -14,7 +14,8 @@ pub use catalog::{End, Entry, Extent, parse_entry};
 pub use codec::{Codec, Compression, Packed, compress, decompress};
 pub use config::{Config, RepositoryId};
 pub use frame::{
-    END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, MAX_MANIFEST, MAX_RAW, open, seal,
+    END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, MAX_MANIFEST, MAX_RAW,
+    open, seal,
 };
 pub use manifest::parse_manifest;
 pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place};
@@ -23,11 +24,8 @@ use backup_core::{Error, ErrorKind};
 
 /// Something that only a later version can have written.
 pub(crate) fn newer(what: impl std::fmt::Display) -> Error {
-    Error::new(
-        ErrorKind::Store,
-        format!("{what}: this was written by a newer holdfast"),
-    )
-    .with_remedy("use the newer holdfast that wrote it, or a later one")
+    Error::new(ErrorKind::Store, format!("{what}: this was written by a newer holdfast"))
+        .with_remedy("use the newer holdfast that wrote it, or a later one")
 }
 
 /// Lower-case hexadecimal digits.

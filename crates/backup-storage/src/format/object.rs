@@ -46,10 +46,7 @@ impl Place {
         data.extend_from_slice(repository.as_str().as_bytes());
         data.extend_from_slice(&length.to_le_bytes());
         data.extend_from_slice(path.as_bytes());
-        Place {
-            data: data.into(),
-            path: path.into(),
-        }
+        Place { data: data.into(), path: path.into() }
     }
 
     /// The path of the object, for messages.
@@ -102,10 +99,7 @@ impl Place {
             );
         }
         if header[9] != VERSION || header[10..12] != [0, 0] {
-            return Err(newer(format!(
-                "{}: object version {}",
-                self.path, header[9]
-            )));
+            return Err(newer(format!("{}: object version {}", self.path, header[9])));
         }
         if header[8] != kind as u8 {
             return damaged("the object is of another kind than its name says");

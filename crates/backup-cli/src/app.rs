@@ -1,0 +1,148 @@
+//! From the command line to the exit code.
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+
+use backup_core::{ClusterName, Context, Error, ErrorKind, MemoryBudget, Result, io_error};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions};
+use clap::Parser;
+
+use crate::answer::Answer;
+use crate::args::{Cli, Command, Global, MAX_THREADS};
+use crate::config::Config;
+use crate::progress::{Mode, Reporter};
+use crate::{failure, human, signals};
+
+/// What commands are given.
+pub(crate) struct App {
+    /// Monitor, cancellation and limits of this run.
+    pub(crate) cx: Context,
+    /// The configuration file.
+    pub(crate) config: Config,
+    repo: Option<String>,
+}
+
+impl App {
+    /// The repository's URL, from the flag, the environment or the configuration.
+    pub(crate) fn repo_url(&self) -> Result<RepoUrl> {
+        let url = self.repo.as_deref().ok_or_else(|| {
+            Error::usage("no repository was given")
+                .with_remedy("name it with --repo, HOLDFAST_REPO, or `repo` in the configuration")
+        })?;
+        url.parse()
+    }
+
+    /// Whether a repository was named.
+    pub(crate) fn has_repo(&self) -> bool {
+        self.repo.is_some()
+    }
+
+    /// Opens the repository.
+    pub(crate) async fn repo(&self, options: RepositoryOptions) -> Result<Repo> {
+        Repo::open(&self.cx, &self.repo_url()?, options).await
+    }
+
+    /// The cluster that a command needs, from its flag or the configuration.
+    pub(crate) fn cluster(&self, flag: Option<&ClusterName>) -> Result<ClusterName> {
+        flag.or(self.config.cluster.as_ref()).cloned().ok_or_else(|| {
+            Error::usage("no cluster was given")
+                .with_remedy("name it with --cluster, or `cluster` in the configuration")
+        })
+    }
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let json = std::env::args_os().any(|arg| arg == OsStr::new("--json"));
+            return failure::print_clap(&e, json).into();
+        }
+    };
+    let Cli { global, command } = cli;
+    let (json, quiet) = (global.json, global.quiet);
+    let code = match &command {
+        Command::Completions(completions) => completions.run().map(|()| 0),
+        Command::Man(man) => man.run().map(|()| 0),
+        _ => run(global, &command).and_then(|answer| answer.print(json, quiet)),
+    };
+    code.unwrap_or_else(|e| failure::print(&e, json)).into()
+}
+
+fn run(global: Global, command: &Command) -> Result<Answer> {
+    let config = Config::load(global.config.as_deref())?;
+    let limits = Limits::choose(&global, &config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| io_error(e, ErrorKind::Internal, "cannot start threads"))?;
+    let reporter = Reporter::start(limits.progress, global.verbosity());
+    let mut builder = Context::builder().monitor(reporter.monitor()).memory(limits.memory);
+    if let Some(threads) = limits.threads {
+        builder = builder.threads(threads.into());
+    }
+    let cx = builder.build();
+    reporter.watch(&cx);
+    let repo = global.repo.or_else(|| config.repo.clone());
+    let app = App { cx, config, repo };
+    let answer = runtime.block_on(async {
+        signals::watch(&app.cx)?;
+        execute(&app, command).await
+    });
+    reporter.finish();
+    // A prompt that still waits for the terminal must not keep the process.
+    runtime.shutdown_background();
+    answer
+}
+
+async fn execute(app: &App, command: &Command) -> Result<Answer> {
+    match command {
+        Command::Init(init) => init.run(app).await,
+        Command::Check(check) => check.run(app).await,
+        Command::Backup(backup) => backup.run(app).await,
+        Command::List(list) => list.run(app).await,
+        Command::Show(show) => show.run(app).await,
+        Command::Verify(verify) => verify.run(app).await,
+        Command::Restore(restore) => restore.run(app).await,
+        Command::Completions(_) | Command::Man(_) => {
+            Err(Error::internal("this command needs no runtime"))
+        }
+    }
+}
+
+/// Flags that the configuration may give too.
+struct Limits {
+    progress: Mode,
+    threads: Option<u16>,
+    memory: MemoryBudget,
+}
+
+impl Limits {
+    fn choose(global: &Global, config: &Config) -> Result<Self> {
+        let defaults = &config.defaults;
+        let wrong = |key: &'static str| {
+            move |problem: String| {
+                Error::usage(format!("`{key}` in the configuration: {problem}"))
+                    .with_remedy("correct the configuration file")
+            }
+        };
+        let progress = match (global.progress, &defaults.progress) {
+            (Some(mode), _) => mode,
+            (None, Some(text)) => text.parse().map_err(wrong("progress"))?,
+            (None, None) => Mode::Auto,
+        };
+        let memory = match (global.memory, &defaults.memory) {
+            (Some(bytes), _) => MemoryBudget::new(bytes),
+            (None, Some(text)) => {
+                MemoryBudget::new(human::parse_bytes(text).map_err(wrong("memory"))?)
+            }
+            (None, None) => MemoryBudget::default(),
+        };
+        let threads = global.threads.or(defaults.threads);
+        if threads.is_some_and(|n| !(1..=MAX_THREADS).contains(&n.into())) {
+            return Err(wrong("threads")(format!("write a number from 1 to {MAX_THREADS}")));
+        }
+        Ok(Limits { progress, threads, memory })
+    }
+}

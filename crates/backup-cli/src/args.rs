@@ -1,0 +1,111 @@
+//! What the command line takes, beyond the flags of single commands.
+
+use std::path::PathBuf;
+
+use backup_core::{BackupType, Strategy};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::cmd;
+use crate::human::parse_bytes;
+use crate::progress::{Mode, Verbosity};
+
+/// Backs up MySQL and MariaDB, and proves that what it backed up can be restored
+#[derive(Parser)]
+#[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Passwords come from HOLDFAST_SOURCE_PASSWORD and HOLDFAST_TARGET_PASSWORD, from --defaults-file, or
+from a prompt.
+
+Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 cannot connect or sign in,
+4 missing privilege, 5 not enough space, 6 source in the wrong state, 7 repository or store failure,
+8 backup damaged or chain broken, 9 target not empty or in the wrong state, 10 target point not
+reachable, 11 verification found problems, 12 busy, 13 interrupted, 14 finished with warnings.";
+
+/// Flags of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The repository: /path or file:///path
+    #[arg(long, value_name = "URL", env = "HOLDFAST_REPO", global = true)]
+    pub(crate) repo: Option<String>,
+    /// Configuration file (TOML); flags win over it
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice for every object
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, value_name = "HOW", global = true)]
+    pub(crate) progress: Option<Mode>,
+    /// How many connections and workers to use [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
+    #[arg(global = true)]
+    pub(crate) threads: Option<u16>,
+    /// How much memory buffers may take, such as 512MiB [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, global = true)]
+    pub(crate) memory: Option<u64>,
+}
+
+/// More connections than this help nobody and exhaust the server.
+pub(crate) const MAX_THREADS: i64 = 256;
+
+impl Global {
+    /// What `-q` and `-v` say together.
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Chatty,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Init(cmd::init::Init),
+    Check(cmd::check::Check),
+    Backup(cmd::backup::Backup),
+    List(cmd::list::List),
+    Show(cmd::show::Show),
+    Verify(cmd::verify::Verify),
+    Restore(cmd::restore::Restore),
+    Completions(cmd::completions::Completions),
+    Man(cmd::man::Man),
+}
+
+/// `--strategy`, with those that this version has.
+pub(crate) fn strategy() -> impl TypedValueParser<Value = Strategy> {
+    PossibleValuesParser::new([Strategy::Logical.as_str()]).map(|_| Strategy::Logical)
+}
+
+/// `--type`, with those that this version has.
+pub(crate) fn backup_type() -> impl TypedValueParser<Value = BackupType> {
+    PossibleValuesParser::new([BackupType::Full.as_str()]).map(|_| BackupType::Full)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,145 @@
+//! `holdfast check`
+
+use std::path::Path;
+
+use backup_core::{
+    Backup, Error, ErrorKind, Finding, Result, Severity, Strategy, io_error,
+};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES};
+use backup_storage::{RepoUrl, RepositoryOptions};
+use rustix::fs::{Access, access, statvfs};
+use serde_json::json;
+
+use super::backup::source;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::args;
+use crate::human;
+use crate::login::DefaultsFile;
+
+/// Look at a source, and at the repository where one is named, before a backup
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// The server to look at: mysql://user@host:port/ or mysql://user@localhost/?socket=/path
+    #[arg(long, value_name = "DSN")]
+    source: Option<String>,
+    #[command(flatten)]
+    defaults_file: DefaultsFile,
+    /// How a backup would read it
+    #[arg(long, value_parser = args::strategy(), default_value = "logical")]
+    strategy: Strategy,
+}
+
+impl Check {
+    /// Looks.
+    pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        let cx = &app.cx;
+        let source = source(app, self.source.as_deref(), &self.defaults_file);
+        let source = source.resolve(cx).await?;
+        let driver = LogicalBackup::new(source.clone(), LogicalOptions::default());
+        let mut findings = cx.run(driver.preflight(cx)).await?;
+        if app.has_repo() {
+            let data = cx.run(data_bytes(&source)).await?;
+            findings.extend(repository(app, data).await?);
+        }
+        findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+        let worst = findings.iter().find(|f| f.severity == Severity::Error);
+        let ending = worst.map(|f| f.kind.unwrap_or(ErrorKind::Source));
+
+        let document = json!({
+            "source": source.to_string(),
+            "strategy": self.strategy,
+            "ok": ending.is_none(),
+            "findings": findings,
+        });
+        let verdict = match ending {
+            None => "can be backed up",
+            Some(_) => "cannot be backed up yet",
+        };
+        let mut text = format!("{source} {verdict}.\n");
+        for finding in &findings {
+            text.push_str(&human::finding(finding));
+        }
+        Ok(Answer::new(&document, text)?.ending(ending))
+    }
+}
+
+/// What the server says that its tables take, without its own.
+async fn data_bytes(source: &ConnectOptions) -> Result<u64> {
+    let mut session = Session::open(source).await?;
+    let own = SYSTEM_DATABASES.map(|name| format!("'{name}'")).join(", ");
+    let sql = format!(
+        "SELECT CAST(COALESCE(SUM(data_length), 0) AS UNSIGNED) FROM information_schema.tables \
+         WHERE table_schema NOT IN ({own})"
+    );
+    let bytes: Option<u64> = session.query_first(&sql).await?;
+    session.close().await?;
+    Ok(bytes.unwrap_or_default())
+}
+
+/// Whether the repository can be used, and has room for `data` bytes.
+async fn repository(app: &App, data: u64) -> Result<Vec<Finding>> {
+    let url = app.repo_url()?;
+    if let Err(e) = app.repo(RepositoryOptions::default()).await {
+        return Ok(vec![finding(&url, &e)]);
+    }
+    match &url {
+        RepoUrl::Local(path) => Ok(vec![match room(path, data) {
+            Ok(finding) => finding,
+            Err(e) => finding(&url, &e),
+        }]),
+        // Object stores do not say how much room they have.
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn finding(url: &RepoUrl, error: &Error) -> Finding {
+    Finding::new(Severity::Error, url.to_string(), error.chain(), error.remedy().to_owned())
+        .with_kind(error.kind())
+}
+
+/// A backup that does not shrink at all is rare, and one that shrinks to less than a tenth too.
+const BEST_RATIO: u64 = 10;
+
+fn room(path: &Path, data: u64) -> Result<Finding> {
+    let failed = |what: &str| format!("cannot {what} {}", path.display());
+    // For root this still tells of a file system that is mounted read-only.
+    access(path, Access::WRITE_OK)
+        .map_err(|e| io_error(e.into(), ErrorKind::Store, failed("write to")))?;
+    let stat = statvfs(path)
+        .map_err(|e| io_error(e.into(), ErrorKind::Store, failed("ask for the free space of")))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let problem = format!(
+        "{} free; the source has {} of data before compression",
+        human::bytes(free),
+        human::bytes(data)
+    );
+    let object = path.display().to_string();
+    Ok(if free < data / BEST_RATIO {
+        Finding::new(Severity::Error, object, problem, "free space, or choose another repository")
+            .with_kind(ErrorKind::Space)
+    } else if free < data {
+        let remedy = "watch the first backup; free space if it does not shrink enough";
+        Finding::new(Severity::Warning, object, problem, remedy)
+    } else {
+        Finding::new(Severity::Info, object, problem, "")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_judged_by_what_compression_can_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = statvfs(dir.path()).map(|s| s.f_bavail * s.f_frsize).unwrap();
+        let severity = |data| room(dir.path(), data).unwrap().severity;
+        assert_eq!(severity(0), Severity::Info);
+        assert_eq!(severity(free.saturating_mul(3)), Severity::Warning);
+        assert_eq!(severity(free.saturating_mul(100)), Severity::Error);
+        let e = room(&dir.path().join("none"), 0).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Store);
+    }
+}

@@ -1,0 +1,151 @@
+//! `holdfast list`
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::{
+    BackupId, ClusterName, Context, ErrorKind, Event, Level, Listed, Record, RecordEvent,
+    Repository, Result,
+};
+use backup_storage::RepositoryOptions;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human::{self, Align};
+
+/// List the backups of a repository
+#[derive(clap::Args)]
+pub(crate) struct List {
+    /// Only those of this cluster [default: all]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+}
+
+/// The last verification of a backup.
+#[derive(Debug, Clone, Serialize)]
+struct Proof {
+    level: Level,
+    ok: bool,
+    time: Timestamp,
+}
+
+impl List {
+    /// Lists.
+    pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        let listed = app.cx.run(repo.backups(&app.cx, self.cluster.as_ref())).await?;
+        let proofs = proofs(&app.cx, &repo, &listed).await?;
+
+        let mut document = Vec::new();
+        let mut rows = Vec::new();
+        let mut ending = None;
+        for entry in &listed {
+            let proof = proofs.get(&entry.backup);
+            document.push(as_json(entry, proof));
+            rows.push(as_row(entry, proof));
+            if let Err(e) = &entry.manifest {
+                let text = format!("backup {} cannot be read: {}", entry.backup, e.report());
+                app.cx.event(Event::Warning { text });
+                ending = Some(ErrorKind::Warnings);
+            }
+        }
+        let text = if rows.is_empty() {
+            "There are no backups here yet.\n".to_owned()
+        } else {
+            human::table(&COLUMNS, &rows)
+        };
+        Ok(Answer::new(&document, text)?.ending(ending))
+    }
+}
+
+/// The last proof of each of the backups.
+async fn proofs(
+    cx: &Context,
+    repo: &dyn Repository,
+    listed: &[Listed],
+) -> Result<BTreeMap<BackupId, Proof>> {
+    let clusters: BTreeSet<&ClusterName> = listed.iter().map(|entry| &entry.cluster).collect();
+    let mut proofs = BTreeMap::new();
+    for cluster in clusters {
+        for Record { time, backup, event } in cx.run(repo.records(cx, cluster)).await? {
+            if let (Some(backup), RecordEvent::Proof { level, ok, .. }) = (backup, event) {
+                proofs.insert(backup, Proof { level, ok, time });
+            }
+        }
+    }
+    Ok(proofs)
+}
+
+fn as_json(entry: &Listed, proof: Option<&Proof>) -> serde_json::Value {
+    match &entry.manifest {
+        Ok(m) => json!({
+            "backup": m.backup,
+            "cluster": m.cluster,
+            "strategy": m.strategy,
+            "type": m.backup_type,
+            "parent": m.parent,
+            "started_at": m.started_at,
+            "finished_at": m.finished_at,
+            "bytes_stored": m.totals.bytes_stored,
+            "rows": m.outcome.rows,
+            "proof": proof,
+        }),
+        Err(e) => json!({
+            "backup": entry.backup,
+            "cluster": entry.cluster,
+            "strategy": null,
+            "type": entry.backup.backup_type(),
+            "parent": null,
+            "started_at": entry.backup.started_at(),
+            "finished_at": null,
+            "bytes_stored": null,
+            "rows": null,
+            "proof": proof,
+            "error": e.chain(),
+        }),
+    }
+}
+
+const COLUMNS: [(&str, Align); 8] = [
+    ("BACKUP", Align::Left),
+    ("CLUSTER", Align::Left),
+    ("STRATEGY", Align::Left),
+    ("FINISHED", Align::Left),
+    ("TOOK", Align::Right),
+    ("ROWS", Align::Right),
+    ("STORED", Align::Right),
+    ("PROOF", Align::Left),
+];
+
+fn as_row(entry: &Listed, proof: Option<&Proof>) -> Vec<String> {
+    let proof = match proof {
+        Some(proof) => format!(
+            "{} {}, {}",
+            proof.level,
+            if proof.ok { "ok" } else { "FAILED" },
+            human::time(proof.time)
+        ),
+        None => "none".to_owned(),
+    };
+    let (backup, cluster) = (entry.backup.to_string(), entry.cluster.to_string());
+    match &entry.manifest {
+        Ok(m) => vec![
+            backup,
+            cluster,
+            m.strategy.to_string(),
+            human::time(m.finished_at),
+            human::duration(m.finished_at.duration_since(m.started_at).as_secs_f64()),
+            m.outcome.rows.map(human::count).unwrap_or_default(),
+            human::bytes(m.totals.bytes_stored),
+            proof,
+        ],
+        Err(_) => {
+            let mut row = vec![backup, cluster, "UNREADABLE".to_owned()];
+            row.extend(std::iter::repeat_n(String::new(), 4));
+            row.push(proof);
+            row
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The commands, one file each: flags, the calls into the libraries, and the answer.
+
+pub(crate) mod backup;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod man;
+pub(crate) mod restore;
+pub(crate) mod show;
+pub(crate) mod verify;

@@ -1,0 +1,134 @@
+//! `holdfast restore`
+
+use backup_core::{
+    ClusterName, ErrorKind, Manifest, Repository, RestoreSteps, Restored, Result, pipeline, select,
+};
+use backup_drivers::logical::{LogicalRestore, LogicalRestoreOptions, Rename, TableName};
+use backup_storage::RepositoryOptions;
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::backup::{Names, flat, tables};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human;
+use crate::login::{DefaultsFile, Server};
+
+/// Restore a backup into a server
+#[derive(clap::Args)]
+pub(crate) struct Restore {
+    /// An id, a unique prefix of one, or `latest`
+    #[arg(value_name = "BACKUP", default_value = "latest")]
+    backup: String,
+    /// The cluster whose backup it is
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// The server to write: mysql://user@host:port/ or mysql://user@localhost/?socket=/path
+    #[arg(long, value_name = "DSN")]
+    target: Option<String>,
+    #[command(flatten)]
+    defaults_file: DefaultsFile,
+    /// Only these tables
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
+    tables: Vec<Names<TableName>>,
+    /// Restore a database or table under another name
+    #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
+    rename: Vec<Rename>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace what is at the target under the same names; --dry-run says what that destroys
+    #[arg(long)]
+    overwrite: bool,
+}
+
+fn rename(text: &str) -> Result<Rename, String> {
+    text.parse::<Rename>().map_err(|e| e.report())
+}
+
+impl Restore {
+    /// Restores, or plans to.
+    pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        let cx = &app.cx;
+        let cluster = app.cluster(self.cluster.as_ref())?;
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        let manifest = select(cx.run(repo.backups(cx, Some(&cluster))).await?, &self.backup)?;
+        let target = Server {
+            role: "target",
+            variable: "HOLDFAST_TARGET_PASSWORD",
+            url: self.target.as_deref(),
+            defaults_file: self.defaults_file.defaults_file.as_deref(),
+        };
+        let target = target.resolve(cx).await?;
+        let address = target.to_string();
+        let options = LogicalRestoreOptions {
+            tables: flat(&self.tables),
+            rename: self.rename.clone(),
+            overwrite: self.overwrite,
+        };
+        let driver = LogicalRestore::new(target, options);
+        if self.dry_run {
+            let steps = pipeline::plan_restore(cx, &repo, &driver, &manifest).await?;
+            return plan(&manifest, &address, &steps);
+        }
+        let started = cx.now();
+        let restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
+        done(&manifest, &restored, cx.now().duration_since(started))
+    }
+}
+
+fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answer> {
+    let document = json!({
+        "backup": manifest.backup,
+        "target": target,
+        "dry_run": true,
+        "steps": steps.steps,
+        "destroys": steps.destroys,
+    });
+    let mut text = format!("To restore {} into {target}:\n", manifest.backup);
+    for (n, step) in steps.steps.iter().enumerate() {
+        text.push_str(&format!("{:>4}. {step}\n", n + 1));
+    }
+    if !steps.destroys.is_empty() {
+        text.push_str("This destroys:\n");
+        for object in &steps.destroys {
+            text.push_str(&format!("  {object}\n"));
+        }
+    }
+    text.push_str("Nothing was done.\n");
+    Answer::new(&document, human::plain(&text))
+}
+
+fn done(manifest: &Manifest, restored: &Restored, took: SignedDuration) -> Result<Answer> {
+    let reached = &restored.reached;
+    let document = json!({
+        "backup": manifest.backup,
+        "target": restored.target,
+        "reached": {
+            // A backup by itself stands for a position; only a replay of the binlog knows a time.
+            "time": null,
+            "gtid": reached.gtid,
+            "file": reached.file,
+            "offset": reached.offset,
+        },
+        "rows": restored.rows,
+        "bytes": restored.bytes,
+        "duration_seconds": took.as_secs_f64(),
+        "warnings": restored.warnings,
+    });
+    let warnings = match restored.warnings.len() {
+        0 => String::new(),
+        n => format!("There were {n} warnings that need a look.\n"),
+    };
+    let text = format!(
+        "Restored {} into {}: {} rows, {}, in {}; all of it was compared with the backup.\n\
+         Position: {reached}\n{warnings}",
+        manifest.backup,
+        restored.target,
+        human::count(restored.rows),
+        human::bytes(restored.bytes),
+        human::duration(took.as_secs_f64()),
+    );
+    let ending = (!restored.warnings.is_empty()).then_some(ErrorKind::Warnings);
+    Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
+}

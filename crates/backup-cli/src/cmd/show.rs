@@ -1,0 +1,200 @@
+//! `holdfast show`
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use backup_core::{
+    ArtifactName, ClusterName, Error, ErrorKind, Event, Manifest, Record, RecordEvent, Repository,
+    Result, Strategy, select,
+};
+use backup_drivers::logical::{Catalog, TableName};
+use backup_storage::{Repo, RepositoryOptions};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human::{self, Align};
+
+/// Show what a backup holds
+#[derive(clap::Args)]
+pub(crate) struct Show {
+    /// An id, a unique prefix of one, or `latest`
+    #[arg(value_name = "BACKUP")]
+    backup: String,
+    /// Look only at backups of this cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+}
+
+/// A table of a logical backup.
+#[derive(Debug, Serialize)]
+struct TableLine {
+    table: String,
+    engine: String,
+    rows: u64,
+    bytes: u64,
+    artifacts: usize,
+}
+
+impl Show {
+    /// Shows it.
+    pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        let cluster = self.cluster.as_ref().or(app.config.cluster.as_ref());
+        let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
+        let manifest = select(listed, &self.backup)?;
+        let mut records = app.cx.run(repo.records(&app.cx, &manifest.cluster)).await?;
+        records.retain(|record| record.backup.as_ref() == Some(&manifest.backup));
+
+        // Damage inside must not hide what is known outside.
+        let (tables, ending) = match app.cx.run(tables(app, &repo, &manifest)).await {
+            Ok(tables) => (tables, None),
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                let text = format!("the tables of the backup cannot be read: {}", e.report());
+                app.cx.event(Event::Warning { text });
+                (None, Some(ErrorKind::Damaged))
+            }
+            Err(e) => return Err(e),
+        };
+        let text = page(&manifest, tables.as_deref(), &records);
+        Ok(Answer::new(&document(&manifest, tables.as_deref(), &records)?, text)?.ending(ending))
+    }
+}
+
+async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Vec<TableLine>>> {
+    if manifest.strategy != Strategy::Logical {
+        return Ok(None);
+    }
+    let artifacts = repo.artifacts(&app.cx, manifest).await?;
+    let catalog = Catalog::read(&*artifacts).await?;
+    let sizes: HashMap<ArtifactName, u64> =
+        artifacts.list().await?.into_iter().map(|a| (a.name, a.bytes)).collect();
+    let line = |table: backup_drivers::logical::Table| TableLine {
+        bytes: table.chunks.iter().filter_map(|c| sizes.get(&c.artifact)).sum(),
+        artifacts: table.chunks.len(),
+        rows: table.digest.rows,
+        table: TableName { database: table.database, table: table.name }.to_string(),
+        engine: table.engine,
+    };
+    Ok(Some(catalog.tables.into_iter().map(line).collect()))
+}
+
+/// The manifest's own keys, and `tables` and `records`.
+fn document(
+    manifest: &Manifest,
+    tables: Option<&[TableLine]>,
+    records: &[Record],
+) -> Result<serde_json::Value> {
+    let mut document = serde_json::to_value(manifest)
+        .map_err(|e| Error::internal("the manifest cannot be written as JSON").with_source(e))?;
+    document["tables"] = json!(tables);
+    document["records"] = json!(records);
+    Ok(document)
+}
+
+fn page(m: &Manifest, tables: Option<&[TableLine]>, records: &[Record]) -> String {
+    let mut page = format!("Backup {}\n", m.backup);
+    for (name, value) in facts(m) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "  {name:<12} {}", human::plain(&value));
+    }
+    if let Some(tables) = tables {
+        let columns = [
+            ("TABLE", Align::Left),
+            ("ENGINE", Align::Left),
+            ("ROWS", Align::Right),
+            ("DATA", Align::Right),
+        ];
+        let rows: Vec<Vec<String>> = tables
+            .iter()
+            .map(|t| {
+                let (rows, bytes) = (human::count(t.rows), human::bytes(t.bytes));
+                vec![t.table.clone(), t.engine.clone(), rows, bytes]
+            })
+            .collect();
+        let _ = write!(page, "\n{}", human::table(&columns, &rows));
+    }
+    page.push_str("\nVerified:\n");
+    let mut proofs = 0;
+    for record in records {
+        if let RecordEvent::Proof { level, ok, findings, duration_seconds } = &record.event {
+            proofs += 1;
+            let result = if *ok { "ok".into() } else { format!("FAILED, {} findings", findings.len()) };
+            let _ = writeln!(
+                page,
+                "  {}  {level}: {result} (took {})",
+                human::time(record.time),
+                human::duration(*duration_seconds)
+            );
+        }
+    }
+    if proofs == 0 {
+        page.push_str("  never; run `holdfast verify`\n");
+    }
+    page
+}
+
+fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
+    let (outcome, totals) = (&m.outcome, &m.totals);
+    let source = &outcome.source;
+    let took = human::duration(m.finished_at.duration_since(m.started_at).as_secs_f64());
+    let mut facts = vec![
+        ("cluster", m.cluster.to_string()),
+        ("strategy", format!("{}, {}", m.strategy, m.backup_type)),
+        (
+            "source",
+            format!(
+                "{} {} at {} (server id {})",
+                source.flavor, source.version, source.address, source.server_id
+            ),
+        ),
+        ("started", human::time(m.started_at)),
+        ("finished", format!("{} (took {took})", human::time(m.finished_at))),
+        ("position", outcome.position.to_string()),
+        ("consistent", format!("{:?}: {}", outcome.consistency.level, outcome.consistency.reason)),
+        ("locked for", format!("{:.3} s", outcome.lock_seconds)),
+    ];
+    let mut add = |name, value: String| facts.push((name, value));
+    if let Some(parent) = &m.parent {
+        add("parent", parent.to_string());
+    }
+    if !m.needs.is_empty() {
+        let needs: Vec<&str> = m.needs.iter().map(backup_core::BackupId::as_str).collect();
+        add("needs", needs.join(", "));
+    }
+    if !outcome.objects.is_empty() {
+        let objects: Vec<String> =
+            outcome.objects.iter().map(|(kind, n)| format!("{} {kind}", human::count(*n))).collect();
+        add("objects", objects.join(", "));
+    }
+    if outcome.partial {
+        add("partial", "only a part of the server was asked for".into());
+    }
+    if outcome.masked {
+        add("masked", "values were changed on the way".into());
+    }
+    if let Some(rows) = outcome.rows {
+        add("rows", human::count(rows));
+    }
+    add(
+        "read",
+        format!(
+            "{} in {} artifacts, of it {} new",
+            human::bytes(totals.bytes_read),
+            human::count(totals.artifacts),
+            human::bytes(totals.bytes_new)
+        ),
+    );
+    add("stored", format!("{}{}", human::bytes(totals.bytes_stored), ratio(m)));
+    for warning in &outcome.warnings {
+        add("warning", warning.clone());
+    }
+    facts
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+fn ratio(m: &Manifest) -> String {
+    let (read, stored) = (m.totals.bytes_read as f64, m.totals.bytes_stored as f64);
+    if read > 0.0 { format!(" ({:.1} % of what was read)", stored / read * 100.0) } else { String::new() }
+}

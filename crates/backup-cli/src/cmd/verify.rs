@@ -1,0 +1,109 @@
+//! `holdfast verify`
+
+use std::sync::Arc;
+
+use backup_core::{
+    BackupId, ClusterName, ErrorKind, Finding, Level, Listed, Report, Repository, Result, select,
+};
+use backup_storage::RepositoryOptions;
+use backup_verify::{LEVELS, verify_listed};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human;
+
+/// Verify that backups are whole
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// An id, a unique prefix of one, or `latest`
+    #[arg(value_name = "BACKUP", default_value = "latest", conflicts_with = "all")]
+    backup: String,
+    /// Verify every backup
+    #[arg(long)]
+    all: bool,
+    /// Look only at backups of this cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// objects: everything is there and has its length; content: every byte matches its digest
+    #[arg(long, value_parser = level(), default_value = Level::Content.as_str())]
+    level: Level,
+}
+
+/// `--level`, with those that this version has.
+fn level() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(LEVELS.map(Level::as_str)).map(|name| {
+        LEVELS
+            .into_iter()
+            .find(|level| level.as_str() == name)
+            .expect("the parser before lets only these names through")
+    })
+}
+
+impl Verify {
+    /// Verifies.
+    pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        let repo = Arc::new(app.repo(RepositoryOptions::default()).await?);
+        // The configuration's cluster says which `latest` is meant; --all means all.
+        let cluster = match (&self.cluster, self.all) {
+            (Some(cluster), _) => Some(cluster),
+            (None, false) => app.config.cluster.as_ref(),
+            (None, true) => None,
+        };
+        let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
+        let chosen = if self.all { listed } else { vec![choose(listed, &self.backup)?] };
+
+        let mut documents = Vec::new();
+        let mut text = String::new();
+        let mut all_ok = true;
+        for entry in chosen {
+            let backup = entry.backup.clone();
+            let report = verify_listed(&app.cx, &repo, self.level, entry).await?;
+            all_ok &= report.ok();
+            documents.push(json!({
+                "backup": backup,
+                "level": report.level,
+                "ok": report.ok(),
+                "findings": report.findings,
+            }));
+            text.push_str(&paragraph(&backup, &report));
+        }
+        if documents.is_empty() {
+            text.push_str("There are no backups here yet.\n");
+        }
+        let document = match documents.pop() {
+            Some(only) if !self.all => only,
+            last => documents.into_iter().chain(last).collect(),
+        };
+        let ending = (!all_ok).then_some(ErrorKind::Findings);
+        Ok(Answer::new(&document, text)?.ending(ending))
+    }
+}
+
+fn paragraph(backup: &BackupId, report: &Report) -> String {
+    let result = if report.ok() { "ok" } else { "FAILED" };
+    let mut text = format!("{backup}  {}: {result}\n", report.level);
+    let mut findings: Vec<&Finding> = report.findings.iter().collect();
+    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    for finding in findings {
+        text.push_str(&human::finding(finding));
+    }
+    text
+}
+
+/// As [`select`], but a manifest that cannot be read is for the verifier to report.
+fn choose(mut listed: Vec<Listed>, wanted: &str) -> Result<Listed> {
+    let fits = |(at, entry): &(usize, &Listed)| match wanted {
+        "latest" => at + 1 == listed.len(),
+        prefix => entry.backup.as_str().starts_with(prefix),
+    };
+    let fitting: Vec<usize> = listed.iter().enumerate().filter(fits).map(|(at, _)| at).collect();
+    if let [at] = fitting[..] {
+        return Ok(listed.swap_remove(at));
+    }
+    // None or several: the library has the words for that.
+    let manifest = select(listed, wanted)?;
+    let (cluster, backup) = (manifest.cluster.clone(), manifest.backup.clone());
+    Ok(Listed { cluster, backup, manifest: Ok(manifest) })
+}

@@ -1,0 +1,42 @@
+//! Rewriting of SQL definitions as text: no connection, no state.
+//!
+//! What the servers print in answer to `SHOW CREATE …` is cut into [tokens](lexer), and only the
+//! tokens that have to change are replaced, so that everything else stays byte for byte.
+
+mod code;
+mod lexer;
+mod literal;
+mod table;
+
+pub(super) use code::{
+    mentions_database, rename_database, rename_header, rename_trigger, rename_view,
+};
+pub(super) use lexer::{Dialect, Token, TokenKind, tokens};
+pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
+pub(super) use table::{TableRename, rename_table};
+
+use lexer::significant;
+
+/// Changes to a text, by byte range.
+#[derive(Default)]
+struct Edits(Vec<(std::ops::Range<usize>, String)>);
+
+impl Edits {
+    fn replace(&mut self, range: std::ops::Range<usize>, text: impl Into<String>) {
+        self.0.push((range, text.into()));
+    }
+
+    /// Carries the changes out; ranges must not overlap.
+    fn apply(mut self, text: &str) -> String {
+        self.0.sort_by_key(|(range, _)| range.start);
+        let mut result = String::with_capacity(text.len());
+        let mut at = 0;
+        for (range, replacement) in self.0 {
+            result.push_str(&text[at..range.start]);
+            result.push_str(&replacement);
+            at = range.end;
+        }
+        result.push_str(&text[at..]);
+        result
+    }
+}

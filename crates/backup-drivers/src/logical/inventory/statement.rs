@@ -1,0 +1,182 @@
+//! The exact text of stored code.
+//!
+//! With `character_set_results` at NULL, `SHOW CREATE` gives the body in the character set of the
+//! client that created it. But the servers put the parts that they compose themselves (names,
+//! comments, types) in front of it in UTF-8, mostly, and tell nobody where one ends: with
+//! `character_set_results=utf8mb4` they convert it all from the client's character set and so
+//! spoil those parts; converting is lossy besides, as bodies may hold bytes that are no text
+//! (`_binary'…'`, `_latin1'…'`). So the raw bytes are read, and the composed parts, which the
+//! information schema tells, are looked for in them.
+
+use backup_core::Result;
+use mysql_async::Conn;
+
+use super::query;
+
+/// A statement that creates something stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub text: String,
+    /// The bytes to send under its character set, in hexadecimal, where `text` does not give them.
+    pub bytes: Option<String>,
+}
+
+/// Whether text in this character set is UTF-8.
+pub(in crate::logical) fn is_utf8(charset: &str) -> bool {
+    charset.starts_with("utf8")
+}
+
+/// Makes a [`Statement`] of raw bytes; `composed` are texts that may stand in it as UTF-8, in the
+/// order in which they do.
+pub(super) async fn statement(
+    conn: &mut Conn,
+    raw: &[u8],
+    charset: &str,
+    composed: &[&str],
+) -> Result<Statement> {
+    if raw.is_ascii() || is_utf8(charset) {
+        return Ok(match std::str::from_utf8(raw) {
+            Ok(text) => Statement { text: text.to_owned(), bytes: None },
+            Err(_) => Statement {
+                text: String::from_utf8_lossy(raw).into_owned(),
+                bytes: Some(hex(raw)),
+            },
+        });
+    }
+    let mut text = String::new();
+    let mut bytes = Vec::new();
+    let mut exact = true;
+    for section in sections(raw, composed) {
+        match section {
+            Section::Composed(part) => {
+                text.push_str(part);
+                bytes.extend(encode(conn, part, charset).await?);
+            }
+            Section::Raw(part) => {
+                let decoded = decode(conn, part, charset).await?;
+                exact &= encode(conn, &decoded, charset).await? == part;
+                text.push_str(&decoded);
+                bytes.extend_from_slice(part);
+            }
+        }
+    }
+    Ok(Statement { text, bytes: (!exact).then(|| hex(&bytes)) })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Section<'a> {
+    Composed(&'a str),
+    Raw(&'a [u8]),
+}
+
+/// Cuts the bytes at the composed parts that are found, each after the one before.
+fn sections<'a>(raw: &'a [u8], composed: &[&'a str]) -> Vec<Section<'a>> {
+    let mut sections = Vec::new();
+    let mut rest = raw;
+    for part in composed.iter().filter(|part| !part.is_ascii()) {
+        if let Some(at) = memchr::memmem::find(rest, part.as_bytes()) {
+            sections.push(Section::Raw(&rest[..at]));
+            sections.push(Section::Composed(part));
+            rest = &rest[at + part.len()..];
+        }
+    }
+    sections.push(Section::Raw(rest));
+    sections
+}
+
+/// Text in another character set, converted by the server. What it cannot hold becomes `?`.
+pub(in crate::logical) async fn encode(
+    conn: &mut Conn,
+    text: &str,
+    charset: &str,
+) -> Result<Vec<u8>> {
+    if text.is_ascii() || is_utf8(charset) {
+        return Ok(text.as_bytes().to_vec());
+    }
+    let sql = format!(
+        "SELECT CAST(CONVERT(_utf8mb4 x'{}' USING {charset}) AS BINARY)",
+        hex(text.as_bytes())
+    );
+    one(conn, sql, charset).await.map(Option::unwrap_or_default)
+}
+
+/// Text out of another character set, converted by the server.
+pub(in crate::logical) async fn decode(
+    conn: &mut Conn,
+    raw: &[u8],
+    charset: &str,
+) -> Result<String> {
+    if raw.is_ascii() || is_utf8(charset) {
+        return Ok(String::from_utf8_lossy(raw).into_owned());
+    }
+    let sql = format!(
+        "SELECT CAST(CONVERT(_{charset} x'{}' USING utf8mb4) AS BINARY)",
+        hex(raw)
+    );
+    let decoded = match one(conn, sql, charset).await {
+        // "Invalid … character string": the bytes are no text in that character set.
+        Err(e) if e.server().is_some_and(|s| s.code == 1300) => None,
+        other => other?,
+    };
+    let decoded = decoded.as_deref().unwrap_or(raw);
+    Ok(String::from_utf8_lossy(decoded).into_owned())
+}
+
+async fn one(conn: &mut Conn, sql: String, charset: &str) -> Result<Option<Vec<u8>>> {
+    let what = format!("cannot convert a definition from or to the character set {charset}");
+    let rows = query::rows(conn, sql, &what).await?;
+    Ok(rows.first().and_then(|row| query::bytes(row, 0)).map(<[u8]>::to_vec))
+}
+
+/// Bytes in hexadecimal.
+pub(in crate::logical) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Hexadecimal back into bytes.
+pub(in crate::logical) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    digits
+        .chunks_exact(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn composed_parts_are_found_in_their_order() {
+        let raw = b"CREATE PROCEDURE `\xc3\xa9`(\xe9 int) COMMENT '\xc3\xa9' select '\xc3\xa9'";
+        let found = sections(raw, &["root", "é", "'é'"]);
+        assert_eq!(
+            found,
+            [
+                Section::Raw(b"CREATE PROCEDURE `"),
+                Section::Composed("é"),
+                Section::Raw(b"`(\xe9 int) COMMENT "),
+                Section::Composed("'é'"),
+                Section::Raw(b" select '\xc3\xa9'"),
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn hexadecimal_there_and_back(bytes in any::<Vec<u8>>(), text in "\\PC{0,8}") {
+            prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+            let _ = unhex(&text);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Views, triggers, routines, events, sequences.
+
+use backup_core::{Error, ErrorKind, Result};
+use mysql_async::Row;
+
+use super::super::catalog::{SequenceState, StoredKind, StoredObject};
+use super::super::ddl::quote_text;
+use super::super::select::quote_name;
+use super::statement::statement;
+use super::tables::{Relation, RelationKind};
+use super::{Scope, query};
+
+/// Reads everything of the database that has no rows of its own.
+pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
+    sequences(scope, relations).await?;
+    if !scope.selection.only_tables() {
+        routines(scope).await?;
+        views(scope, relations).await?;
+    }
+    triggers(scope).await?;
+    if !scope.selection.only_tables() {
+        events(scope).await?;
+    }
+    Ok(())
+}
+
+/// `SHOW CREATE …` of one object: the only row, and what was being done for messages.
+async fn show(scope: &mut Scope<'_>, kind: &str, name: &str) -> Result<(Row, String)> {
+    let what =
+        format!("cannot read the definition of {} {}", kind.to_lowercase(), scope.name(name));
+    let sql = format!("SHOW CREATE {kind} {}", quote_name(name));
+    let mut rows = query::rows(scope.conn, sql, &what).await?;
+    match rows.pop() {
+        Some(row) => Ok((row, what)),
+        None => Err(Error::new(ErrorKind::Source, what)),
+    }
+}
+
+/// Which columns of `SHOW CREATE …` say what.
+struct Columns {
+    create: usize,
+    charset: usize,
+    sql_mode: Option<usize>,
+    time_zone: Option<usize>,
+}
+
+const VIEW: Columns = Columns { create: 1, charset: 2, sql_mode: None, time_zone: None };
+const CODE: Columns = Columns { create: 2, charset: 3, sql_mode: Some(1), time_zone: None };
+const EVENT: Columns = Columns { create: 3, charset: 4, sql_mode: Some(1), time_zone: Some(2) };
+
+/// Makes the object of a row of `SHOW CREATE …`.
+async fn object(
+    scope: &mut Scope<'_>,
+    kind: StoredKind,
+    name: &str,
+    (row, what): (Row, String),
+    columns: &Columns,
+    composed: &[&str],
+) -> Result<StoredObject> {
+    let raw = query::bytes(&row, columns.create).ok_or_else(|| {
+        Error::new(ErrorKind::Privilege, what)
+            .with_source("the server shows that it is there, but not its code")
+            .with_remedy(
+                "grant SHOW_ROUTINE ON *.* (MySQL), SHOW CREATE ROUTINE ON *.* (MariaDB 11.3) or \
+                 SELECT ON mysql.proc (older MariaDB)",
+            )
+    })?;
+    let charset = query::required(&row, columns.charset)?;
+    let statement = statement(scope.conn, raw, &charset, composed).await?;
+    let text = |column: Option<usize>| column.and_then(|column| query::text(&row, column));
+    Ok(StoredObject {
+        create: statement.text,
+        create_bytes: statement.bytes,
+        sql_mode: text(columns.sql_mode),
+        collation: text(Some(columns.charset + 1)),
+        // Views do not depend on it, and do not say it.
+        database_collation: columns.sql_mode.and_then(|_| query::text(&row, columns.charset + 2)),
+        time_zone: text(columns.time_zone),
+        charset: Some(charset),
+        ..StoredObject::new(kind, scope.database.to_owned(), name.to_owned())
+    })
+}
+
+async fn sequences(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
+    for relation in relations.iter().filter(|r| r.kind == RelationKind::Sequence) {
+        let name = &relation.name;
+        if !scope.wants(name) && !is_used(scope, name) {
+            continue;
+        }
+        let (row, what) = show(scope, "SEQUENCE", name).await?;
+        let create = query::required(&row, 1)?;
+        let sql = format!(
+            "SELECT CAST(next_not_cached_value AS CHAR), CAST(cycle_count AS CHAR) FROM {}",
+            quote_name(name)
+        );
+        let rows = query::rows(scope.conn, sql, &what).await?;
+        let state = rows.first().ok_or_else(|| Error::new(ErrorKind::Source, what))?;
+        scope.catalog.stored.push(StoredObject {
+            create,
+            sequence: Some(SequenceState {
+                next: query::required(state, 0)?,
+                cycle: query::required(state, 1)?,
+            }),
+            ..StoredObject::new(StoredKind::Sequence, scope.database.to_owned(), name.clone())
+        });
+    }
+    Ok(())
+}
+
+/// Whether a default of a table that is kept takes values from the sequence.
+fn is_used(scope: &Scope<'_>, sequence: &str) -> bool {
+    let call = format!("({}.{})", quote_name(scope.database), quote_name(sequence));
+    scope.catalog.tables.iter().any(|table| table.create.contains(&call))
+}
+
+async fn views(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
+    for relation in relations.iter().filter(|r| r.kind == RelationKind::View) {
+        let name = &relation.name;
+        if !scope.wants(name) {
+            continue;
+        }
+        let shown = show(scope, "VIEW", name).await?;
+        if scope.conn.get_warnings() > 0 {
+            let rows = query::rows(scope.conn, "SHOW WARNINGS", &shown.1).await?;
+            let invalid = rows.iter().find(|row| query::number(row, 1) == 1356);
+            if let Some(message) = invalid.and_then(|row| query::text(row, 2)) {
+                scope.catalog.warnings.push(format!(
+                    "the view {} is not valid, so a restore cannot create it: {message}",
+                    scope.name(name)
+                ));
+            }
+        }
+        let view = object(scope, StoredKind::View, name, shown, &VIEW, &[]).await?;
+        scope.catalog.stored.push(view);
+    }
+    Ok(())
+}
+
+/// The name part of a definer `name@host`.
+fn definer_name(definer: &str) -> &str {
+    definer.rsplit_once('@').map_or(definer, |(name, _)| name)
+}
+
+/// A comment as the servers write it into `SHOW CREATE`.
+fn written_comment(comment: &str) -> String {
+    let escaped = comment.replace('\\', "\\\\").replace('\'', "''");
+    escaped.replace('\n', "\\n").replace('\r', "\\r").replace('\0', "\\0").replace('\x1a', "\\Z")
+}
+
+async fn routines(scope: &mut Scope<'_>) -> Result<()> {
+    let sql = format!(
+        "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_TYPE, DEFINER, DTD_IDENTIFIER, ROUTINE_COMMENT \
+         FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {}",
+        quote_text(scope.database)
+    );
+    let what = format!("cannot list the routines of database {}", scope.database);
+    let mut found = Vec::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        let kind = match query::text(&row, 2).as_deref() {
+            Some("FUNCTION") => (StoredKind::Function, "FUNCTION"),
+            Some("PROCEDURE") => (StoredKind::Procedure, "PROCEDURE"),
+            Some("PACKAGE") => (StoredKind::Package, "PACKAGE"),
+            Some("PACKAGE BODY") => (StoredKind::PackageBody, "PACKAGE BODY"),
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Source,
+                    format!("{what}: there is one of the unknown type {}", other.unwrap_or("NULL")),
+                ));
+            }
+        };
+        if scope.is_here(&row, 0) {
+            found.push((kind, query::required(&row, 1)?, row));
+        }
+    }
+    found.sort_by(|a, b| (a.0.0, &a.1).cmp(&(b.0.0, &b.1)));
+    for ((kind, word), name, row) in found {
+        let text = |column| query::text(&row, column).unwrap_or_default();
+        let (definer, returns, comment) = (text(3), text(4), written_comment(&text(5)));
+        let composed = [definer_name(&definer), &name, &returns, &comment];
+        let shown = show(scope, word, &name).await?;
+        let routine = object(scope, kind, &name, shown, &CODE, &composed).await?;
+        scope.catalog.stored.push(routine);
+    }
+    Ok(())
+}
+
+async fn triggers(scope: &mut Scope<'_>) -> Result<()> {
+    let sql = format!(
+        "SELECT EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, \
+         EVENT_MANIPULATION, ACTION_ORDER, DEFINER FROM information_schema.TRIGGERS WHERE {}",
+        scope.condition("TRIGGER_SCHEMA", "EVENT_OBJECT_TABLE")
+    );
+    let what = format!("cannot list the triggers of database {}", scope.database);
+    let mut found = Vec::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        let table = query::required(&row, 1)?;
+        if scope.is_here(&row, 0) && scope.wants(&table) {
+            let text = |column| query::text(&row, column).unwrap_or_default();
+            // Created in this order, each goes behind those of the same time and event.
+            let order = (table, text(3), text(4), query::number(&row, 5));
+            found.push((order, text(2), text(6)));
+        }
+    }
+    found.sort();
+    let mut done = std::collections::BTreeSet::new();
+    for ((table, ..), name, definer) in found {
+        // One for several events (MariaDB 12) is there once for each.
+        if !done.insert(name.clone()) {
+            continue;
+        }
+        let shown = show(scope, "TRIGGER", &name).await?;
+        let composed = [definer_name(&definer), &name, &table];
+        let mut trigger =
+            object(scope, StoredKind::Trigger, &name, shown, &CODE, &composed).await?;
+        trigger.table = Some(table);
+        scope.catalog.stored.push(trigger);
+    }
+    Ok(())
+}
+
+async fn events(scope: &mut Scope<'_>) -> Result<()> {
+    let sql = format!(
+        "SELECT EVENT_SCHEMA, EVENT_NAME, DEFINER, EVENT_COMMENT FROM information_schema.EVENTS \
+         WHERE EVENT_SCHEMA = {}",
+        quote_text(scope.database)
+    );
+    let what = format!("cannot list the events of database {}", scope.database);
+    let mut found = Vec::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        if scope.is_here(&row, 0) {
+            let text = |column| query::text(&row, column).unwrap_or_default();
+            found.push((text(1), text(2), written_comment(&text(3))));
+        }
+    }
+    found.sort();
+    for (name, definer, comment) in found {
+        let shown = show(scope, "EVENT", &name).await?;
+        let composed = [definer_name(&definer), &name, &comment];
+        let event = object(scope, StoredKind::Event, &name, shown, &EVENT, &composed).await?;
+        scope.catalog.stored.push(event);
+    }
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! Tables: definition, columns, key, size.
+
+use std::collections::{BTreeMap, HashMap};
+
+use backup_core::{Error, ErrorKind, Flavor, Result};
+use mysql_async::Conn;
+
+use super::super::catalog::{Catalog, Column, LoadMode, StoredKind, StoredObject, Table};
+use super::super::ddl::{hex_literals, quote_text};
+use super::super::select::quote_name;
+use super::{Scope, query, repair};
+use crate::rows::RowDigest;
+
+/// What a name in a database is.
+pub(super) struct Relation {
+    pub name: String,
+    pub kind: RelationKind,
+    engine: String,
+    rows: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RelationKind {
+    Table,
+    Versioned,
+    View,
+    Sequence,
+}
+
+/// A column with what only the reading of it needs.
+pub(super) struct ReadColumn {
+    pub column: Column,
+    pub generated: bool,
+    pub default: Option<String>,
+    position: u64,
+}
+
+/// Everything that has a name among the tables of the database.
+pub(super) async fn relations(scope: &mut Scope<'_>) -> Result<Vec<Relation>> {
+    // Not narrowed down to the selection: defaults of chosen tables may use other sequences.
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, DATA_LENGTH \
+         FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
+        quote_text(scope.database)
+    );
+    let what = format!("cannot list the tables of database {}", scope.database);
+    let mut relations = Vec::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        let kind = match query::text(&row, 2).as_deref() {
+            Some("BASE TABLE") => RelationKind::Table,
+            Some("SYSTEM VERSIONED") => RelationKind::Versioned,
+            Some("VIEW") => RelationKind::View,
+            Some("SEQUENCE") => RelationKind::Sequence,
+            // TEMPORARY (MariaDB) is of this session; SYSTEM VIEW is of the server.
+            _ => continue,
+        };
+        if scope.is_here(&row, 0) {
+            relations.push(Relation {
+                name: query::required(&row, 1)?,
+                kind,
+                engine: query::text(&row, 3).unwrap_or_default(),
+                rows: query::number(&row, 4),
+                bytes: query::number(&row, 5),
+            });
+        }
+    }
+    relations.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(relations)
+}
+
+/// Reads the tables among `relations` that are wanted.
+pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
+    let is_table = |r: &&Relation| matches!(r.kind, RelationKind::Table | RelationKind::Versioned);
+    let wanted: Vec<&Relation> =
+        relations.iter().filter(is_table).filter(|r| scope.wants(&r.name)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut columns = columns(scope).await?;
+    let mut keys = unique_keys(scope).await?;
+    for relation in wanted {
+        let create = show_create(scope, &relation.name).await?;
+        let columns = columns.remove(&relation.name).unwrap_or_default();
+        let create = repair::repair(scope, &relation.name, create, &columns).await?;
+        let mut kept: Vec<Column> =
+            columns.into_iter().filter(|c| !c.generated).map(|c| c.column).collect();
+        if kept.is_empty() && relation.engine.is_empty() {
+            return Err(unreadable(scope, &relation.name));
+        }
+        let key = key(&create, keys.remove(&relation.name).unwrap_or_default(), &kept);
+        kept.shrink_to_fit();
+        if relation.kind == RelationKind::Versioned {
+            scope.catalog.warnings.push(format!(
+                "the history of the system-versioned table {} is not kept, only its present rows",
+                scope.name(&relation.name)
+            ));
+        }
+        scope.catalog.tables.push(Table {
+            database: scope.database.to_owned(),
+            name: relation.name.clone(),
+            create,
+            transactional: is_transactional(&relation.engine),
+            rows_elsewhere: has_rows_elsewhere(&relation.engine),
+            engine: relation.engine.clone(),
+            columns: kept,
+            key,
+            estimated_rows: relation.rows,
+            data_bytes: relation.bytes,
+            digest: RowDigest::default(),
+            chunks: Vec::new(),
+        });
+    }
+    Ok(())
+}
+
+fn unreadable(scope: &Scope<'_>, table: &str) -> Error {
+    Error::new(
+        ErrorKind::Source,
+        format!("the server cannot open the table {}", scope.name(table)),
+    )
+    .with_remedy("see what CHECK TABLE says of it; --exclude-tables leaves it out")
+}
+
+async fn show_create(scope: &mut Scope<'_>, table: &str) -> Result<String> {
+    let what = format!("cannot read the definition of table {}", scope.name(table));
+    let sql = format!("SHOW CREATE TABLE {}", quote_name(table));
+    let rows = query::rows(scope.conn, sql, &what).await?;
+    let raw = rows.first().and_then(|row| query::bytes(row, 1));
+    Ok(hex_literals(raw.ok_or_else(|| Error::new(ErrorKind::Source, what))?))
+}
+
+/// The columns of every table of the database that is wanted, in their order.
+async fn columns(scope: &mut Scope<'_>) -> Result<HashMap<String, Vec<ReadColumn>>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, COLUMN_TYPE, DATA_TYPE, \
+         DATETIME_PRECISION, CHARACTER_SET_NAME, EXTRA, COLUMN_DEFAULT \
+         FROM information_schema.COLUMNS WHERE {}",
+        scope.condition("TABLE_SCHEMA", "TABLE_NAME")
+    );
+    let what = format!("cannot list the columns of database {}", scope.database);
+    let mut tables: HashMap<String, Vec<ReadColumn>> = HashMap::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        if !scope.is_here(&row, 0) {
+            continue;
+        }
+        let data_type = query::required(&row, 5)?.to_ascii_lowercase();
+        let extra = query::text(&row, 8).unwrap_or_default().to_ascii_uppercase();
+        let column = Column {
+            name: query::required(&row, 2)?,
+            column_type: query::required(&row, 4)?,
+            load: load_mode(scope.facts.flavor, &data_type),
+            data_type,
+            fraction_digits: query::text(&row, 6).and_then(|digits| digits.parse().ok()),
+            charset: query::text(&row, 7),
+        };
+        tables.entry(query::required(&row, 1)?).or_default().push(ReadColumn {
+            column,
+            // MySQL says DEFAULT_GENERATED of expressions as defaults: those are values like any.
+            generated: extra.contains("VIRTUAL GENERATED") || extra.contains("STORED GENERATED"),
+            default: query::text(&row, 9),
+            position: query::number(&row, 3),
+        });
+    }
+    for columns in tables.values_mut() {
+        columns.sort_by_key(|c| c.position);
+    }
+    Ok(tables)
+}
+
+fn load_mode(flavor: Flavor, data_type: &str) -> LoadMode {
+    match (flavor, data_type) {
+        (Flavor::MySql, "json") | (Flavor::MariaDb, "inet4" | "inet6" | "uuid") => LoadMode::Utf8,
+        _ => LoadMode::Direct,
+    }
+}
+
+/// Unique keys by name, for each table: the columns, or nothing where the key does not identify a
+/// row by plain columns alone.
+type UniqueKeys = BTreeMap<String, Option<Vec<(u64, String)>>>;
+
+async fn unique_keys(scope: &mut Scope<'_>) -> Result<HashMap<String, UniqueKeys>> {
+    // Functional parts are of MySQL 8.0.13; they have no column name there.
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX, COLUMN_NAME, SUB_PART, NULLABLE, \
+         INDEX_TYPE FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND {}",
+        scope.condition("TABLE_SCHEMA", "TABLE_NAME")
+    );
+    let what = format!("cannot list the indexes of database {}", scope.database);
+    let mut tables: HashMap<String, UniqueKeys> = HashMap::new();
+    for row in query::rows(scope.conn, sql, &what).await? {
+        if !scope.is_here(&row, 0) {
+            continue;
+        }
+        let keys = tables.entry(query::required(&row, 1)?).or_default();
+        let key = keys.entry(query::required(&row, 2)?).or_insert_with(|| Some(Vec::new()));
+        let whole = query::bytes(&row, 5).is_none();
+        let nullable = query::text(&row, 6).is_some_and(|nullable| nullable == "YES");
+        match query::text(&row, 4) {
+            Some(column) if whole && !nullable => {
+                if let Some(columns) = key {
+                    columns.push((query::number(&row, 3), column));
+                }
+            }
+            _ => *key = None,
+        }
+    }
+    Ok(tables)
+}
+
+/// The primary key, or the first unique key as the definition has them, by its columns.
+fn key(create: &str, keys: UniqueKeys, columns: &[Column]) -> Vec<String> {
+    let usable = keys.into_iter().filter_map(|(name, parts)| {
+        let mut parts = parts?;
+        parts.sort();
+        let names: Vec<String> = parts.into_iter().map(|(_, name)| name).collect();
+        // Columns are found whatever their case is: indexes may write it differently.
+        let names: Option<Vec<String>> = names
+            .iter()
+            .map(|n| {
+                let same = |c: &&Column| c.name.to_lowercase() == n.to_lowercase();
+                columns.iter().find(same).map(|c| c.name.clone())
+            })
+            .collect();
+        let at = if name == "PRIMARY" {
+            0
+        } else {
+            create.find(&format!("UNIQUE KEY {}", quote_name(&name)))?
+        };
+        Some((at, names?))
+    });
+    usable.min().map(|(_, names)| names).unwrap_or_default()
+}
+
+fn is_transactional(engine: &str) -> bool {
+    ["innodb", "rocksdb", "tokudb"].contains(&engine.to_ascii_lowercase().as_str())
+}
+
+/// Engines whose tables show the rows of other tables or servers, or that keep none.
+fn has_rows_elsewhere(engine: &str) -> bool {
+    let engine = engine.to_ascii_lowercase();
+    ["mrg_myisam", "merge", "federated", "blackhole", "spider", "connect", "sequence"]
+        .contains(&engine.as_str())
+}
+
+/// The general tablespaces (MySQL) that tables are in.
+pub(super) async fn tablespaces(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
+    let used = |create: &str, name: &str| {
+        create.contains(&format!("TABLESPACE {} ", quote_name(name)))
+    };
+    if !catalog.tables.iter().any(|t| t.create.contains("/*!50100 TABLESPACE ")) {
+        return Ok(());
+    }
+    let sql = "SELECT s.NAME, f.FILE_NAME, s.ZIP_PAGE_SIZE, s.ENCRYPTION, s.AUTOEXTEND_SIZE \
+               FROM information_schema.INNODB_TABLESPACES s JOIN information_schema.FILES f \
+               ON f.FILE_ID = s.SPACE WHERE s.SPACE_TYPE = 'General'";
+    let rows = query::rows(conn, sql, "cannot read the definitions of tablespaces").await;
+    let rows = rows.map_err(|e| {
+        e.with_remedy("grant the privilege PROCESS, which tables in general tablespaces need")
+    })?;
+    for row in rows {
+        let (name, path) = (query::required(&row, 0)?, query::required(&row, 1)?);
+        if !catalog.tables.iter().any(|t| used(&t.create, &name)) {
+            continue;
+        }
+        // The target has directories of its own.
+        let file = path.rsplit('/').next().unwrap_or(&path);
+        let mut create =
+            format!("CREATE TABLESPACE {} ADD DATAFILE {}", quote_name(&name), quote_text(file));
+        if query::number(&row, 2) > 0 {
+            create.push_str(&format!(" FILE_BLOCK_SIZE = {}", query::number(&row, 2)));
+        }
+        if query::number(&row, 4) > 0 {
+            create.push_str(&format!(" AUTOEXTEND_SIZE = {}", query::number(&row, 4)));
+        }
+        if query::text(&row, 3).as_deref() == Some("Y") {
+            create.push_str(" ENCRYPTION = 'Y'");
+        }
+        create.push_str(" ENGINE = InnoDB");
+        catalog.stored.push(StoredObject {
+            create,
+            ..StoredObject::new(StoredKind::Tablespace, String::new(), name)
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str) -> Column {
+        Column {
+            name: name.into(),
+            column_type: "int".into(),
+            data_type: "int".into(),
+            fraction_digits: None,
+            charset: None,
+            load: LoadMode::Direct,
+        }
+    }
+
+    #[test]
+    fn the_key_is_the_primary_or_the_first_unique_one_of_plain_columns() {
+        let columns = [column("a"), column("B")];
+        let create = "CREATE TABLE `t` (UNIQUE KEY `z` (`b`,`a`), UNIQUE KEY `k` (`a`))";
+        let part = |n, c: &str| (n, c.to_owned());
+        let z = ("z".to_owned(), Some(vec![part(2, "a"), part(1, "b")]));
+        let k = ("k".to_owned(), Some(vec![part(1, "a")]));
+        let both = UniqueKeys::from([z.clone(), k.clone()]);
+        assert_eq!(key(create, both.clone(), &columns), ["B", "a"]);
+        let primary = ("PRIMARY".to_owned(), Some(vec![part(1, "a")]));
+        let all = UniqueKeys::from([z, k.clone(), primary]);
+        assert_eq!(key(create, all, &columns), ["a"]);
+        // Not by a generated column, nor by a part of one.
+        assert_eq!(key(create, both, &columns[..1]), ["a"]);
+        let prefix = ("k".to_owned(), None);
+        assert!(key(create, UniqueKeys::from([prefix]), &columns).is_empty());
+    }
+}

@@ -1,0 +1,149 @@
+//! Restoring under other names: `--rename old=new`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use backup_core::{Error, Result};
+
+use super::select::{TableName, split_name};
+
+/// Which databases and tables get another name.
+///
+/// ```
+/// use backup_drivers::logical::{Rename, TableName};
+/// let rename: Rename = ["shop=shop_test", "crm.people=shop_test.crm_people"]
+///     .iter().map(|rule| rule.parse()).collect::<backup_core::Result<_>>()?;
+/// let table = |text: &str| text.parse::<TableName>();
+/// assert_eq!(rename.table(&table("shop.orders")?), table("shop_test.orders")?);
+/// assert_eq!(rename.table(&table("crm.people")?), table("shop_test.crm_people")?);
+/// assert_eq!(rename.table(&table("crm.firms")?), table("crm.firms")?);
+/// # Ok::<(), backup_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rename {
+    databases: BTreeMap<String, String>,
+    tables: BTreeMap<TableName, TableName>,
+}
+
+/// One rule: `db=db2`, `db.t=db.t2` or `db.t=db2.t`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenameRule {
+    /// A database, with all that is in it.
+    Database {
+        /// The name in the backup.
+        old: String,
+        /// The name at the target.
+        new: String,
+    },
+    /// A table; stronger than a rule for its database.
+    Table {
+        /// The name in the backup.
+        old: TableName,
+        /// The name at the target.
+        new: TableName,
+    },
+}
+
+impl FromStr for RenameRule {
+    type Err = Error;
+
+    /// Names with dots, spaces or `=` stand in backticks.
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            Error::usage(format!("`{}` is no rule for renaming", text.escape_debug()))
+                .with_remedy("write db=db2, db.table=db.table2 or db.table=db2.table")
+        };
+        let (old, new) = split_rule(text).ok_or_else(bad)?;
+        let [old, new] = [split_name(old)?, split_name(new)?];
+        match (<[String; 2]>::try_from(old), <[String; 2]>::try_from(new)) {
+            (Ok([database, table]), Ok([new_database, new_table])) => Ok(RenameRule::Table {
+                old: TableName { database, table },
+                new: TableName { database: new_database, table: new_table },
+            }),
+            (Err(old), Err(new)) if old.len() == 1 && new.len() == 1 => {
+                Ok(RenameRule::Database { old: old.concat(), new: new.concat() })
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// Splits at the first `=` that is not in backticks.
+fn split_rule(text: &str) -> Option<(&str, &str)> {
+    let mut quoted = false;
+    let at = text.char_indices().find_map(|(i, c)| {
+        quoted ^= c == '`';
+        (c == '=' && !quoted).then_some(i)
+    })?;
+    Some((text[..at].trim(), text[at + 1..].trim()))
+}
+
+impl FromIterator<RenameRule> for Rename {
+    /// The last of several rules for one name counts.
+    fn from_iter<I: IntoIterator<Item = RenameRule>>(rules: I) -> Self {
+        let mut rename = Rename::default();
+        for rule in rules {
+            match rule {
+                RenameRule::Database { old, new } => drop(rename.databases.insert(old, new)),
+                RenameRule::Table { old, new } => drop(rename.tables.insert(old, new)),
+            }
+        }
+        rename
+    }
+}
+
+impl Rename {
+    /// Whether nothing gets another name.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.databases.is_empty() && self.tables.is_empty()
+    }
+
+    /// The name of a database at the target.
+    #[must_use]
+    pub fn database<'a>(&'a self, old: &'a str) -> &'a str {
+        self.databases.get(old).map_or(old, String::as_str)
+    }
+
+    /// The name of a table at the target.
+    #[must_use]
+    pub fn table(&self, old: &TableName) -> TableName {
+        self.tables.get(old).cloned().unwrap_or_else(|| TableName {
+            database: self.database(&old.database).to_owned(),
+            table: old.table.clone(),
+        })
+    }
+
+    /// The names on the left side, as the rules say them.
+    pub(super) fn sources(&self) -> (impl Iterator<Item = &String>, impl Iterator<Item = &TableName>) {
+        (self.databases.keys(), self.tables.keys())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_with_quoted_names() {
+        let rule: RenameRule = "`a=b`.`c``d` = e.f".parse().unwrap();
+        let expected = RenameRule::Table {
+            old: TableName { database: "a=b".into(), table: "c`d".into() },
+            new: TableName { database: "e".into(), table: "f".into() },
+        };
+        assert_eq!(rule, expected);
+        for bad in ["", "a", "a=", "=b", "a.b=c", "a=b.c", "a.b.c=d.e", "`a=b"] {
+            let error = bad.parse::<RenameRule>().unwrap_err();
+            assert_eq!(error.kind(), backup_core::ErrorKind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rule_for_a_table_is_stronger_than_one_for_its_database() {
+        let rename: Rename =
+            ["a=b", "a.t=a.t2"].iter().map(|r| r.parse::<RenameRule>().unwrap()).collect();
+        assert_eq!(rename.table(&"a.t".parse().unwrap()).to_string(), "a.t2");
+        assert_eq!(rename.table(&"a.u".parse().unwrap()).to_string(), "b.u");
+        assert_eq!(rename.database("a"), "b");
+    }
+}

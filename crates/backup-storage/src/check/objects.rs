@@ -1,0 +1,73 @@
+//! Level `objects`: is every object there, and as long as it was?
+
+use std::collections::BTreeMap;
+
+use backup_core::{Context, Finding, Level, Manifest, Report, Result, Severity};
+
+use super::{check_manifest, damage, damage_of};
+use crate::index::key;
+use crate::key::{self, BackupObject};
+use crate::repo::Repo;
+
+/// Compares what the store lists with what the manifest names, for the backup and for those whose
+/// packs it refers to. Reads manifests and no data.
+///
+/// # Errors
+/// When the store fails. Damage is in the report.
+pub async fn check_objects(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Report> {
+    let mut findings = Vec::new();
+    findings.extend(check_manifest(repo, manifest).await?);
+    list(cx, repo, manifest, &mut findings).await?;
+    for needed in &manifest.needs {
+        match repo.manifest(&manifest.cluster, needed).await {
+            Ok(Some(needed)) => list(cx, repo, &needed, &mut findings).await?,
+            Ok(None) => findings.push(damage(
+                needed.as_str(),
+                format!("this backup is missing, and {} needs it", manifest.backup),
+            )),
+            Err(e) => findings.push(damage_of(needed.as_str(), e)?),
+        }
+    }
+    Ok(Report { level: Level::Objects, findings })
+}
+
+async fn list(
+    cx: &Context,
+    repo: &Repo,
+    manifest: &Manifest,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    cx.check()?;
+    let directory = key::backup(&manifest.cluster, &manifest.backup);
+    let listing = repo.store().list(&directory).await?;
+    let mut there: BTreeMap<String, u64> = listing.objects.into_iter().collect();
+    for digest in manifest.packs.iter().chain([&manifest.index]) {
+        let object = format!("{directory}/{}", digest.name);
+        match there.remove(&digest.name) {
+            None => findings.push(damage(object, "it is missing")),
+            Some(bytes) if bytes != digest.bytes => findings.push(damage(
+                object,
+                format!("it has {bytes} bytes where {} were written", digest.bytes),
+            )),
+            Some(_) => {}
+        }
+    }
+    there.remove(&BackupObject::Manifest.to_string());
+    if there.remove(&BackupObject::Active.to_string()).is_some() {
+        findings.push(Finding::new(
+            Severity::Info,
+            key(manifest, BackupObject::Active).to_string(),
+            "the marker of a backup in progress was left behind; the backup is finished",
+            "none is needed; the marker does no harm",
+        ));
+    }
+    for name in there.into_keys().chain(listing.directories) {
+        findings.push(Finding::new(
+            Severity::Warning,
+            format!("{directory}/{name}"),
+            "it is not part of the backup",
+            "see where it comes from, then move it away; holdfast does not read it",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! The index of one backup: which artifacts there are, and where their catalog lines stand.
+//!
+//! Extents stay in the store: what is kept in memory grows with the number of artifacts, not with
+//! their size.
+
+use std::collections::{BTreeMap, HashMap};
+
+use backup_core::{ArtifactInfo, ArtifactName, Context, Error, Event, Manifest, Result, ResultExt};
+
+use crate::format::{Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry};
+use crate::key::{BackupObject, Key};
+use crate::repo::Repo;
+use crate::scan::{Scanned, Scanner, is_damage, missing_object, read_end};
+
+/// A frame of the catalog.
+#[derive(Debug, Clone)]
+pub(crate) struct CatalogFrame {
+    pub(crate) object: BackupObject,
+    pub(crate) offset: u64,
+    pub(crate) frame_len: u32,
+}
+
+/// Where a line of the catalog stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// Which of [`Index::frames`].
+    pub(crate) frame: u32,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+/// An artifact as the index knows it.
+#[derive(Debug)]
+pub(crate) struct Indexed {
+    pub(crate) info: ArtifactInfo,
+    /// Its parts, in order.
+    pub(crate) parts: Vec<Line>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) artifacts: BTreeMap<ArtifactName, Indexed>,
+    pub(crate) frames: Vec<CatalogFrame>,
+    /// How many finished artifacts the backup has beyond those that are here.
+    pub(crate) lost: u64,
+}
+
+/// Puts lines together that may come in any order.
+struct Builder<'a> {
+    manifest: &'a Manifest,
+    frames: Vec<CatalogFrame>,
+    artifacts: HashMap<u64, Parts>,
+}
+
+struct Parts {
+    name: ArtifactName,
+    lines: BTreeMap<u32, Line>,
+    /// The sum of the lengths of all extents.
+    bytes: u64,
+    end: Option<(u32, crate::format::End)>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        Builder { manifest, frames: Vec::new(), artifacts: HashMap::new() }
+    }
+
+    /// Adds the lines of one catalog frame.
+    fn add(&mut self, frame: CatalogFrame, raw: &[u8]) -> Result<()> {
+        let number = u32::try_from(self.frames.len())
+            .map_err(|_| Error::damaged("the catalog has too many frames"))?;
+        self.frames.push(frame);
+        let mut start = 0;
+        while start < raw.len() {
+            let rest = &raw[start..];
+            let len = rest
+                .iter()
+                .position(|&b| b == b'\n')
+                .ok_or_else(|| Error::damaged("the last line of a catalog frame is cut off"))?;
+            let line = Line { frame: number, start: start as u32, len: len as u32 };
+            self.add_line(line, parse_entry(&rest[..len])?)?;
+            start += len + 1;
+        }
+        Ok(())
+    }
+
+    fn add_line(&mut self, line: Line, entry: Entry) -> Result<()> {
+        let damaged = |problem: &str| {
+            Err(Error::damaged(format!("the catalog entry of {} {problem}", entry.name)))
+        };
+        let inside = |e: &crate::format::Extent| {
+            let pack = self.manifest.packs.get(e.pack as usize);
+            e.source > 0 || pack.is_some_and(|pack| e.offset + u64::from(e.frame_len) <= pack.bytes)
+        };
+        if !entry.extents.iter().all(inside) {
+            return damaged("points outside of the backup");
+        }
+        if !entry.sources.iter().all(|s| self.manifest.needs.contains(s)) {
+            return damaged("refers to a backup that the manifest does not name");
+        }
+        let bytes: u64 = entry.extents.iter().map(|e| u64::from(e.len)).sum();
+        let parts = self.artifacts.entry(entry.id).or_insert_with(|| Parts {
+            name: entry.name.clone(),
+            lines: BTreeMap::new(),
+            bytes: 0,
+            end: None,
+        });
+        if parts.name != entry.name
+            || parts.lines.insert(entry.seq, line).is_some()
+            || (entry.end.is_some() && parts.end.is_some())
+        {
+            return damaged("contradicts another one");
+        }
+        parts.bytes += bytes;
+        if let Some(end) = entry.end {
+            parts.end = Some((entry.seq, end));
+        }
+        Ok(())
+    }
+
+    /// Keeps what is complete. Artifacts that were never finished are left out; the others must be
+    /// whole when `strict`.
+    fn finish(self, strict: bool) -> Result<Index> {
+        let mut index = Index { frames: self.frames, ..Index::default() };
+        for parts in self.artifacts.into_values() {
+            let Some((last, end)) = parts.end else { continue };
+            let whole = parts.lines.len() as u64 == u64::from(last) + 1
+                && parts.lines.last_key_value().is_some_and(|(seq, _)| *seq == last)
+                && parts.bytes == end.bytes;
+            if !whole {
+                if strict {
+                    return Err(Error::damaged(format!(
+                        "the catalog has not all parts of {}",
+                        parts.name
+                    )));
+                }
+                continue;
+            }
+            let indexed = Indexed {
+                info: ArtifactInfo {
+                    name: parts.name.clone(),
+                    bytes: end.bytes,
+                    sha256: end.sha256,
+                    layout: end.layout,
+                    attributes: end.attributes,
+                },
+                parts: parts.lines.into_values().collect(),
+            };
+            if index.artifacts.insert(parts.name.clone(), indexed).is_some() {
+                return Err(Error::damaged(format!("the catalog has {} twice", parts.name)));
+            }
+        }
+        let found = index.artifacts.len() as u64;
+        let expected = self.manifest.totals.artifacts;
+        if found > expected || (strict && found < expected) {
+            return Err(Error::damaged(format!(
+                "the catalog has {found} artifacts where the manifest counts {expected}"
+            )));
+        }
+        index.lost = expected - found;
+        Ok(index)
+    }
+}
+
+impl Index {
+    /// Loads the index of a backup; where it is damaged or gone, rebuilds it from the packs, with a
+    /// warning.
+    ///
+    /// # Errors
+    /// The store's failures; damage only when packs and index disagree beyond use.
+    pub(crate) async fn load(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Index> {
+        let error = match Index::read(cx, repo, manifest).await {
+            Err(e) if is_damage(&e) => e,
+            other => return other,
+        };
+        cx.event(Event::Warning {
+            text: format!(
+                "the index of backup {} is damaged and is rebuilt from its packs: {}",
+                manifest.backup,
+                error.chain()
+            ),
+        });
+        Index::rebuild(cx, repo, manifest).await
+    }
+
+    /// Reads the object `index`, which must be what the manifest says to the last bit.
+    pub(crate) async fn read(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Index> {
+        let key = key(manifest, BackupObject::Index);
+        let place = repo.place(&key);
+        let bytes = manifest.index.bytes;
+        let mut scanner =
+            Scanner::open(repo.store(), &key, &place, ObjectKind::Index, bytes, true).await?;
+        let mut builder = Builder::new(manifest);
+        while let Some(frame) = scanner.next().await? {
+            cx.check()?;
+            match frame.header.kind {
+                FrameKind::Catalog => {
+                    add_frame(&mut builder, &scanner, BackupObject::Index, frame)
+                        .context(|| key.to_string())?;
+                }
+                FrameKind::End => break,
+                _ => return Err(Error::damaged(format!("{key} has a frame of another kind"))),
+            }
+        }
+        if scanner.finish().await? != manifest.index.sha256 {
+            return Err(Error::damaged(format!("{key} does not match the manifest's digest")));
+        }
+        builder.finish(true).context(|| key.to_string())
+    }
+
+    /// Collects the catalog frames of all packs. What is damaged is left out.
+    pub(crate) async fn rebuild(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Index> {
+        let mut builder = Builder::new(manifest);
+        for (number, pack) in (0..).zip(&manifest.packs) {
+            cx.check()?;
+            let object = BackupObject::Pack(number);
+            if let Err(e) = collect_pack(cx, repo, manifest, &mut builder, object, pack.bytes).await
+            {
+                if !is_damage(&e) {
+                    return Err(e);
+                }
+                cx.event(Event::Warning { text: e.chain() });
+            }
+        }
+        builder.finish(false)
+    }
+}
+
+/// Decompresses and checks a catalog frame and adds its lines.
+fn add_frame(
+    builder: &mut Builder<'_>,
+    scanner: &Scanner<'_>,
+    object: BackupObject,
+    frame: Scanned,
+) -> Result<()> {
+    let at = CatalogFrame { object, offset: frame.offset, frame_len: frame.header.frame_len() };
+    builder.add(at, &scanner.open_frame(frame)?)
+}
+
+/// Adds the catalog frames of one pack: those at its end, or where the end is damaged, all that are
+/// found.
+async fn collect_pack(
+    cx: &Context,
+    repo: &Repo,
+    manifest: &Manifest,
+    builder: &mut Builder<'_>,
+    object: BackupObject,
+    bytes: u64,
+) -> Result<()> {
+    let key = key(manifest, object);
+    let place = repo.place(&key);
+    let store = repo.store();
+    let len = store.len(&key).await?.ok_or_else(|| missing_object(&key))?.min(bytes);
+    let from = match read_end(store, &key, &place, len).await {
+        Ok(end) => end.catalog,
+        Err(e) if is_damage(&e) => OBJECT_HEADER_LEN as u64,
+        Err(e) => return Err(e),
+    };
+    let mut scanner = Scanner::at(store, &key, &place, from, len);
+    let mut first = None;
+    loop {
+        cx.check()?;
+        let result = match scanner.next().await {
+            Ok(None) => break,
+            Ok(Some(frame)) if frame.header.kind == FrameKind::Catalog => {
+                add_frame(builder, &scanner, object, frame)
+            }
+            Ok(Some(_)) => Ok(()),
+            Err(e) if is_damage(&e) => {
+                scanner.resync().await?;
+                Err(e)
+            }
+            Err(e) => return Err(e),
+        };
+        match result {
+            Err(e) if is_damage(&e) => first = first.or(Some(e)),
+            other => other?,
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// The key of an object of a backup.
+pub(crate) fn key(manifest: &Manifest, object: BackupObject) -> Key {
+    Key::Backup(manifest.cluster.clone(), manifest.backup.clone(), object)
+}

@@ -1,0 +1,556 @@
+//! Packs being filled: frames come from many threads at once, packs go out in the background.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use backup_core::{
+    ArtifactName, BackupId, ClusterName, Context, Error, ErrorKind, ObjectDigest, Result,
+};
+use bytes::{Bytes, BytesMut};
+use object_store::PutPayload;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::format::{
+    EndOfObject, Entry, Extent, FRAME_HEADER_LEN, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed,
+    Place, RepositoryId, compress, hex, seal,
+};
+use crate::key::{BackupObject, Key};
+use crate::options::RepositoryOptions;
+use crate::store::{Created, Store};
+
+/// Small artifacts share frames of this length.
+pub(crate) const FRAME_TARGET: usize = 1 << 20;
+/// The longest frame that a writer makes.
+pub(crate) const FRAME_MAX: usize = 4 << 20;
+/// How many artifacts share a frame at most.
+const SHARED_MAX: usize = 4096;
+/// Lines of the catalog are cut into frames of about this length: one is read to open an artifact.
+const CATALOG_TARGET: usize = 256 << 10;
+/// How many packs are on their way at once.
+const UPLOADS: usize = 2;
+/// More packs than this do not fit into a manifest.
+const MAX_PACKS: u32 = 400_000;
+
+/// What all parts of a backup in progress share.
+pub(crate) struct Packer {
+    pub(crate) cx: Context,
+    pub(crate) store: Store,
+    repository: RepositoryId,
+    cluster: ClusterName,
+    backup: BackupId,
+    options: RepositoryOptions,
+    pack_target: u64,
+    runtime: Handle,
+    /// Every job and upload; the commit waits for all of them.
+    pub(crate) tasks: TaskTracker,
+    /// How many frames may be compressed at once.
+    stage: Arc<Semaphore>,
+    /// KiB that frames on their way may take, from before compression until the pack is stored.
+    space: Arc<Semaphore>,
+    uploads: Semaphore,
+    packs: Mutex<Packs>,
+    stored: Mutex<BTreeMap<u32, ObjectDigest>>,
+    shared: Mutex<SharedFrame>,
+    catalog: Mutex<Catalog>,
+    failure: OnceLock<Failure>,
+    pub(crate) names: Mutex<std::collections::HashSet<ArtifactName>>,
+    pub(crate) unfinished: AtomicUsize,
+    pub(crate) next_id: AtomicU64,
+    pub(crate) artifacts: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// The first error, kept so that everybody who comes later can be told.
+struct Failure {
+    kind: ErrorKind,
+    text: String,
+    remedy: String,
+}
+
+#[derive(Default)]
+struct Packs {
+    open: Option<Arc<Pack>>,
+    next: u32,
+}
+
+struct Pack {
+    number: u32,
+    place: Place,
+    state: Mutex<PackState>,
+}
+
+struct PackState {
+    /// Where the next frame goes.
+    offset: u64,
+    frames: Vec<Option<(Bytes, Bytes)>>,
+    /// Frames that have a place and are not there yet.
+    missing: usize,
+    /// No more frames will come.
+    closed: bool,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// What is collected of small artifacts for the next shared frame.
+#[derive(Default)]
+struct SharedFrame {
+    raw: BytesMut,
+    /// Entries that wait for the place of their last bytes: where these are in `raw`.
+    waiting: Vec<(u32, u32, Entry)>,
+}
+
+#[derive(Default)]
+struct Catalog {
+    lines: Vec<u8>,
+    /// Frames that are in no pack yet.
+    fresh: Vec<Packed>,
+    /// All frames, for the index.
+    all: Vec<Packed>,
+}
+
+/// A lock that a panic elsewhere does not spoil: the failure is reported by the task that had it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Permits for `bytes` of memory.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+impl Packer {
+    pub(crate) fn new(
+        cx: &Context,
+        store: &Store,
+        repository: &RepositoryId,
+        cluster: &ClusterName,
+        backup: &BackupId,
+        options: RepositoryOptions,
+    ) -> Self {
+        let pack_target = Self::pack_target(cx, options);
+        Packer {
+            cx: cx.clone(),
+            store: store.clone(),
+            repository: repository.clone(),
+            cluster: cluster.clone(),
+            backup: backup.clone(),
+            options,
+            pack_target,
+            runtime: Handle::current(),
+            tasks: TaskTracker::new(),
+            stage: Arc::new(Semaphore::new(cx.threads())),
+            space: Arc::new(Semaphore::new(kib(Self::space(pack_target)) as usize)),
+            uploads: Semaphore::new(UPLOADS),
+            packs: Mutex::default(),
+            stored: Mutex::default(),
+            shared: Mutex::default(),
+            catalog: Mutex::default(),
+            failure: OnceLock::new(),
+            names: Mutex::default(),
+            unfinished: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+            artifacts: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The length at which a pack is closed.
+    fn pack_target(cx: &Context, options: RepositoryOptions) -> u64 {
+        let share = (cx.memory().bytes() / 8).max(1 << 20);
+        options.pack_bytes.clamp(1 << 20, 1 << 30).min(share)
+    }
+
+    /// What packs take: one that is filled, and those on their way. An open pack never lets go of
+    /// its share before it is full, so there must always be room for the longest frame beside it.
+    fn space(pack_target: u64) -> usize {
+        let target = usize::try_from(pack_target).unwrap_or(usize::MAX / 4);
+        ((1 + UPLOADS) * target).max(target + 2 * FRAME_MAX)
+    }
+
+    /// The memory that a backup takes with these options.
+    pub(crate) fn memory(cx: &Context, options: RepositoryOptions) -> usize {
+        Self::space(Self::pack_target(cx, options)) + cx.threads() * FRAME_MAX
+    }
+
+    pub(crate) fn key(&self, object: BackupObject) -> Key {
+        Key::Backup(self.cluster.clone(), self.backup.clone(), object)
+    }
+
+    pub(crate) fn place(&self, object: BackupObject) -> Place {
+        Place::new(&self.repository, &self.key(object))
+    }
+
+    /// Keeps the first error and stops everything.
+    pub(crate) fn fail(&self, error: &Error) {
+        let _ = self.failure.set(Failure {
+            kind: error.kind(),
+            text: error.chain(),
+            remedy: error.remedy().to_owned(),
+        });
+        self.space.close();
+        self.stage.close();
+    }
+
+    /// The first error, if there was one.
+    pub(crate) fn failed(&self) -> Result<()> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(f) => Err(Error::new(f.kind, f.text.clone()).with_remedy(f.remedy.clone())),
+        }
+    }
+
+    async fn permit(&self, semaphore: &Arc<Semaphore>, n: u32) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(semaphore).acquire_many_owned(n).await;
+        self.failed()?;
+        permit.map_err(|_| Error::internal("a backup that was given up is still being written"))
+    }
+
+    /// Begins to compress and place a chunk of an artifact. Waits while too much is on its way.
+    pub(crate) async fn chunk(
+        self: &Arc<Self>,
+        chunk: Bytes,
+    ) -> Result<tokio::task::JoinHandle<Result<Extent>>> {
+        let space = self.permit(&self.space, kib(chunk.len())).await?;
+        let stage = self.permit(&self.stage, 1).await?;
+        let packer = Arc::clone(self);
+        Ok(self.tasks.spawn_blocking_on(
+            move || {
+                let result = packer.place_chunk(chunk, Some(space));
+                drop(stage);
+                result.inspect_err(|e| packer.fail(e))
+            },
+            &self.runtime,
+        ))
+    }
+
+    /// Adds the last bytes of an artifact to the frame that small pieces share. `entry` goes to the
+    /// catalog when their place is known.
+    pub(crate) async fn share(self: &Arc<Self>, bytes: &[u8], entry: Entry) -> Result<()> {
+        let full = {
+            let mut shared = lock(&self.shared);
+            let full =
+                shared.raw.len() + bytes.len() > FRAME_TARGET || shared.waiting.len() == SHARED_MAX;
+            let taken = full.then(|| std::mem::take(&mut *shared));
+            let at = shared.raw.len() as u32;
+            shared.raw.extend_from_slice(bytes);
+            shared.waiting.push((at, bytes.len() as u32, entry));
+            taken
+        };
+        match full {
+            Some(full) => self.close_shared(full).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Places what small artifacts have collected.
+    pub(crate) async fn flush_shared(self: &Arc<Self>) -> Result<()> {
+        let shared = std::mem::take(&mut *lock(&self.shared));
+        if shared.waiting.is_empty() {
+            return Ok(());
+        }
+        self.close_shared(shared).await
+    }
+
+    async fn close_shared(self: &Arc<Self>, shared: SharedFrame) -> Result<()> {
+        // A task of its own: once the bytes are out of `self.shared` they must get to their place
+        // even when the caller is dropped at an await.
+        let packer = Arc::clone(self);
+        let placed = self.tasks.spawn_on(
+            async move {
+                let extent = packer.chunk(shared.raw.freeze()).await?;
+                let extent = extent.await.map_err(lost_task)??;
+                for (raw_offset, len, mut entry) in shared.waiting {
+                    entry.extents.push(Extent { raw_offset, len, ..extent });
+                    packer.catalog(&entry)?;
+                }
+                Ok(())
+            },
+            &self.runtime,
+        );
+        let result = placed.await.map_err(lost_task).flatten();
+        result.inspect_err(|e| self.fail(e))
+    }
+
+    /// Adds a line to the catalog.
+    pub(crate) fn catalog(&self, entry: &Entry) -> Result<()> {
+        let line = serde_json::to_vec(entry).map_err(|e| {
+            Error::internal("an entry of the catalog cannot be written").with_source(e)
+        })?;
+        let mut catalog = lock(&self.catalog);
+        if catalog.lines.len() + line.len() >= CATALOG_TARGET {
+            self.cut(&mut catalog)?;
+        }
+        catalog.lines.extend_from_slice(&line);
+        catalog.lines.push(b'\n');
+        Ok(())
+    }
+
+    /// Makes a frame of the lines collected.
+    fn cut(&self, catalog: &mut Catalog) -> Result<()> {
+        let lines = std::mem::take(&mut catalog.lines);
+        if !lines.is_empty() {
+            let packed = compress(self.options.compression, lines.into())?;
+            catalog.fresh.push(packed.clone());
+            catalog.all.push(packed);
+        }
+        Ok(())
+    }
+
+    /// Compresses a chunk and puts it into a pack.
+    fn place_chunk(
+        self: &Arc<Self>,
+        chunk: Bytes,
+        space: Option<OwnedSemaphorePermit>,
+    ) -> Result<Extent> {
+        self.failed()?;
+        let raw_len = chunk.len() as u32;
+        let packed = compress(self.options.compression, chunk)?;
+        // What compression saved is free again at once.
+        let space =
+            space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
+        let (pack, reserved, full) = {
+            let mut packs = lock(&self.packs);
+            let pack = self.open_pack(&mut packs)?;
+            let reserved = pack.reserve(&packed);
+            let full = reserved.end >= self.pack_target;
+            if full {
+                packs.open = None;
+            }
+            (pack, reserved, full)
+        };
+        let extent = self.fill(&pack, &reserved, FrameKind::Data, packed, space)?;
+        if full {
+            self.close(&pack)?;
+        }
+        Ok(Extent { len: raw_len, ..extent })
+    }
+
+    fn open_pack(&self, packs: &mut Packs) -> Result<Arc<Pack>> {
+        if let Some(pack) = &packs.open {
+            return Ok(Arc::clone(pack));
+        }
+        if packs.next == MAX_PACKS {
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("backup {} has more than {MAX_PACKS} packs", self.backup),
+            )
+            .with_remedy("choose larger packs"));
+        }
+        let number = packs.next;
+        packs.next += 1;
+        let pack = Arc::new(Pack {
+            number,
+            place: self.place(BackupObject::Pack(number)),
+            state: Mutex::new(PackState {
+                offset: OBJECT_HEADER_LEN as u64,
+                frames: Vec::new(),
+                missing: 0,
+                closed: false,
+                permits: Vec::new(),
+            }),
+        });
+        packs.open = Some(Arc::clone(&pack));
+        Ok(pack)
+    }
+
+    /// Seals a frame for its place and puts it there; the digest is computed without a lock.
+    fn fill(
+        self: &Arc<Self>,
+        pack: &Arc<Pack>,
+        reserved: &Reserved,
+        kind: FrameKind,
+        packed: Packed,
+        space: Option<OwnedSemaphorePermit>,
+    ) -> Result<Extent> {
+        let (header, bytes) = seal(&pack.place, reserved.offset, kind, &packed)?;
+        let complete = {
+            let mut state = lock(&pack.state);
+            state.frames[reserved.slot] = Some((Bytes::copy_from_slice(&bytes), packed.stored));
+            state.permits.extend(space);
+            state.missing -= 1;
+            state.complete()
+        };
+        if complete {
+            self.ship(pack);
+        }
+        let check = header.check.first_chunk();
+        Ok(Extent {
+            source: 0,
+            pack: pack.number,
+            offset: reserved.offset,
+            frame_len: header.frame_len(),
+            raw_offset: 0,
+            len: 0,
+            check: *check.expect("a check has 16 bytes"),
+        })
+    }
+
+    /// Ends a pack that is no longer open: catalog, end frame, then off it goes once every frame is
+    /// in its place.
+    fn close(self: &Arc<Self>, pack: &Arc<Pack>) -> Result<()> {
+        let fresh = {
+            let mut catalog = lock(&self.catalog);
+            self.cut(&mut catalog)?;
+            std::mem::take(&mut catalog.fresh)
+        };
+        let (at, frames) = {
+            let state = lock(&pack.state);
+            (state.offset, state.frames.len() + fresh.len())
+        };
+        for packed in fresh {
+            let reserved = pack.reserve(&packed);
+            self.fill(pack, &reserved, FrameKind::Catalog, packed, None)?;
+        }
+        let end = EndOfObject { catalog: at, frames: frames as u32 };
+        let packed = end.pack();
+        let reserved = pack.reserve(&packed);
+        lock(&pack.state).closed = true;
+        self.fill(pack, &reserved, FrameKind::End, packed, None)?;
+        Ok(())
+    }
+
+    /// Closes the open pack; where there is none but lines of the catalog wait, in a new one.
+    pub(crate) fn close_last(self: &Arc<Self>) -> Result<()> {
+        let pack = {
+            let mut packs = lock(&self.packs);
+            let waiting = {
+                let catalog = lock(&self.catalog);
+                !catalog.lines.is_empty() || !catalog.fresh.is_empty()
+            };
+            if waiting && packs.open.is_none() {
+                self.open_pack(&mut packs)?;
+            }
+            packs.open.take()
+        };
+        pack.map_or(Ok(()), |pack| self.close(&pack))
+    }
+
+    /// Sends a complete pack to the store, in the background.
+    fn ship(self: &Arc<Self>, pack: &Arc<Pack>) {
+        let (frames, permits) = {
+            let mut state = lock(&pack.state);
+            (std::mem::take(&mut state.frames), std::mem::take(&mut state.permits))
+        };
+        let header = pack.place.object_header(ObjectKind::Pack);
+        let parts: Vec<Bytes> = std::iter::once(Bytes::copy_from_slice(&header))
+            .chain(frames.into_iter().flatten().flat_map(|(head, body)| [head, body]))
+            .collect();
+        let packer = Arc::clone(self);
+        let number = pack.number;
+        self.tasks.spawn_on(
+            async move {
+                match packer.upload(BackupObject::Pack(number), parts).await {
+                    Ok(digest) => {
+                        lock(&packer.stored).insert(number, digest);
+                    }
+                    Err(e) => packer.fail(&e),
+                }
+                drop(permits);
+            },
+            &self.runtime,
+        );
+    }
+
+    /// Stores an object of this backup and says what was stored.
+    pub(crate) async fn upload(
+        &self,
+        object: BackupObject,
+        parts: Vec<Bytes>,
+    ) -> Result<ObjectDigest> {
+        let _turn = self
+            .uploads
+            .acquire()
+            .await
+            .map_err(|_| Error::internal("the semaphore of the uploads was closed"))?;
+        self.failed()?;
+        let payload = PutPayload::from_iter(parts);
+        let bytes = payload.content_length() as u64;
+        let digested = payload.clone();
+        let sha256 = tokio::task::spawn_blocking(move || {
+            let mut digest = Sha256::new();
+            digested.iter().for_each(|part| digest.update(part));
+            hex(&digest.finalize())
+        })
+        .await
+        .map_err(lost_task)?;
+        let key = self.key(object);
+        match self.store.create(&key, payload).await? {
+            Created::New => {}
+            Created::Exists => return Err(taken(&key)),
+        }
+        self.cx.progress().add_stored(bytes);
+        Ok(ObjectDigest { name: object.to_string(), bytes, sha256 })
+    }
+
+    /// The packs stored, in order of their numbers. All tasks must have ended.
+    pub(crate) fn stored(&self) -> Result<Vec<ObjectDigest>> {
+        let stored: Vec<ObjectDigest> =
+            std::mem::take(&mut *lock(&self.stored)).into_values().collect();
+        if stored.len() == lock(&self.packs).next as usize {
+            Ok(stored)
+        } else {
+            Err(Error::internal(format!("a pack of backup {} was lost on its way", self.backup)))
+        }
+    }
+
+    /// The bytes of the index: every frame of the catalog, sealed for its place there.
+    pub(crate) fn index(&self) -> Result<Vec<Bytes>> {
+        let place = self.place(BackupObject::Index);
+        let frames = {
+            let mut catalog = lock(&self.catalog);
+            self.cut(&mut catalog)?;
+            std::mem::take(&mut catalog.all)
+        };
+        let end = EndOfObject { catalog: OBJECT_HEADER_LEN as u64, frames: frames.len() as u32 };
+        let mut parts = vec![Bytes::copy_from_slice(&place.object_header(ObjectKind::Index))];
+        let mut offset = OBJECT_HEADER_LEN as u64;
+        let catalog = frames.into_iter().map(|packed| (FrameKind::Catalog, packed));
+        for (kind, packed) in catalog.chain([(FrameKind::End, end.pack())]) {
+            let (header, bytes) = seal(&place, offset, kind, &packed)?;
+            offset += u64::from(header.frame_len());
+            parts.extend([Bytes::copy_from_slice(&bytes), packed.stored]);
+        }
+        Ok(parts)
+    }
+}
+
+/// Where a frame will stand in a pack.
+struct Reserved {
+    slot: usize,
+    offset: u64,
+    end: u64,
+}
+
+impl Pack {
+    fn reserve(&self, packed: &Packed) -> Reserved {
+        let mut state = lock(&self.state);
+        let offset = state.offset;
+        state.offset += (FRAME_HEADER_LEN + packed.stored.len()) as u64;
+        state.frames.push(None);
+        state.missing += 1;
+        Reserved { slot: state.frames.len() - 1, offset, end: state.offset }
+    }
+}
+
+impl PackState {
+    fn complete(&self) -> bool {
+        self.closed && self.missing == 0
+    }
+}
+
+/// A task that panicked or was stopped with its runtime.
+pub(crate) fn lost_task(error: tokio::task::JoinError) -> Error {
+    Error::internal("a task of the repository ended early").with_source(error)
+}
+
+/// Somebody else writes what only we can be writing.
+pub(crate) fn taken(key: &Key) -> Error {
+    Error::new(
+        ErrorKind::Store,
+        format!("{key} exists already, though this backup has only begun to write it"),
+    )
+    .with_remedy("see that nothing else writes below this directory, then run the backup again")
+}

@@ -1,0 +1,275 @@
+//! The repository: opened or created, listed, and its history.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
+    Event, Listed, Manifest, Record, Repository, Result, ResultExt,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::tz::TimeZone;
+
+use crate::format::{
+    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
+};
+use crate::key::{self, BackupObject, Key, RecordName};
+use crate::options::RepositoryOptions;
+use crate::packer::taken;
+use crate::scan::{missing_object, read_single};
+use crate::session::{Session, single};
+use crate::source::Source;
+use crate::store::{Created, Store, make_directory};
+use crate::url::RepoUrl;
+
+/// The program and version that objects name as their writer.
+pub(crate) const WRITER: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
+
+/// How many small objects are read at once.
+const AT_ONCE: usize = 16;
+
+/// A repository of format 1. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    store: Store,
+    config: Arc<Config>,
+    options: RepositoryOptions,
+}
+
+impl Repo {
+    /// Creates a repository. A missing directory is made, for its owner alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] when there is a repository already, or anything else in the place.
+    pub async fn init(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
+        let RepoUrl::Local(path) = url;
+        let store = match std::fs::metadata(path) {
+            Ok(_) => Store::local(path)?,
+            Err(_) => Store::local(&make_directory(path)?)?,
+        };
+        Repo::init_on(cx, store, options).await
+    }
+
+    /// Creates a repository in any store.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub async fn init_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
+        let exists = || {
+            Error::new(
+                ErrorKind::Store,
+                format!("there is a repository in {} already", store.name()),
+            )
+            .with_remedy("use it as it is, or choose another place for the new one")
+        };
+        if store.len(&Key::Config).await?.is_some() {
+            return Err(exists());
+        }
+        if !store.is_empty().await? {
+            return Err(Error::new(
+                ErrorKind::Store,
+                format!("{} is not empty, and what is in it is no repository", store.name()),
+            )
+            .with_remedy("choose an empty or a new place for the repository"));
+        }
+        let config = Config::new(cx, WRITER);
+        match store.create(&Key::Config, config.encode()).await? {
+            Created::New => {}
+            Created::Exists => return Err(exists()),
+        }
+        Ok(Repo { store, config: Arc::new(config), options })
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
+    pub async fn open(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
+        let RepoUrl::Local(path) = url;
+        match std::fs::metadata(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(no_repository(&url.to_string()))
+            }
+            _ => Repo::open_on(cx, Store::local(path)?, options).await,
+        }
+    }
+
+    /// Opens a repository in any store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
+        cx.check()?;
+        let bytes = store
+            .get(&Key::Config, Config::MAX_BYTES)
+            .await?
+            .ok_or_else(|| no_repository(store.name()))?;
+        let config = Config::parse(&bytes)
+            .context(|| format!("cannot use the repository in {}", store.name()))?;
+        Ok(Repo { store, config: Arc::new(config), options })
+    }
+
+    /// The repository's id.
+    #[must_use]
+    pub fn id(&self) -> &RepositoryId {
+        &self.config.repository
+    }
+
+    /// The store under it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The place of an object of a backup.
+    pub(crate) fn place(&self, key: &Key) -> Place {
+        Place::new(self.id(), key)
+    }
+
+    /// Reads the manifest of a backup; `None` when there is no such backup.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] when it is damaged, [`ErrorKind::Store`] when it is of a newer format
+    /// or the store fails.
+    pub async fn manifest(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+    ) -> Result<Option<Manifest>> {
+        let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
+        let place = self.place(&key);
+        let json = read_single(
+            &self.store,
+            &key,
+            &place,
+            ObjectKind::Manifest,
+            FrameKind::Manifest,
+            MAX_MANIFEST,
+        )
+        .await?;
+        let Some(json) = json else { return Ok(None) };
+        let manifest = parse_manifest(&json).context(|| key.to_string())?;
+        if &manifest.cluster == cluster && &manifest.backup == backup {
+            Ok(Some(manifest))
+        } else {
+            Err(Error::damaged(format!("{key} is the manifest of another backup")))
+        }
+    }
+
+    async fn clusters(&self) -> Result<Vec<ClusterName>> {
+        let found = self.store.list(&key::clusters()).await?;
+        // What has no name of ours is not ours.
+        Ok(found.directories.iter().filter_map(|d| d.parse().ok()).collect())
+    }
+
+    async fn read_record(&self, cluster: &ClusterName, name: &str) -> Result<Record> {
+        let name =
+            RecordName::new(name).ok_or_else(|| Error::damaged("no record has such a name"))?;
+        let key = Key::Record(cluster.clone(), name);
+        let place = self.place(&key);
+        let json =
+            read_single(&self.store, &key, &place, ObjectKind::Record, FrameKind::Record, MAX_RAW)
+                .await?
+                .ok_or_else(|| missing_object(&key))?;
+        serde_json::from_slice(&json).map_err(|e| {
+            Error::damaged(format!("{key} is no record of this version")).with_source(e)
+        })
+    }
+}
+
+fn no_repository(name: &str) -> Error {
+    Error::new(ErrorKind::Store, format!("there is no repository in {name}"))
+        .with_remedy("check the address; `holdfast init` makes a new repository")
+}
+
+#[async_trait]
+impl Repository for Repo {
+    async fn backups(&self, cx: &Context, cluster: Option<&ClusterName>) -> Result<Vec<Listed>> {
+        let clusters = match cluster {
+            Some(cluster) => vec![cluster.clone()],
+            None => self.clusters().await?,
+        };
+        let mut ids = Vec::new();
+        for cluster in clusters {
+            let found = self.store.list(&key::backups(&cluster)).await?;
+            ids.extend(
+                found
+                    .directories
+                    .iter()
+                    .filter_map(|d| Some((cluster.clone(), d.parse::<BackupId>().ok()?))),
+            );
+        }
+        let mut listed: Vec<Listed> = stream::iter(ids)
+            .map(|(cluster, backup)| async move {
+                cx.check()?;
+                let manifest = match self.manifest(&cluster, &backup).await {
+                    Ok(None) => return Ok(None),
+                    Ok(Some(manifest)) => Ok(manifest),
+                    Err(e) => Err(e),
+                };
+                Ok::<_, Error>(Some(Listed { cluster, backup, manifest }))
+            })
+            .buffered(AT_ONCE)
+            .try_filter_map(|listed| async { Ok(listed) })
+            .try_collect()
+            .await?;
+        listed.sort_by(|a, b| (&a.backup, &a.cluster).cmp(&(&b.backup, &b.cluster)));
+        Ok(listed)
+    }
+
+    async fn artifacts(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+    ) -> Result<Arc<dyn ArtifactSource>> {
+        Ok(Arc::new(Source::load(cx, self, manifest).await?))
+    }
+
+    async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
+        let session = Session::begin(cx, &self.store, self.id(), self.options, spec).await?;
+        Ok(Arc::new(session))
+    }
+
+    async fn record(&self, cx: &Context, cluster: &ClusterName, record: &Record) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(record)
+            .map_err(|e| Error::internal("a record cannot be written as JSON").with_source(e))?;
+        json.push(b'\n');
+        let time = record.time.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
+        let name = format!("{time}-{}-{}", record.event.kind(), hex(&cx.random::<8>()));
+        let name = RecordName::new(&name)
+            .ok_or_else(|| Error::internal(format!("`{name}` cannot name a record")))?;
+        let key = Key::Record(cluster.clone(), name);
+        let bytes = single(&self.place(&key), ObjectKind::Record, FrameKind::Record, json)?;
+        match self.store.create(&key, bytes).await? {
+            Created::New => Ok(()),
+            // Eight random bytes do not meet twice.
+            Created::Exists => Err(taken(&key)),
+        }
+    }
+
+    async fn records(&self, cx: &Context, cluster: &ClusterName) -> Result<Vec<Record>> {
+        let found = self.store.list(&key::records(cluster)).await?;
+        let mut records: Vec<Record> = stream::iter(found.objects)
+            .map(|(name, _)| async move {
+                cx.check()?;
+                match self.read_record(cluster, &name).await {
+                    Ok(record) => Ok(Some(record)),
+                    Err(e) => {
+                        cx.event(Event::Warning {
+                            text: format!(
+                                "the record {name} of {cluster} is left out: {}",
+                                e.chain()
+                            ),
+                        });
+                        Ok::<_, Error>(None)
+                    }
+                }
+            })
+            .buffered(AT_ONCE)
+            .try_filter_map(|record| async { Ok(record) })
+            .try_collect()
+            .await?;
+        records.sort_by_key(|r| r.time);
+        Ok(records)
+    }
+}

@@ -1,0 +1,259 @@
+//! A backup being written, from its marker to its manifest.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, Context,
+    Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result, Totals,
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::format::{
+    Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, RepositoryId, hex, seal,
+};
+use crate::key::{self, BackupObject, Key};
+use crate::options::RepositoryOptions;
+use crate::packer::{Packer, lock, taken};
+use crate::repo::WRITER;
+use crate::store::{Created, Store};
+use crate::writer::Writer;
+
+pub(crate) struct Session {
+    packer: Arc<Packer>,
+    spec: BackupSpec,
+    id: BackupId,
+    started_at: Timestamp,
+    memory: Mutex<Option<MemoryPermit>>,
+    /// Committed, aborted, or on the way there.
+    ended: AtomicBool,
+}
+
+/// The content of `active`.
+#[derive(Serialize)]
+struct Active<'a> {
+    format: u32,
+    backup: &'a BackupId,
+    started_at: Timestamp,
+    nonce: String,
+    writer: &'static str,
+}
+
+impl Session {
+    /// Reserves an id in the store, and memory.
+    pub(crate) async fn begin(
+        cx: &Context,
+        store: &Store,
+        repository: &RepositoryId,
+        options: RepositoryOptions,
+        spec: BackupSpec,
+    ) -> Result<Self> {
+        // Taken once: a writer that waited for memory while its driver holds some could wait forever.
+        let memory = Packer::memory(cx, options)
+            .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
+        let memory = cx.memory().reserve(memory).await;
+        let started_at = cx.now();
+        let mut attempts = 0;
+        let id = loop {
+            let id = BackupId::new(cx, spec.backup_type);
+            let key = Key::Backup(spec.cluster.clone(), id.clone(), BackupObject::Active);
+            let active = Active {
+                format: FORMAT,
+                backup: &id,
+                started_at,
+                nonce: hex(&cx.random::<16>()),
+                writer: WRITER,
+            };
+            let mut json = serde_json::to_vec_pretty(&active)
+                .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
+            json.push(b'\n');
+            attempts += 1;
+            match store.create(&key, json).await? {
+                Created::New => break id,
+                Created::Exists if attempts < 5 => {}
+                Created::Exists => return Err(taken(&key)),
+            }
+        };
+        let packer = Packer::new(cx, store, repository, &spec.cluster, &id, options);
+        Ok(Session {
+            packer: Arc::new(packer),
+            spec,
+            id,
+            started_at,
+            memory: Mutex::new(Some(memory)),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes sure that a backup ends once: what was committed is never removed.
+    fn end(&self) -> Result<()> {
+        if self.ended.swap(true, Ordering::SeqCst) {
+            return Err(Error::internal(format!("backup {} has ended already", self.id)));
+        }
+        Ok(())
+    }
+
+    /// Waits until no task of this backup runs any more.
+    async fn settle(&self) {
+        self.packer.tasks.close();
+        self.packer.tasks.wait().await;
+    }
+
+    /// Removes what was written, the marker last. Nothing of this backup may be running.
+    async fn remove(&self) -> Result<()> {
+        let directory = key::backup(&self.spec.cluster, &self.id);
+        let marker = BackupObject::Active.to_string();
+        self.packer.store.remove_all(&directory, &marker).await
+    }
+
+    async fn give_up(&self, error: &Error) {
+        self.packer.fail(error);
+        self.settle().await;
+        if let Err(e) = self.remove().await {
+            self.packer.cx.event(Event::Warning {
+                text: format!("the unfinished backup {} was not removed: {}", self.id, e.chain()),
+            });
+        }
+    }
+
+    /// Everything up to the manifest.
+    async fn write_objects(&self, outcome: Outcome) -> Result<Manifest> {
+        let packer = &self.packer;
+        packer.failed()?;
+        if packer.unfinished.load(Ordering::Relaxed) > 0 {
+            return Err(Error::internal(format!(
+                "backup {} is committed while an artifact is being written",
+                self.id
+            )));
+        }
+        packer.flush_shared().await?;
+        packer.close_last()?;
+        self.settle().await;
+        packer.failed()?;
+        let packs = packer.stored()?;
+        let finished_at = packer.cx.now();
+        let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let bytes = packer.bytes.load(Ordering::Relaxed);
+        Ok(Manifest {
+            format: FORMAT,
+            backup: self.id.clone(),
+            cluster: self.spec.cluster.clone(),
+            strategy: self.spec.strategy,
+            backup_type: self.spec.backup_type,
+            parent: self.spec.parent.clone(),
+            needs: Vec::new(),
+            started_at: self.started_at,
+            finished_at,
+            writer: WRITER.to_owned(),
+            outcome,
+            totals: Totals {
+                artifacts: packer.artifacts.load(Ordering::Relaxed),
+                bytes_read: bytes,
+                bytes_new: bytes,
+                bytes_stored: packs.iter().map(|p| p.bytes).sum::<u64>() + index.bytes,
+            },
+            packs,
+            index,
+        })
+    }
+
+    async fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(manifest).map_err(|e| {
+            Error::internal("the manifest cannot be written as JSON").with_source(e)
+        })?;
+        json.push(b'\n');
+        let place = self.packer.place(BackupObject::Manifest);
+        let bytes = single(&place, ObjectKind::Manifest, FrameKind::Manifest, json)?;
+        let key = self.packer.key(BackupObject::Manifest);
+        match self.packer.store.create(&key, bytes).await? {
+            Created::New => Ok(()),
+            Created::Exists => Err(taken(&key)),
+        }
+    }
+}
+
+/// An object that is one uncompressed frame.
+pub(crate) fn single(
+    place: &crate::format::Place,
+    object: ObjectKind,
+    kind: FrameKind,
+    content: Vec<u8>,
+) -> Result<Bytes> {
+    let packed = Packed {
+        codec: Codec::None,
+        raw_len: u32::try_from(content.len()).unwrap_or(u32::MAX),
+        stored: content.into(),
+    };
+    let (_, header) = seal(place, OBJECT_HEADER_LEN as u64, kind, &packed)?;
+    Ok([&place.object_header(object), &header[..], &packed.stored].concat().into())
+}
+
+#[async_trait]
+impl ArtifactSink for Session {
+    async fn create(&self, name: ArtifactName, layout: Layout) -> Result<Box<dyn ArtifactWriter>> {
+        Ok(Box::new(Writer::new(&self.packer, name, layout)?))
+    }
+}
+
+#[async_trait]
+impl BackupSession for Session {
+    fn id(&self) -> &BackupId {
+        &self.id
+    }
+
+    async fn commit(&self, outcome: Outcome) -> Result<Manifest> {
+        self.end()?;
+        let manifest = match self.write_objects(outcome).await {
+            Ok(manifest) => manifest,
+            Err(e) => {
+                self.give_up(&e).await;
+                return Err(e);
+            }
+        };
+        lock(&self.memory).take();
+        if let Err(e) = self.write_manifest(&manifest).await {
+            // From the first attempt on the manifest may come to be, even after an answer that
+            // failed: then its packs must be there. Only a full disk is a sure no.
+            let key = self.packer.key(BackupObject::Manifest);
+            let absent = matches!(self.packer.store.len(&key).await, Ok(None));
+            if e.kind() == ErrorKind::Space && absent {
+                self.give_up(&e).await;
+                return Err(e);
+            }
+            return Err(e
+                .context(format!("the manifest of backup {} may not be stored", self.id))
+                .with_remedy(format!(
+                    "see with `holdfast list` whether {} is there; if not, run the backup again",
+                    self.id
+                )));
+        }
+        let message = format!("backup {} has been committed", self.id);
+        self.packer.fail(&Error::internal(message));
+        // There is a backup now; the marker is of no more use.
+        let marker = self.packer.key(BackupObject::Active);
+        if let Err(e) = self.packer.store.delete(&marker).await {
+            self.packer.cx.event(Event::Warning {
+                text: format!("the marker {marker} was not removed: {}", e.chain()),
+            });
+        }
+        Ok(manifest)
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.end()?;
+        self.packer.fail(&Error::interrupted());
+        self.settle().await;
+        lock(&self.memory).take();
+        self.remove().await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // After a commit or an abort nothing is left that could hear this.
+        self.packer.fail(&Error::interrupted());
+    }
+}

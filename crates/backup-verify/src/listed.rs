@@ -1,0 +1,46 @@
+//! Verifying a backup as a repository lists it: its manifest may be what is damaged.
+
+use std::sync::Arc;
+
+use backup_core::{
+    Context, ErrorKind, Finding, Level, Listed, Record, RecordEvent, Report, Repository, Result,
+    Severity, pipeline,
+};
+use backup_storage::Repo;
+
+use crate::verifiers_for;
+
+/// Verifies a backup up to `level` and records the proof.
+///
+/// # Errors
+/// When the verification could not be carried out: the level is not in this version, the store
+/// fails, or the run is cancelled. Damage, of the manifest too, is in the report.
+pub async fn verify_listed(
+    cx: &Context,
+    repo: &Arc<Repo>,
+    level: Level,
+    listed: Listed,
+) -> Result<Report> {
+    let verifiers = verifiers_for(level, repo)?;
+    let error = match listed.manifest {
+        Ok(manifest) => return pipeline::verify(cx, &**repo, &verifiers, &manifest).await,
+        Err(e) if e.kind() == ErrorKind::Damaged => e,
+        Err(e) => return Err(e),
+    };
+    let object = format!("{}/manifest", listed.backup);
+    let finding = Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
+        .with_kind(ErrorKind::Damaged);
+    let report = Report { level: Level::Objects, findings: vec![finding] };
+    let record = Record {
+        time: cx.now(),
+        backup: Some(listed.backup),
+        event: RecordEvent::Proof {
+            level: report.level,
+            ok: false,
+            findings: report.findings.clone(),
+            duration_seconds: 0.0,
+        },
+    };
+    repo.record(cx, &listed.cluster, &record).await?;
+    Ok(report)
+}

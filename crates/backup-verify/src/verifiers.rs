@@ -1,0 +1,69 @@
+//! The verifiers that need nothing but the repository.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Verifier};
+use backup_storage::{Repo, check_content, check_objects};
+
+/// Checks that every object of a backup, and of those that it refers to, is there and has its
+/// length. It lists, and reads no data.
+#[derive(Clone)]
+pub struct ObjectsVerifier {
+    repo: Arc<Repo>,
+}
+
+impl ObjectsVerifier {
+    /// For backups of `repo`.
+    #[must_use]
+    pub fn new(repo: Arc<Repo>) -> Self {
+        ObjectsVerifier { repo }
+    }
+}
+
+#[async_trait]
+impl Verifier for ObjectsVerifier {
+    fn level(&self) -> Level {
+        Level::Objects
+    }
+
+    async fn verify(
+        &self,
+        cx: &Context,
+        backup: &Manifest,
+        _: Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        check_objects(cx, &self.repo, backup).await
+    }
+}
+
+/// Reads every byte of a backup, also those in packs of other backups, and checks it against the
+/// digests that were recorded when it was made.
+#[derive(Clone)]
+pub struct ContentVerifier {
+    repo: Arc<Repo>,
+}
+
+impl ContentVerifier {
+    /// For backups of `repo`.
+    #[must_use]
+    pub fn new(repo: Arc<Repo>) -> Self {
+        ContentVerifier { repo }
+    }
+}
+
+#[async_trait]
+impl Verifier for ContentVerifier {
+    fn level(&self) -> Level {
+        Level::Content
+    }
+
+    async fn verify(
+        &self,
+        cx: &Context,
+        backup: &Manifest,
+        _: Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        check_content(cx, &self.repo, backup).await
+    }
+}

@@ -1,0 +1,9 @@
+//! Whole round trips between real servers, judged by the servers themselves.
+//!
+//! What a backup read cannot show what the reading lost. So both sides are compared by digests that
+//! the *servers* compute over every value, and by `SHOW CREATE` of every object.
+
+mod pair;
+mod sides;
+mod types;
+mod writer;

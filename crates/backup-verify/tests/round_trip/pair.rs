@@ -1,0 +1,88 @@
+//! A source, a target, and a repository between them.
+
+use std::path::Path;
+
+use backup_core::{
+    BackupSpec, BackupType, Context, Manifest, Repository, Restored, Strategy, pipeline,
+};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::logical::{
+    LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions,
+};
+use backup_drivers::sandbox::Sandbox;
+use backup_storage::{Repo, RepoUrl, RepositoryOptions};
+use tempfile::TempDir;
+
+/// The servers that every test here runs on.
+pub const SERVERS: [&str; 3] = ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"];
+
+/// Two servers of one kind, and a repository.
+pub struct Pair {
+    pub cx: Context,
+    pub source: Sandbox,
+    pub target: Sandbox,
+    pub repository: Repo,
+    directory: TempDir,
+}
+
+impl Pair {
+    /// Starts both servers in a time zone of their own.
+    pub async fn start(server: &str) -> Pair {
+        let cx = Context::builder().threads(3).build();
+        let install = xtask::servers::install(server).unwrap();
+        let directory = TempDir::new().unwrap();
+        let builder = |zone: &str| {
+            Sandbox::builder(&install).option("default-time-zone", zone)
+        };
+        let source = builder("+05:45").start(&cx).await.unwrap();
+        let target = builder("-03:30").start(&cx).await.unwrap();
+        let url = RepoUrl::parse(directory.path().join("repo").to_str().unwrap()).unwrap();
+        let repository = Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap();
+        Pair { cx, source, target, repository, directory }
+    }
+
+    pub fn source(&self) -> ConnectOptions {
+        ConnectOptions::socket(self.source.socket(), "root")
+    }
+
+    pub fn target(&self) -> ConnectOptions {
+        ConnectOptions::socket(self.target.socket(), "root")
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub async fn backup(&self, options: LogicalOptions) -> Manifest {
+        let spec = BackupSpec {
+            cluster: "test".parse().unwrap(),
+            strategy: Strategy::Logical,
+            backup_type: BackupType::Full,
+            parent: None,
+        };
+        let driver = LogicalBackup::new(self.source(), options);
+        pipeline::backup(&self.cx, &self.repository, &driver, spec).await.unwrap()
+    }
+
+    pub async fn restore(&self, manifest: &Manifest, options: LogicalRestoreOptions) -> Restored {
+        let driver = LogicalRestore::new(self.target(), options);
+        pipeline::restore(&self.cx, &self.repository, &driver, manifest).await.unwrap()
+    }
+
+    pub async fn stop(mut self) {
+        self.source.stop().await.unwrap();
+        self.target.stop().await.unwrap();
+    }
+}
+
+/// Runs a file of statements that end with `;;`.
+pub async fn run_script(session: &mut Session, script: &str) {
+    session.run("SET NAMES utf8mb4").await.unwrap();
+    for statement in script.split(";;\n") {
+        let text: String =
+            statement.lines().filter(|l| !l.starts_with("-- ")).collect::<Vec<_>>().join("\n");
+        if !text.trim().is_empty() {
+            session.run(&text).await.unwrap_or_else(|e| panic!("{}\n{text}", e.report()));
+        }
+    }
+}

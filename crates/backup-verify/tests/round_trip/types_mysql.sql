@@ -1,0 +1,14 @@
+CREATE TABLE types.vectors (id INT PRIMARY KEY, v VECTOR(3), w VECTOR(2048));;
+INSERT INTO types.vectors VALUES (1, TO_VECTOR('[1,2,3]'), NULL), (2, NULL, NULL), (3, TO_VECTOR('[-0.0,1e-45,3.4028235e38]'), NULL);;
+CREATE TABLE types.invisible (id INT PRIMARY KEY, a INT INVISIBLE, b INT, c INT AS (b + 1) INVISIBLE);;
+INSERT INTO types.invisible (id, a, b) VALUES (1, 2, 3), (2, NULL, NULL);;
+SET SESSION sql_generate_invisible_primary_key = ON;;
+CREATE TABLE types.gipk (a INT, b TEXT);;
+INSERT INTO types.gipk VALUES (1,'x'),(1,'x'),(NULL,NULL);;
+SET SESSION sql_generate_invisible_primary_key = OFF;;
+CREATE TABLE types.expressions (id INT PRIMARY KEY, u CHAR(36) DEFAULT (UUID()), d DATE DEFAULT (CURRENT_DATE + INTERVAL 1 DAY), j JSON DEFAULT (JSON_ARRAY()), CHECK (id <> 13), CONSTRAINT loose CHECK (id < 0) NOT ENFORCED);;
+INSERT INTO types.expressions (id) VALUES (1), (2);;
+CREATE TABLE types.functional (id INT PRIMARY KEY, name VARCHAR(50), j JSON, KEY lower_name ((LOWER(name))), KEY tags ((CAST(j->'$.tags' AS CHAR(20) ARRAY))), KEY down (name DESC) INVISIBLE);;
+INSERT INTO types.functional VALUES (1,'Ada','{"tags":["a","b"]}'),(2,NULL,NULL);;
+CREATE TABLE types.spatial (id INT PRIMARY KEY, g POINT NOT NULL SRID 4326, SPATIAL KEY (g));;
+INSERT INTO types.spatial VALUES (1, ST_GeomFromText('POINT(52.5 13.4)', 4326));;
