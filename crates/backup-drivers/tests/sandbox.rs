@@ -1,8 +1,5 @@
 //! Throw-away servers, for real: each kind starts, answers, stops and leaves nothing behind.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -27,9 +24,7 @@ fn sandbox(name: &str, parent: &Path) -> SandboxBuilder {
 
 async fn connect(server: &Sandbox) -> Conn {
     let socket = server.socket().to_str().unwrap().to_owned();
-    let options = OptsBuilder::default()
-        .user(Some("root"))
-        .socket(Some(socket));
+    let options = OptsBuilder::default().user(Some("root")).socket(Some(socket));
     Conn::new(options).await.unwrap()
 }
 
@@ -57,12 +52,7 @@ async fn a_server_starts_answers_stops_and_leaves_nothing_behind(
     let version = ask(&mut connection, "SELECT VERSION()").await;
     let wanted = name.split_once('-').unwrap().1;
     assert!(version.starts_with(&format!("{wanted}.")), "{version}");
-    assert!(
-        server
-            .install()
-            .version()
-            .starts_with(&format!("{wanted}."))
-    );
+    assert!(server.install().version().starts_with(&format!("{wanted}.")));
     assert_eq!(ask(&mut connection, "SELECT @@skip_networking").await, "1");
     assert_eq!(ask(&mut connection, "SELECT @@log_bin").await, "1");
     if server.install().flavor() == Flavor::MySql {
@@ -101,30 +91,14 @@ async fn a_killed_server_recovers_what_was_committed_and_keeps_socket_and_port(
         .tcp(true);
     let mut server = builder.start(&cx()).await.unwrap();
     let mut connection = connect(&server).await;
-    assert_eq!(
-        ask(&mut connection, "SELECT @@innodb_page_size").await,
-        "32768"
-    );
-    assert_eq!(
-        ask(&mut connection, "SELECT @@innodb_buffer_pool_size >> 20").await,
-        "96"
-    );
+    assert_eq!(ask(&mut connection, "SELECT @@innodb_page_size").await, "32768");
+    assert_eq!(ask(&mut connection, "SELECT @@innodb_buffer_pool_size >> 20").await, "96");
     assert_eq!(ask(&mut connection, "SELECT @@log_bin").await, "0");
     connection.query_drop("CREATE DATABASE d").await.unwrap();
-    connection
-        .query_drop("CREATE TABLE d.t (a INT PRIMARY KEY)")
-        .await
-        .unwrap();
-    connection
-        .query_drop("INSERT INTO d.t VALUES (7)")
-        .await
-        .unwrap();
+    connection.query_drop("CREATE TABLE d.t (a INT PRIMARY KEY)").await.unwrap();
+    connection.query_drop("INSERT INTO d.t VALUES (7)").await.unwrap();
 
-    let (socket, port, pid) = (
-        server.socket(),
-        server.port().unwrap(),
-        server.pid().unwrap(),
-    );
+    let (socket, port, pid) = (server.socket(), server.port().unwrap(), server.pid().unwrap());
     server.kill();
     assert!(!is_alive(pid));
     assert_eq!(server.pid(), None);
@@ -137,10 +111,7 @@ async fn a_killed_server_recovers_what_was_committed_and_keeps_socket_and_port(
         .prefer_socket(false);
     let mut connection = Conn::new(options).await.unwrap();
     assert_eq!(ask(&mut connection, "SELECT a FROM d.t").await, "7");
-    assert_eq!(
-        ask(&mut connection, "SELECT @@bind_address").await,
-        "127.0.0.1"
-    );
+    assert_eq!(ask(&mut connection, "SELECT @@bind_address").await, "127.0.0.1");
     drop(connection);
 
     server.stop().await.unwrap();
@@ -161,18 +132,11 @@ async fn a_directory_of_garbage_gives_the_errors_of_the_servers_log(
         std::fs::create_dir(dir).unwrap();
     }
     std::fs::write(data.join("ibdata1"), vec![0x5a; 12 << 20]).unwrap();
-    let error = sandbox(name, &run)
-        .datadir(&data)
-        .start(&cx())
-        .await
-        .unwrap_err();
+    let error = sandbox(name, &run).datadir(&data).start(&cx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Target);
     let report = error.report();
     assert!(report.contains("its error log says: "), "{report}");
-    assert!(
-        report.contains("[ERROR]") && report.contains("InnoDB"),
-        "{report}"
-    );
+    assert!(report.contains("[ERROR]") && report.contains("InnoDB"), "{report}");
     assert!(report.contains(data.to_str().unwrap()), "{report}");
     assert!(is_empty(&run));
 }
@@ -221,10 +185,7 @@ async fn copies_of_a_template_are_servers_of_their_own(
     assert_ne!(one.datadir(), two.datadir());
     let (mut a, mut b) = (connect(&one).await, connect(&two).await);
     a.query_drop("CREATE DATABASE only_here").await.unwrap();
-    let there: Option<String> = b
-        .query_first("SHOW DATABASES LIKE 'only_here'")
-        .await
-        .unwrap();
+    let there: Option<String> = b.query_first("SHOW DATABASES LIKE 'only_here'").await.unwrap();
     assert_eq!(there, None);
     if one.install().flavor() == Flavor::MySql {
         let uuid = "SELECT @@server_uuid";
@@ -237,10 +198,7 @@ async fn copies_of_a_template_are_servers_of_their_own(
 #[tokio::test]
 async fn a_panic_stops_the_server_and_cleans_up() {
     let parent = tempfile::tempdir().unwrap();
-    let server = sandbox("mariadb-10.11", parent.path())
-        .start(&cx())
-        .await
-        .unwrap();
+    let server = sandbox("mariadb-10.11", parent.path()).start(&cx()).await.unwrap();
     let pid = server.pid().unwrap();
     assert!(is_alive(pid));
     let task = tokio::spawn(async move {
@@ -267,12 +225,7 @@ async fn a_program_with_a_server() {
 fn a_program_that_is_killed_leaves_no_server() {
     let parent = tempfile::tempdir().unwrap();
     let mut program = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_program_with_a_server",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "a_program_with_a_server", "--ignored", "--nocapture"])
         .env("TMPDIR", parent.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -281,21 +234,14 @@ fn a_program_that_is_killed_leaves_no_server() {
     let said = BufReader::new(program.stdout.take().unwrap());
     let pid: u32 = said
         .lines()
-        .find_map(|line| {
-            line.unwrap()
-                .strip_prefix("server ")
-                .map(|pid| pid.parse().unwrap())
-        })
+        .find_map(|line| line.unwrap().strip_prefix("server ").map(|pid| pid.parse().unwrap()))
         .expect("the program has a server");
     assert!(is_alive(pid));
     program.kill().unwrap();
     program.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while is_alive(pid) {
-        assert!(
-            Instant::now() < deadline,
-            "{pid} lives on; is setpriv of util-linux installed?"
-        );
+        assert!(Instant::now() < deadline, "{pid} lives on; is setpriv of util-linux installed?");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -16,7 +16,7 @@ use crate::format::{
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
 use crate::packer::taken;
-use crate::scan::{missing_object, read_single};
+use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
 use crate::source::Source;
 use crate::store::{Created, Store, make_directory};
@@ -100,12 +100,7 @@ impl Repo {
     /// As [`open`](Self::open).
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
-        let bytes = store
-            .get(&Key::Config, Config::MAX_BYTES)
-            .await?
-            .ok_or_else(|| no_repository(store.name()))?;
-        let config = Config::parse(&bytes)
-            .context(|| format!("cannot use the repository in {}", store.name()))?;
+        let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
         Ok(Repo { store, config: Arc::new(config), options })
     }
 
@@ -175,6 +170,19 @@ impl Repo {
             Error::damaged(format!("{key} is no record of this version")).with_source(e)
         })
     }
+}
+
+/// Reads `holdfast.json`; `None` when there is none.
+pub(crate) async fn read_config(store: &Store) -> Result<Option<Config>> {
+    let read = async {
+        let bytes = store.get(&Key::Config, Config::MAX_BYTES).await?;
+        bytes.as_deref().map(Config::parse).transpose()
+    };
+    // No backup is damaged by it, but none can be reached.
+    read.await.map_err(|e| {
+        let kind = if is_damage(&e) { ErrorKind::Store } else { e.kind() };
+        e.with_kind(kind).context(format!("cannot use the repository in {}", store.name()))
+    })
 }
 
 fn no_repository(name: &str) -> Error {

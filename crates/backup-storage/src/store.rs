@@ -42,6 +42,9 @@ pub struct Store {
     counts: Arc<Counters>,
 }
 
+const UNREADABLE: &str = "see what the system's log says about the disk or the mount; when it is \
+                          well again, run `holdfast verify --level content`";
+
 /// What became of a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
@@ -199,7 +202,8 @@ impl Store {
     /// Reads a whole object of at most `limit` bytes; `None` when there is none.
     ///
     /// # Errors
-    /// When the store fails; [`ErrorKind::Damaged`] when the object is longer than `limit`.
+    /// When the store fails; [`ErrorKind::Damaged`] when the object is longer than `limit`, or the
+    /// medium cannot give it back.
     pub async fn get(&self, key: &Key, limit: u64) -> Result<Option<Bytes>> {
         let path = key.path();
         let result = self
@@ -217,7 +221,7 @@ impl Store {
                 Err(Error::damaged(format!("{key} has {size} bytes, more than it can have")))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(self.failure(e, "read", key)),
+            Err(e) => Err(self.unreadable(e, key)),
         }
     }
 
@@ -225,7 +229,7 @@ impl Store {
     /// where the object ends before.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails; [`ErrorKind::Damaged`] when the medium cannot give the bytes back.
     pub async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
         let path = key.path();
         let options = GetOptions::new().with_range(Some(range.clone()));
@@ -241,7 +245,7 @@ impl Store {
                 // Stores answer a range behind the end in their own ways.
                 Ok(Some(len)) if len <= range.start => Ok(Some(Bytes::new())),
                 Ok(None) => Ok(None),
-                _ => Err(self.failure(e, "read", key)),
+                _ => Err(self.unreadable(e, key)),
             },
         }
     }
@@ -315,6 +319,15 @@ impl Store {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(self.failure(e, "remove", path)),
         }
+    }
+
+    /// A failure to read. A medium that cannot give bytes back that it took is damage of what it
+    /// holds, not of the way to it.
+    fn unreadable(&self, error: object_store::Error, key: &Key) -> Error {
+        const EIO: i32 = 5;
+        let lost = io_cause(&error).and_then(std::io::Error::raw_os_error) == Some(EIO);
+        let error = self.failure(error, "read", key);
+        if lost { error.with_kind(ErrorKind::Damaged).with_remedy(UNREADABLE) } else { error }
     }
 
     fn failure(&self, error: object_store::Error, verb: &str, what: &dyn fmt::Display) -> Error {

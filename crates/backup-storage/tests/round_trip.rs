@@ -24,7 +24,7 @@ async fn a_backup_in_a_directory_comes_back() {
     let url = RepoUrl::from(dir.path().join("new/repo"));
     let repo = Repo::init(&cx, &url, options()).await.unwrap();
     let manifest = back_up(&cx, &repo, &samples()).await.unwrap();
-    assert_eq!(manifest.totals.artifacts, 6);
+    assert_eq!(manifest.totals.artifacts, 7);
     assert!(manifest.packs.len() >= 2, "{:?}", manifest.packs);
 
     let repo = Repo::open(&cx, &url, RepositoryOptions::default()).await.unwrap();

@@ -3,7 +3,9 @@
 use backup_core::{
     ClusterName, ErrorKind, Manifest, Repository, RestoreSteps, Restored, Result, pipeline, select,
 };
-use backup_drivers::logical::{LogicalRestore, LogicalRestoreOptions, Rename, TableName};
+use backup_drivers::logical::{
+    LogicalRestore, LogicalRestoreOptions, RenameRule, Selection, TableName,
+};
 use backup_storage::RepositoryOptions;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -33,7 +35,7 @@ pub(crate) struct Restore {
     tables: Vec<Names<TableName>>,
     /// Restore a database or table under another name
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
-    rename: Vec<Rename>,
+    rename: Vec<RenameRule>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -42,8 +44,8 @@ pub(crate) struct Restore {
     overwrite: bool,
 }
 
-fn rename(text: &str) -> Result<Rename, String> {
-    text.parse::<Rename>().map_err(|e| e.report())
+fn rename(text: &str) -> Result<RenameRule, String> {
+    text.parse::<RenameRule>().map_err(|e| e.report())
 }
 
 impl Restore {
@@ -62,8 +64,8 @@ impl Restore {
         let target = target.resolve(cx).await?;
         let address = target.to_string();
         let options = LogicalRestoreOptions {
-            tables: flat(&self.tables),
-            rename: self.rename.clone(),
+            selection: Selection { tables: flat(&self.tables), ..Selection::default() },
+            rename: self.rename.iter().cloned().collect(),
             overwrite: self.overwrite,
         };
         let driver = LogicalRestore::new(target, options);

@@ -21,15 +21,23 @@ pub fn kind_of_server_error(code: u16) -> ErrorKind {
         }
         // Access denied to the account, its password or plugin; expired; locked; TLS required;
         // MariaDB 4151: account locked.
-        1045 | 1251 | 1275 | 1524 | 1698 | 1820 | 1862 | 2059 | 2061 | 3118 | 3159 | 3955 | 4151 => {
-            ErrorKind::Connect
-        }
+        1045 | 1251 | 1275 | 1524 | 1698 | 1820 | 1862 | 2059 | 2061 | 3118 | 3159 | 3955
+        | 4151 => ErrorKind::Connect,
         // Gone away, lost, killed (MariaDB 1927), disconnected for idling.
         1927 | 2002 | 2003 | 2005 | 2006 | 2013 | 2055 | 3169 | 4031 => ErrorKind::Connect,
         // A privilege on a database, table, column, routine, or globally; role not granted.
-        1044 | 1095 | 1142 | 1143 | 1211 | 1227 | 1370 | 1410 | 1419 | 3530 | 3879 | 3955..=3956 => {
-            ErrorKind::Privilege
-        }
+        1044
+        | 1095
+        | 1142
+        | 1143
+        | 1211
+        | 1227
+        | 1370
+        | 1410
+        | 1419
+        | 3530
+        | 3879
+        | 3955..=3956 => ErrorKind::Privilege,
         // Disk full, table full, temporary tables full, no memory for the tablespace.
         3 | 1021 | 1114 | 1713 | 3675 => ErrorKind::Space,
         _ => ErrorKind::Source,
@@ -56,10 +64,14 @@ fn remedy(code: u16) -> Option<&'static str> {
         }
         1148 | 3948 | 4166 => "run SET GLOBAL local_infile = ON on the server",
         1153 => "raise max_allowed_packet on the server",
-        1205 | 3572 => "find the session that holds the lock in the process list, or raise the lock time-out",
+        1205 | 3572 => {
+            "find the session that holds the lock in the process list, or raise the lock time-out"
+        }
         1213 => "run the command again; the server chose this transaction to end a deadlock",
         1290 | 1836 => "turn off the server option that the message names",
-        1317 | 1927 | 3169 => "somebody stopped it with KILL; find out who, then run the command again",
+        1317 | 1927 | 3169 => {
+            "somebody stopped it with KILL; find out who, then run the command again"
+        }
         1820 | 1862 => "give the account a new password with ALTER USER",
         1251 | 1524 | 2059 | 2061 => {
             "use an account with caching_sha2_password, mysql_native_password, ed25519 or parsec"
@@ -128,10 +140,7 @@ pub(crate) fn lost(what: impl Into<Cow<'static, str>>) -> Error {
 }
 
 /// The peer sent bytes that the protocol does not allow.
-pub(crate) fn protocol(
-    problem: impl Into<String>,
-    what: impl Into<Cow<'static, str>>,
-) -> Error {
+pub(crate) fn protocol(problem: impl Into<String>, what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Connect, what)
         .with_source(format!("the server broke the protocol: {}", problem.into()))
         .with_remedy("check that the address is that of a MySQL or MariaDB server")

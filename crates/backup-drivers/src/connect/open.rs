@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
 use futures::FutureExt;
-use mysql_async::{ClientIdentity, Conn, DriverError, Opts, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, IoError, Opts, OptsBuilder, SslOpts};
 
 use super::{ConnectOptions, Endpoint, SslMode, connect_io_error, sql_error, timed_out, tls};
 
@@ -80,8 +80,9 @@ async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
     attempt(opts).await.map_err(|e| connect_error(options, e))
 }
 
-/// `mysql_async` 0.37 panics on some greetings that no server sends, but anybody may (a version
-/// number above 65535, an empty answer where a key is due): that is an error like any other.
+/// `mysql_async` 0.37 panics on some answers that no server should give, but anybody may (a version
+/// number above 65535, an empty packet where a key is due), and on parsec without a password: that
+/// is an error like any other.
 async fn attempt(opts: Opts) -> Result<Conn, mysql_async::Error> {
     AssertUnwindSafe(Conn::new(opts)).catch_unwind().await.unwrap_or_else(|_| {
         Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
@@ -91,7 +92,15 @@ async fn attempt(opts: Opts) -> Result<Conn, mysql_async::Error> {
 fn connect_error(options: &ConnectOptions, error: mysql_async::Error) -> Error {
     let what = options.cannot_connect();
     match error {
-        mysql_async::Error::Io(mysql_async::IoError::Io(e)) => connect_io_error(e, what),
+        mysql_async::Error::Io(IoError::Io(e)) => connect_io_error(e, what),
+        mysql_async::Error::Driver(DriverError::UnexpectedPacket { .. }) => {
+            Error::new(ErrorKind::Connect, what)
+                .with_source("the server's answer to the sign-in is none that the client knows")
+                .with_remedy(
+                    "check that the address is that of a MySQL or MariaDB server, and the \
+                     password; of an account with several plugins, the first one's counts",
+                )
+        }
         // Whatever the code: no connection came about.
         e => match sql_error(e, what) {
             e if e.kind() == ErrorKind::Usage => e,
@@ -125,7 +134,10 @@ fn ssl_opts(options: &ConnectOptions) -> SslOpts {
         .with_danger_accept_invalid_certs(tls.mode < SslMode::VerifyCa)
         .with_danger_skip_domain_validation(tls.mode < SslMode::VerifyIdentity)
         .with_client_identity(
-            tls.cert.as_ref().zip(tls.key.as_ref()).map(|(c, k)| ClientIdentity::new(c.clone().into(), k.clone().into())),
+            tls.cert
+                .as_ref()
+                .zip(tls.key.as_ref())
+                .map(|(c, k)| ClientIdentity::new(c.clone().into(), k.clone().into())),
         );
     let ssl = match &tls.ca {
         Some(ca) => ssl.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(true),

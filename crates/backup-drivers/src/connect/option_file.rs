@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn values_are_read_as_the_real_clients_read_them() {
-        // Each line was given to `mariadb --print-defaults` or `my_print_defaults`.
+        // tests/option_file.rs compares with the real thing; these are the cases to know.
         for (line, expected) in [
             ("password=simple", "simple"),
             ("password = spaced out  ", "spaced out"),

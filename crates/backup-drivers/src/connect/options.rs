@@ -104,9 +104,8 @@ impl FromStr for SslMode {
             "required" => Ok(SslMode::Required),
             "verify-ca" => Ok(SslMode::VerifyCa),
             "verify-identity" => Ok(SslMode::VerifyIdentity),
-            _ => Err(Error::usage(format!("ssl-mode cannot be `{text}`")).with_remedy(
-                "use disabled, preferred, required, verify-ca or verify-identity",
-            )),
+            _ => Err(Error::usage(format!("ssl-mode cannot be `{text}`"))
+                .with_remedy("use disabled, preferred, required, verify-ca or verify-identity")),
         }
     }
 }

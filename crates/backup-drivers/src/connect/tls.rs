@@ -40,7 +40,9 @@ pub(crate) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
     } else {
         let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
-            .map_err(|e| Error::usage("the certificates of ssl-ca cannot be used").with_source(e))?;
+            .map_err(|e| {
+                Error::usage("the certificates of ssl-ca cannot be used").with_source(e)
+            })?;
         if options.mode == SslMode::VerifyCa { Arc::new(AnyName(webpki)) } else { webpki }
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -51,8 +53,9 @@ pub(crate) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
     let config = match (&options.cert, &options.key) {
         (Some(cert), Some(key)) => {
             let chain = certificates("ssl-cert", cert)?;
-            let key_der = PrivateKeyDer::from_pem_slice(&read("ssl-key", key)?)
-                .map_err(|e| unusable("ssl-key", key, "a private key in PEM form").with_source(e))?;
+            let key_der = PrivateKeyDer::from_pem_slice(&read("ssl-key", key)?).map_err(|e| {
+                unusable("ssl-key", key, "a private key in PEM form").with_source(e)
+            })?;
             builder.with_client_auth_cert(chain, key_der).map_err(|e| {
                 unusable("ssl-cert", cert, "a certificate for the key of ssl-key").with_source(e)
             })?

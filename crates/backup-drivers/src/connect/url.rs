@@ -24,9 +24,8 @@ pub(super) fn parse(text: &str) -> Result<Settings> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     if query.contains('@') {
         // A bare ? in a password: what follows must not show up as a parameter in an error.
-        return Err(Error::usage("a server's URL has an @ after its ?").with_remedy(
-            "percent-encode both where they are part of a name: ? is %3F, @ is %40",
-        ));
+        return Err(Error::usage("a server's URL has an @ after its ?")
+            .with_remedy("percent-encode both where they are part of a name: ? is %3F, @ is %40"));
     }
     // Everything up to the last @ is user and password, so that a bare @ in a password works.
     let (account, address) = match rest.rsplit_once('@') {
@@ -35,9 +34,8 @@ pub(super) fn parse(text: &str) -> Result<Settings> {
     };
     let (address, path) = address.split_once('/').unwrap_or((address, ""));
     if !path.is_empty() {
-        return Err(Error::usage("a server's URL names no database").with_remedy(
-            "leave the path empty and choose with --databases or --tables",
-        ));
+        return Err(Error::usage("a server's URL names no database")
+            .with_remedy("leave the path empty and choose with --databases or --tables"));
     }
 
     let mut settings = Settings::default();
@@ -127,7 +125,9 @@ fn host_and_port(address: &str) -> Result<(Option<String>, Option<u16>)> {
 fn decode(what: &str, text: &str) -> Result<String> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(Error::usage(format!("the {what} in the URL is not UTF-8")).with_remedy(FORM)),
+        Err(_) => {
+            Err(Error::usage(format!("the {what} in the URL is not UTF-8")).with_remedy(FORM))
+        }
     }
 }
 
@@ -155,7 +155,10 @@ mod tests {
             ("mysql://u@[::1]:3307/", tcp("::1", 3307)),
             ("mysql://u@[fe80::1]/", tcp("fe80::1", 3306)),
             ("mysql://u@/", tcp("localhost", 3306)),
-            ("mysql://u@localhost/?socket=/run/a%20b+c.sock", Endpoint::Socket("/run/a b+c.sock".into())),
+            (
+                "mysql://u@localhost/?socket=/run/a%20b+c.sock",
+                Endpoint::Socket("/run/a b+c.sock".into()),
+            ),
             ("mysql://u@/?socket=/s", Endpoint::Socket("/s".into())),
         ] {
             assert_eq!(ConnectOptions::from_url(url).unwrap().endpoint, endpoint, "{url}");

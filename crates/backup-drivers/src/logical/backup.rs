@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event,
-    Finding, Layout, Outcome, Result, Severity, SourceInfo, Strategy,
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Layout, Outcome, Result, Severity, SourceInfo, Strategy,
 };
 use bytes::Bytes;
 
@@ -200,7 +200,7 @@ fn source_info(facts: &ServerFacts, source: &ConnectOptions) -> SourceInfo {
     SourceInfo {
         flavor: facts.flavor,
         version: facts.version_text.clone(),
-        address: source.address(),
+        address: source.endpoint.to_string(),
         server_uuid: facts.server_uuid.clone(),
         server_id: facts.server_id,
         hostname: facts.hostname.clone(),

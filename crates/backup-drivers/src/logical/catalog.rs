@@ -263,6 +263,9 @@ pub struct StoredObject {
     /// Where a sequence stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<SequenceState>,
+    /// At a restore: where the target has one of this name, that one stays.
+    #[serde(skip)]
+    pub keep_existing: bool,
 }
 
 impl StoredObject {
@@ -281,7 +284,14 @@ impl StoredObject {
             time_zone: None,
             create_bytes: None,
             sequence: None,
+            keep_existing: false,
         }
+    }
+
+    /// Database and name; the database of a tablespace is empty.
+    #[must_use]
+    pub fn full_name(&self) -> TableName {
+        TableName { database: self.database.clone(), table: self.name.clone() }
     }
 }
 
@@ -302,6 +312,8 @@ pub enum StoredKind {
     Tablespace,
     /// A sequence (MariaDB); created before tables, whose defaults may use it.
     Sequence,
+    /// A library of code that routines import (MySQL 9.2).
+    Library,
     /// A stored function.
     Function,
     /// A stored procedure.
@@ -316,4 +328,21 @@ pub enum StoredKind {
     Trigger,
     /// An event; created last.
     Event,
+}
+
+impl std::fmt::Display for StoredKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            StoredKind::Tablespace => "tablespace",
+            StoredKind::Sequence => "sequence",
+            StoredKind::Library => "library",
+            StoredKind::Function => "function",
+            StoredKind::Procedure => "procedure",
+            StoredKind::Package => "package",
+            StoredKind::PackageBody => "package body",
+            StoredKind::View => "view",
+            StoredKind::Trigger => "trigger",
+            StoredKind::Event => "event",
+        })
+    }
 }

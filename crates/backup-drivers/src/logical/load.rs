@@ -1,4 +1,4 @@
-//! Rows into a target: `LOAD DATA LOCAL` by several connections, then every row read back.
+//! Rows into a target, whose tables are those of the backup under the names they have there: `LOAD DATA LOCAL` by several connections, then every row read back.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,33 +10,15 @@ use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, Column, LoadMode, Table};
 use super::plan::Range;
-use super::select::{TableName, quote_name};
 use super::reader::reader;
 use super::scan;
+use super::select::quote_name;
 use crate::connect::{ConnectOptions, Session};
 use crate::rows::{BlockReader, TextFormat};
 use crate::wire;
 
 /// How many bytes of text are collected before they are sent.
 const SEND_BYTES: usize = 256 << 10;
-
-/// A table of the backup, and what it is called at the target.
-#[derive(Debug, Clone)]
-pub(super) struct LoadTable {
-    pub table: Table,
-    pub target: TableName,
-}
-
-impl LoadTable {
-    /// The table as it is at the target, to read it back.
-    fn at_target(&self) -> Table {
-        Table {
-            database: self.target.database.clone(),
-            name: self.target.table.clone(),
-            ..self.table.clone()
-        }
-    }
-}
 
 /// Statements that make a connection take values exactly as they are given.
 ///
@@ -90,28 +72,28 @@ struct Job {
 }
 
 struct Shared {
-    tables: Vec<LoadTable>,
+    tables: Vec<Table>,
     jobs: Mutex<VecDeque<Job>>,
 }
 
 impl Shared {
     /// All chunks of all tables, largest table first.
-    fn new(tables: &[LoadTable]) -> Arc<Self> {
+    fn new(tables: &[Table]) -> Arc<Self> {
         let mut order: Vec<usize> = (0..tables.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(tables[i].table.data_bytes));
+        order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
         let jobs = order
             .into_iter()
             .flat_map(|table| {
-                (0..tables[table].table.chunks.len()).map(move |chunk| Job { table, chunk })
+                (0..tables[table].chunks.len()).map(move |chunk| Job { table, chunk })
             })
             .collect();
         Arc::new(Shared { tables: tables.to_vec(), jobs: Mutex::new(jobs) })
     }
 
-    fn next(&self) -> Option<(&LoadTable, &Chunk)> {
+    fn next(&self) -> Option<(&Table, &Chunk)> {
         let job = self.jobs.lock().expect("no panic while the queue is locked").pop_front()?;
         let table = &self.tables[job.table];
-        Some((table, &table.table.chunks[job.chunk]))
+        Some((table, &table.chunks[job.chunk]))
     }
 }
 
@@ -129,10 +111,10 @@ pub(super) async fn run(
     cx: &Context,
     target: &ConnectOptions,
     flavor: Flavor,
-    tables: &[LoadTable],
+    tables: &[Table],
     artifacts: Arc<dyn ArtifactSource>,
 ) -> Result<u64> {
-    let rows = tables.iter().map(|t| t.table.digest.rows).sum();
+    let rows = tables.iter().map(|t| t.digest.rows).sum();
     cx.progress().expect_rows(rows);
     let shared = Shared::new(tables);
     let loaders = (0..cx.threads()).map(|_| loader(target, flavor));
@@ -143,7 +125,7 @@ pub(super) async fn run(
             while let Some((table, chunk)) = shared.next() {
                 load_chunk(&cx, &mut connection, table, chunk, &*artifacts)
                     .await
-                    .context(|| format!("cannot load table {}", table.target))?;
+                    .context(|| format!("cannot load table {}", table.full_name()))?;
             }
             connection.close().await;
             Ok(())
@@ -154,10 +136,10 @@ pub(super) async fn run(
 }
 
 /// The statement that takes rows as [`crate::rows::Block::write_tsv`] gives them.
-fn load_statement(table: &LoadTable) -> String {
+fn load_statement(table: &Table) -> String {
     let mut columns = Vec::new();
     let mut assignments = Vec::new();
-    for (i, column) in table.table.columns.iter().enumerate() {
+    for (i, column) in table.columns.iter().enumerate() {
         let name = quote_name(&column.name);
         match column.load {
             LoadMode::Direct => columns.push(name),
@@ -176,8 +158,8 @@ fn load_statement(table: &LoadTable) -> String {
     format!(
         "LOAD DATA LOCAL INFILE 'holdfast' INTO TABLE {}.{} CHARACTER SET binary \
          FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({columns}){set}",
-        quote_name(&table.target.database),
-        quote_name(&table.target.table)
+        quote_name(&table.database),
+        quote_name(&table.name)
     )
 }
 
@@ -191,12 +173,12 @@ fn text_formats(columns: &[Column]) -> Vec<TextFormat> {
 async fn load_chunk(
     cx: &Context,
     connection: &mut wire::Connection,
-    table: &LoadTable,
+    table: &Table,
     chunk: &Chunk,
     artifacts: &dyn ArtifactSource,
 ) -> Result<()> {
     let mut source = artifacts.open(&chunk.artifact).await?;
-    let formats = text_formats(&table.table.columns);
+    let formats = text_formats(&table.columns);
     let mut blocks = BlockReader::default();
     let mut text = Vec::with_capacity(2 * SEND_BYTES);
     let mut load = connection.start_load(&load_statement(table)).await?;
@@ -248,7 +230,7 @@ pub(super) async fn check(
     cx: &Context,
     target: &ConnectOptions,
     flavor: Flavor,
-    tables: &[LoadTable],
+    tables: &[Table],
 ) -> Result<()> {
     let shared = Shared::new(tables);
     let readers = (0..cx.threads()).map(|_| reader(target, flavor));
@@ -267,8 +249,8 @@ pub(super) async fn check(
     for table in tables {
         cx.event(Event::Done {
             kind: "table".into(),
-            name: table.target.to_string(),
-            rows: Some(table.table.digest.rows),
+            name: table.full_name().to_string(),
+            rows: Some(table.digest.rows),
         });
     }
     Ok(())
@@ -277,18 +259,21 @@ pub(super) async fn check(
 async fn check_chunk(
     cx: &Context,
     reader: &mut wire::Connection,
-    table: &LoadTable,
+    table: &Table,
     chunk: &Chunk,
 ) -> Result<()> {
     let range = Range { from: chunk.from.clone(), to: chunk.to.clone() };
-    let found = scan::digest(cx, reader, &table.at_target(), &range).await?;
+    let found = scan::digest(cx, reader, table, &range).await?;
     if found == chunk.digest {
         return Ok(());
     }
     Err(Error::damaged(format!(
         "table {} does not hold what was backed up: {} rows with digest {found} instead of {} rows \
          with digest {}",
-        table.target, found.rows, chunk.digest.rows, chunk.digest
+        table.full_name(),
+        found.rows,
+        chunk.digest.rows,
+        chunk.digest
     ))
     .with_remedy(
         "make sure that nobody else writes to the target, and that its version and character sets \

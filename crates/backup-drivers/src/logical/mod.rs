@@ -1,5 +1,6 @@
 //! The logical strategy: rows and definitions, read and written by SQL.
 
+mod backup;
 mod catalog;
 mod ddl;
 mod dump;
@@ -7,14 +8,19 @@ pub mod inventory;
 mod load;
 mod plan;
 mod reader;
+pub mod recreate;
 mod rename;
+mod restore;
 mod scan;
 mod select;
 mod settings;
+mod snapshot;
 
+pub use backup::{LogicalBackup, LogicalOptions};
 pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,
     StoredObject, Table,
 };
 pub use rename::{Rename, RenameRule};
+pub use restore::{LogicalRestore, LogicalRestoreOptions};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};

@@ -29,7 +29,11 @@ fn range_column(table: &Table) -> Option<&Column> {
 
 /// Cuts a table by the lowest and highest value of its key. The first and the last range are open,
 /// so that every row is in exactly one range, whatever the values were when they were asked for.
-pub(super) async fn ranges(session: &mut Session, table: &Table, chunk_bytes: u64) -> Result<Vec<Range>> {
+pub(super) async fn ranges(
+    session: &mut Session,
+    table: &Table,
+    chunk_bytes: u64,
+) -> Result<Vec<Range>> {
     let wanted = table.data_bytes.div_ceil(chunk_bytes.max(1));
     let Some(column) = range_column(table).filter(|_| wanted > 1) else {
         return Ok(vec![Range::default()]);

@@ -115,7 +115,9 @@ impl Rename {
     }
 
     /// The names on the left side, as the rules say them.
-    pub(super) fn sources(&self) -> (impl Iterator<Item = &String>, impl Iterator<Item = &TableName>) {
+    pub(super) fn sources(
+        &self,
+    ) -> (impl Iterator<Item = &String>, impl Iterator<Item = &TableName>) {
         (self.databases.keys(), self.tables.keys())
     }
 }

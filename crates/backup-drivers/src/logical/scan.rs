@@ -14,7 +14,9 @@ pub(super) fn kinds(statement: &wire::Statement) -> Result<Vec<Kind>> {
     statement
         .columns()
         .iter()
-        .map(|c| Kind::from_column(c.column_type() as u8, c.flags().contains(ColumnFlags::UNSIGNED_FLAG)))
+        .map(|c| {
+            Kind::from_column(c.column_type() as u8, c.flags().contains(ColumnFlags::UNSIGNED_FLAG))
+        })
         .collect()
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use backup_core::{Error, Result};
 
 /// The databases of the server itself, which no logical backup copies.
-pub const SYSTEM_DATABASES: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+pub const SYSTEM_DATABASES: [&str; 4] =
+    ["mysql", "information_schema", "performance_schema", "sys"];
 
 /// Name of a table with its database.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -31,8 +31,7 @@ pub(super) const fn required(name: &'static str, value: &'static str) -> Setting
 /// Some of them need a privilege to set at all, so none is set in vain.
 pub(super) async fn apply(conn: &mut Conn, settings: &[Setting]) -> Result<()> {
     let names: Vec<String> = settings.iter().map(|s| quote_text(s.name)).collect();
-    let sql =
-        format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({})", names.join(", "));
+    let sql = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({})", names.join(", "));
     let rows = query::rows(conn, sql, "cannot read session variables").await?;
     let present: BTreeMap<String, String> = rows
         .iter()

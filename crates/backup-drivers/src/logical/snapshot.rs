@@ -100,7 +100,9 @@ async fn release(watchdog: &mut Session, holder: u32) -> Result<()> {
         Ok(_) => Ok(()),
         // It is gone already.
         Err(e) if e.server().is_some_and(|s| s.code == 1094) => Ok(()),
-        Err(e) => Err(e.context("cannot release the global read lock; KILL the connection by hand")),
+        Err(e) => {
+            Err(e.context("cannot release the global read lock; KILL the connection by hand"))
+        }
     }
 }
 

@@ -3,39 +3,46 @@
 /// Most digits of a value that is taken: all of them fit an `i64`.
 const MAX_DIGITS: usize = 18;
 
-/// Digits after the point of `text` and its value without the point, where [`append`] gives the
-/// very same text back: `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, no negative zero, at most 18 digits.
+/// Digits after the point of `text`, for [`parse`]; all that follow a first point.
+pub(super) fn scale(text: &[u8]) -> u8 {
+    let fraction = text.iter().position(|byte| *byte == b'.').map_or(0, |at| text.len() - at - 1);
+    u8::try_from(fraction).unwrap_or(u8::MAX)
+}
+
+/// The value of `text` without its point, where it has `scale` digits after the point and
+/// [`append`] gives the very same text back: `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, no negative zero, at
+/// most 18 digits.
 #[inline]
-pub(super) fn parse(text: &[u8]) -> Option<(u8, i64)> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
+pub(super) fn parse(text: &[u8], scale: u8) -> Option<i64> {
+    let (negative, text) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        text => (false, text),
     };
-    if digits.is_empty() || digits.len() > MAX_DIGITS + 1 {
+    let (whole, fraction) = if scale == 0 {
+        (text, &[][..])
+    } else {
+        let (whole, rest) = text.split_at_checked(text.len().checked_sub(scale as usize + 1)?)?;
+        (whole, rest.strip_prefix(b".")?)
+    };
+    if whole.is_empty()
+        || whole.len() + fraction.len() > MAX_DIGITS
+        || (whole[0] == b'0' && whole.len() > 1)
+    {
         return None;
     }
-    // 19 digits, one too many, still fit.
-    let mut magnitude = 0u64;
-    let mut point = None;
-    for (at, &byte) in digits.iter().enumerate() {
+    let mut all_digits = true;
+    let mut append = |number: i64, byte: &u8| {
         let digit = byte.wrapping_sub(b'0');
-        if digit < 10 {
-            magnitude = magnitude * 10 + u64::from(digit);
-        } else if byte == b'.' && point.is_none() {
-            point = Some(at);
-        } else {
-            return None;
-        }
+        all_digits &= digit < 10;
+        // Only what is no digit can make it wrap.
+        number.wrapping_mul(10).wrapping_add(i64::from(digit))
+    };
+    let magnitude = whole.iter().fold(0, &mut append);
+    let magnitude = fraction.iter().fold(magnitude, append);
+    if !all_digits || (negative && magnitude == 0) {
+        return None;
     }
-    let whole = point.unwrap_or(digits.len());
-    let scale = point.map_or(0, |at| digits.len() - at - 1);
-    let canonical = whole > 0
-        && (whole == 1 || digits[0] != b'0')
-        && (point.is_none() || scale > 0)
-        && whole + scale <= MAX_DIGITS
-        && !(negative && magnitude == 0);
-    let magnitude = magnitude.cast_signed();
-    canonical.then_some((scale as u8, if negative { magnitude.wrapping_neg() } else { magnitude }))
+    Some(if negative { -magnitude } else { magnitude })
 }
 
 /// Appends `value × 10^-scale`. `scale` is at most 18.
@@ -78,11 +85,12 @@ mod tests {
 
     #[test]
     fn canonical_text_only() {
-        assert_eq!(parse(b"12.50"), Some((2, 1250)));
-        assert_eq!(parse(b"-0.01"), Some((2, -1)));
-        assert_eq!(parse(b"0"), Some((0, 0)));
-        assert_eq!(parse(b"0.00"), Some((2, 0)));
-        assert_eq!(parse(b"999999999999999999"), Some((0, 999_999_999_999_999_999)));
+        assert_eq!(parse(b"12.50", 2), Some(1250));
+        assert_eq!(parse(b"12.50", 1), None);
+        assert_eq!(parse(b"-0.01", 2), Some(-1));
+        assert_eq!(parse(b"0", 0), Some(0));
+        assert_eq!(parse(b"0.00", 2), Some(0));
+        assert_eq!(parse(b"999999999999999999", 0), Some(999_999_999_999_999_999));
         for bad in [
             "",
             "-",
@@ -102,7 +110,14 @@ mod tests {
             "9999999999999999999",
             "0.1000000000000000000",
         ] {
-            assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+            let bad = bad.as_bytes();
+            assert_eq!(parse(bad, scale(bad)), None, "{bad:?}");
+        }
+        for scale in 0..=u8::MAX {
+            assert_eq!(
+                parse(b"", scale).or(parse(b"-", scale)).or(parse(&[0xff; 18], scale)),
+                None
+            );
         }
         assert_eq!(text(i64::MIN, 18), "-9.223372036854775808");
         assert_eq!(text(5, 18), "0.000000000000000005");
@@ -111,7 +126,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_taken_comes_back(bytes in "-?[0-9]{0,12}\\.?[0-9]{0,9}") {
-            if let Some((scale, value)) = parse(bytes.as_bytes()) {
+            let scale = scale(bytes.as_bytes());
+            if let Some(value) = parse(bytes.as_bytes(), scale) {
                 prop_assert_eq!(text(value, scale), bytes);
             }
         }
@@ -121,7 +137,9 @@ mod tests {
             value in -999_999_999_999_999_999i64..=999_999_999_999_999_999,
             scale in 0u8..=17,
         ) {
-            prop_assert_eq!(parse(text(value, scale).as_bytes()), Some((scale, value)));
+            let text = text(value, scale);
+            prop_assert_eq!(super::scale(text.as_bytes()), scale);
+            prop_assert_eq!(parse(text.as_bytes(), scale), Some(value));
         }
     }
 }

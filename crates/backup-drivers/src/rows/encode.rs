@@ -318,18 +318,14 @@ impl Column {
             return None;
         }
         numbers.clear();
-        let mut data = &self.data[..];
-        let mut common = None;
+        let (first, mut data) = (*self.values.first()? as usize, &self.data[..]);
+        let scale = decimal::scale(&data[..first]);
         for length in &self.values {
             let (text, rest) = data.split_at(*length as usize);
             data = rest;
-            let (scale, value) = decimal::parse(text)?;
-            if *common.get_or_insert(scale) != scale {
-                return None;
-            }
-            numbers.push(value.cast_unsigned());
+            numbers.push(decimal::parse(text, scale)?.cast_unsigned());
         }
-        common
+        Some(scale)
     }
 }
 

@@ -166,12 +166,7 @@ impl SandboxBuilder {
                 _ => initialize(&self.launch, &directories, cx).await?,
             }
         }
-        let mut sandbox = Sandbox {
-            process: None,
-            launch: self.launch,
-            port: None,
-            directories,
-        };
+        let mut sandbox = Sandbox { process: None, launch: self.launch, port: None, directories };
         match self.port {
             Port::None => sandbox.launch(cx).await?,
             Port::Fixed(port) => {
@@ -227,9 +222,7 @@ impl Launch {
         command.arg(option("socket", directories.socket()));
         command.arg(option("pid-file", directories.pid_file()));
         match port {
-            Some(port) => command
-                .arg("--bind-address=127.0.0.1")
-                .arg(format!("--port={port}")),
+            Some(port) => command.arg("--bind-address=127.0.0.1").arg(format!("--port={port}")),
             None => command.arg("--skip-networking"),
         };
         // The default names hold the name of the host, which the server warns of.
@@ -257,28 +250,17 @@ impl Launch {
     pub(super) fn shaping_options(&self) -> impl Iterator<Item = OsString> {
         let shapes = |name: &str| {
             let name = name.replace('_', "-");
-            [
-                "innodb",
-                "lower-case-table-names",
-                "character-set",
-                "collation",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+            ["innodb", "lower-case-table-names", "character-set", "collation"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
         };
-        self.options
-            .iter()
-            .filter(move |(name, _)| shapes(name))
-            .map(argument)
+        self.options.iter().filter(move |(name, _)| shapes(name)).map(argument)
     }
 
     /// `what` MySQL 9.7.4 on /directory.
     pub(super) fn describe(&self, what: &str, directories: &Directories) -> String {
         let (flavor, version) = (self.install.flavor(), self.install.version());
-        format!(
-            "{what} {flavor} {version} on {}",
-            directories.data().display()
-        )
+        format!("{what} {flavor} {version} on {}", directories.data().display())
     }
 }
 

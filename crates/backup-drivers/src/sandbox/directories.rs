@@ -35,11 +35,7 @@ impl Directories {
         let create = || {
             let run = temporary(parent)?;
             let long = run.path().join(SOCKET).as_os_str().len() > SOCKET_PATH_MAX;
-            let socket = if long {
-                Some(temporary(Some(Path::new("/tmp")))?)
-            } else {
-                None
-            };
+            let socket = if long { Some(temporary(Some(Path::new("/tmp")))?) } else { None };
             let data = data.map_or_else(|| run.path().join("data"), Path::to_owned);
             std::fs::create_dir_all(&data)?;
             let data = std::fs::canonicalize(data)?;
@@ -59,12 +55,8 @@ impl Directories {
 
     /// Copies the data directory `template`, but for the identity of its server.
     pub(super) fn fill_from(&self, template: &Path) -> Result<()> {
-        copy(template, &self.data).map_err(|e| {
-            failed(
-                e,
-                format!("cannot copy the template {}", template.display()),
-            )
-        })
+        copy(template, &self.data)
+            .map_err(|e| failed(e, format!("cannot copy the template {}", template.display())))
     }
 
     /// An unnamed file for what the server is to read.
@@ -89,11 +81,7 @@ impl Directories {
         &self.data
     }
     pub(super) fn socket(&self) -> PathBuf {
-        self.socket
-            .as_ref()
-            .unwrap_or(&self.run)
-            .path()
-            .join(SOCKET)
+        self.socket.as_ref().unwrap_or(&self.run).path().join(SOCKET)
     }
     pub(super) fn temporary(&self) -> PathBuf {
         self.run.path().join("tmp")

@@ -36,22 +36,14 @@ pub(super) async fn initialize(
             .with_source(log.excerpt())
             .with_remedy("see the server's own words for what it lacks")
     };
-    let process = Process::spawn(&command, input, log.append()?).map_err(|e| {
-        io_error(
-            e,
-            ErrorKind::Usage,
-            launch.describe("cannot start", directories),
-        )
-    })?;
+    let process = Process::spawn(&command, input, log.append()?)
+        .map_err(|e| io_error(e, ErrorKind::Usage, launch.describe("cannot start", directories)))?;
     let ended = async { Ok(tokio::time::timeout(launch.start_timeout, process.wait()).await) };
     match cx.run(ended).await? {
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(failed(format!("failed with {status}"))),
         Ok(None) => Err(failed("ended in an unknown way".into())),
-        Err(_) => Err(failed(format!(
-            "took longer than {:?}",
-            launch.start_timeout
-        ))),
+        Err(_) => Err(failed(format!("took longer than {:?}", launch.start_timeout))),
     }
 }
 
@@ -68,11 +60,8 @@ const MARIADB_BOOTSTRAP: [&str; 5] = [
 /// What `mariadb-install-db --auth-root-authentication-method=normal --skip-test-db` feeds it.
 fn bootstrap_script(install: &ServerInstall) -> Result<Vec<u8>> {
     let share = install.share().ok_or_else(|| {
-        Error::usage(format!(
-            "{} has no directory share/mysql",
-            install.base().display()
-        ))
-        .with_remedy("install the whole server package")
+        Error::usage(format!("{} has no directory share/mysql", install.base().display()))
+            .with_remedy("install the whole server package")
     })?;
     let mut script = Vec::from(
         "create database if not exists mysql;\nuse mysql;\nSET @auth_root_socket=NULL;\n",
@@ -97,11 +86,7 @@ fn bootstrap_script(install: &ServerInstall) -> Result<Vec<u8>> {
             })
             .and_then(|file| {
                 std::fs::read(&file).map_err(|e| {
-                    io_error(
-                        e,
-                        ErrorKind::Usage,
-                        format!("cannot read {}", file.display()),
-                    )
+                    io_error(e, ErrorKind::Usage, format!("cannot read {}", file.display()))
                 })
             })?;
         script.extend(text);

@@ -53,17 +53,10 @@ impl ServerInstall {
                 Some((base, server))
             })
             .ok_or_else(|| {
-                Error::usage(format!(
-                    "there is no mysqld or mariadbd under {}",
-                    dir.display()
-                ))
-                .with_remedy("name the directory that holds bin/mysqld or usr/sbin/mysqld")
+                Error::usage(format!("there is no mysqld or mariadbd under {}", dir.display()))
+                    .with_remedy("name the directory that holds bin/mysqld or usr/sbin/mysqld")
             })?;
-        let runtime = if root == Path::new("/") {
-            None
-        } else {
-            Runtime::find(&root)
-        };
+        let runtime = if root == Path::new("/") { None } else { Runtime::find(&root) };
         let share = ["share/mysql", "share/mariadb", "share"]
             .iter()
             .map(|dir| base.join(dir))
@@ -145,13 +138,7 @@ impl ServerInstall {
     #[must_use]
     pub fn find(&self, program: &str) -> Option<PathBuf> {
         let names: Vec<&str> = std::iter::once(program)
-            .chain(
-                ALIASES
-                    .iter()
-                    .filter(|pair| pair.contains(&program))
-                    .flatten()
-                    .copied(),
-            )
+            .chain(ALIASES.iter().filter(|pair| pair.contains(&program)).flatten().copied())
             .collect();
         find_program(&self.base, &names)
     }
@@ -163,13 +150,8 @@ impl ServerInstall {
     pub fn command(&self, program: &str) -> Result<Command> {
         let path = self.find(program).ok_or_else(|| {
             let base = self.base.display();
-            Error::usage(format!(
-                "{program} is not in the {} installation {base}",
-                self.flavor
-            ))
-            .with_remedy(format!(
-                "install the package with {program}, of the same version"
-            ))
+            Error::usage(format!("{program} is not in the {} installation {base}", self.flavor))
+                .with_remedy(format!("install the package with {program}, of the same version"))
         })?;
         Ok(self.run(&path))
     }
@@ -178,10 +160,7 @@ impl ServerInstall {
         let mut command = match &self.runtime {
             Some(runtime) if !is_script(program) => {
                 let mut command = Command::new(&runtime.loader);
-                command
-                    .arg("--library-path")
-                    .arg(&runtime.libraries)
-                    .arg(program);
+                command.arg("--library-path").arg(&runtime.libraries).arg(program);
                 command
             }
             _ => Command::new(program),
@@ -193,9 +172,7 @@ impl ServerInstall {
     /// The server with what it needs to find its own files; `--no-defaults` is the first option.
     pub(super) fn server_command(&self) -> Command {
         let mut command = self.run(&self.server);
-        command
-            .arg("--no-defaults")
-            .arg(option("basedir", &self.base));
+        command.arg("--no-defaults").arg(option("basedir", &self.base));
         if let Some(share) = &self.share {
             command.arg(option("lc-messages-dir", share));
             command.arg(option("character-sets-dir", share.join("charsets")));
@@ -227,29 +204,21 @@ impl Runtime {
             }
         }
         let libraries = std::env::join_paths(directories).ok()?;
-        Some(Runtime {
-            loader: loader?,
-            libraries,
-        })
+        Some(Runtime { loader: loader?, libraries })
     }
 }
 
 /// `x86_64-linux-gnu`, `aarch64-linux-gnu`, `arm-linux-gnueabihf`, …
 fn is_triple(dir: &Path) -> bool {
-    dir.file_name()
-        .is_some_and(|name| name.to_string_lossy().contains("-linux-gnu"))
+    dir.file_name().is_some_and(|name| name.to_string_lossy().contains("-linux-gnu"))
 }
 
 /// `ld-linux-x86-64.so.2`, `ld-linux-aarch64.so.1`, `ld64.so.2`, …
 fn find_loader(dir: &Path) -> Option<PathBuf> {
-    std::fs::read_dir(dir)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            (name.starts_with("ld-") || name.starts_with("ld64")) && name.contains(".so.")
-        })
+    std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        (name.starts_with("ld-") || name.starts_with("ld64")) && name.contains(".so.")
+    })
 }
 
 fn find_program(base: &Path, names: &[&str]) -> Option<PathBuf> {
@@ -274,9 +243,7 @@ const ALIASES: [[&str; 2]; 9] = [
 
 fn is_script(program: &Path) -> bool {
     let mut start = [0; 2];
-    std::fs::File::open(program)
-        .and_then(|mut f| f.read_exact(&mut start))
-        .is_ok()
+    std::fs::File::open(program).and_then(|mut f| f.read_exact(&mut start)).is_ok()
         && &start == b"#!"
 }
 
@@ -289,18 +256,9 @@ pub(super) fn option(name: &str, value: impl AsRef<std::ffi::OsStr>) -> OsString
 
 /// Reads what `mysqld --version` prints: `… Ver 9.7.4-2 for Linux on x86_64 ((Debian))`.
 fn parse_version(text: &str) -> Option<(Flavor, String)> {
-    let mut words = text
-        .split_whitespace()
-        .skip_while(|word| *word != "Ver")
-        .skip(1);
-    let version = words
-        .next()
-        .filter(|v| v.starts_with(|c: char| c.is_ascii_digit()))?;
-    let flavor = if text.contains("MariaDB") {
-        Flavor::MariaDb
-    } else {
-        Flavor::MySql
-    };
+    let mut words = text.split_whitespace().skip_while(|word| *word != "Ver").skip(1);
+    let version = words.next().filter(|v| v.starts_with(|c: char| c.is_ascii_digit()))?;
+    let flavor = if text.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
     Some((flavor, version.to_owned()))
 }
 
@@ -328,10 +286,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = ServerInstall::detect(dir.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        assert!(
-            error.to_string().contains(dir.path().to_str().unwrap()),
-            "{error:?}"
-        );
+        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error:?}");
     }
 
     #[test]
@@ -347,9 +302,6 @@ mod tests {
         std::fs::write(lib.join("ld-linux-aarch64.so.1"), "").unwrap();
         let runtime = Runtime::find(dir.path()).unwrap();
         assert_eq!(runtime.loader, lib.join("ld-linux-aarch64.so.1"));
-        assert_eq!(
-            std::env::split_paths(&runtime.libraries).collect::<Vec<_>>(),
-            [lib, usr]
-        );
+        assert_eq!(std::env::split_paths(&runtime.libraries).collect::<Vec<_>>(), [lib, usr]);
     }
 }

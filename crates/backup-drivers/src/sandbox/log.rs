@@ -31,14 +31,10 @@ impl Log {
 
     /// The file, for appending.
     pub(super) fn append(&self) -> Result<File> {
-        File::options()
-            .create(true)
-            .append(true)
-            .open(&self.path)
-            .map_err(|e| {
-                let message = format!("cannot write the error log {}", self.path.display());
-                io_error(e, ErrorKind::Target, message)
-            })
+        File::options().create(true).append(true).open(&self.path).map_err(|e| {
+            let message = format!("cannot write the error log {}", self.path.display());
+            io_error(e, ErrorKind::Target, message)
+        })
     }
 
     /// The lines that tell a person why the server failed.
@@ -61,26 +57,16 @@ impl Log {
 
 /// The last lines that are errors, or the last lines where none is.
 fn excerpt(log: &str) -> String {
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let mut quoted: Vec<&str> = lines
-        .iter()
-        .copied()
-        .filter(|line| line.contains("ERROR"))
-        .collect();
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut quoted: Vec<&str> =
+        lines.iter().copied().filter(|line| line.contains("ERROR")).collect();
     if quoted.is_empty() {
         quoted = lines;
     }
     if quoted.is_empty() {
         return "its error log is empty".into();
     }
-    format!(
-        "its error log says: {}",
-        quoted[quoted.len().saturating_sub(LINES)..].join(" | ")
-    )
+    format!("its error log says: {}", quoted[quoted.len().saturating_sub(LINES)..].join(" | "))
 }
 
 #[cfg(test)]

@@ -86,10 +86,7 @@ impl Sandbox {
     /// The process id of the server while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process
-            .as_ref()
-            .filter(|process| process.is_running())
-            .map(Process::pid)
+        self.process.as_ref().filter(|process| process.is_running()).map(Process::pid)
     }
 
     /// The installation that it runs.
@@ -112,17 +109,13 @@ impl Sandbox {
             Ok(Some(status)) if status.success() => None,
             Ok(Some(status)) => Some(format!("ended with {status}")),
             Ok(None) => Some("ended in an unknown way".into()),
-            Err(_) => Some(format!(
-                "did not shut down within {:?}, killed it",
-                self.launch.stop_timeout
-            )),
+            Err(_) => {
+                Some(format!("did not shut down within {:?}, killed it", self.launch.stop_timeout))
+            }
         };
         self.process = None;
         how.map_or(Ok(()), |how| {
-            let message = format!(
-                "{} {how}",
-                self.launch.describe("stopping", &self.directories)
-            );
+            let message = format!("{} {how}", self.launch.describe("stopping", &self.directories));
             Err(Error::new(ErrorKind::Target, message)
                 .with_source(Log::whole(self.error_log()).excerpt())
                 .with_remedy("the data directory needs crash recovery: start it again"))
@@ -193,10 +186,7 @@ impl std::fmt::Debug for Sandbox {
 async fn greeting(socket: &Path) {
     let ask = async || -> std::io::Result<bool> {
         let mut start = [0; 5];
-        UnixStream::connect(socket)
-            .await?
-            .read_exact(&mut start)
-            .await?;
+        UnixStream::connect(socket).await?.read_exact(&mut start).await?;
         Ok(start[4] == 10)
     };
     // A server that recovers may have the socket and not answer on it yet.

@@ -29,44 +29,33 @@ impl Process {
     /// a Ctrl-C in the terminal is for us, who stop the server in order.
     pub(super) fn spawn(program: &Command, input: Stdio, log: File) -> io::Result<Process> {
         let mut command = tied_to_parent(program);
-        command
-            .process_group(0)
-            .stdin(input)
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.process_group(0).stdin(input).stdout(log.try_clone()?).stderr(log);
         let reaped = Arc::new(Mutex::new(false));
         let (report, status) = watch::channel(None);
         let (started, start) = std::sync::mpsc::sync_channel(1);
-        let keeper = std::thread::Builder::new()
-            .name("sandbox-keeper".into())
-            .spawn({
-                let reaped = Arc::clone(&reaped);
-                move || {
-                    let mut child = match command.spawn() {
-                        Ok(child) => child,
-                        Err(error) => return drop(started.send(Err(error))),
-                    };
-                    let pid = Pid::from_child(&child);
-                    // The receiver is there until it got this one message.
-                    let _ = started.send(Ok(pid));
-                    let exited = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), exited) {}
-                    let mut reaped = lock(&reaped);
-                    let status = child.wait();
-                    *reaped = true;
-                    drop(reaped);
-                    report.send_replace(status.ok());
-                }
-            })?;
+        let keeper = std::thread::Builder::new().name("sandbox-keeper".into()).spawn({
+            let reaped = Arc::clone(&reaped);
+            move || {
+                let mut child = match command.spawn() {
+                    Ok(child) => child,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                let pid = Pid::from_child(&child);
+                // The receiver is there until it got this one message.
+                let _ = started.send(Ok(pid));
+                let exited = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), exited) {}
+                let mut reaped = lock(&reaped);
+                let status = child.wait();
+                *reaped = true;
+                drop(reaped);
+                report.send_replace(status.ok());
+            }
+        })?;
         let pid = start
             .recv()
             .map_err(|_| io::Error::other("the thread that starts the process died"))??;
-        Ok(Process {
-            pid,
-            reaped,
-            status,
-            keeper: Some(keeper),
-        })
+        Ok(Process { pid, reaped, status, keeper: Some(keeper) })
     }
 
     /// The process id.
@@ -92,11 +81,7 @@ impl Process {
     pub(super) async fn wait(&self) -> Option<ExitStatus> {
         let mut status = self.status.clone();
         // An error means that the keeper is gone, and with it the child.
-        status
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|status| *status)
+        status.wait_for(Option::is_some).await.ok().and_then(|status| *status)
     }
 }
 
@@ -133,11 +118,7 @@ fn tied_to_parent(program: &Command) -> Command {
         Command::new(program.get_program())
     };
     command.args(program.get_args()).env_clear();
-    command.envs(
-        program
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }
 
@@ -163,9 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_child_outlives_the_thread_that_asked_for_it_but_not_its_value() {
-        let process = std::thread::spawn(|| sh("kill -STOP $$; sleep 100"))
-            .join()
-            .unwrap();
+        let process = std::thread::spawn(|| sh("kill -STOP $$; sleep 100")).join().unwrap();
         let proc = std::path::PathBuf::from(format!("/proc/{}", process.pid()));
         assert!(process.is_running());
         drop(process);
@@ -177,9 +156,7 @@ mod tests {
         let missing = Command::new("/no/such/program");
         let log = tempfile::tempfile().unwrap();
         if let Ok(process) = Process::spawn(&missing, Stdio::null(), log) {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             assert!(!runtime.block_on(process.wait()).unwrap().success());
         }
     }

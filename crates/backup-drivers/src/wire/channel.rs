@@ -223,9 +223,8 @@ impl Channel {
                 self.seq = expected;
                 return Ok(Some(self.input.split_to(at).freeze()));
             }
-            let wanted = Header::parse(&self.input).map_or(Header::LEN, |h| {
-                (Header::LEN + h.len).saturating_sub(self.input.len())
-            });
+            let wanted = Header::parse(&self.input)
+                .map_or(Header::LEN, |h| (Header::LEN + h.len).saturating_sub(self.input.len()));
             self.fill(wanted).await?;
         }
     }

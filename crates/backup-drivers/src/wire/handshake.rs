@@ -98,8 +98,7 @@ pub(super) async fn sign_in(stream: Box<dyn Stream>, options: &ConnectOptions) -
     if !greeting.capabilities.contains(NEEDED) {
         return Err(protocol("it is older than MySQL 4.1", what()));
     }
-    let mut capabilities =
-        greeting.capabilities & WANTED | CapabilityFlags::CLIENT_LONG_PASSWORD;
+    let mut capabilities = greeting.capabilities & WANTED | CapabilityFlags::CLIENT_LONG_PASSWORD;
 
     let mut tls = false;
     let mut secure = matches!(options.endpoint, Endpoint::Socket(_));
@@ -145,7 +144,9 @@ async fn start_tls(
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
         // An underscore, say: no certificate can carry it, so it matters only where it is compared.
-        Err(e) if options.tls.mode == SslMode::VerifyIdentity => return Err(tls_failure(e, what())),
+        Err(e) if options.tls.mode == SslMode::VerifyIdentity => {
+            return Err(tls_failure(e, what()));
+        }
         Err(_) => ServerName::try_from("localhost").expect("localhost is a valid name"),
     };
     let mut request = Vec::with_capacity(32);

@@ -101,7 +101,12 @@ impl Connection {
     /// # Errors
     /// [`ErrorKind::Connect`] as [`Connection::connect`], without its time limit.
     pub async fn over(stream: Box<dyn Stream>, options: &ConnectOptions) -> Result<Self> {
-        let session = handshake::sign_in(stream, options).await?;
+        let session = handshake::sign_in(stream, options).await.map_err(|e| {
+            let what = options.cannot_connect();
+            // What fails in the packets below does not know where they go.
+            let named = e.kind() == ErrorKind::Usage || e.to_string() == what;
+            if named { e } else { e.context(what) }
+        })?;
         Ok(Connection {
             channel: session.channel,
             options: options.clone(),

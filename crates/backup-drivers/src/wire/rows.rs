@@ -211,8 +211,10 @@ impl<'a> RowStream<'a> {
                 continue;
             }
             let len = message::lenenc(&mut rest).ok_or_else(broken)?;
-            let (value, after) =
-                usize::try_from(len).ok().and_then(|len| rest.split_at_checked(len)).ok_or_else(broken)?;
+            let (value, after) = usize::try_from(len)
+                .ok()
+                .and_then(|len| rest.split_at_checked(len))
+                .ok_or_else(broken)?;
             rest = after;
             values.push(Some(row.slice_ref(value)));
         }

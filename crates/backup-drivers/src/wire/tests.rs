@@ -114,7 +114,13 @@ async fn a_result_set_with_the_old_end_markers() {
 async fn an_error_in_mid_stream_keeps_the_rows_before_it_and_the_connection_after_it() {
     let mut answer = conversation(
         1,
-        &[&[1], &column("a"), OLD_EOF, b"\x01x", b"\xff\x25\x05#70100Query execution was interrupted"],
+        &[
+            &[1],
+            &column("a"),
+            OLD_EOF,
+            b"\x01x",
+            b"\xff\x25\x05#70100Query execution was interrupted",
+        ],
     );
     answer.extend(conversation(1, &[OK]));
     let mut connection = signed_in(&answer).await;
@@ -149,7 +155,8 @@ async fn packets_out_of_order_are_refused() {
     let mut connection = signed_in(&conversation(7, &[OK])).await;
     let e = connection.query("DO 1").await.unwrap_err();
     assert!(e.chain().contains("out of order"), "{e:?}");
-    let answer = [conversation(1, &[&[1], &column("a"), OLD_EOF, b"\x01x"]), conversation(9, &[OLD_EOF])];
+    let answer =
+        [conversation(1, &[&[1], &column("a"), OLD_EOF, b"\x01x"]), conversation(9, &[OLD_EOF])];
     let mut connection = signed_in(&answer.concat()).await;
     let mut rows = connection.query_rows("SELECT").await.unwrap();
     rows.next().await.unwrap();

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::{RESTORE_ANOTHER, check_manifest, damage, damage_of};
 use crate::format::{Config, EndOfObject, FrameKind, ObjectKind};
-use crate::index::{Index, key};
-use crate::key::{BackupObject, Key};
+use crate::index::{Index, key as object_key};
+use crate::key::{self, BackupObject, Key};
 use crate::repo::Repo;
 use crate::scan::{Scanner, is_damage};
 use crate::source::Source;
@@ -38,8 +38,22 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     let stored: u64 = manifest.packs.iter().map(|p| p.bytes).sum();
     cx.progress().expect_bytes(stored + manifest.totals.bytes_read);
 
+    // A digest covers what was written; what was added behind it shows in the listing alone.
+    let directory = key::backup(&manifest.cluster, &manifest.backup);
+    let lengths: BTreeMap<String, u64> =
+        repo.store().list(&directory).await?.objects.into_iter().collect();
+    let grown = |digest: &ObjectDigest| {
+        let bytes = lengths.get(&digest.name).filter(|bytes| **bytes > digest.bytes)?;
+        let more = bytes - digest.bytes;
+        Some(damage(
+            format!("{directory}/{}", digest.name),
+            format!("{more} bytes were added to it"),
+        ))
+    };
+
     let mut catalog = Lines::default();
     let mut packs_are_whole = true;
+    findings.extend(manifest.packs.iter().chain([&manifest.index]).filter_map(grown));
     let mut packs = stream::iter((0..).zip(&manifest.packs))
         .map(|(number, digest)| check_pack(cx, repo, manifest, number, digest))
         .buffered(cx.threads());
@@ -49,7 +63,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
         findings.extend(finding);
     }
 
-    let name = key(manifest, BackupObject::Index).to_string();
+    let name = object_key(manifest, BackupObject::Index).to_string();
     let index = match Index::read(cx, repo, manifest).await {
         Ok(index) => {
             if packs_are_whole && index_lines(repo, manifest).await? != catalog {
@@ -88,12 +102,13 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
 }
 
 async fn check_config(repo: &Repo) -> Result<Option<Finding>> {
-    let found = repo.store().get(&Key::Config, Config::MAX_BYTES).await?;
-    let problem = match found.as_deref().map(Config::parse) {
-        None => "it is missing".to_owned(),
-        Some(Ok(config)) if &config.repository == repo.id() => return Ok(None),
-        Some(Ok(_)) => "it is that of another repository".to_owned(),
-        Some(Err(e)) => e.chain(),
+    let found = repo.store().get(&Key::Config, Config::MAX_BYTES).await;
+    let problem = match found.map(|bytes| bytes.as_deref().map(Config::parse)) {
+        Ok(None) => "it is missing".to_owned(),
+        Ok(Some(Ok(config))) if &config.repository == repo.id() => return Ok(None),
+        Ok(Some(Ok(_))) => "it is that of another repository".to_owned(),
+        Ok(Some(Err(e))) => e.chain(),
+        Err(e) => return damage_of(Key::Config.to_string(), e).map(Some),
     };
     Ok(Some(damage(Key::Config.to_string(), problem)))
 }
@@ -121,7 +136,7 @@ impl Lines {
 }
 
 async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
-    let key = key(manifest, BackupObject::Index);
+    let key = object_key(manifest, BackupObject::Index);
     let place = repo.place(&key);
     let mut lines = Lines::default();
     let bytes = manifest.index.bytes;
@@ -144,7 +159,7 @@ async fn check_pack(
     number: u32,
     digest: &ObjectDigest,
 ) -> Result<(Option<Finding>, Lines)> {
-    let key = key(manifest, BackupObject::Pack(number));
+    let key = object_key(manifest, BackupObject::Pack(number));
     let (lines, problem) = match walk(cx, repo, &key, digest, Frames::Catalog).await {
         Ok((lines, sha256, places)) if sha256 == digest.sha256 => {
             (lines, places.into_iter().next())

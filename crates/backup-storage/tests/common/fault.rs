@@ -1,4 +1,5 @@
-//! A store that fails or stops at a chosen call.
+//! A store that fails, or dies, at a chosen call; and that holds the repository to its rules: objects
+//! are created and deleted, never overwritten, copied or renamed.
 
 use std::fmt;
 use std::io;
@@ -8,72 +9,106 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Notify;
 
-/// What happens at the chosen call.
+/// The medium is damaged.
+pub const EIO: i32 = 5;
+/// Permission denied.
+pub const EACCES: i32 = 13;
+/// No space left on device.
+pub const ENOSPC: i32 = 28;
+/// Connection timed out.
+pub const ETIMEDOUT: i32 = 110;
+
+/// What happens at the chosen call; numbers are those of the operating system's errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It fails and does nothing; later calls work.
-    FailBefore(io::ErrorKind),
+    FailBefore(i32),
     /// It does its work, but the answer is an error; later calls work.
-    FailAfter(io::ErrorKind),
+    FailAfter(i32),
     /// The process dies before it: it and all later calls never happen.
     CrashBefore,
     /// The process dies after it: its work is done, all later calls never happen.
     CrashAfter,
 }
 
-/// Counts calls that change the store or read it, and hurts one of them.
 #[derive(Debug)]
-pub struct FaultStore {
-    inner: Arc<dyn ObjectStore>,
+struct Gate {
     calls: AtomicU64,
     at: u64,
     fault: Fault,
+    crashed: Notify,
 }
 
-impl FaultStore {
-    /// Hurts call number `at`, counted from 0.
-    pub fn new(inner: Arc<dyn ObjectStore>, at: u64, fault: Fault) -> Arc<Self> {
-        Arc::new(FaultStore { inner, calls: AtomicU64::new(0), at, fault })
-    }
-
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
-    }
-
+impl Gate {
     async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let crash = matches!(self.fault, Fault::CrashBefore | Fault::CrashAfter);
-        if number > self.at && crash {
-            std::future::pending::<()>().await;
+        let dies = matches!(self.fault, Fault::CrashBefore | Fault::CrashAfter);
+        if number > self.at && dies {
+            return std::future::pending().await;
         }
         if number != self.at {
             return work.await;
         }
         match self.fault {
-            Fault::FailBefore(kind) => Err(failure(kind)),
-            Fault::FailAfter(kind) => {
-                work.await?;
-                Err(failure(kind))
-            }
-            Fault::CrashBefore => std::future::pending().await,
-            Fault::CrashAfter => {
-                let _ = work.await;
-                std::future::pending().await
-            }
+            Fault::FailBefore(errno) => return Err(failure(errno)),
+            Fault::FailAfter(errno) => return work.await.and(Err(failure(errno))),
+            Fault::CrashBefore => {}
+            Fault::CrashAfter => drop(work.await),
         }
+        self.crashed.notify_one();
+        std::future::pending().await
     }
 }
 
-fn failure(kind: io::ErrorKind) -> object_store::Error {
-    object_store::Error::Generic { store: "fault", source: Box::new(io::Error::from(kind)) }
+fn failure(errno: i32) -> object_store::Error {
+    let source = Box::new(io::Error::from_raw_os_error(errno));
+    object_store::Error::Generic { store: "fault", source }
+}
+
+/// Counts calls and hurts one of them.
+#[derive(Debug)]
+pub struct FaultStore {
+    inner: Arc<dyn ObjectStore>,
+    gate: Arc<Gate>,
+}
+
+impl FaultStore {
+    /// Hurts call number `at`, counted from 0.
+    pub fn new(inner: &Arc<dyn ObjectStore>, at: u64, fault: Fault) -> Arc<Self> {
+        let gate = Gate { calls: AtomicU64::new(0), at, fault, crashed: Notify::new() };
+        Arc::new(FaultStore { inner: Arc::clone(inner), gate: Arc::new(gate) })
+    }
+
+    /// Whether the chosen call was made.
+    pub fn struck(&self) -> bool {
+        self.gate.calls.load(Ordering::SeqCst) > self.gate.at
+    }
+
+    /// Waits until the process has died.
+    pub async fn crashed(&self) {
+        self.gate.crashed.notified().await;
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        work: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        let gate = Arc::clone(&self.gate);
+        stream::once(async move {
+            let all: Result<Vec<T>> = gate.call(work.try_collect()).await;
+            all.map(|all| stream::iter(all.into_iter().map(Ok)))
+        })
+        .try_flatten()
+        .boxed()
+    }
 }
 
 impl fmt::Display for FaultStore {
@@ -90,61 +125,35 @@ impl ObjectStore for FaultStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.call(self.inner.put_opts(at, payload, opts)).await
+        assert_eq!(opts.mode, PutMode::Create, "{at} could be overwritten");
+        self.gate.call(self.inner.put_opts(at, payload, opts)).await
     }
     async fn put_multipart_opts(
         &self,
         at: &Path,
-        opts: PutMultipartOptions,
+        _: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.call(self.inner.put_multipart_opts(at, opts)).await
+        panic!("{at} could be overwritten: multipart has no create-only mode")
     }
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        self.call(self.inner.get_opts(at, options)).await
+        self.gate.call(self.inner.get_opts(at, options)).await
     }
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.call(self.inner.get_ranges(at, ranges)).await
+        self.gate.call(self.inner.get_ranges(at, ranges)).await
     }
     fn delete_stream(
         &self,
         at: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        // The repository deletes one object a call.
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let crash = matches!(self.fault, Fault::CrashBefore | Fault::CrashAfter);
-        if (number > self.at && crash) || (number == self.at && self.fault == Fault::CrashBefore) {
-            return futures::stream::pending().boxed();
-        }
-        let work = self.inner.delete_stream(at);
-        if number != self.at {
-            return work;
-        }
-        match self.fault {
-            Fault::FailBefore(kind) => {
-                futures::stream::once(async move { Err(failure(kind)) }).boxed()
-            }
-            Fault::FailAfter(kind) => {
-                work.then(move |r| async move { r.and(Err(failure(kind))) }).boxed()
-            }
-            Fault::CrashBefore | Fault::CrashAfter => work.then(|_| std::future::pending()).boxed(),
-        }
+        self.stream(self.inner.delete_stream(at))
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        match self.fault {
-            Fault::FailBefore(kind) | Fault::FailAfter(kind) if number == self.at => {
-                futures::stream::once(async move { Err(failure(kind)) }).boxed()
-            }
-            Fault::CrashBefore | Fault::CrashAfter if number >= self.at => {
-                futures::stream::pending().boxed()
-            }
-            _ => self.inner.list(prefix),
-        }
+        self.stream(self.inner.list(prefix))
     }
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.call(self.inner.list_with_delimiter(prefix)).await
+        self.gate.call(self.inner.list_with_delimiter(prefix)).await
     }
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.call(self.inner.copy_opts(from, to, options)).await
+    async fn copy_opts(&self, _: &Path, to: &Path, _: CopyOptions) -> Result<()> {
+        panic!("{to} could be overwritten by a copy or rename")
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests of the repository share.
-#![allow(dead_code, reason = "each test uses its part")]
+
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::sync::{Arc, Mutex};
 
@@ -101,7 +102,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A backup of three packs or so: two large artifacts, blocks, pages, small ones and an empty one.
+/// A backup of three packs at least: two large artifacts, blocks, pages, small ones and an empty one.
 pub fn samples() -> Vec<Sample> {
     let sample = |name: &str, layout, writes: Vec<Vec<u8>>| Sample {
         name: name.to_owned(),
@@ -120,6 +121,7 @@ pub fn samples() -> Vec<Sample> {
             Layout::Pages(16_384),
             vec![noise(20, 16_384 * 9), vec![0; 16_384 * 80]],
         ),
+        sample("files/shop/items.ibd", Layout::Pages(16_384), vec![noise(30, 16_384 * 64)]),
         sample("tables/shop/orders/schema", Layout::Stream, vec![b"create table orders".to_vec()]),
         sample("tables/shop/items/schema", Layout::Stream, vec![b"create table items".to_vec()]),
         sample("empty", Layout::Stream, vec![]),

@@ -29,13 +29,11 @@ impl Pair {
     /// Starts both servers in a time zone of their own.
     pub async fn start(server: &str) -> Pair {
         let cx = Context::builder().threads(3).build();
-        let install = xtask::servers::install(server).unwrap();
         let directory = TempDir::new().unwrap();
-        let builder = |zone: &str| {
-            Sandbox::builder(&install).option("default-time-zone", zone)
-        };
-        let source = builder("+05:45").start(&cx).await.unwrap();
-        let target = builder("-03:30").start(&cx).await.unwrap();
+        let builder = xtask::servers::sandbox(server).await.unwrap();
+        let in_zone = |zone: &str| builder.clone().option("default-time-zone", zone);
+        let source = in_zone("+05:45").start(&cx).await.unwrap();
+        let target = in_zone("-03:30").start(&cx).await.unwrap();
         let url = RepoUrl::parse(directory.path().join("repo").to_str().unwrap()).unwrap();
         let repository = Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap();
         Pair { cx, source, target, repository, directory }

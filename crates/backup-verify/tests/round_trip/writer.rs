@@ -36,7 +36,7 @@ async fn write(options: ConnectOptions, stop: Arc<AtomicBool>) -> u64 {
 fn transactions(gtid: &GtidSet) -> u64 {
     match gtid {
         GtidSet::MySql(set) => u64::try_from(set.count()).unwrap(),
-        GtidSet::MariaDb(set) => set.iter().map(|g| g.sequence).sum(),
+        GtidSet::MariaDb(set) => set.iter().map(|g| g.seq).sum(),
     }
 }
 

@@ -112,7 +112,8 @@ pub(in crate::logical) fn rename_header(create: &str, dialect: Dialect) -> Strin
     let kind = tokens.iter().position(|t| {
         ["PROCEDURE", "FUNCTION", "PACKAGE", "EVENT"].iter().any(|word| t.is_word(word))
     });
-    let at = kind.map(|at| at + 1 + usize::from(tokens.get(at + 1).is_some_and(|t| t.is_word("BODY"))));
+    let at =
+        kind.map(|at| at + 1 + usize::from(tokens.get(at + 1).is_some_and(|t| t.is_word("BODY"))));
     if let Some((range, parts)) = at.and_then(|at| qualified(&tokens, at))
         && let [_, name] = &parts[..]
     {
@@ -173,7 +174,10 @@ mod tests {
     fn routines_lose_their_database() {
         let create = "CREATE DEFINER=\"r\"@\"%\" PACKAGE BODY \"s\".\"p\" as end";
         let ansi = Dialect::of("ANSI_QUOTES");
-        assert_eq!(rename_header(create, ansi), "CREATE DEFINER=\"r\"@\"%\" PACKAGE BODY \"p\" as end");
+        assert_eq!(
+            rename_header(create, ansi),
+            "CREATE DEFINER=\"r\"@\"%\" PACKAGE BODY \"p\" as end"
+        );
         let plain = "CREATE DEFINER=`r`@`%` PROCEDURE `p`() select 1 from s.t";
         assert_eq!(rename_header(plain, Dialect::default()), plain);
         assert!(mentions_database(plain, Dialect::default(), "s", None));

@@ -129,9 +129,7 @@ impl Lexer<'_> {
             c if is_space(c) => {
                 (TokenKind::Space, rest.find(|c| !is_space(c)).unwrap_or(rest.len()))
             }
-            c if is_word(c) => {
-                (TokenKind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len()))
-            }
+            c if is_word(c) => (TokenKind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
             c => (TokenKind::Sign, c.len_utf8()),
         }
     }

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn raw_bytes_become_hexadecimal_literals() {
-        let raw = b"CREATE TABLE `t` (`a` binary(3) DEFAULT '\xff\\0''\xfe', `b` int COMMENT '\xc3\xa9',\
+        let raw =
+            b"CREATE TABLE `t` (`a` binary(3) DEFAULT '\xff\\0''\xfe', `b` int COMMENT '\xc3\xa9',\
                    CHECK (`c` <> _latin1'\xe9'))";
         assert_eq!(
             hex_literals(raw),

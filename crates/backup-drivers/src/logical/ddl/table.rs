@@ -107,7 +107,8 @@ pub(super) fn qualified(
     tokens: &[Token<'_>],
     at: usize,
 ) -> Option<(std::ops::Range<usize>, Vec<String>)> {
-    let first = tokens.get(at).filter(|t| t.kind == TokenKind::Name || t.kind == TokenKind::Word)?;
+    let first =
+        tokens.get(at).filter(|t| t.kind == TokenKind::Name || t.kind == TokenKind::Word)?;
     let second = tokens
         .get(at + 1)
         .filter(|t| t.is_sign('.'))
@@ -134,8 +135,7 @@ mod tests {
                       REFERENCES `o`.`p` (`id`),\n  CONSTRAINT `a_chk_1` CHECK ((`id` > 0))\n)";
         let (old, new) = (name("s", "a"), name("s", "a`2"));
         let target = |t: &TableName| if *t == old { new.clone() } else { t.clone() };
-        let rename =
-            TableRename { flavor: Flavor::MySql, old: &old, new: &new, target: &target };
+        let rename = TableRename { flavor: Flavor::MySql, old: &old, new: &new, target: &target };
         assert_eq!(
             rename_table(create, &rename),
             "CREATE TABLE `a``2` (\n  `id` int COMMENT 'REFERENCES `a`',\n  CONSTRAINT `a``2_ibfk_1` \
@@ -155,10 +155,7 @@ mod tests {
             TableName { database, table: t.table.clone() }
         };
         let rename = TableRename { flavor: Flavor::MariaDb, old: &old, new: &new, target: &all };
-        assert_eq!(
-            rename_table(create, &rename),
-            create.replace("`s`.`q`", "`s2`.`q`")
-        );
+        assert_eq!(rename_table(create, &rename), create.replace("`s`.`q`", "`s2`.`q`"));
         // Only this table goes elsewhere: the parent stays, and is named in full.
         let only = |t: &TableName| if *t == old { new.clone() } else { t.clone() };
         let rename = TableRename { flavor: Flavor::MariaDb, old: &old, new: &new, target: &only };

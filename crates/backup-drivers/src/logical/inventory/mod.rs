@@ -271,7 +271,10 @@ async fn databases(conn: &mut Conn, selection: &Selection) -> Result<Vec<Databas
 fn missing_tables(selection: &Selection, catalog: &Catalog) -> Result<()> {
     let is_there = |wanted: &&TableName| {
         catalog.tables.iter().any(|t| t.database == wanted.database && t.name == wanted.table)
-            || catalog.stored.iter().any(|o| o.database == wanted.database && o.name == wanted.table)
+            || catalog
+                .stored
+                .iter()
+                .any(|o| o.database == wanted.database && o.name == wanted.table)
     };
     match selection.tables.iter().find(|wanted| !is_there(wanted)) {
         None => Ok(()),

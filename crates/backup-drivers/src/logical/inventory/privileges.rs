@@ -114,8 +114,11 @@ fn definition_needs(facts: &ServerFacts, selection: &Selection) -> Vec<Need> {
     }
     if !selection.only_tables() && facts.flavor == Flavor::MySql {
         // On a database neither is enough: other accounts' routines stay hidden.
-        let any: &[&str] =
-            if facts.version.at_least(8, 0, 20) { &["SHOW_ROUTINE", "SELECT"] } else { &["SELECT"] };
+        let any: &[&str] = if facts.version.at_least(8, 0, 20) {
+            &["SHOW_ROUTINE", "SELECT"]
+        } else {
+            &["SELECT"]
+        };
         needs.push(Need::new(Scope::Global, any));
     }
     needs
@@ -183,17 +186,14 @@ impl Grants {
             }
         }
         let rows = query::rows(conn, sql, what).await?;
-        let grants = rows
-            .iter()
-            .filter_map(|row| Grant::parse(&query::text(row, 0)?))
-            .collect();
+        let grants = rows.iter().filter_map(|row| Grant::parse(&query::text(row, 0)?)).collect();
         Ok(Grants { account, grants })
     }
 
     fn missing(&self, needs: &[Need]) -> Vec<Privilege> {
-        let unmet = needs.iter().filter(|need| {
-            !need.any.iter().any(|privilege| self.has(privilege, &need.scope))
-        });
+        let unmet = needs
+            .iter()
+            .filter(|need| !need.any.iter().any(|privilege| self.has(privilege, &need.scope)));
         unmet.map(|need| self.privilege(need)).collect()
     }
 
@@ -230,16 +230,18 @@ impl Grants {
             });
             return global && !hole;
         };
-        let revoked = self.grants.iter().any(|g| {
-            g.revoked && g.database.as_deref() == Some(database) && g.holds(privilege)
-        });
+        let revoked = self
+            .grants
+            .iter()
+            .any(|g| g.revoked && g.database.as_deref() == Some(database) && g.holds(privilege));
         if global && !revoked {
             return true;
         }
         // Of several patterns that fit, the servers take the most specific one alone.
         let fitting = self.grants.iter().filter(|g| !g.revoked && g.table.is_none());
-        let fitting: Vec<(usize, &Grant)> =
-            fitting.filter_map(|g| Some((specificity(g.database.as_deref()?, database)?, g))).collect();
+        let fitting: Vec<(usize, &Grant)> = fitting
+            .filter_map(|g| Some((specificity(g.database.as_deref()?, database)?, g)))
+            .collect();
         let best = fitting.iter().map(|(rank, _)| *rank).max();
         fitting.iter().any(|(rank, g)| Some(*rank) == best && g.holds(privilege))
     }
@@ -376,7 +378,8 @@ mod tests {
         let grant = Grant::parse("GRANT SELECT, SHOW VIEW ON `a``b`.* TO `u`@`%`").unwrap();
         assert_eq!(grant.privileges, ["SELECT", "SHOW VIEW"]);
         assert_eq!(grant.database.as_deref(), Some("a`b"));
-        let columns = Grant::parse("GRANT SELECT (`a`, `b`), INSERT ON `d`.`t` TO `u`@`%`").unwrap();
+        let columns =
+            Grant::parse("GRANT SELECT (`a`, `b`), INSERT ON `d`.`t` TO `u`@`%`").unwrap();
         assert_eq!(columns.privileges, ["INSERT"]);
         assert_eq!(columns.table.as_deref(), Some("t"));
         for line in [
@@ -391,7 +394,10 @@ mod tests {
 
     #[test]
     fn privileges_are_held_globally_or_on_the_database() {
-        let some = grants(&["GRANT USAGE ON *.* TO `u`@`%`", "GRANT SELECT, EVENT ON `a\\_b`.* TO `u`@`%`"]);
+        let some = grants(&[
+            "GRANT USAGE ON *.* TO `u`@`%`",
+            "GRANT SELECT, EVENT ON `a\\_b`.* TO `u`@`%`",
+        ]);
         assert!(some.has("SELECT", &database("a_b")) && !some.has("SELECT", &database("axb")));
         assert!(!some.has("TRIGGER", &database("a_b")) && !some.has("SELECT", &Scope::Global));
         let root = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
@@ -412,7 +418,9 @@ mod tests {
         assert!(!patterns.has("TRIGGER", &database("shop1")));
         let revoked =
             grants(&["GRANT SELECT ON *.* TO `u`@`%`", "REVOKE SELECT ON `hr`.* FROM `u`@`%`"]);
-        assert!(revoked.has("SELECT", &database("shop")) && !revoked.has("SELECT", &database("hr")));
+        assert!(
+            revoked.has("SELECT", &database("shop")) && !revoked.has("SELECT", &database("hr"))
+        );
         assert!(!revoked.has("SELECT", &Scope::Global));
     }
 

@@ -49,7 +49,5 @@ pub(in crate::logical) fn required(row: &Row, column: usize) -> Result<String> {
 
 /// An unsigned number; 0 for NULL.
 pub(in crate::logical) fn number(row: &Row, column: usize) -> u64 {
-    bytes(row, column)
-        .and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok())
-        .unwrap_or(0)
+    bytes(row, column).and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok()).unwrap_or(0)
 }

@@ -30,7 +30,8 @@ pub(super) async fn repair(
             if known != shown {
                 create = fix_members(&create, name, &known);
             }
-            let double = |m: &String| m.contains('?') && known.iter().filter(|k| *k == m).count() > 1;
+            let double =
+                |m: &String| m.contains('?') && known.iter().filter(|k| *k == m).count() > 1;
             if known.iter().any(double) {
                 scope.catalog.warnings.push(format!(
                     "the server does not tell the names of all members of {}.{}, and no row \

@@ -8,7 +8,7 @@
 //! (`_binary'…'`, `_latin1'…'`). So the raw bytes are read, and the composed parts, which the
 //! information schema tells, are looked for in them.
 
-use backup_core::Result;
+use backup_core::{Error, Result};
 use mysql_async::Conn;
 
 use super::query;
@@ -37,10 +37,9 @@ pub(super) async fn statement(
     if raw.is_ascii() || is_utf8(charset) {
         return Ok(match std::str::from_utf8(raw) {
             Ok(text) => Statement { text: text.to_owned(), bytes: None },
-            Err(_) => Statement {
-                text: String::from_utf8_lossy(raw).into_owned(),
-                bytes: Some(hex(raw)),
-            },
+            Err(_) => {
+                Statement { text: String::from_utf8_lossy(raw).into_owned(), bytes: Some(hex(raw)) }
+            }
         });
     }
     let mut text = String::new();
@@ -84,6 +83,14 @@ fn sections<'a>(raw: &'a [u8], composed: &[&'a str]) -> Vec<Section<'a>> {
     sections
 }
 
+/// A character set's name goes into statements as it is, and may come from a damaged catalogue.
+fn check_name(charset: &str) -> Result<()> {
+    if charset.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !charset.is_empty() {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("`{}` is no character set", charset.escape_debug())))
+}
+
 /// Text in another character set, converted by the server. What it cannot hold becomes `?`.
 pub(in crate::logical) async fn encode(
     conn: &mut Conn,
@@ -93,6 +100,7 @@ pub(in crate::logical) async fn encode(
     if text.is_ascii() || is_utf8(charset) {
         return Ok(text.as_bytes().to_vec());
     }
+    check_name(charset)?;
     let sql = format!(
         "SELECT CAST(CONVERT(_utf8mb4 x'{}' USING {charset}) AS BINARY)",
         hex(text.as_bytes())
@@ -109,10 +117,8 @@ pub(in crate::logical) async fn decode(
     if raw.is_ascii() || is_utf8(charset) {
         return Ok(String::from_utf8_lossy(raw).into_owned());
     }
-    let sql = format!(
-        "SELECT CAST(CONVERT(_{charset} x'{}' USING utf8mb4) AS BINARY)",
-        hex(raw)
-    );
+    check_name(charset)?;
+    let sql = format!("SELECT CAST(CONVERT(_{charset} x'{}' USING utf8mb4) AS BINARY)", hex(raw));
     let decoded = match one(conn, sql, charset).await {
         // "Invalid … character string": the bytes are no text in that character set.
         Err(e) if e.server().is_some_and(|s| s.code == 1300) => None,

@@ -1,6 +1,6 @@
 //! Views, triggers, routines, events, sequences.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Flavor, Result};
 use mysql_async::Row;
 
 use super::super::catalog::{SequenceState, StoredKind, StoredObject};
@@ -14,6 +14,7 @@ use super::{Scope, query};
 pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
     sequences(scope, relations).await?;
     if !scope.selection.only_tables() {
+        libraries(scope).await?;
         routines(scope).await?;
         views(scope, relations).await?;
     }
@@ -57,14 +58,7 @@ async fn object(
     columns: &Columns,
     composed: &[&str],
 ) -> Result<StoredObject> {
-    let raw = query::bytes(&row, columns.create).ok_or_else(|| {
-        Error::new(ErrorKind::Privilege, what)
-            .with_source("the server shows that it is there, but not its code")
-            .with_remedy(
-                "grant SHOW_ROUTINE ON *.* (MySQL), SHOW CREATE ROUTINE ON *.* (MariaDB 11.3) or \
-                 SELECT ON mysql.proc (older MariaDB)",
-            )
-    })?;
+    let raw = query::bytes(&row, columns.create).ok_or_else(|| hidden_code(what))?;
     let charset = query::required(&row, columns.charset)?;
     let statement = statement(scope.conn, raw, &charset, composed).await?;
     let text = |column: Option<usize>| column.and_then(|column| query::text(&row, column));
@@ -111,6 +105,43 @@ async fn sequences(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> 
 fn is_used(scope: &Scope<'_>, sequence: &str) -> bool {
     let call = format!("({}.{})", quote_name(scope.database), quote_name(sequence));
     scope.catalog.tables.iter().any(|table| table.create.contains(&call))
+}
+
+/// Libraries come without a character set: their code is UTF-8.
+async fn libraries(scope: &mut Scope<'_>) -> Result<()> {
+    if scope.facts.flavor != Flavor::MySql || !scope.facts.version.at_least(9, 2, 0) {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT LIBRARY_SCHEMA, LIBRARY_NAME FROM information_schema.LIBRARIES \
+         WHERE LIBRARY_SCHEMA = {} ORDER BY LIBRARY_NAME",
+        quote_text(scope.database)
+    );
+    let what = format!("cannot list the libraries of database {}", scope.database);
+    for row in query::rows(scope.conn, sql, &what).await? {
+        if !scope.is_here(&row, 0) {
+            continue;
+        }
+        let name = query::required(&row, 1)?;
+        let (row, what) = show(scope, "LIBRARY", &name).await?;
+        let create = query::text(&row, 2).ok_or_else(|| hidden_code(what))?;
+        scope.catalog.stored.push(StoredObject {
+            create,
+            sql_mode: query::text(&row, 1),
+            ..StoredObject::new(StoredKind::Library, scope.database.to_owned(), name)
+        });
+    }
+    Ok(())
+}
+
+/// The server shows an object, and NULL for its code.
+fn hidden_code(what: String) -> Error {
+    Error::new(ErrorKind::Privilege, what)
+        .with_source("the server shows that it is there, but not its code")
+        .with_remedy(
+            "grant SHOW_ROUTINE ON *.* (MySQL), SHOW CREATE ROUTINE ON *.* (MariaDB 11.3) or \
+             SELECT ON mysql.proc (older MariaDB)",
+        )
 }
 
 async fn views(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {

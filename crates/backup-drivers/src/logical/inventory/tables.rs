@@ -115,11 +115,8 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
 }
 
 fn unreadable(scope: &Scope<'_>, table: &str) -> Error {
-    Error::new(
-        ErrorKind::Source,
-        format!("the server cannot open the table {}", scope.name(table)),
-    )
-    .with_remedy("see what CHECK TABLE says of it; --exclude-tables leaves it out")
+    Error::new(ErrorKind::Source, format!("the server cannot open the table {}", scope.name(table)))
+        .with_remedy("see what CHECK TABLE says of it; --exclude-tables leaves it out")
 }
 
 async fn show_create(scope: &mut Scope<'_>, table: &str) -> Result<String> {
@@ -245,9 +242,8 @@ fn has_rows_elsewhere(engine: &str) -> bool {
 
 /// The general tablespaces (MySQL) that tables are in.
 pub(super) async fn tablespaces(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
-    let used = |create: &str, name: &str| {
-        create.contains(&format!("TABLESPACE {} ", quote_name(name)))
-    };
+    let used =
+        |create: &str, name: &str| create.contains(&format!("TABLESPACE {} ", quote_name(name)));
     if !catalog.tables.iter().any(|t| t.create.contains("/*!50100 TABLESPACE ")) {
         return Ok(());
     }

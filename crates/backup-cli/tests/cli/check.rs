@@ -1,0 +1,75 @@
+use rstest::rstest;
+
+use crate::home::{Home, Run};
+use crate::server::{self, PASSWORD, Server};
+
+#[rstest]
+#[tokio::test]
+async fn a_source_that_is_ready(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let run = home.on_repo(["check", "--source", &server.url(), "--json"]).expect(0);
+    let document = run.json();
+    assert_eq!(document["ok"], true);
+    let findings = document["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|f| f["severity"] != "error"), "{document:#}");
+    let room = |f: &&serde_json::Value| f["problem"].as_str().unwrap().contains(" free; the source");
+    assert_eq!(findings.iter().filter(room).count(), 1, "{document:#}");
+
+    let run = home.run(["check", "--source", &server.url()]).expect(0);
+    assert!(run.stdout.contains("can be backed up"), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_repository_that_cannot_be_used_is_a_finding() {
+    let server = Server::start("mysql-9.7").await;
+    let home = Home::new();
+    let run = home.on_repo(["check", "--source", &server.url()]).expect(7);
+    assert!(run.stdout.contains("there is no repository"), "{run:?}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_missing_privilege_is_named_with_its_grant(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let mut session = server.session().await;
+    server::run(&mut session, &["CREATE USER poor@'%' IDENTIFIED BY 'poor'"]).await;
+    let home = Home::with_repo();
+    let url = server.tcp_url("poor");
+    let run = |args: &[&str]| {
+        let mut command = home.command(args);
+        command.args(["--source", &url, "--repo", "repo", "--json"]);
+        Run::of(command.env("HOLDFAST_SOURCE_PASSWORD", "poor"))
+    };
+    let document = run(&["check"]).expect(4).json();
+    assert_eq!(document["ok"], false);
+    let findings = document["findings"].as_array().unwrap();
+    let grant = |f: &serde_json::Value| f["remedy"].as_str().unwrap().contains("GRANT ");
+    assert!(findings.iter().any(|f| f["kind"] == "privilege" && grant(f)), "{document:#}");
+
+    let error = run(&["backup", "--cluster", "c"]).expect(4).json()["error"].clone();
+    assert_eq!(error["kind"], "privilege");
+    assert!(error["remedy"].as_str().unwrap().contains("GRANT "), "{error:#}");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let home = Home::new();
+    for address in ["127.0.0.1:1", "no-such-host.invalid", "localhost/?socket=/no/such/socket"] {
+        home.run(["check", "--source", &format!("mysql://root@{address}")]).expect(3);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_answered_in_the_servers_words() {
+    let server = Server::start("mysql-9.7").await;
+    server::backup_account(&mut server.session().await).await;
+    let home = Home::new();
+    let mut command = home.command(["check", "--json", "--source", &server.tcp_url("backup")]);
+    command.env("HOLDFAST_SOURCE_PASSWORD", format!("x{PASSWORD}"));
+    let run = Run::of(&mut command).expect(3).says("1045").hides(PASSWORD);
+    let server = &run.json()["error"]["server"];
+    assert_eq!((&server["code"], &server["state"]), (&1045.into(), &"28000".into()));
+}

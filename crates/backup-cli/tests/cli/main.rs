@@ -1,0 +1,17 @@
+//! The command line as its users meet it: arguments in; exit code, standard output and standard
+//! error out. Servers, where a test needs one, are real.
+
+mod backup;
+mod check;
+mod completions;
+mod config;
+mod crash;
+mod home;
+mod init;
+mod interrupt;
+mod list;
+mod restore;
+mod server;
+mod show;
+mod usage;
+mod verify;

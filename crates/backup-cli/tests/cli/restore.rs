@@ -1,0 +1,82 @@
+use rstest::rstest;
+
+use crate::home::{Home, Run};
+use crate::server::{self, PASSWORD, Server};
+
+#[rstest]
+#[tokio::test]
+async fn what_was_backed_up_comes_back(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let content = server.content("shop").await;
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "--cluster", "shop", "--target", &url];
+        args.extend(more);
+        home.on_repo(args)
+    };
+
+    // A target with data in it is left alone.
+    server::run(&mut server.session().await, &["DELETE FROM shop.orders WHERE id > 100"]).await;
+    let changed = server.content("shop").await;
+    let run = restore(&["--json"]).expect(9);
+    assert_eq!(run.json()["error"]["kind"], "target");
+    assert_eq!(server.content("shop").await, changed);
+
+    // A plan changes nothing, and says what would be destroyed.
+    let plan = restore(&["--overwrite", "--dry-run", "--json"]).expect(0).json();
+    assert!(!plan["steps"].as_array().unwrap().is_empty(), "{plan:#}");
+    let destroys = plan["destroys"].to_string();
+    assert!(destroys.contains("shop.orders") && destroys.contains("shop.customers"), "{plan:#}");
+    let text = restore(&["--overwrite", "--dry-run"]).expect(0).stdout;
+    assert!(text.contains("This destroys:") && text.ends_with("Nothing was done.\n"), "{text}");
+    assert_eq!(server.content("shop").await, changed);
+
+    // Beside what is there.
+    let document = restore(&["--rename", "shop=copy", "--threads", "2", "--json"]).expect(0).json();
+    assert_eq!(document["rows"], 515, "{document:#}");
+    assert!(document["bytes"].as_u64().unwrap() > 500_000, "{document:#}");
+    assert!(document["duration_seconds"].is_number() && document["target"].is_string());
+    assert!(document["reached"]["gtid"].is_string() && document["reached"]["time"].is_null());
+    assert_eq!(server.content("copy").await, content);
+
+    // Over what is there.
+    let run = restore(&["--overwrite"]).expect(0);
+    assert!(run.stdout.contains("515 rows"), "{run:?}");
+    assert_eq!(server.content("shop").await, content);
+
+    // A single table, and nothing else.
+    server::run(&mut server.session().await, &["DROP DATABASE shop"]).await;
+    restore(&["--tables", "shop.customers"]).expect(0);
+    let tables = "SELECT GROUP_CONCAT(table_name) FROM information_schema.tables \
+                  WHERE table_schema = 'shop'";
+    assert_eq!(server.value(tables).await.as_deref(), Some("customers"));
+}
+
+#[tokio::test]
+async fn the_target_has_a_password_of_its_own() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "shop"]).expect(0);
+    let target = Server::start("mysql-9.7").await;
+    server::backup_account(&mut target.session().await).await;
+    let url = target.tcp_url("backup");
+    let restore = |variable: &str| {
+        let args = ["restore", "--repo", "repo", "--cluster", "shop", "--target", &url];
+        Run::of(home.command(args).env(variable, PASSWORD)).hides(PASSWORD)
+    };
+    restore("HOLDFAST_SOURCE_PASSWORD").expect(3).says("1045");
+    restore("HOLDFAST_TARGET_PASSWORD").expect(0);
+    assert_eq!(target.content("shop").await, server.content("shop").await);
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_backup_cannot_be_restored() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let args = ["restore", "--cluster", "shop", "--target", &url, "--tables", "shop.nothing"];
+    home.on_repo(args).expect(2).says("shop.nothing");
+}

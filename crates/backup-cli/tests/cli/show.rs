@@ -1,0 +1,29 @@
+use crate::home::Home;
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_backup_is_shown_with_its_tables_and_its_history() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let run = home.on_repo(["backup", "--source", &url, "--cluster", "shop", "--json"]).expect(0);
+    let backup = run.json()["backup"].as_str().unwrap().to_owned();
+
+    let page = home.on_repo(["show", &backup[..20]]).expect(0).stdout;
+    for part in [backup.as_str(), "shop.orders", "512", "MySQL 9.7", "never", "logical, full"] {
+        assert!(page.contains(part), "no {part} in\n{page}");
+    }
+    home.on_repo(["verify", "--level", "content"]).expect(0);
+    let document = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    assert_eq!(document["backup"], backup.as_str());
+    assert_eq!(document["format"], 1);
+    let orders = &document["tables"][1];
+    assert_eq!((&orders["table"], &orders["rows"]), (&"shop.orders".into(), &512.into()));
+    assert!(orders["bytes"].as_u64().unwrap() > 500_000);
+    assert_eq!(document["records"][0]["kind"], "proof");
+    let page = home.on_repo(["show", "latest"]).expect(0).stdout;
+    assert!(page.contains("content: ok"), "{page}");
+
+    home.on_repo(["show", "1999"]).expect(2).says("no backup `1999`");
+    home.on_repo(["show", "latest", "--cluster", "other"]).expect(2);
+}

@@ -1,0 +1,109 @@
+use serde_json::json;
+
+use crate::home::{Home, Run};
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let home = Home::new();
+    for command in
+        ["init", "check", "backup", "list", "show", "verify", "restore", "completions", "man"]
+    {
+        let run = home.run([command, "--help"]).expect(0);
+        assert!(run.stdout.contains("--repo"), "{run:?}");
+    }
+    let run = home.run(["--version"]).expect(0);
+    assert_eq!(run.stdout, format!("holdfast {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn what_is_not_in_this_version_is_refused_by_name() {
+    let home = Home::with_repo();
+    let source = "mysql://nobody@127.0.0.1:1/";
+    for (args, named) in [
+        (vec!["backup", "--strategy", "physical"], "physical"),
+        (vec!["backup", "--strategy", "snapshot"], "snapshot"),
+        (vec!["backup", "--strategy", "clone"], "clone"),
+        (vec!["backup", "--type", "incremental"], "incremental"),
+        (vec!["backup", "--type", "differential"], "differential"),
+        (vec!["backup", "--compression", "lz4"], "lz4"),
+        (vec!["backup", "--compression", "zstd:99"], "99"),
+        (vec!["check", "--strategy", "physical"], "physical"),
+        (vec!["verify", "--level", "logical"], "logical"),
+        (vec!["verify", "--level", "drill"], "drill"),
+        (vec!["restore", "--to-time", "2026-11-20T10:00:00Z"], "--to-time"),
+        (vec!["restore", "--to-gtid", "x:1"], "--to-gtid"),
+        (vec!["restore", "--to-position", "b.1:4"], "--to-position"),
+        (vec!["restore", "--before-gtid", "x:1"], "--before-gtid"),
+        (vec!["restore", "--skip-gtid", "x:1"], "--skip-gtid"),
+        (vec!["restore", "--target-dir", "d"], "--target-dir"),
+        (vec!["binlog"], "binlog"),
+    ] {
+        let mut command = home.command(&args);
+        if ["backup", "check"].contains(&args[0]) {
+            command.args(["--source", source]);
+        }
+        Run::of(&mut command).expect(2).says(named);
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_before_anything_is_touched() {
+    let home = Home::new();
+    for args in [
+        vec!["backup", "--cluster", "a/b"],
+        vec!["backup", "--tables", "orders"],
+        vec!["backup", "--databases", "a", "--tables", "a.b"],
+        vec!["backup", "--threads", "0"],
+        vec!["backup", "--memory", "lots"],
+        vec!["restore", "--rename", "a"],
+        vec!["list", "--progress", "loud"],
+        vec!["list", "-q", "-v"],
+        vec!["verify", "latest", "--all"],
+        vec!["no-such-command"],
+        vec![],
+    ] {
+        home.run(&args).expect(2);
+    }
+}
+
+#[test]
+fn a_usage_error_with_json_is_one_document() {
+    let home = Home::new();
+    let run = home.run(["list", "--json", "--no-such-flag"]).expect(2);
+    let error = &run.json()["error"];
+    assert_eq!((&error["kind"], &error["exit_code"]), (&json!("usage"), &json!(2)));
+    assert!(error["message"].as_str().unwrap().contains("--no-such-flag"), "{error}");
+}
+
+#[test]
+fn what_a_command_needs_is_asked_for_by_name() {
+    let home = Home::with_repo();
+    home.on_repo(["backup"]).expect(2).says("--cluster");
+    home.on_repo(["backup", "--cluster", "shop"]).expect(2).says("--source");
+    home.on_repo(["restore"]).expect(2).says("--cluster");
+    home.on_repo(["restore", "--cluster", "shop"]).expect(2).says("there is no backup");
+    home.on_repo(["show", "latest"]).expect(2).says("there is no backup");
+    home.on_repo(["verify"]).expect(2).says("there is no backup");
+    home.on_repo(["backup", "--cluster", "shop", "--source", "file:///var/lib/mysql"])
+        .expect(2)
+        .says("stopped server");
+    home.on_repo(["backup", "--cluster", "shop", "--source", "http://u:hunter2@h/"])
+        .expect(2)
+        .hides("hunter2");
+}
+
+#[test]
+fn errors_are_one_paragraph_with_a_remedy() {
+    let home = Home::new();
+    let run = home.run(["list", "--repo", "none"]).expect(7);
+    assert_eq!(run.stdout, "");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert!(run.stderr.starts_with("holdfast: ") && run.stderr.contains("What to do: "), "{run:?}");
+}
+
+#[test]
+fn what_comes_from_outside_cannot_steer_the_terminal() {
+    let home = Home::new();
+    let run = home.run(["list", "--repo", "no\u{1b}[31mne"]).expect(7);
+    assert!(!run.stderr.contains('\u{1b}'), "{run:?}");
+}

@@ -1,0 +1,149 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::home::Home;
+use crate::server::Server;
+
+/// What may happen to a repository.
+struct Damage {
+    name: &'static str,
+    /// The object that is hit.
+    object: &'static str,
+    /// What happens to its bytes; `None` removes it.
+    change: fn(Vec<u8>) -> Option<Vec<u8>>,
+    /// Whether a look at names and lengths is enough to see it.
+    seen_by_objects: bool,
+}
+
+fn flip_middle(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Some(bytes)
+}
+
+fn truncate(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    bytes.truncate(bytes.len() - 1);
+    Some(bytes)
+}
+
+const DAMAGE: [Damage; 7] = [
+    Damage { name: "truncated pack", object: "pack-0", change: truncate, seen_by_objects: true },
+    Damage { name: "flipped bit", object: "pack-0", change: flip_middle, seen_by_objects: false },
+    Damage { name: "lost pack", object: "pack-0", change: |_| None, seen_by_objects: true },
+    Damage { name: "truncated index", object: "index", change: truncate, seen_by_objects: true },
+    Damage { name: "flipped index", object: "index", change: flip_middle, seen_by_objects: true },
+    Damage { name: "lost index", object: "index", change: |_| None, seen_by_objects: true },
+    Damage {
+        name: "flipped manifest",
+        object: "manifest",
+        change: flip_middle,
+        seen_by_objects: true,
+    },
+];
+
+fn copy(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+fn object(home: &Home, repo: &str, name: &str) -> PathBuf {
+    let files = home.files(repo);
+    let found = files.into_iter().find(|(path, _)| path.ends_with(name));
+    found.unwrap_or_else(|| panic!("no {name} in {repo}")).0
+}
+
+#[tokio::test]
+async fn damage_is_found_and_never_restored() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    for (n, damage) in DAMAGE.iter().enumerate() {
+        let repo = format!("damaged-{n}");
+        copy(&home.path("repo"), &home.path(&repo));
+        let path = object(&home, &repo, damage.object);
+        let changed = (damage.change)(std::fs::read(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        if let Some(bytes) = changed {
+            std::fs::write(&path, bytes).unwrap();
+        }
+
+        let verify = |level: &str| {
+            home.run(["verify", "--repo", &repo, "--cluster", "shop", "--level", level, "--json"])
+        };
+        let run = verify("content").expect(11);
+        let report = run.json();
+        assert_eq!(report["ok"], false, "{}: {report:#}", damage.name);
+        let findings = report["findings"].as_array().unwrap();
+        for key in ["severity", "object", "problem", "remedy"] {
+            let filled = |f: &Value| f[key].as_str().is_some_and(|text| !text.is_empty());
+            assert!(findings.iter().all(filled), "{}: {report:#}", damage.name);
+        }
+        let names_it = |f: &Value| f["object"].as_str().unwrap().contains(damage.object);
+        assert!(findings.iter().any(names_it), "{}: {report:#}", damage.name);
+        let run = verify("objects");
+        let code = if damage.seen_by_objects { 11 } else { 0 };
+        assert_eq!(run.code, Some(code), "{}: {run:#?}", damage.name);
+
+        let rename = format!("shop=restored_{n}");
+        let args = ["restore", "--repo", &repo, "--cluster", "shop", "--target", &url];
+        let run = home.run(args.into_iter().chain(["--rename", &rename]));
+        assert_eq!(run.code, Some(8), "{}: {run:#?}", damage.name);
+    }
+    // The original is as it was.
+    home.on_repo(["verify", "--all"]).expect(0);
+}
+
+#[tokio::test]
+async fn a_proof_is_recorded_and_listed() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    for cluster in ["a", "b"] {
+        home.on_repo(["backup", "--source", &url, "--cluster", cluster]).expect(0);
+    }
+    let report = home.on_repo(["verify", "--json", "--cluster", "a"]).expect(0).json();
+    assert_eq!((&report["level"], &report["ok"]), (&"content".into(), &true.into()));
+    assert_eq!(report["findings"], serde_json::json!([]));
+
+    let proof_of = |cluster: &str| {
+        let listed = home.on_repo(["list", "--json", "--cluster", cluster]).expect(0).json();
+        listed[0]["proof"].clone()
+    };
+    assert_eq!(proof_of("a")["level"], "content");
+    assert_eq!(proof_of("a")["ok"], true);
+    assert!(proof_of("a")["time"].is_string());
+    assert!(proof_of("b").is_null());
+
+    let reports = home.on_repo(["verify", "--all", "--level", "objects", "--json"]).expect(0).json();
+    assert_eq!(reports.as_array().unwrap().len(), 2);
+    assert_eq!(proof_of("a")["level"], "objects");
+    assert_eq!(proof_of("b")["level"], "objects");
+    let table = home.on_repo(["list"]).expect(0).stdout;
+    assert_eq!(table.matches("objects ok").count(), 2, "{table}");
+}
+
+#[tokio::test]
+async fn one_unreadable_backup_hides_no_other() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    for _ in 0..2 {
+        home.on_repo(["backup", "--source", &url, "--cluster", "c"]).expect(0);
+    }
+    let manifest = object(&home, "repo", "manifest");
+    let bytes = flip_middle(std::fs::read(&manifest).unwrap()).unwrap();
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::write(&manifest, bytes).unwrap();
+
+    let run = home.on_repo(["list", "--json"]).expect(14).says("cannot be read");
+    let listed = run.json();
+    let broken = |b: &&Value| b["error"].is_string();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed.as_array().unwrap().iter().filter(broken).count(), 1, "{listed:#}");
+    assert!(home.on_repo(["list"]).expect(14).stdout.contains("UNREADABLE"));
+    let reports = home.on_repo(["verify", "--all", "--json"]).expect(11).json();
+    let ok = reports.as_array().unwrap().iter().filter(|r| r["ok"] == true).count();
+    assert_eq!((reports.as_array().unwrap().len(), ok), (2, 1), "{reports:#}");
+}

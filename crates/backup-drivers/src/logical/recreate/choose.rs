@@ -1,0 +1,347 @@
+//! The part of a catalogue that is wanted, under the names that are wanted.
+
+use std::collections::BTreeSet;
+
+use backup_core::{Error, Flavor, Result};
+
+use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
+use super::super::ddl::{
+    Dialect, TableRename, mentions_database, rename_database, rename_header, rename_table,
+    rename_trigger, rename_view,
+};
+use super::super::rename::Rename;
+use super::super::select::{Selection, TableName, quote_name};
+
+/// Takes what `selection` wants out of a catalogue and renames it.
+///
+/// With single tables chosen come their triggers, and the sequences in their defaults. A table that
+/// is restored under another name in its own database gets new names for its foreign keys, CHECK
+/// constraints (MySQL) and triggers, which have to differ from those of the original.
+///
+/// The chunks of the tables stay, so that their rows can be loaded. What is worth a look is added
+/// to [`Catalog::warnings`].
+///
+/// # Errors
+/// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the selection or a rule names what the
+/// backup does not hold, or two tables end up under one name.
+pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Result<Catalog> {
+    check_names(&catalog, selection, rename)?;
+    let mut catalog = select(catalog, selection);
+    catalog.warnings.clear();
+    if rename.is_empty() {
+        return Ok(catalog);
+    }
+    let chosen = catalog.tables.iter().map(Table::full_name);
+    let sequences = catalog.stored.iter().filter(|o| o.kind == StoredKind::Sequence);
+    let sequences = sequences.map(StoredObject::full_name);
+    let chosen: BTreeSet<TableName> = chosen.chain(sequences).collect();
+    let renamer = Renamer { flavor: catalog.header.flavor, rename, chosen };
+    renamer.apply(&mut catalog);
+    check_unique(&catalog)?;
+    Ok(catalog)
+}
+
+fn check_names(catalog: &Catalog, selection: &Selection, rename: &Rename) -> Result<()> {
+    let missing = |what: String| {
+        Error::usage(format!("the backup holds no {what}"))
+            .with_remedy("see what it holds with `holdfast show`")
+    };
+    let has_database = |name: &String| catalog.databases.iter().any(|d| d.name == *name);
+    let has_table = |name: &TableName| {
+        catalog.tables.iter().any(|t| t.database == name.database && t.name == name.table)
+    };
+    let (databases, tables) = rename.sources();
+    if let Some(name) = selection.databases.iter().chain(databases).find(|d| !has_database(d)) {
+        return Err(missing(format!("database {name}")));
+    }
+    match selection.tables.iter().chain(tables).find(|t| !has_table(t)) {
+        Some(name) => Err(missing(format!("table {name}"))),
+        None => Ok(()),
+    }
+}
+
+fn select(mut catalog: Catalog, selection: &Selection) -> Catalog {
+    catalog.tables.retain(|t| selection.wants_table(&t.database, &t.name));
+    catalog.databases.retain(|d| selection.wants_database(&d.name));
+    let tables = &catalog.tables;
+    let uses = |text: &str| tables.iter().any(|t| t.create.contains(text));
+    catalog.stored.retain_mut(|object| match object.kind {
+        StoredKind::Tablespace => {
+            object.keep_existing = true;
+            uses(&format!("TABLESPACE {} ", quote_name(&object.name)))
+        }
+        StoredKind::Sequence => {
+            let call = format!("({}.{})", quote_name(&object.database), quote_name(&object.name));
+            // One that only comes along with a table is not to put back the target's own.
+            object.keep_existing = !selection.wants_table(&object.database, &object.name);
+            !object.keep_existing || uses(&call)
+        }
+        StoredKind::Trigger => {
+            let table = object.table.as_deref().unwrap_or_default();
+            selection.wants_table(&object.database, table)
+        }
+        StoredKind::View => {
+            !selection.only_tables() && selection.wants_table(&object.database, &object.name)
+        }
+        _ => !selection.only_tables() && selection.wants_database(&object.database),
+    });
+    catalog
+}
+
+struct Renamer<'a> {
+    flavor: Flavor,
+    rename: &'a Rename,
+    /// The tables and sequences that are restored: references to others stay as they are.
+    chosen: BTreeSet<TableName>,
+}
+
+impl Renamer<'_> {
+    fn target(&self, name: &TableName) -> TableName {
+        if self.chosen.contains(name) { self.rename.table(name) } else { name.clone() }
+    }
+
+    fn apply(&self, catalog: &mut Catalog) {
+        let mut stored = std::mem::take(&mut catalog.stored);
+        for object in &mut stored {
+            self.stored(object, &mut catalog.warnings);
+        }
+        catalog.stored = stored;
+        for table in &mut catalog.tables {
+            let (old, new) = (table.full_name(), self.rename.table(&table.full_name()));
+            table.create = self.definition(&table.create, &old, &new);
+            (table.database, table.name) = (new.database, new.table);
+        }
+        self.databases(catalog);
+    }
+
+    fn definition(&self, create: &str, old: &TableName, new: &TableName) -> String {
+        let target = |name: &TableName| self.target(name);
+        rename_table(create, &TableRename { flavor: self.flavor, old, new, target: &target })
+    }
+
+    /// A database is created for every name that something goes to.
+    fn databases(&self, catalog: &mut Catalog) {
+        let tables = catalog.tables.iter().map(|t| t.database.as_str());
+        let stored = catalog.stored.iter().map(|o| o.database.as_str());
+        let used: BTreeSet<&str> = tables.chain(stored).collect();
+        let mut databases: Vec<Database> = Vec::new();
+        for database in &catalog.databases {
+            let new = self.rename.database(&database.name);
+            let moved_away = new == database.name && !used.contains(new) && !used.is_empty();
+            if !moved_away && !databases.iter().any(|d| d.name == new) {
+                let create = rename_database(&database.create, new);
+                databases.push(Database { name: new.to_owned(), create });
+            }
+        }
+        for &name in &used {
+            if !name.is_empty() && !databases.iter().any(|d| d.name == name) {
+                // Single tables that go to a database of which the backup knows nothing.
+                let create = format!("CREATE DATABASE {}", quote_name(name));
+                databases.push(Database { name: name.to_owned(), create });
+            }
+        }
+        databases.sort_by(|a, b| a.name.cmp(&b.name));
+        catalog.databases = databases;
+    }
+
+    fn stored(&self, object: &mut StoredObject, warnings: &mut Vec<String>) {
+        let old = object.full_name();
+        let dialect = Dialect::of(object.sql_mode.as_deref().unwrap_or_default());
+        let database = self.rename.database(&object.database).to_owned();
+        let before = object.create.clone();
+        match object.kind {
+            StoredKind::Tablespace => return,
+            StoredKind::Sequence => {
+                let new = self.target(&old);
+                object.create = self.definition(&object.create, &old, &new);
+                (object.database, object.name) = (new.database, new.table);
+                return;
+            }
+            StoredKind::Trigger => {
+                let table = TableName {
+                    database: object.database.clone(),
+                    table: object.table.clone().unwrap_or_default(),
+                };
+                let new = self.target(&table);
+                if new == table {
+                    return;
+                }
+                if new.database == table.database {
+                    object.name = format!("{}_{}", object.name, new.table);
+                }
+                object.create = rename_trigger(&object.create, dialect, &object.name, &new.table);
+                self.warn_of_body(object, &before, dialect, Some(&table), warnings);
+                (object.database, object.table) = (new.database, Some(new.table));
+            }
+            StoredKind::View => {
+                let databases = |name: &str| {
+                    let new = self.rename.database(name);
+                    (new != name).then(|| new.to_owned())
+                };
+                object.create = rename_view(&object.create, &databases);
+                object.database = database;
+            }
+            _ if database == object.database => return,
+            _ => {
+                object.create = rename_header(&object.create, dialect);
+                self.warn_of_body(object, &before, dialect, None, warnings);
+                object.database = database;
+            }
+        }
+        // Bytes that are not what the text says cannot be rewritten.
+        if object.create_bytes.is_some() && object.create != before {
+            object.create_bytes = None;
+            warnings.push(format!(
+                "{} {old} holds bytes that are no text, and is restored without them because it is \
+                 renamed",
+                object.kind
+            ));
+        }
+    }
+
+    fn warn_of_body(
+        &self,
+        object: &StoredObject,
+        body: &str,
+        dialect: Dialect,
+        table: Option<&TableName>,
+        warnings: &mut Vec<String>,
+    ) {
+        // The header of a trigger names its table once.
+        let table = table.filter(|t| body.matches(t.table.as_str()).count() > 1);
+        if mentions_database(body, dialect, &object.database, table) {
+            warnings.push(format!(
+                "the code of {} {} still uses the old names: it was written by hand and is not \
+                 changed",
+                object.kind,
+                object.full_name()
+            ));
+        }
+    }
+}
+
+/// Two tables under one name would be loaded into each other.
+fn check_unique(catalog: &Catalog) -> Result<()> {
+    let mut names = BTreeSet::new();
+    match catalog.tables.iter().map(Table::full_name).find(|name| !names.insert(name.clone())) {
+        None => Ok(()),
+        Some(name) => Err(Error::usage(format!("two tables would be restored as {name}"))
+            .with_remedy("rename them to different names")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::ErrorKind;
+
+    use super::super::super::catalog::{Header, VERSION};
+    use super::*;
+    use crate::rows::RowDigest;
+
+    fn table(database: &str, name: &str, create: &str) -> Table {
+        Table {
+            database: database.into(),
+            name: name.into(),
+            create: create.into(),
+            engine: "InnoDB".into(),
+            transactional: true,
+            columns: Vec::new(),
+            key: Vec::new(),
+            rows_elsewhere: false,
+            estimated_rows: 0,
+            data_bytes: 0,
+            digest: RowDigest::default(),
+            chunks: Vec::new(),
+        }
+    }
+
+    fn stored(kind: StoredKind, name: &str, create: &str) -> StoredObject {
+        StoredObject {
+            create: create.into(),
+            table: (kind == StoredKind::Trigger).then(|| "a".to_owned()),
+            ..StoredObject::new(kind, "s".into(), name.into())
+        }
+    }
+
+    fn catalog() -> Catalog {
+        Catalog {
+            header: Header {
+                version: VERSION,
+                flavor: Flavor::MariaDb,
+                server_version: "10.11.19-MariaDB".into(),
+                lower_case_table_names: 0,
+            },
+            databases: vec![
+                Database { name: "k".into(), create: "CREATE DATABASE `k`".into() },
+                Database { name: "s".into(), create: "CREATE DATABASE `s`".into() },
+            ],
+            tables: vec![
+                table("k", "c", "CREATE TABLE `c` (FOREIGN KEY (`x`) REFERENCES `s`.`a` (`x`))"),
+                table("s", "a", "CREATE TABLE `a` (`x` int DEFAULT nextval(`s`.`q`))"),
+                table("s", "b", "CREATE TABLE `b` (FOREIGN KEY (`x`) REFERENCES `a` (`x`))"),
+            ],
+            stored: vec![
+                stored(StoredKind::Sequence, "q", "CREATE SEQUENCE `q` start with 1"),
+                stored(StoredKind::Procedure, "p", "CREATE PROCEDURE `p`() select 1 from s.a"),
+                stored(
+                    StoredKind::View,
+                    "v",
+                    "CREATE VIEW `v` AS select `s`.`a`.`x` AS `x` from `s`.`a`",
+                ),
+                stored(
+                    StoredKind::Trigger,
+                    "t",
+                    "CREATE TRIGGER `t` BEFORE INSERT ON `a` FOR EACH ROW set @x=1",
+                ),
+            ],
+            warnings: Vec::new(),
+        }
+    }
+
+    fn rules(rules: &[&str]) -> Rename {
+        rules.iter().map(|r| r.parse::<super::super::super::RenameRule>().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_database_is_renamed_with_everything_that_refers_to_it() {
+        let chosen = choose(catalog(), &Selection::default(), &rules(&["s=s2"])).unwrap();
+        let names: Vec<String> = chosen.tables.iter().map(|t| t.full_name().to_string()).collect();
+        assert_eq!(names, ["k.c", "s2.a", "s2.b"]);
+        assert!(chosen.tables[0].create.contains("REFERENCES `s2`.`a`"));
+        assert!(chosen.tables[1].create.contains("nextval(`s2`.`q`)"));
+        assert!(chosen.tables[2].create.contains("REFERENCES `a`"));
+        assert!(chosen.stored.iter().all(|o| o.database == "s2"));
+        assert!(chosen.stored[2].create.contains("from `s2`.`a`"));
+        assert_eq!(chosen.databases[1].create, "CREATE DATABASE `s2`");
+        assert_eq!(chosen.warnings.len(), 1, "{:?}", chosen.warnings);
+        assert!(chosen.warnings[0].contains("procedure s.p"));
+    }
+
+    #[test]
+    fn a_table_is_copied_beside_the_original_with_its_sequence_and_triggers() {
+        let selection =
+            Selection { tables: ["s.a".parse().unwrap()].into(), ..Selection::default() };
+        let chosen = choose(catalog(), &selection, &rules(&["s.a=s.a2"])).unwrap();
+        assert_eq!(chosen.tables.len(), 1);
+        assert_eq!(chosen.tables[0].create, "CREATE TABLE `a2` (`x` int DEFAULT nextval(`s`.`q`))");
+        let kinds: Vec<StoredKind> = chosen.stored.iter().map(|o| o.kind).collect();
+        assert_eq!(kinds, [StoredKind::Sequence, StoredKind::Trigger]);
+        assert_eq!(chosen.stored[1].name, "t_a2");
+        assert!(
+            chosen.stored[1].create.starts_with("CREATE TRIGGER `t_a2` BEFORE INSERT ON `a2` ")
+        );
+    }
+
+    #[test]
+    fn names_that_do_not_exist_and_names_used_twice_are_refused() {
+        let none = Selection { tables: ["s.z".parse().unwrap()].into(), ..Selection::default() };
+        for (selection, rename) in [
+            (none, Rename::default()),
+            (Selection::default(), rules(&["z=y"])),
+            (Selection::default(), rules(&["s.a=s.b"])),
+        ] {
+            let error = choose(catalog(), &selection, &rename).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Databases, tablespaces, sequences and tables.
+
+use backup_core::{Error, ErrorKind, Result};
+use mysql_async::Conn;
+
+use super::super::catalog::{Catalog, SequenceState, StoredKind, StoredObject, Table};
+use super::super::ddl::quote_text;
+use super::super::inventory::{DEFINITION_SETTINGS, ServerFacts, query};
+use super::super::select::{TableName, quote_name};
+use super::super::settings::{self, Setting, required, wanted};
+use super::target_error;
+
+/// The settings under which every definition that a server may hold is taken as it is.
+const CREATE_SETTINGS: [Setting; 11] = [
+    // Tables come in any order, and foreign keys may form circles.
+    required("foreign_key_checks", "OFF"),
+    required("unique_checks", "OFF"),
+    // MySQL 8.4 refuses foreign keys to keys that are not unique, even with the checks off.
+    required("restrict_fk_on_non_standard_key", "OFF"),
+    // No column that the source does not have, and no refusal of tables without a primary key.
+    required("sql_generate_invisible_primary_key", "OFF"),
+    required("sql_require_primary_key", "OFF"),
+    required("explicit_defaults_for_timestamp", "ON"),
+    required("default_collation_for_utf8mb4", "utf8mb4_0900_ai_ci"),
+    required("system_versioning_alter_history", "KEEP"),
+    // A ROW_FORMAT that the target cannot have is passed over, as on the source.
+    wanted("innodb_strict_mode", "OFF"),
+    wanted("max_statement_time", "0.000000"),
+    wanted("sql_if_exists", "OFF"),
+];
+
+/// Zero and impossible dates are valid as defaults where they were created; an engine that the
+/// target lacks must fail instead of silently becoming another.
+const CREATE_MODE: &str = "NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,ALLOW_INVALID_DATES";
+
+/// Sets up the session for creating objects. The functions of this module that take a connection
+/// do so themselves; [`create_table`] alone does not, as it is called for each table.
+///
+/// # Errors
+/// [`ErrorKind::Privilege`] when a setting that matters may not be set.
+pub async fn prepare(conn: &mut Conn, facts: &ServerFacts) -> Result<()> {
+    let what = "cannot set up the session for creating objects";
+    let run = async {
+        query::run(conn, "SET NAMES utf8mb4", what).await?;
+        query::run(conn, format!("SET SESSION sql_mode = '{CREATE_MODE}'"), what).await?;
+        settings::apply(conn, &DEFINITION_SETTINGS).await?;
+        settings::apply(conn, &CREATE_SETTINGS).await
+    };
+    run.await.map_err(|e| target_error(e, facts))
+}
+
+/// Creates the databases that are not there yet. Gives warnings: a database that is there keeps its
+/// own character set.
+///
+/// # Errors
+/// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
+pub async fn create_databases(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<String>> {
+    prepare(conn, facts).await?;
+    let mut warnings = Vec::new();
+    for database in &catalog.databases {
+        let name = quote_name(&database.name);
+        let what = format!("cannot create the database {}", database.name);
+        let existing = query::rows(conn, format!("SHOW CREATE DATABASE {name}"), &what).await;
+        match existing {
+            Ok(rows) => {
+                let there = rows.first().and_then(|row| query::text(row, 1)).unwrap_or_default();
+                // A database made up for renamed tables has no options.
+                let has_options = database.create.contains("/*!");
+                if there != database.create && has_options {
+                    warnings.push(format!(
+                        "the database {} is there already and stays as it is: `{there}`, not `{}`",
+                        database.name, database.create
+                    ));
+                }
+            }
+            Err(e) if e.server().is_some_and(|s| s.code == 1049) => {
+                query::run(conn, database.create.clone(), &what)
+                    .await
+                    .map_err(|e| target_error(e, facts))?;
+            }
+            // Not allowed to look: it is there, or the account may not create it either.
+            Err(e) if e.kind() == ErrorKind::Privilege => {
+                let start = "CREATE DATABASE ";
+                let rest = database.create.strip_prefix(start).unwrap_or(&database.create);
+                query::run(conn, format!("{start}IF NOT EXISTS {rest}"), &what)
+                    .await
+                    .map_err(|e| target_error(e, facts))?;
+            }
+            Err(e) => return Err(target_error(e, facts)),
+        }
+    }
+    Ok(warnings)
+}
+
+/// Creates tablespaces, sequences (where they stood) and all tables, empty.
+///
+/// # Errors
+/// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
+pub async fn create_tables(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<()> {
+    prepare(conn, facts).await?;
+    for object in &catalog.stored {
+        match object.kind {
+            StoredKind::Tablespace => tablespace(conn, facts, object).await?,
+            StoredKind::Sequence => sequence(conn, facts, object).await?,
+            _ => {}
+        }
+    }
+    for table in &catalog.tables {
+        create_table(conn, facts, table, &table.create).await?;
+    }
+    Ok(())
+}
+
+/// Creates one table by `create`, which is its own definition or one with fewer indexes. The
+/// session must have been set up by [`prepare`].
+///
+/// # Errors
+/// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
+pub async fn create_table(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    table: &Table,
+    create: &str,
+) -> Result<()> {
+    use_database(conn, facts, &table.database).await?;
+    let what = format!("cannot create the table {}", table.full_name());
+    query::run(conn, create, &what).await.map_err(|e| target_error(e, facts))
+}
+
+/// Makes `database` the current one: definitions do not say theirs.
+pub(super) async fn use_database(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    database: &str,
+) -> Result<()> {
+    let what = format!("cannot use the database {database}");
+    query::run(conn, format!("USE {}", quote_name(database)), &what)
+        .await
+        .map_err(|e| target_error(e, facts))
+}
+
+async fn tablespace(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject) -> Result<()> {
+    let what = format!("cannot create the tablespace {}", object.name);
+    match query::run(conn, object.create.clone(), &what).await {
+        // "already exists".
+        Err(e) if e.server().is_some_and(|s| s.code == 3511 || s.code == 1813) => Ok(()),
+        other => other.map_err(|e| target_error(e, facts)),
+    }
+}
+
+async fn sequence(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject) -> Result<()> {
+    let name = object.full_name();
+    let what = format!("cannot create the sequence {name}");
+    use_database(conn, facts, &object.database).await?;
+    if object.keep_existing {
+        let sql = format!(
+            "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            quote_text(&object.database),
+            quote_text(&object.name)
+        );
+        if !query::rows(conn, sql, &what).await?.is_empty() {
+            return Ok(());
+        }
+    }
+    query::run(conn, object.create.clone(), &what).await.map_err(|e| target_error(e, facts))?;
+    match &object.sequence {
+        Some(state) => set_sequence(conn, &name, state).await.map_err(|e| target_error(e, facts)),
+        None => Ok(()),
+    }
+}
+
+/// Puts every sequence of the catalogue where it stood, for a target where it was used since.
+///
+/// # Errors
+/// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
+pub async fn set_sequences(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<()> {
+    for object in &catalog.stored {
+        if let Some(state) = &object.sequence {
+            set_sequence(conn, &object.full_name(), state)
+                .await
+                .map_err(|e| target_error(e, facts))?;
+        }
+    }
+    Ok(())
+}
+
+async fn set_sequence(conn: &mut Conn, name: &TableName, state: &SequenceState) -> Result<()> {
+    let SequenceState { next, cycle } = state;
+    for number in [next, cycle] {
+        if number.parse::<i128>().is_err() {
+            return Err(Error::damaged(format!("the sequence {name} stands at no number")));
+        }
+    }
+    let what = format!("cannot set the sequence {name}");
+    let quoted = format!("{}.{}", quote_name(&name.database), quote_name(&name.table));
+    // One that has given out its last value stands beyond its limit, which SETVAL does not take:
+    // there the last value is marked as used.
+    let sql = format!(
+        "SELECT IF({next} > maximum_value, SETVAL({quoted}, maximum_value, 1, {cycle}), \
+         IF({next} < minimum_value, SETVAL({quoted}, minimum_value, 1, {cycle}), \
+         SETVAL({quoted}, {next}, 0, {cycle}))) FROM {quoted}"
+    );
+    query::rows(conn, sql, &what).await.map(drop)
+}

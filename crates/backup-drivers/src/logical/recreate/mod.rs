@@ -1,0 +1,54 @@
+//! Making the objects of a catalogue again.
+//!
+//! [`choose`] takes the part of a catalogue that is wanted and gives it the names it is to have;
+//! everything after it works on the result and knows nothing of either. [`plan`] says what the
+//! target holds already and what it lacks. Then, in this order, with rows loaded where one likes
+//! after the tables: [`create_databases`], [`create_tables`], [`create_code`], [`create_triggers`],
+//! [`create_events`]. Triggers come after the rows, or they would fire; events come last, as they
+//! begin to run at once.
+
+mod choose;
+mod code;
+mod definitions;
+mod plan;
+
+pub use choose::choose;
+pub use code::{create_code, create_events, create_triggers};
+pub use definitions::{create_databases, create_table, create_tables, prepare, set_sequences};
+pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
+
+use backup_core::{Error, ErrorKind, Flavor};
+
+use super::inventory::ServerFacts;
+
+/// An error of a restore: what the server refuses is a matter of the target, and a missing
+/// privilege has a remedy.
+fn target_error(error: Error, facts: &ServerFacts) -> Error {
+    let code = error.server().map(|server| server.code);
+    match (code, error.kind()) {
+        // Not safe for the binary log, or no SUPER with the binary log on.
+        (Some(1418 | 1419), _) => error.with_kind(ErrorKind::Privilege).with_remedy(
+            "run SET GLOBAL log_bin_trust_function_creators = 1 at the target for the time of the \
+             restore, or restore with an account that has SUPER",
+        ),
+        (Some(1227), _) => {
+            let definer = match facts.flavor {
+                Flavor::MySql if facts.version.at_least(8, 2, 0) => {
+                    "GRANT SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER, SYSTEM_USER, \
+                     SESSION_VARIABLES_ADMIN ON *.*"
+                }
+                Flavor::MySql => "GRANT SET_USER_ID, SYSTEM_USER, SESSION_VARIABLES_ADMIN ON *.*",
+                Flavor::MariaDb => "GRANT SET USER ON *.*",
+            };
+            error.with_kind(ErrorKind::Privilege).with_remedy(format!(
+                "run {definer} TO the account that restores: it creates objects in the name of \
+                 their definers"
+            ))
+        }
+        (Some(1298), _) => error.with_kind(ErrorKind::Target).with_remedy(
+            "load the time zones at the target: mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql",
+        ),
+        (_, ErrorKind::Source) => error.with_kind(ErrorKind::Target),
+        _ => error,
+    }
+}

@@ -1,0 +1,203 @@
+//! The logical strategy as a [`Restore`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
+    Restored, Result, Severity, Strategy,
+};
+
+use super::catalog::{Catalog, StoredKind, Table};
+use super::inventory::{self, ServerFacts};
+use super::load;
+use super::recreate::{self, Plan};
+use super::rename::Rename;
+use super::select::Selection;
+use crate::connect::{ConnectOptions, Session};
+
+/// What a logical restore is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LogicalRestoreOptions {
+    /// Which databases and tables of the backup; everything by default.
+    pub selection: Selection,
+    /// Under which names.
+    pub rename: Rename,
+    /// Whether objects that the target has already are dropped first. Without it they make the
+    /// restore fail before anything is written.
+    pub overwrite: bool,
+}
+
+/// Creates the objects of a backup at a server, loads the rows over [`Context::threads`]
+/// connections, and reads every row back to compare it.
+#[derive(Debug, Clone)]
+pub struct LogicalRestore {
+    target: ConnectOptions,
+    options: LogicalRestoreOptions,
+}
+
+/// What is known before the first byte is written.
+struct Prepared {
+    session: Session,
+    facts: ServerFacts,
+    catalog: Catalog,
+    plan: Plan,
+}
+
+impl LogicalRestore {
+    /// A restore to `target`.
+    #[must_use]
+    pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
+        LogicalRestore { target, options }
+    }
+
+    async fn prepare(
+        &self,
+        manifest: &Manifest,
+        artifacts: &dyn ArtifactSource,
+    ) -> Result<Prepared> {
+        if manifest.strategy != Strategy::Logical {
+            return Err(Error::usage(format!(
+                "{} is a {} backup, which this restore cannot read",
+                manifest.backup, manifest.strategy
+            )));
+        }
+        let catalog = Catalog::read(artifacts).await?;
+        let catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        let mut session = Session::open(&self.target).await?;
+        let facts = inventory::server(session.conn()).await?;
+        let plan = recreate::plan(session.conn(), &facts, &catalog).await?;
+        Ok(Prepared { session, facts, catalog, plan })
+    }
+
+    /// Fails where the target does not allow the restore.
+    fn refuse(&self, plan: &Plan) -> Result<()> {
+        if let Some(finding) = plan.findings.iter().find(|f| f.severity == Severity::Error) {
+            let Finding { object, problem, remedy, kind, .. } = finding.clone();
+            let kind = kind.unwrap_or(ErrorKind::Target);
+            return Err(Error::new(kind, format!("{object}: {problem}")).with_remedy(remedy));
+        }
+        if plan.existing.is_empty() || self.options.overwrite {
+            return Ok(());
+        }
+        let shown: Vec<String> = plan.existing.iter().take(5).map(ToString::to_string).collect();
+        let more = plan.existing.len().saturating_sub(5);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::new(
+            ErrorKind::Target,
+            format!("{} has already: {}{more}", self.target, shown.join(", ")),
+        )
+        .with_remedy(
+            "restore under other names with --rename, or see with --overwrite --dry-run what would \
+             be destroyed, and then use --overwrite",
+        ))
+    }
+
+    async fn restore(
+        &self,
+        cx: &Context,
+        prepared: &mut Prepared,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Vec<String>> {
+        let Prepared { session, facts, catalog, plan } = prepared;
+        let conn = session.conn();
+        cx.phase("definitions");
+        recreate::drop_existing(conn, facts, &plan.existing).await?;
+        let mut warnings = recreate::create_databases(conn, facts, catalog).await?;
+        recreate::create_tables(conn, facts, catalog).await?;
+        cx.phase("rows");
+        let tables: Vec<Table> =
+            catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned().collect();
+        load::run(cx, &self.target, facts.flavor, &tables, artifacts).await?;
+        recreate::set_sequences(conn, facts, catalog).await?;
+        cx.phase("reading back");
+        load::check(cx, &self.target, facts.flavor, &tables).await?;
+        cx.phase("views, routines, triggers, events");
+        warnings.extend(recreate::create_code(conn, facts, catalog).await?);
+        warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
+        warnings.extend(recreate::create_events(conn, facts, catalog).await?);
+        Ok(warnings)
+    }
+}
+
+#[async_trait]
+impl Restore for LogicalRestore {
+    async fn plan(
+        &self,
+        _: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<RestoreSteps> {
+        let Prepared { session, catalog, plan, .. } = self.prepare(manifest, &*artifacts).await?;
+        session.close().await?;
+        self.refuse(&plan)?;
+        Ok(RestoreSteps {
+            steps: steps(&catalog, &self.target),
+            destroys: plan.existing.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    async fn run(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Restored> {
+        let mut prepared = cx.run(self.prepare(manifest, &*artifacts)).await?;
+        self.refuse(&prepared.plan)?;
+        let mut warnings = std::mem::take(&mut prepared.catalog.warnings);
+        let findings = prepared.plan.findings.iter();
+        warnings.extend(findings.map(|f| format!("{}: {} ({})", f.object, f.problem, f.remedy)));
+
+        let put_back = load::allow_local_infile(&mut prepared.session).await?;
+        let before = cx.progress().snapshot().bytes;
+        let done = cx.run(self.restore(cx, &mut prepared, artifacts)).await;
+        if put_back {
+            // The session may have been cut off in the middle of a statement.
+            let mut session = Session::open(&self.target).await?;
+            load::forbid_local_infile(&mut session).await?;
+            session.close().await?;
+        }
+        warnings.extend(done.map_err(|e| match e.kind() {
+            ErrorKind::Interrupted => e.with_remedy(
+                "what was restored so far is incomplete: run the command again with --overwrite",
+            ),
+            _ => e,
+        })?);
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        prepared.session.close().await?;
+        Ok(Restored {
+            target: self.target.to_string(),
+            reached: manifest.outcome.position.clone(),
+            rows: prepared.catalog.tables.iter().map(|t| t.digest.rows).sum(),
+            bytes: cx.progress().snapshot().bytes - before,
+            warnings,
+        })
+    }
+}
+
+/// What will be done, for people.
+fn steps(catalog: &Catalog, target: &ConnectOptions) -> Vec<String> {
+    let mut steps = Vec::new();
+    for database in &catalog.databases {
+        steps.push(format!("create database {} at {target} if it is not there", database.name));
+    }
+    for table in &catalog.tables {
+        steps.push(format!(
+            "create table {}, load {} rows, read them back",
+            table.full_name(),
+            table.digest.rows
+        ));
+    }
+    let mut stored: Vec<_> = catalog.stored.iter().collect();
+    // The order in which they are created.
+    stored.sort_by_key(|o| match o.kind {
+        StoredKind::Trigger => 1,
+        StoredKind::Event => 2,
+        _ => 0,
+    });
+    steps.extend(stored.iter().map(|o| format!("create {} {}", o.kind, o.full_name())));
+    steps
+}
