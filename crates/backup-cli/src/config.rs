@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn errors_name_line_and_key_and_quote_no_secret() {
         for (text, part) in [
-            ("repo = \"/b\"\nrepos = \"/c\"\n", "line 2: unknown field `repos`, expected one of `repo`"),
+            (
+                "repo = \"/b\"\nrepos = \"/c\"\n",
+                "line 2: unknown field `repos`, expected one of `repo`",
+            ),
             ("\n[defaults]\nthread = 1\n", "line 3: unknown field `thread`"),
             ("cluster = \"a/b\"\n", "line 1: `a/b` is no cluster name"),
             ("source = \"mysql://u:hunter2@h/\nx", ", line "),

@@ -34,9 +34,9 @@ pub(crate) fn print_clap(error: &clap::Error, json: bool) -> u8 {
 }
 
 fn document(error: &Error) -> serde_json::Value {
-    let server = error.server().map(|server| {
-        json!({ "code": server.code, "state": server.state, "message": server.message })
-    });
+    let server = error.server().map(
+        |server| json!({ "code": server.code, "state": server.state, "message": server.message }),
+    );
     json!({
         "error": {
             "kind": error.kind(),

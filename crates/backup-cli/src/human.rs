@@ -148,7 +148,8 @@ mod tests {
         ] {
             assert_eq!(bytes(n), text);
         }
-        for (text, n) in [("0", 0), ("10", 10), ("1K", 1024), ("256 MiB", 256 << 20), ("2g", 2 << 30)]
+        for (text, n) in
+            [("0", 0), ("10", 10), ("1K", 1024), ("256 MiB", 256 << 20), ("2g", 2 << 30)]
         {
             assert_eq!(parse_bytes(text), Ok(n), "{text}");
         }

@@ -93,10 +93,11 @@ pub(super) fn source<'a>(
         role: "source",
         variable: "HOLDFAST_SOURCE_PASSWORD",
         url: url.or(app.config.source.as_deref()),
-        defaults_file: defaults_file
+        defaults_file: defaults_file.defaults_file.as_deref().or(app
+            .config
+            .defaults
             .defaults_file
-            .as_deref()
-            .or(app.config.defaults.defaults_file.as_deref()),
+            .as_deref()),
     }
 }
 

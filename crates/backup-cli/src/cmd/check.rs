@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use backup_core::{
-    Backup, Error, ErrorKind, Finding, Result, Severity, Strategy, io_error,
-};
+use backup_core::{Backup, Error, ErrorKind, Finding, Result, Severity, Strategy, io_error};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES};
 use backup_storage::{RepoUrl, RepositoryOptions};

@@ -20,7 +20,8 @@ impl Init {
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let url = app.repo_url()?;
         let repo = Repo::init(&app.cx, &url, RepositoryOptions::default()).await?;
-        let document = json!({ "repo": url.to_string(), "id": repo.id().to_string(), "encrypted": false });
+        let document =
+            json!({ "repo": url.to_string(), "id": repo.id().to_string(), "encrypted": false });
         let reminder = if self.no_encryption {
             ""
         } else {

@@ -120,7 +120,8 @@ fn page(m: &Manifest, tables: Option<&[TableLine]>, records: &[Record]) -> Strin
     for record in records {
         if let RecordEvent::Proof { level, ok, findings, duration_seconds } = &record.event {
             proofs += 1;
-            let result = if *ok { "ok".into() } else { format!("FAILED, {} findings", findings.len()) };
+            let result =
+                if *ok { "ok".into() } else { format!("FAILED, {} findings", findings.len()) };
             let _ = writeln!(
                 page,
                 "  {}  {level}: {result} (took {})",
@@ -164,8 +165,11 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         add("needs", needs.join(", "));
     }
     if !outcome.objects.is_empty() {
-        let objects: Vec<String> =
-            outcome.objects.iter().map(|(kind, n)| format!("{} {kind}", human::count(*n))).collect();
+        let objects: Vec<String> = outcome
+            .objects
+            .iter()
+            .map(|(kind, n)| format!("{} {kind}", human::count(*n)))
+            .collect();
         add("objects", objects.join(", "));
     }
     if outcome.partial {
@@ -196,5 +200,9 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
 #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
 fn ratio(m: &Manifest) -> String {
     let (read, stored) = (m.totals.bytes_read as f64, m.totals.bytes_stored as f64);
-    if read > 0.0 { format!(" ({:.1} % of what was read)", stored / read * 100.0) } else { String::new() }
+    if read > 0.0 {
+        format!(" ({:.1} % of what was read)", stored / read * 100.0)
+    } else {
+        String::new()
+    }
 }

@@ -111,10 +111,7 @@ mod tests {
         }
         let sample = rates.sample(at(10), counts(1000));
         assert_eq!((sample.rows_per_second, sample.remaining), (100.0, Some(30.0)));
-        assert_eq!(
-            sample.describe(),
-            "1,000 rows (100/s), 0 B (0 B/s), 30 s left"
-        );
+        assert_eq!(sample.describe(), "1,000 rows (100/s), 0 B (0 B/s), 30 s left");
         // A stall shows once the window has moved on.
         for s in 11..=30 {
             rates.sample(at(s), counts(1000));

@@ -15,12 +15,9 @@ async fn a_backup_says_what_it_did(#[values("mysql-9.7", "mariadb-10.11")] name:
     let args = ["backup", "--source", &source, "--cluster", "shop", "--threads", "2"];
     let run = home.on_repo(args.into_iter().chain(["--json"])).expect(0);
     let document = run.json();
-    for (key, value) in [
-        ("cluster", "shop"),
-        ("strategy", "logical"),
-        ("type", "full"),
-        ("status", "ok"),
-    ] {
+    for (key, value) in
+        [("cluster", "shop"), ("strategy", "logical"), ("type", "full"), ("status", "ok")]
+    {
         assert_eq!(document[key], value, "{document:#}");
     }
     assert_eq!(document["rows"], 515);
@@ -36,7 +33,8 @@ async fn a_backup_says_what_it_did(#[values("mysql-9.7", "mariadb-10.11")] name:
 
     let listed = home.on_repo(["list", "--json"]).expect(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1);
-    for key in ["backup", "cluster", "strategy", "type", "started_at", "finished_at", "bytes_stored"]
+    for key in
+        ["backup", "cluster", "strategy", "type", "started_at", "finished_at", "bytes_stored"]
     {
         assert_eq!(listed[0][key], document[key], "{key}");
     }
@@ -77,7 +75,9 @@ async fn passwords_come_from_everywhere_and_are_shown_nowhere() {
 
     home.write(
         "c.toml",
-        &format!("source = \"{url}\"\ncluster = \"shop\"\n[defaults]\ndefaults-file = \"my.cnf\"\n"),
+        &format!(
+            "source = \"{url}\"\ncluster = \"shop\"\n[defaults]\ndefaults-file = \"my.cnf\"\n"
+        ),
     );
     home.on_repo(["backup", "--config", "c.toml"]).expect(0).hides(PASSWORD);
 

@@ -13,7 +13,8 @@ async fn a_source_that_is_ready(#[values("mysql-9.7", "mariadb-10.11")] name: &s
     assert_eq!(document["ok"], true);
     let findings = document["findings"].as_array().unwrap();
     assert!(findings.iter().all(|f| f["severity"] != "error"), "{document:#}");
-    let room = |f: &&serde_json::Value| f["problem"].as_str().unwrap().contains(" free; the source");
+    let room =
+        |f: &&serde_json::Value| f["problem"].as_str().unwrap().contains(" free; the source");
     assert_eq!(findings.iter().filter(room).count(), 1, "{document:#}");
 
     let run = home.run(["check", "--source", &server.url()]).expect(0);

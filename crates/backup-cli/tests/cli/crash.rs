@@ -27,12 +27,8 @@ async fn a_killed_backup_harms_no_other() {
     for n in 0..KILLS {
         // One moment in each twentieth of the run, so that no part of it is left out.
         let moment = duration * n / KILLS + duration.mul_f64(rand::random::<f64>()) / KILLS;
-        let mut child = home
-            .command(backup)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            home.command(backup).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(moment);
         child.kill().unwrap();
         if child.wait().unwrap().success() {

@@ -8,35 +8,35 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A home directory that holds the repository `repo`, when there is one.
-pub struct Home(TempDir);
+pub(crate) struct Home(TempDir);
 
 impl Home {
     /// An empty one.
-    pub fn new() -> Home {
+    pub(crate) fn new() -> Home {
         Home(tempfile::tempdir().unwrap())
     }
 
     /// One with an empty repository.
-    pub fn with_repo() -> Home {
+    pub(crate) fn with_repo() -> Home {
         let home = Home::new();
         home.run(["init", "--repo", "repo", "--no-encryption"]).expect(0);
         home
     }
 
     /// A path in it.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// The program, to run here with an empty environment.
-    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("holdfast"));
         command.env_clear().env("HOME", self.0.path()).current_dir(self.0.path());
         command.args(args).stdin(Stdio::null());
@@ -44,17 +44,17 @@ impl Home {
     }
 
     /// Runs the program to its end.
-    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
         Run::of(&mut self.command(args))
     }
 
     /// Runs the program on the repository `repo`.
-    pub fn on_repo<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
+    pub(crate) fn on_repo<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
         Run::of(self.command(args).env("HOLDFAST_REPO", "repo"))
     }
 
     /// Every file below `name`, with its length.
-    pub fn files(&self, name: &str) -> Vec<(PathBuf, u64)> {
+    pub(crate) fn files(&self, name: &str) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
         collect(&self.path(name), &mut files);
         files.sort();
@@ -75,41 +75,41 @@ fn collect(dir: &Path, files: &mut Vec<(PathBuf, u64)>) {
 
 /// What a run of the program left behind.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Runs a command to its end.
-    pub fn of(command: &mut Command) -> Run {
+    pub(crate) fn of(command: &mut Command) -> Run {
         Run::from(command.output().unwrap())
     }
 
     /// Fails unless the exit code is `code`.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Run {
+    pub(crate) fn expect(self, code: i32) -> Run {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
     /// Fails unless standard error holds `part`.
     #[track_caller]
-    pub fn says(self, part: &str) -> Run {
+    pub(crate) fn says(self, part: &str) -> Run {
         assert!(self.stderr.contains(part), "no \"{part}\" in {self:#?}");
         self
     }
 
     /// The one JSON document on standard output.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
     /// Fails when `secret` was printed anywhere.
     #[track_caller]
-    pub fn hides(self, secret: &str) -> Run {
+    pub(crate) fn hides(self, secret: &str) -> Run {
         let printed = self.stdout.contains(secret) || self.stderr.contains(secret);
         assert!(!printed, "{self:#?}");
         self

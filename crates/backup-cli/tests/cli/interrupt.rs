@@ -72,10 +72,14 @@ async fn the_first_signal_ends_cleanly(
 
     // Nothing is left: no backup, no object of one, no lock.
     assert_eq!(home.on_repo(["list", "--json"]).expect(0).json(), serde_json::json!([]));
-    let left: Vec<_> =
-        home.files("repo").into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/backups/")).collect();
+    let left: Vec<_> = home
+        .files("repo")
+        .into_iter()
+        .filter(|(path, _)| path.to_str().unwrap().contains("/backups/"))
+        .collect();
     assert_eq!(left, []);
-    server::run(&mut other, &["DELETE FROM shop.orders WHERE id = 1", "DROP VIEW shop.totals"]).await;
+    server::run(&mut other, &["DELETE FROM shop.orders WHERE id = 1", "DROP VIEW shop.totals"])
+        .await;
     home.on_repo(["backup", "--cluster", "c", "--source", &server.url()]).expect(0);
 }
 

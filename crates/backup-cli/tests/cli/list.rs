@@ -64,5 +64,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn a_full_disk_under_standard_output_is_an_error() {
     let home = Home::with_repo();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    Run::of(home.command(["list", "--repo", "repo"]).stdout(full)).expect(5).says("standard output");
+    Run::of(home.command(["list", "--repo", "repo"]).stdout(full))
+        .expect(5)
+        .says("standard output");
 }

@@ -116,7 +116,8 @@ async fn a_proof_is_recorded_and_listed() {
     assert!(proof_of("a")["time"].is_string());
     assert!(proof_of("b").is_null());
 
-    let reports = home.on_repo(["verify", "--all", "--level", "objects", "--json"]).expect(0).json();
+    let reports =
+        home.on_repo(["verify", "--all", "--level", "objects", "--json"]).expect(0).json();
     assert_eq!(reports.as_array().unwrap().len(), 2);
     assert_eq!(proof_of("a")["level"], "objects");
     assert_eq!(proof_of("b")["level"], "objects");

@@ -56,6 +56,10 @@ pub use mysql_async::Column;
 pub use rows::{RowBatch, RowStream};
 pub use statement::{Param, Statement};
 
+/// The size of the server's buffer after [`Connection::widen`]; more gains nothing, because that is
+/// about what a socket holds.
+const WIDE: usize = 256 << 10;
+
 /// A signed-in session.
 pub struct Connection {
     channel: Channel,
@@ -225,6 +229,27 @@ impl Connection {
     pub async fn close_statement(&mut self, statement: Statement) -> Result<()> {
         self.idle()?;
         self.write_command(Command::COM_STMT_CLOSE as u8, &statement.id().to_le_bytes()).await
+    }
+
+    /// Makes the server send rows in pieces of up to 256 KiB instead of 16 KiB
+    /// (`net_buffer_length`), for as long as the connection lives: about a third less CPU on the
+    /// server, and two thirds less here, for a large table.
+    ///
+    /// `net_buffer_length` itself cannot be set for a session; but the server reads and writes
+    /// with one buffer, which grows when it receives a long packet and does not shrink again. So
+    /// this sends it one: a ping, whose argument both servers ignore and nobody logs.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn widen(&mut self) -> Result<()> {
+        const SQL: &str = "SELECT @@SESSION.max_allowed_packet";
+        let limit = self.query_values(SQL).await?;
+        let limit = limit.first().and_then(|row| row.first()?.as_deref());
+        let limit = limit.and_then(|text| std::str::from_utf8(text).ok()?.parse::<usize>().ok());
+        // A packet that is longer than the server allows would cost the connection.
+        let size = WIDE.min(limit.unwrap_or(0) / 2);
+        let answer = self.command(Command::COM_PING as u8, &vec![0; size], "PING").await?;
+        self.finished(&answer).map(drop)
     }
 
     /// Starts `LOAD DATA LOCAL INFILE 'any name' INTO TABLE …`, whose data the caller writes into

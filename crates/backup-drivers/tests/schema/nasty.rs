@@ -45,7 +45,6 @@ const COMMON: &[&str] = &[
     "CREATE TABLE `a b.c/d\\e%f``g` (`x.y` INT, ` lead` INT, `ünïcödé 中` INT, `quo'te\"s` INT)",
     "CREATE TABLE `we ird.``db``/%é`.`é.``%_` (a INT)",
     "CREATE TABLE `x'y\\z`.`t'\\t` (`c'\\` VARCHAR(3) COMMENT 'a''b')",
-    "CREATE TABLE `#mysql50#x` (a INT)",
     // Comments.
     "CREATE TABLE comments (a INT COMMENT 'it''s \"q\" \\\\ back\nnew\ttab; -- x /* y */ é', \
      KEY k (a) COMMENT 'k''ey') COMMENT = 'CREATE TABLE `x` (''a'',\\n\\\\) AUTO_INCREMENT=5'",
@@ -80,7 +79,7 @@ const COMMON: &[&str] = &[
     "CREATE TABLE `keys` (a INT NOT NULL, b INT NOT NULL, c VARCHAR(200), d TEXT, e BLOB, UNIQUE KEY `u n` (b, a), \
      KEY pre (c(10), d(20), e(30)), KEY `de sc` (a DESC, b), FULLTEXT KEY ft (c, d)) ENGINE = InnoDB",
     "CREATE TABLE auto (id BIGINT UNSIGNED AUTO_INCREMENT, n INT, PRIMARY KEY (id), KEY (n)) AUTO_INCREMENT = 18446744073709551610",
-    "CREATE TABLE generated (a INT, v INT AS (a + 1) VIRTUAL, s VARCHAR(30) AS (CONCAT(a, 'é')) STORED COMMENT 'c', \
+    "CREATE TABLE `generated` (a INT, v INT AS (a + 1) VIRTUAL, s VARCHAR(30) AS (CONCAT(a, 'é')) STORED COMMENT 'c', \
      id INT NOT NULL PRIMARY KEY, UNIQUE KEY (s), KEY (v))",
     // Foreign keys.
     "CREATE TABLE parent (id INT PRIMARY KEY, up INT, other INT, KEY (other), CONSTRAINT `self` FOREIGN KEY (up) \
@@ -106,15 +105,16 @@ const COMMON: &[&str] = &[
 ];
 
 const MYSQL: &[&str] = &[
+    "CREATE TABLE `#mysql50#x` (a INT)",
     "CREATE TABLE checks (a INT, b VARCHAR(9) CHARACTER SET latin1, CONSTRAINT `ch eck` CHECK (a > 0 AND b <> 'é''\\\\') \
-     NOT ENFORCED, CHECK (b <> '🎉'), CHECK (b <> _latin1 x'e9'), CHECK (b <> _binary x'fffe27'))",
+     NOT ENFORCED, CHECK (CONCAT('🎉', a) <> 'x'), CHECK (b <> _latin1 x'e9'), CHECK (b <> _binary x'fffe27'))",
     "CREATE TABLE invisible (a INT, b INT INVISIBLE, c INT DEFAULT 5 INVISIBLE COMMENT 'i', KEY k (a) INVISIBLE)",
     "SET sql_generate_invisible_primary_key = ON",
     "CREATE TABLE gipk (a INT)",
     "SET sql_generate_invisible_primary_key = OFF",
     "CREATE TABLE functional (a INT, j JSON DEFAULT ('{\"é\": [\"🎉\"]}'), KEY f1 ((a * 2)), KEY f2 ((CONCAT(a, 'é🎉')) DESC), \
      UNIQUE KEY f3 ((ABS(a))), KEY mv ((CAST(j->'$[*]' AS UNSIGNED ARRAY))))",
-    "CREATE TABLE spatial (id INT PRIMARY KEY, p POINT NOT NULL SRID 4326, g GEOMETRY NOT NULL, SPATIAL KEY (p))",
+    "CREATE TABLE `spatial` (id INT PRIMARY KEY, p POINT NOT NULL SRID 4326, g GEOMETRY NOT NULL, SPATIAL KEY (p))",
     "CREATE TABLE ngram (a TEXT, FULLTEXT KEY (a) WITH PARSER ngram)",
     "CREATE TABLE vectors (v VECTOR(3), w VECTOR)",
     "SET restrict_fk_on_non_standard_key = OFF",
@@ -122,23 +122,22 @@ const MYSQL: &[&str] = &[
     "SET restrict_fk_on_non_standard_key = ON",
     "CREATE TABLESPACE `t s` ADD DATAFILE 'holdfast ts.ibd' ENGINE = InnoDB",
     "CREATE TABLE in_tablespace (a INT) TABLESPACE `t s`",
-    "CREATE TABLE `attributes` (a INT ENGINE_ATTRIBUTE = '{\"k\": \"v\"}', b INT SECONDARY_ENGINE_ATTRIBUTE = '{}') \
-     AUTOEXTEND_SIZE = 4M",
+    "CREATE TABLE `attributes` (a INT SECONDARY_ENGINE_ATTRIBUTE = '{\"k\": \"v''é\"}') AUTOEXTEND_SIZE = 4M",
     "ALTER DATABASE `ORDER` READ ONLY = 0",
     "CREATE TABLE merged (a INT, b VARCHAR(9), KEY (b)) ENGINE = MERGE UNION = (myisam) INSERT_METHOD = LAST",
 ];
 
 const MARIADB: &[&str] = &[
     "CREATE TABLE checks (a INT CHECK (a > 0), b VARCHAR(9) CHARACTER SET latin1, CONSTRAINT `ch eck` CHECK (a > 0 AND b <> \
-     'é''\\\\'), CHECK (b <> '🎉'), CHECK (b <> _latin1 x'e9'))",
+     'é''\\\\'), CHECK (CONCAT('🎉', a) <> 'x'), CHECK (b <> _latin1 x'e9'))",
     "CREATE TABLE invisible (a INT, b INT INVISIBLE, c INT INVISIBLE DEFAULT 5 COMMENT 'i', KEY k (a) IGNORED)",
     "CREATE TABLE persistent (a INT, p INT AS (a * 2) PERSISTENT, j JSON)",
     "CREATE SEQUENCE `se q` START WITH 5 MINVALUE 1 MAXVALUE 10 INCREMENT BY 2 CACHE 2 CYCLE",
     "CREATE SEQUENCE down START WITH -1 MINVALUE -100 MAXVALUE -1 INCREMENT BY -3 NOCACHE",
-    "CREATE SEQUENCE over START WITH 1 MAXVALUE 2 NOCACHE NOCYCLE",
+    "CREATE SEQUENCE `over` START WITH 1 MAXVALUE 2 NOCACHE NOCYCLE",
     "SELECT NEXTVAL(`se q`), NEXTVAL(`se q`), NEXTVAL(`se q`), NEXTVAL(`se q`)",
     "SELECT NEXTVAL(down), NEXTVAL(down)",
-    "SELECT NEXTVAL(over), NEXTVAL(over)",
+    "SELECT NEXTVAL(`over`), NEXTVAL(`over`)",
     "CREATE TABLE sequenced (id INT DEFAULT NEXTVAL(`se q`) PRIMARY KEY, b INT DEFAULT (NEXTVAL(`down`)))",
     "CREATE TABLE versioned (a INT, s TIMESTAMP(6) GENERATED ALWAYS AS ROW START INVISIBLE, e TIMESTAMP(6) GENERATED \
      ALWAYS AS ROW END, b INT WITHOUT SYSTEM VERSIONING, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
@@ -148,7 +147,7 @@ const MARIADB: &[&str] = &[
     "CREATE TABLE types (i6 INET6 DEFAULT '::1', i4 INET4, u UUID DEFAULT UUID(), UNIQUE KEY (i6))",
     "CREATE TABLE long_unique (a TEXT, UNIQUE KEY (a))",
     "CREATE TABLE aria (a INT PRIMARY KEY) ENGINE = Aria TRANSACTIONAL = 1 PAGE_CHECKSUM = 1",
-    "CREATE TABLE spatial (id INT PRIMARY KEY, p POINT NOT NULL REF_SYSTEM_ID = 4326, SPATIAL KEY (p))",
+    "CREATE TABLE `spatial` (id INT PRIMARY KEY, p POINT NOT NULL REF_SYSTEM_ID = 4326, SPATIAL KEY (p))",
     "CREATE TABLE engine_options (a INT) ENGINE = InnoDB PAGE_COMPRESSED = 1 ENCRYPTED = NO",
 ];
 

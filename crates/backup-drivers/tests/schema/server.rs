@@ -43,11 +43,13 @@ impl Server {
     pub async fn fill(&self) -> Result<()> {
         let flavor = self.facts().await?.flavor;
         let mut conn = self.connect().await?;
+        let mut failed = Vec::new();
         for statement in nasty::statements(flavor) {
             if let Err(e) = conn.query_drop(&statement[..]).await {
-                panic!("{flavor}: {}: {e}", String::from_utf8_lossy(&statement));
+                failed.push(format!("{}: {e}", String::from_utf8_lossy(&statement)));
             }
         }
+        assert!(failed.is_empty(), "{flavor}:\n{}", failed.join("\n"));
         Ok(())
     }
 }

@@ -54,8 +54,10 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     let mut catalog = Lines::default();
     let mut packs_are_whole = true;
     findings.extend(manifest.packs.iter().chain([&manifest.index]).filter_map(grown));
-    let mut packs = stream::iter((0..).zip(&manifest.packs))
-        .map(|(number, digest)| check_pack(cx, repo, manifest, number, digest))
+    let mut packs = stream::iter((0..).zip(manifest.packs.clone()))
+        .map(
+            |(number, digest)| async move { check_pack(cx, repo, manifest, number, &digest).await },
+        )
         .buffered(cx.threads());
     while let Some((finding, lines)) = packs.try_next().await? {
         catalog.add(&lines);

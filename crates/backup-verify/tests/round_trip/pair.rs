@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use backup_core::{
-    BackupSpec, BackupType, Context, Manifest, Repository, Restored, Strategy, pipeline,
-};
+use backup_core::{BackupSpec, BackupType, Context, Manifest, Restored, Strategy, pipeline};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{
     LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions,
@@ -34,7 +32,7 @@ impl Pair {
         let in_zone = |zone: &str| builder.clone().option("default-time-zone", zone);
         let source = in_zone("+05:45").start(&cx).await.unwrap();
         let target = in_zone("-03:30").start(&cx).await.unwrap();
-        let url = RepoUrl::parse(directory.path().join("repo").to_str().unwrap()).unwrap();
+        let url = directory.path().join("repo").to_str().unwrap().parse::<RepoUrl>().unwrap();
         let repository = Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap();
         Pair { cx, source, target, repository, directory }
     }

@@ -54,7 +54,9 @@ pub async fn rows(session: &mut Session) -> Facts {
     for ((database, table), values) in tables {
         let row = format!("SHA2(CONCAT_WS(',', {}), 256)", values.join(", "));
         // Two 60-bit halves, added over all rows: independent of their order, sensitive to repeats.
-        let half = |from: u8| format!("SUM(CAST(CONV(SUBSTRING({row}, {from}, 15), 16, 10) AS DECIMAL(65)))");
+        let half = |from: u8| {
+            format!("SUM(CAST(CONV(SUBSTRING({row}, {from}, 15), 16, 10) AS DECIMAL(65)))")
+        };
         let sql = format!(
             "SELECT CONCAT(COUNT(*), ' rows ', IFNULL({}, 0), ' ', IFNULL({}, 0)) FROM {}.{}",
             half(1),
@@ -74,13 +76,48 @@ pub async fn definitions(session: &mut Session) -> Facts {
     session.run("SET SESSION sql_mode = ''").await.unwrap();
     let own = "('mysql', 'sys', 'information_schema', 'performance_schema')";
     let lists = [
-        ("DATABASE", format!("SELECT SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN {own}")),
-        ("TABLE", format!("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA NOT IN {own}")),
-        ("VIEW", format!("SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA NOT IN {own}")),
-        ("TRIGGER", format!("SELECT TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN {own}")),
-        ("FUNCTION", format!("SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN {own}")),
-        ("PROCEDURE", format!("SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA NOT IN {own}")),
-        ("EVENT", format!("SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA NOT IN {own}")),
+        (
+            "DATABASE",
+            format!(
+                "SELECT SCHEMA_NAME, '' FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN {own}"
+            ),
+        ),
+        (
+            "TABLE",
+            format!(
+                "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA NOT IN {own}"
+            ),
+        ),
+        (
+            "VIEW",
+            format!(
+                "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA NOT IN {own}"
+            ),
+        ),
+        (
+            "TRIGGER",
+            format!(
+                "SELECT TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA NOT IN {own}"
+            ),
+        ),
+        (
+            "FUNCTION",
+            format!(
+                "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'FUNCTION' AND ROUTINE_SCHEMA NOT IN {own}"
+            ),
+        ),
+        (
+            "PROCEDURE",
+            format!(
+                "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_TYPE = 'PROCEDURE' AND ROUTINE_SCHEMA NOT IN {own}"
+            ),
+        ),
+        (
+            "EVENT",
+            format!(
+                "SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA NOT IN {own}"
+            ),
+        ),
     ];
     let mut facts = Facts::new();
     for (kind, list) in lists {

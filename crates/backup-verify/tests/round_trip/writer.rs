@@ -86,7 +86,8 @@ async fn no_row_of_a_later_transaction_and_every_row_of_an_earlier_one(
         assert!(expected > last && expected < written, "{expected} of {written}, before {last}");
         last = expected;
 
-        pair.restore(&manifest, LogicalRestoreOptions { overwrite: true, ..Default::default() }).await;
+        pair.restore(&manifest, LogicalRestoreOptions { overwrite: true, ..Default::default() })
+            .await;
         for table in ["first", "last"] {
             let found: Option<(u64, u64)> = target
                 .query_first(&format!("SELECT COUNT(*), MAX(n) FROM bank.{table}"))
@@ -94,8 +95,10 @@ async fn no_row_of_a_later_transaction_and_every_row_of_an_earlier_one(
                 .unwrap();
             assert_eq!(found, Some((expected, expected)), "bank.{table}");
         }
-        let money: Option<i64> =
-            target.query_first("SELECT CAST(SUM(money) AS SIGNED) FROM bank.account").await.unwrap();
+        let money: Option<i64> = target
+            .query_first("SELECT CAST(SUM(money) AS SIGNED) FROM bank.account")
+            .await
+            .unwrap();
         assert_eq!(money, Some(100_000));
     }
     pair.stop().await;
