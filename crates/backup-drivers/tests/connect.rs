@@ -1,6 +1,8 @@
 //! Both clients against real servers: statements, rows and loads. How they sign in is in
 //! `connect_security.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::HashSet;
 
 use backup_core::{Context, Error, ErrorKind, Result};
@@ -138,13 +140,13 @@ async fn long_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result
         let mut rows = wire.query_rows(&sql).await?;
         let text = all(&mut rows).await?;
         assert_eq!((text.len(), text[0].len()), (2, head + len), "{len}");
-        assert!(text[0][head..].iter().all(|&b| b == b'x') && text[1] == &b"\x01y"[..]);
+        assert!(text[0][head..].iter().all(|&b| b == b'x') && text[1] == b"\x01y"[..]);
 
         let statement = wire.prepare(&sql).await?;
         let mut rows = wire.execute(&statement, &[]).await?;
         let binary = all(&mut rows).await?;
         assert_eq!((binary.len(), binary[0].len()), (2, 2 + head + len), "{len}");
-        assert!(binary[0][2 + head..].iter().all(|&b| b == b'x') && binary[1] == &b"\0\0\x01y"[..]);
+        assert!(binary[0][2 + head..].iter().all(|&b| b == b'x') && binary[1] == b"\0\0\x01y"[..]);
         wire.close_statement(statement).await?;
     }
     let mut conn = open(&socket(&server)).await?;
@@ -163,6 +165,7 @@ async fn many_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result
     let server = start(name).await?;
     let mut wire = Connection::connect(&tcp(&server)).await?;
     let numbers = numbers(&mut wire, 500_000).await?;
+    wire.widen().await?;
     let sql = format!("SELECT CAST(i AS SIGNED), REPEAT('v', i % 50) FROM {numbers}");
     let statement = wire.prepare(&sql).await?;
     let mut rows = wire.execute(&statement, &[]).await?;
@@ -182,6 +185,20 @@ async fn many_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result
     assert!(batches < count / 20, "{batches} batches for {count} rows");
     // The batches were dropped one by one, so their memory was used again.
     assert!(allocations.len() < 1000, "{} places in memory", allocations.len());
+    Ok(())
+}
+
+/// A server that takes only short packets ends the connection when it gets a longer one.
+#[rstest]
+#[tokio::test]
+async fn widening_respects_the_limits_of_the_server(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let builder = xtask::servers::sandbox(name).await?.option("max-allowed-packet", "32K");
+    let server = builder.start(&Context::builder().build()).await?;
+    let mut wire = Connection::connect(&socket(&server)).await?;
+    wire.widen().await?;
+    assert_eq!(wire.query_values("SELECT 1").await?.len(), 1);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! Both clients against real servers: every TLS mode, every way to prove a password, and what is
 //! refused. Statements and rows are in `connect.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Option files are read as the servers' own programs read them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 
 use backup_drivers::connect::ConnectOptions;
@@ -18,10 +20,10 @@ fn theirs(install: &ServerInstall, file: &str) -> String {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    let values = text.split_terminator('\n').filter_map(|line| {
+    let mut values = text.split_terminator('\n').filter_map(|line| {
         line.strip_prefix("--user=").or_else(|| line.strip_prefix("--loose-user="))
     });
-    values.last().unwrap_or_default().to_owned()
+    values.next_back().unwrap_or_default().to_owned()
 }
 
 fn ours(file: &str) -> String {

@@ -20,8 +20,8 @@ use crate::source::{Ahead, Opened, decode};
 const WINDOW: u64 = 4 << 20;
 /// Bytes of other artifacts that are read and dropped rather than asked around.
 const GAP: u64 = 256 << 10;
-/// How many pieces wait for their consumer.
-const PIECES: usize = 2;
+/// How many pieces wait for their consumer, besides the one that waits for its turn.
+const PIECES: usize = 1;
 
 pub(crate) struct Reader {
     /// `None` after the last piece or an error was given out.
@@ -87,6 +87,16 @@ struct Group {
     _ahead: Option<Ahead>,
 }
 
+/// How much memory the next group may take.
+#[derive(Clone, Copy)]
+enum Memory {
+    /// What can be reserved; where that is nothing, one frame all the same, or no reader would get
+    /// on.
+    AtLeastOneFrame,
+    /// Only what can be reserved.
+    Reserved,
+}
+
 /// Tells whether anybody still wants the pieces.
 enum Wanted {
     Yes,
@@ -97,11 +107,19 @@ impl Producer {
     async fn run(&mut self) -> Result<()> {
         let mut digest = Sha256::new();
         let mut bytes = 0;
-        let mut next = self.fetch_next().await?;
-        while let Some(fetched) = next.take() {
-            // The next group is on its way while this one is decoded.
-            let following = self.fetch_next().await?;
-            let (group, data) = fetched.await.map_err(lost_task)??;
+        let mut fetching: Option<Fetch> = None;
+        loop {
+            let (group, data) = match fetching.take() {
+                Some(fetch) => fetch.await.map_err(lost_task)??,
+                None => match self.next_group(Memory::AtLeastOneFrame).await? {
+                    Some(group) => fetch(Arc::clone(&self.source), group).await?,
+                    None => break,
+                },
+            };
+            // The next group comes while this one is decoded, where there is memory for both.
+            fetching = self.next_group(Memory::Reserved).await?.map(|group| {
+                AbortOnDropHandle::new(tokio::spawn(fetch(Arc::clone(&self.source), group)))
+            });
             for extent in &group.extents {
                 self.source.cx.check()?;
                 let (piece, updated) = self.piece(&group, &data, extent, digest).await?;
@@ -111,7 +129,6 @@ impl Producer {
                     return Ok(());
                 }
             }
-            next = following;
         }
         let sha256 = hex(&digest.finalize());
         if bytes != self.info.bytes || sha256 != self.info.sha256 {
@@ -134,22 +151,24 @@ impl Producer {
     async fn piece(
         &self,
         group: &Group,
-        data: &Bytes,
+        data: &Data,
         extent: &Extent,
         mut digest: Sha256,
     ) -> Result<(Bytes, Sha256)> {
-        let cached = self.source.cached(&group.key, extent.offset);
-        let from = usize::try_from(extent.offset - group.start).unwrap_or(usize::MAX);
-        let to = from.saturating_add(extent.frame_len as usize).min(data.len());
-        // Where the object ended early, what is left is too short for its frame.
-        let frame = data.slice(from.min(to)..to);
         let place = self.source.place(&group.key);
-        let shared = cached.is_none();
-        let extent = *extent;
-        let (raw, piece, digest) = tokio::task::spawn_blocking(move || {
-            let raw = match cached {
-                Some(raw) => raw,
-                None => decode(&place, extent.offset, frame, FrameKind::Data, Some(&extent))?,
+        let (data, start, extent) = (data.clone(), group.start, *extent);
+        let (decoded, piece, digest) = tokio::task::spawn_blocking(move || {
+            let (raw, decoded) = match data {
+                Data::Content(raw) => (raw, None),
+                Data::Frames(bytes) => {
+                    let from = usize::try_from(extent.offset - start).unwrap_or(usize::MAX);
+                    let to = from.saturating_add(extent.frame_len as usize).min(bytes.len());
+                    // Where the object ended early, what is left is too short for its frame.
+                    let frame = bytes.slice(from.min(to)..to);
+                    let raw =
+                        decode(&place, extent.offset, &frame, FrameKind::Data, Some(&extent))?;
+                    (raw.clone(), Some(raw))
+                }
             };
             let end = extent.raw_offset as usize + extent.len as usize;
             if raw.len() < end {
@@ -161,35 +180,19 @@ impl Producer {
             }
             let piece = raw.slice(extent.raw_offset as usize..end);
             digest.update(&piece);
-            Ok((raw, piece, digest))
+            Ok((decoded, piece, digest))
         })
         .await
         .map_err(lost_task)??;
-        if shared && piece.len() < raw.len() {
+        if let Some(raw) = decoded.filter(|raw| piece.len() < raw.len()) {
             // Other artifacts have their bytes in the same frame.
             self.source.keep(group.key.clone(), extent.offset, raw);
         }
         Ok((piece, digest))
     }
 
-    /// Begins to fetch the next group; `None` when there is no more.
-    async fn fetch_next(&mut self) -> Result<Option<Fetch>> {
-        let Some(group) = self.next_group().await? else {
-            return Ok(None);
-        };
-        let source = Arc::clone(&self.source);
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let one = group.extents.len() == 1;
-            let data = if one && source.cached(&group.key, group.start).is_some() {
-                Bytes::new()
-            } else {
-                source.fetch(&group.key, group.start..group.end).await?
-            };
-            Ok((group, data))
-        }))))
-    }
-
-    async fn next_group(&mut self) -> Result<Option<Group>> {
+    /// Takes the next group of extents; `None` when there is no more, or no memory for more.
+    async fn next_group(&mut self, memory: Memory) -> Result<Option<Group>> {
         while self.extents.is_empty() {
             let Some(line) = self.parts.pop_front() else {
                 return Ok(None);
@@ -200,7 +203,7 @@ impl Producer {
         }
         let mut extents = Vec::new();
         let mut end = 0;
-        // As much as a window allows; then no more than there is memory for.
+        // As much as a window allows.
         while let Some(extent) = self.extents.front() {
             let first = extents.first().unwrap_or(extent);
             let fits = extents.is_empty()
@@ -217,15 +220,20 @@ impl Producer {
             self.extents.pop_front();
         }
         let first = extents[0];
-        let mut ahead = None;
-        if extents.len() > 1 {
-            ahead = self.source.try_ahead((end - first.offset) as usize);
-            if ahead.is_none() {
-                for extent in extents.drain(1..).rev() {
-                    self.extents.push_front(extent);
-                }
-                end = first.offset + u64::from(first.frame_len);
+        let ahead =
+            self.source.try_ahead(usize::try_from(end - first.offset).unwrap_or(usize::MAX));
+        if ahead.is_none() {
+            let kept = match memory {
+                Memory::AtLeastOneFrame => 1,
+                Memory::Reserved => 0,
+            };
+            for extent in extents.drain(kept..).rev() {
+                self.extents.push_front(extent);
             }
+            if extents.is_empty() {
+                return Ok(None);
+            }
+            end = first.offset + u64::from(first.frame_len);
         }
         let backup = match first.source {
             0 => None,
@@ -241,4 +249,25 @@ impl Producer {
     }
 }
 
-type Fetch = AbortOnDropHandle<Result<(Group, Bytes)>>;
+type Fetch = AbortOnDropHandle<Result<(Group, Data)>>;
+
+/// What was fetched for a group.
+#[derive(Clone)]
+enum Data {
+    /// The bytes from the group's start to its end, as far as the object has them.
+    Frames(Bytes),
+    /// What the group's only frame holds: another reader wanted it a moment ago.
+    Content(Bytes),
+}
+
+async fn fetch(source: Arc<Opened>, group: Group) -> Result<(Group, Data)> {
+    let cached = match group.extents.len() {
+        1 => source.cached(&group.key, group.start),
+        _ => None,
+    };
+    let data = match cached {
+        Some(raw) => Data::Content(raw),
+        None => Data::Frames(source.fetch(&group.key, group.start..group.end).await?),
+    };
+    Ok((group, data))
+}

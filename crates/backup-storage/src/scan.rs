@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::store::Store;
 
 /// How much is asked of the store at once.
-const WINDOW: u64 = 4 << 20;
+const WINDOW: u64 = 2 << 20;
 
 /// A frame as it stands in its object.
 pub(crate) struct Scanned {

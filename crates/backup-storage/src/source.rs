@@ -131,7 +131,7 @@ impl Opened {
                 let place = self.place(&key);
                 let offset = frame.offset;
                 let raw = tokio::task::spawn_blocking(move || {
-                    decode(&place, offset, bytes, FrameKind::Catalog, None)
+                    decode(&place, offset, &bytes, FrameKind::Catalog, None)
                 })
                 .await
                 .map_err(lost_task)??;
@@ -170,7 +170,7 @@ impl Opened {
 pub(crate) fn decode(
     place: &Place,
     offset: u64,
-    frame: Bytes,
+    frame: &Bytes,
     kind: FrameKind,
     expected: Option<&Extent>,
 ) -> Result<Bytes> {

@@ -1,5 +1,6 @@
 //! A disk that is full at any moment of a backup. Needs the right to mount a tmpfs.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![cfg(target_os = "linux")]
 
 mod common;

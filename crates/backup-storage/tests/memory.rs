@@ -1,6 +1,7 @@
 //! The memory budget holds, whatever the size of the data. A process of its own, so that its peak is
 //! that of this test.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,5 +1,7 @@
 //! What goes in comes out.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::sync::Arc;

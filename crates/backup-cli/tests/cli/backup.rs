@@ -95,12 +95,12 @@ async fn only_what_was_asked_for_is_backed_up() {
     let mut session = server.session().await;
     server::run(&mut session, &["CREATE DATABASE other", "CREATE TABLE other.t (i INT)"]).await;
     let tables = |more: &[&str]| {
-        let mut args = vec!["backup", "--cluster", "c"];
+        let mut args = vec!["backup", "--cluster", "c", "--json"];
         let url = server.url();
         args.extend(["--source", &url]);
         args.extend(more);
-        home.on_repo(args).expect(0);
-        let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+        let backup = home.on_repo(args).expect(0).json()["backup"].clone();
+        let shown = home.on_repo(["show", backup.as_str().unwrap(), "--json"]).expect(0).json();
         let name = |t: &serde_json::Value| t["table"].as_str().unwrap().to_owned();
         let tables: Vec<String> = shown["tables"].as_array().unwrap().iter().map(name).collect();
         tables.join(" ")
@@ -115,7 +115,8 @@ async fn only_what_was_asked_for_is_backed_up() {
 async fn compression_is_a_choice() {
     let server = Server::with_shop("mysql-9.7").await;
     let mut session = server.session().await;
-    server::run(&mut session, &["UPDATE shop.orders SET data = REPEAT('a', 1000)"]).await;
+    server::run(&mut session, &["UPDATE shop.orders SET data = REPEAT(LPAD(id, 10, '0'), 100)"])
+        .await;
     let home = Home::with_repo();
     let stored = |compression: &str| {
         let url = server.url();

@@ -19,20 +19,26 @@ async fn a_killed_backup_harms_no_other() {
     let backup = ["backup", "--repo", "repo", "--source", &url, "--cluster", "shop", "--json"];
     let began = Instant::now();
     let first = home.run(backup).expect(0).json()["backup"].clone();
-    let duration = began.elapsed();
+    let mut duration = began.elapsed();
     let content = server.content("shop").await;
 
     let mut survivors = 1;
     let mut killed = 0;
-    for n in 0..KILLS {
+    while killed < KILLS {
         // One moment in each twentieth of the run, so that no part of it is left out.
-        let moment = duration * n / KILLS + duration.mul_f64(rand::random::<f64>()) / KILLS;
-        let mut child =
-            home.command(backup).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        sleep(moment);
+        let moment = duration * killed / KILLS + duration.mul_f64(rand::random()) / KILLS;
+        let mut command = home.command(backup);
+        let began = Instant::now();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while began.elapsed() < moment && child.try_wait().unwrap().is_none() {
+            sleep(moment.saturating_sub(began.elapsed()).min(Duration::from_millis(2)));
+        }
+        let elapsed = began.elapsed();
         child.kill().unwrap();
         if child.wait().unwrap().success() {
+            // It was quicker than the first one: the machine has more to give now.
             survivors += 1;
+            duration = duration.min(elapsed);
         } else {
             killed += 1;
         }
@@ -47,8 +53,6 @@ async fn a_killed_backup_harms_no_other() {
         let run = home.on_repo(["verify", "--all", "--level", "objects"]);
         assert_eq!(run.code, Some(0), "killed after {moment:?}: {run:#?}");
     }
-    assert!(killed >= KILLS / 2, "only {killed} backups were killed; they are too quick");
-
     home.on_repo(["verify", "--all", "--level", "content"]).expect(0);
     let last = home.run(backup).expect(0).json()["backup"].clone();
     for (backup, database) in [(first, "first"), (last, "last")] {

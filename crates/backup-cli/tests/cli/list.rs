@@ -1,3 +1,4 @@
+use backup_storage::format::Config;
 use serde_json::json;
 
 use crate::home::{Home, Run};
@@ -36,11 +37,10 @@ fn a_file_is_no_repository() {
 fn a_newer_format_is_refused() {
     let home = Home::with_repo();
     let path = home.path("repo/holdfast.json");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let newer = text.replacen("\"format\": 1", "\"format\": 99", 1);
-    assert_ne!(text, newer, "{text}");
+    let mut config = Config::parse(&std::fs::read(&path).unwrap()).unwrap();
+    config.format = 99;
     std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, newer).unwrap();
+    std::fs::write(&path, config.encode()).unwrap();
     home.on_repo(["list"]).expect(7).says("99");
     home.on_repo(["verify", "--all"]).expect(7);
 }

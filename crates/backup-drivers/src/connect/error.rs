@@ -178,7 +178,7 @@ pub(crate) fn io_failure(error: io::Error, what: impl Into<Cow<'static, str>>) -
             lost(what)
         }
         // rustls reports its own errors through io::Error.
-        _ if error.get_ref().is_some_and(|e| e.is::<tokio_rustls::rustls::Error>()) => {
+        _ if matches!(error.get_ref(), Some(e) if e.is::<tokio_rustls::rustls::Error>()) => {
             tls_failure(error, what)
         }
         _ => Error::new(ErrorKind::Connect, what).with_source(error),

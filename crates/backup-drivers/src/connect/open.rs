@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result, Secret};
 use futures::FutureExt;
 use mysql_async::{ClientIdentity, Conn, DriverError, IoError, Opts, OptsBuilder, SslOpts};
 
@@ -35,7 +35,7 @@ pub async fn open(options: &ConnectOptions) -> Result<Conn> {
 async fn connect(options: &ConnectOptions) -> Result<Conn> {
     let mut opts = OptsBuilder::default()
         .user(Some(&options.user))
-        .pass(options.password.as_ref().map(|password| password.expose()))
+        .pass(options.password.as_ref().map(Secret::expose))
         // Otherwise it asks the server for its socket, and quietly reconnects over that: wrong
         // through a tunnel, and it would throw away a verified TLS connection.
         .prefer_socket(false)

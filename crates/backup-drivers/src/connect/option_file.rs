@@ -73,7 +73,7 @@ impl Reader {
                     let key = key.trim_ascii().replace('_', "-");
                     let key = key.strip_prefix("loose-").unwrap_or(&key);
                     // The cause may quote the value, so it says which line, and never the password.
-                    self.set(key, value).map_err(|e| wrong(&e.to_string()))?;
+                    self.set(key, value.unwrap_or_default()).map_err(|e| wrong(&e.to_string()))?;
                 }
                 Some(_) => {}
             }
@@ -106,10 +106,9 @@ impl Reader {
         }
     }
 
-    fn set(&mut self, key: &str, value: Option<String>) -> Result<()> {
+    /// A key with nothing after it switches an option on, or leaves a text unset.
+    fn set(&mut self, key: &str, text: String) -> Result<()> {
         let s = &mut self.settings;
-        // A key with nothing after it switches an option on, or leaves a text unset.
-        let text = value.clone().unwrap_or_default();
         let some = |text: String| (!text.is_empty()).then_some(text);
         match key {
             "host" => s.host = some(text),

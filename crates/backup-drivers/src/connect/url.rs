@@ -136,7 +136,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use backup_core::ErrorKind;
+    use backup_core::{ErrorKind, Secret};
     use proptest::prelude::*;
 
     use crate::connect::{ConnectOptions, Endpoint, SslMode};
@@ -255,7 +255,7 @@ mod tests {
             );
             let o = ConnectOptions::from_url(&url).unwrap();
             prop_assert_eq!(o.user, user);
-            prop_assert_eq!(o.password.as_ref().map(|p| p.expose()), Some(password.as_str()));
+            prop_assert_eq!(o.password.as_ref().map(Secret::expose), Some(password.as_str()));
         }
     }
 }

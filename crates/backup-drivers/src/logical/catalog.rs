@@ -210,6 +210,9 @@ pub enum LoadMode {
     /// Through a variable and `CONVERT(@v USING utf8mb4)`: the type refuses binary strings (JSON of
     /// MySQL; INET4, INET6 and UUID of MariaDB, whose *binary* strings mean packed values).
     Utf8,
+    /// As the number of the member: an ENUM or SET with an empty member, whose text does not tell
+    /// that member from the value 0.
+    Number,
 }
 
 /// A range of a table's rows, one artifact.

@@ -147,6 +147,10 @@ fn load_statement(table: &Table) -> String {
                 columns.push(format!("@c{i}"));
                 assignments.push(format!("{name} = CONVERT(@c{i} USING utf8mb4)"));
             }
+            LoadMode::Number => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!("{name} = CAST(@c{i} AS UNSIGNED)"));
+            }
         }
     }
     let columns = if columns.is_empty() { "@none".to_owned() } else { columns.join(", ") };

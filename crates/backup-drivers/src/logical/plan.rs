@@ -2,7 +2,7 @@
 
 use backup_core::{Error, Result};
 
-use super::catalog::{Column, Table};
+use super::catalog::{Column, LoadMode, Table};
 use super::select::quote_name;
 use crate::connect::Session;
 
@@ -70,9 +70,18 @@ fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
     ranges
 }
 
+/// What stands for a column in a query for rows.
+fn value(column: &Column) -> String {
+    let name = quote_name(&column.name);
+    match column.load {
+        LoadMode::Number => format!("CAST({name} AS UNSIGNED)"),
+        LoadMode::Direct | LoadMode::Utf8 => name,
+    }
+}
+
 /// The query for the rows of a range, in the order of the key.
 pub(super) fn select(table: &Table, range: &Range) -> String {
-    let columns: Vec<String> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
+    let columns: Vec<String> = table.columns.iter().map(value).collect();
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
     let mut sql = format!(

@@ -27,6 +27,9 @@ const MORE: u8 = 0x01;
 /// An account of MariaDB may have several plugins, each of which the server tries in turn.
 const MAX_SWITCHES: usize = 8;
 
+/// What takes about a second. MariaDB asks for 8192; a hostile server might for a thousand million.
+const MAX_ITERATIONS: u32 = 1 << 20;
+
 /// The client's side of the exchange.
 pub(super) struct Auth<'a> {
     options: &'a ConnectOptions,
@@ -161,6 +164,7 @@ impl<'a> Auth<'a> {
             (PARSEC, salt) => {
                 let nonce: Option<&[u8; 32]> = self.nonce.as_slice().try_into().ok();
                 let answer = parse_parsec_salt(salt)
+                    .filter(|(iterations, _)| *iterations <= MAX_ITERATIONS)
                     .zip(nonce)
                     .map(|((iterations, salt), nonce)| {
                         scramble::create_response_for_parsec(

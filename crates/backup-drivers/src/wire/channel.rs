@@ -22,6 +22,8 @@ pub(super) const PART: usize = 0xff_ffff;
 const BLOCK: usize = 512 << 10;
 /// Less room than this is not worth a system call.
 const MIN_ROOM: usize = 64 << 10;
+/// A longer packet gets memory of its own, so that the buffer stays small.
+const LONG: usize = 1 << 20;
 /// The longest packet that either server sends or takes (max_allowed_packet's upper bound).
 pub(super) const MAX_PACKET: usize = 1 << 30;
 
@@ -36,6 +38,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 pub(super) struct Channel {
     stream: Box<dyn Stream>,
     input: BytesMut,
+    /// A long packet under way. It is kept here so that a cancelled read loses nothing.
+    long: Option<Long>,
     /// The number that the next packet of either side must carry; unknown after an out-of-band
     /// packet.
     seq: Option<u8>,
@@ -46,6 +50,14 @@ impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel").field("seq", &self.seq).finish_non_exhaustive()
     }
+}
+
+struct Long {
+    payload: BytesMut,
+    /// What the current part still lacks.
+    missing: usize,
+    /// Another part follows the current one.
+    continued: bool,
 }
 
 /// One packet's header.
@@ -63,9 +75,39 @@ impl Header {
     }
 }
 
+impl Long {
+    fn new(header: &Header) -> Self {
+        Long { payload: BytesMut::new(), missing: header.len, continued: header.len == PART }
+    }
+}
+
+fn out_of_order() -> Error {
+    protocol("a packet is out of order", READ)
+}
+
+/// Reads at least one byte.
+async fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    target: &mut impl BufMut,
+    limit: Option<Duration>,
+) -> Result<usize> {
+    let read = stream.read_buf(target);
+    let count = match limit {
+        None => read.await,
+        Some(limit) => {
+            tokio::time::timeout(limit, read).await.map_err(|_| timed_out(limit, READ))?
+        }
+    };
+    match count {
+        Ok(0) => Err(lost(READ)),
+        Ok(count) => Ok(count),
+        Err(e) => Err(io_failure(e, READ)),
+    }
+}
+
 impl Channel {
     pub(super) fn new(stream: Box<dyn Stream>, read_timeout: Option<Duration>) -> Self {
-        Channel { stream, input: BytesMut::new(), seq: Some(0), read_timeout }
+        Channel { stream, input: BytesMut::new(), long: None, seq: Some(0), read_timeout }
     }
 
     /// Takes the stream out, to wrap it (TLS). What is in the buffer was sent before and must not
@@ -93,95 +135,76 @@ impl Channel {
             // Moves what is left to the front if no batch holds on to the memory any more.
             self.input.reserve(wanted.max(BLOCK));
         }
-        let read = self.stream.read_buf(&mut self.input);
-        let count = match self.read_timeout {
-            None => read.await,
-            Some(limit) => {
-                tokio::time::timeout(limit, read).await.map_err(|_| timed_out(limit, READ))?
-            }
-        };
-        match count {
-            Ok(0) => Err(lost(READ)),
-            Ok(_) => Ok(()),
-            Err(e) => Err(io_failure(e, READ)),
-        }
+        read_some(&mut self.stream, &mut self.input, self.read_timeout).await.map(drop)
     }
 
-    fn expect(&mut self, seq: u8) -> bool {
-        let fits = self.seq.is_none_or(|expected| expected == seq);
-        self.seq = Some(seq.wrapping_add(1));
-        fits
+    /// Takes a header off the buffer; false if its number is not the one that is due.
+    fn take(&mut self, header: &Header) -> bool {
+        self.input.advance(Header::LEN);
+        let in_order = self.seq.is_none_or(|expected| expected == header.seq);
+        self.seq = Some(header.seq.wrapping_add(1));
+        in_order
     }
 
-    /// The header of the next packet, taken off the buffer.
-    async fn header(&mut self) -> Result<(Header, bool)> {
-        loop {
-            if let Some(header) = Header::parse(&self.input) {
-                self.input.advance(Header::LEN);
-                let in_order = self.expect(header.seq);
-                return Ok((header, in_order));
-            }
-            self.fill(Header::LEN).await?;
-        }
-    }
-
-    /// The next packet, put together from its parts.
+    /// The next packet, put together from its parts. Cancelling this loses nothing.
     pub(super) async fn read(&mut self) -> Result<Bytes> {
-        let (header, in_order) = self.header().await?;
-        let payload = if header.len < PART {
-            while self.input.len() < header.len {
-                self.fill(header.len - self.input.len()).await?;
-            }
-            self.input.split_to(header.len).freeze()
-        } else {
-            self.read_parts().await?
-        };
-        // A server that gives up on an idle client says so unasked, with the number 0.
-        if in_order || payload.first() == Some(&message::ERR) {
-            Ok(payload)
-        } else {
-            Err(protocol("a packet is out of order", READ))
+        while self.long.is_none() {
+            let missing = match Header::parse(&self.input) {
+                None => Header::LEN,
+                Some(header) if header.len > LONG => {
+                    if !self.take(&header) {
+                        return Err(out_of_order());
+                    }
+                    self.long = Some(Long::new(&header));
+                    break;
+                }
+                Some(header) => {
+                    let end = Header::LEN + header.len;
+                    if end <= self.input.len() {
+                        let in_order = self.take(&header);
+                        let payload = self.input.split_to(header.len).freeze();
+                        // A server that gives up on an idle client says so unasked, with number 0.
+                        return if in_order || payload.first() == Some(&message::ERR) {
+                            Ok(payload)
+                        } else {
+                            Err(out_of_order())
+                        };
+                    }
+                    end - self.input.len()
+                }
+            };
+            self.fill(missing).await?;
         }
+        self.read_long().await
     }
 
-    /// The rest of a packet whose first header, of a full part, has been taken. The memory grows
-    /// with what really arrives, not with what a header announces.
-    async fn read_parts(&mut self) -> Result<Bytes> {
-        let mut whole = BytesMut::new();
-        let mut part = PART;
-        loop {
-            let buffered = self.input.split_to(part.min(self.input.len()));
-            let mut missing = part - buffered.len();
-            whole.extend_from_slice(&buffered);
-            drop(buffered);
-            while missing > 0 {
-                whole.reserve(missing.min(1 << 20));
-                let mut target = (&mut whole).limit(missing);
-                let read = self.stream.read_buf(&mut target);
-                let count = match self.read_timeout {
-                    None => read.await,
-                    Some(limit) => tokio::time::timeout(limit, read)
-                        .await
-                        .map_err(|_| timed_out(limit, READ))?,
-                };
-                match count {
-                    Ok(0) => return Err(lost(READ)),
-                    Ok(count) => missing -= count,
-                    Err(e) => return Err(io_failure(e, READ)),
+    /// The rest of a long packet. The memory grows with what really arrives, not with what a
+    /// header announces.
+    async fn read_long(&mut self) -> Result<Bytes> {
+        while let Some(long) = &mut self.long {
+            if long.missing > 0 && !self.input.is_empty() {
+                let buffered = self.input.split_to(long.missing.min(self.input.len()));
+                long.payload.extend_from_slice(&buffered);
+                long.missing -= buffered.len();
+            } else if long.missing > 0 {
+                long.payload.reserve(long.missing.min(BLOCK));
+                let mut target = (&mut long.payload).limit(long.missing);
+                long.missing -= read_some(&mut self.stream, &mut target, self.read_timeout).await?;
+            } else if !long.continued {
+                break;
+            } else if let Some(header) = Header::parse(&self.input) {
+                if long.payload.len() + header.len > MAX_PACKET {
+                    return Err(protocol("a packet is longer than 1 GiB", READ));
                 }
-            }
-            if part < PART {
-                return Ok(whole.freeze());
-            }
-            let (header, in_order) = self.header().await?;
-            if !in_order {
-                return Err(protocol("a part of a packet is out of order", READ));
-            }
-            part = header.len;
-            if whole.len() + part > MAX_PACKET {
-                return Err(protocol("a packet is longer than 1 GiB", READ));
+                (long.missing, long.continued) = (header.len, header.len == PART);
+                if !self.take(&header) {
+                    return Err(out_of_order());
+                }
+            } else {
+                self.fill(Header::LEN).await?;
             }
         }
+        Ok(self.long.take().map(|long| long.payload.freeze()).unwrap_or_default())
     }
 
     /// Every row packet that has arrived, waiting for at least one packet; `None` if the next
@@ -191,12 +214,15 @@ impl Channel {
     /// 16 MiB never does: in the binary protocol it begins with 0, in the text protocol 0xfe
     /// announces a value of at least 16 MiB.
     pub(super) async fn read_rows(&mut self, rows: &mut Vec<(u32, u32)>) -> Result<Option<Bytes>> {
+        if self.long.is_some() {
+            return Ok(None);
+        }
         loop {
             let mut at = 0;
             let mut expected = self.seq;
             while let Some(header) = Header::parse(&self.input[at..]) {
                 let start = at + Header::LEN;
-                let fits = header.len < PART && expected.is_none_or(|seq| seq == header.seq);
+                let fits = header.len <= LONG && expected.is_none_or(|seq| seq == header.seq);
                 match self.input.get(start) {
                     // Something else than a row, or wrong: not our business here.
                     _ if !fits || header.len == 0 => {

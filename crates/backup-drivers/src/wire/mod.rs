@@ -309,7 +309,7 @@ impl Connection {
 
     /// The server's next packet, whatever it is, put together from its parts.
     ///
-    /// Cancelling this loses no packet of less than 16 MiB.
+    /// Cancelling this loses nothing: the next call goes on where it was.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] if the connection breaks or the server breaks the protocol; a packet

@@ -18,6 +18,8 @@ pub struct RowStream<'a> {
     columns: Vec<Column>,
     binary: bool,
     sql: String,
+    /// The size of the last batch; most reads bring about as many rows as the one before.
+    expected: usize,
     /// What is left of a batch that [`RowStream::next`] began.
     batch: RowBatch,
     at: usize,
@@ -115,6 +117,7 @@ impl<'a> RowStream<'a> {
             columns,
             binary,
             sql: sql.to_owned(),
+            expected: 0,
             batch: RowBatch::default(),
             at: 0,
             end: None,
@@ -140,12 +143,12 @@ impl<'a> RowStream<'a> {
         if self.end.is_some() {
             return Ok(None);
         }
-        // Most reads bring about as many rows as the last one did.
-        let mut rows = Vec::with_capacity(self.batch.len());
+        let mut rows = Vec::with_capacity(self.expected);
         let what = || cannot_run(&self.sql);
         let channel = &mut self.connection.channel;
         if let Some(bytes) = channel.read_rows(&mut rows).await.map_err(|e| e.context(what()))? {
             let batch = RowBatch { bytes, rows };
+            self.expected = batch.len();
             if self.binary && batch.iter().any(|row| row[0] != message::OK) {
                 return Err(protocol("a row does not begin with 0", what()));
             }

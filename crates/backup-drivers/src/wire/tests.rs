@@ -302,6 +302,32 @@ async fn long_packets_survive() {
     }
 }
 
+/// Whoever waits for a packet or for something else loses nothing when the other comes first.
+#[tokio::test]
+async fn a_cancelled_read_loses_nothing() {
+    for len in [5usize, 1 << 16, 2 << 20, PART, PART + 5] {
+        let payload: Bytes = (0..len).map(|i| (i % 251) as u8).collect();
+        let bytes = conversation(0, &[&payload, b"next"]);
+        let (ours, mut theirs) = duplex(1 << 20);
+        let mut channel = Channel::new(Box::new(ours), None);
+        let mut read = Vec::new();
+        for piece in bytes.chunks(bytes.len() / 7 + 1) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                tokio::select! {
+                    biased;
+                    packet = channel.read() => read.push(packet.unwrap()),
+                    n = theirs.write(rest) => rest = &rest[n.unwrap()..],
+                }
+            }
+        }
+        while read.len() < 2 {
+            read.push(channel.read().await.unwrap());
+        }
+        assert!(read[0] == payload && read[1] == b"next"[..], "{len}");
+    }
+}
+
 /// Bytes that are close enough to the protocol to get far into it.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![

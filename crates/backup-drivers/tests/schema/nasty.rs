@@ -8,7 +8,8 @@ pub const DATABASES: &[&str] = &["shop", "we ird.`db`/%é", "ORDER", "x'y\\z"];
 /// The statements that make the schema, to be run one after the other by `root`.
 pub fn statements(flavor: Flavor) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
-    let mut add = |statements: &[&str]| all.extend(statements.iter().map(|s| s.as_bytes().to_vec()));
+    let mut add =
+        |statements: &[&str]| all.extend(statements.iter().map(|s| s.as_bytes().to_vec()));
     add(COMMON);
     match flavor {
         Flavor::MySql => add(MYSQL),
@@ -72,8 +73,8 @@ const COMMON: &[&str] = &[
      utf8mb4 DEFAULT '?') DEFAULT CHARACTER SET latin1 COLLATE latin1_german2_ci",
     "CREATE TABLE enums (a ENUM('a,b', 'it''s', '', '\\\\', 'é', ' x') DEFAULT 'it''s', b SET('x', 'y''z', 'é') \
      DEFAULT 'x,é', c ENUM('中', '\\\\中') CHARACTER SET gbk DEFAULT '中', d ENUM('ÿ') CHARACTER SET latin1)",
-    "CREATE TABLE emoji (a ENUM('🎉', '?', 'é') CHARACTER SET utf8mb4 DEFAULT '🎉', b SET('x', '🎉', '🎈', '?') \
-     CHARACTER SET utf8mb4)",
+    "CREATE TABLE emoji (a ENUM('🎉', '?', 'é') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT '🎉', \
+     b SET('x', '🎉', '🎈', '?') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)",
     "INSERT INTO emoji VALUES ('🎉', '🎉,🎈'), ('?', '?'), ('é', 'x,🎈')",
     // Keys.
     "CREATE TABLE `keys` (a INT NOT NULL, b INT NOT NULL, c VARCHAR(200), d TEXT, e BLOB, UNIQUE KEY `u n` (b, a), \
@@ -147,7 +148,7 @@ const MARIADB: &[&str] = &[
     "CREATE TABLE types (i6 INET6 DEFAULT '::1', i4 INET4, u UUID DEFAULT UUID(), UNIQUE KEY (i6))",
     "CREATE TABLE long_unique (a TEXT, UNIQUE KEY (a))",
     "CREATE TABLE aria (a INT PRIMARY KEY) ENGINE = Aria TRANSACTIONAL = 1 PAGE_CHECKSUM = 1",
-    "CREATE TABLE `spatial` (id INT PRIMARY KEY, p POINT NOT NULL REF_SYSTEM_ID = 4326, SPATIAL KEY (p))",
+    "CREATE TABLE `spatial` (id INT PRIMARY KEY, p POINT REF_SYSTEM_ID = 4326 NOT NULL, SPATIAL KEY (p))",
     "CREATE TABLE engine_options (a INT) ENGINE = InnoDB PAGE_COMPRESSED = 1 ENCRYPTED = NO",
 ];
 
@@ -230,7 +231,7 @@ const OTHER_CHARSETS: &[&str] = &[
     "SET NAMES gbk",
     // The second bytes are a backslash and a backtick.
     "CREATE PROCEDURE gbk () SELECT '\u{d6}\u{d0}', '\u{81}\u{5c}', '\u{81}\u{60}'",
-    "CREATE VIEW gbk_v AS SELECT '\u{d6}\u{d0}' AS `\u{d6}\u{d0}`, '\u{81}\u{5c}' AS b, x'ff' AS c",
+    "CREATE VIEW gbk_v AS SELECT '\u{d6}\u{d0}' AS `\u{d6}\u{d0}`, '\u{81}\u{60}' AS b, x'ff' AS c",
     "SET NAMES sjis",
     "CREATE PROCEDURE sjis () SELECT '\u{83}\u{5c}'",
     "SET NAMES utf8mb4",
@@ -241,6 +242,9 @@ const OTHER_CHARSETS: &[&str] = &[
 const MYSQL_BYTES: &[&str] = &["CREATE PROCEDURE raw () SELECT _latin1'a', 1"];
 
 const MARIADB_BYTES: &[&str] = &[
+    "SET NAMES gbk",
+    "CREATE VIEW shop.gbk_v2 AS SELECT '\u{81}\u{5c}' AS b",
+    "SET NAMES utf8mb4",
     "CREATE PROCEDURE raw () SELECT _binary '\u{ff}\u{fe}', _latin1'\u{e9}'",
     "CREATE TRIGGER raw_tr BEFORE DELETE ON comments FOR EACH ROW SET @x = _binary '\u{ff}'",
 ];

@@ -60,13 +60,19 @@ pub type Definitions = BTreeMap<(String, String, String), Vec<Option<Vec<u8>>>>;
 /// The definitions of all databases that are not the server's own, with the order of triggers and
 /// the places of sequences. Independent of the code under test.
 pub async fn definitions(conn: &mut Conn, flavor: Flavor) -> Definitions {
-    for setting in ["SET NAMES utf8mb4", "SET sql_mode = '', time_zone = '+00:00'", "SET character_set_results = NULL"] {
+    for setting in [
+        "SET NAMES utf8mb4",
+        "SET sql_mode = '', time_zone = '+00:00'",
+        "SET character_set_results = NULL",
+    ] {
         conn.query_drop(setting).await.unwrap();
     }
     let mut all = Definitions::new();
     let own = "('mysql', 'sys', 'information_schema', 'performance_schema')";
     let databases: Vec<String> = conn
-        .query(format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN {own}"))
+        .query(format!(
+            "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME NOT IN {own}"
+        ))
         .await
         .unwrap();
     for database in &databases {
@@ -82,7 +88,9 @@ pub async fn definitions(conn: &mut Conn, flavor: Flavor) -> Definitions {
             if view == "LIBRARIES" && flavor == Flavor::MariaDb {
                 continue;
             }
-            let sql = format!("SELECT {columns} FROM information_schema.{view} WHERE BINARY {schema} = DATABASE()");
+            let sql = format!(
+                "SELECT {columns} FROM information_schema.{view} WHERE BINARY {schema} = DATABASE()"
+            );
             let objects: BTreeSet<(String, String)> =
                 conn.query(sql).await.unwrap().into_iter().collect();
             for (name, kind) in objects {

@@ -12,10 +12,10 @@ use backup_storage::{Repo, RepoUrl, RepositoryOptions};
 use tempfile::TempDir;
 
 /// The servers that every test here runs on.
-pub const SERVERS: [&str; 3] = ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"];
+pub(crate) const SERVERS: [&str; 3] = ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"];
 
 /// Two servers of one kind, and a repository.
-pub struct Pair {
+pub(crate) struct Pair {
     pub cx: Context,
     pub source: Sandbox,
     pub target: Sandbox,
@@ -72,7 +72,7 @@ impl Pair {
 }
 
 /// Runs a file of statements that end with `;;`.
-pub async fn run_script(session: &mut Session, script: &str) {
+pub(crate) async fn run_script(session: &mut Session, script: &str) {
     session.run("SET NAMES utf8mb4").await.unwrap();
     for statement in script.split(";;\n") {
         let text: String =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backup_drivers::connect::Session;
 
 /// Object → definition, or table → digest of its rows.
-pub type Facts = BTreeMap<String, String>;
+pub(crate) type Facts = BTreeMap<String, String>;
 
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -29,7 +29,7 @@ fn exact(column: &str, data_type: &str) -> String {
 }
 
 /// Digest of every base table outside the server's own databases.
-pub async fn rows(session: &mut Session) -> Facts {
+pub(crate) async fn rows(session: &mut Session) -> Facts {
     for setting in ["SET NAMES utf8mb4", "SET SESSION time_zone = '+00:00', sql_mode = ''"] {
         session.run(setting).await.unwrap();
     }
@@ -71,7 +71,7 @@ pub async fn rows(session: &mut Session) -> Facts {
 }
 
 /// `SHOW CREATE` of every object outside the server's own databases.
-pub async fn definitions(session: &mut Session) -> Facts {
+pub(crate) async fn definitions(session: &mut Session) -> Facts {
     session.run("SET NAMES utf8mb4").await.unwrap();
     session.run("SET SESSION sql_mode = ''").await.unwrap();
     let own = "('mysql', 'sys', 'information_schema', 'performance_schema')";
@@ -142,7 +142,7 @@ pub async fn definitions(session: &mut Session) -> Facts {
 }
 
 /// Asserts that two sides are the same, naming every difference.
-pub fn assert_same(what: &str, source: &Facts, target: &Facts) {
+pub(crate) fn assert_same(what: &str, source: &Facts, target: &Facts) {
     let mut differences = Vec::new();
     for (name, there) in source {
         match target.get(name) {

@@ -1,5 +1,5 @@
 CREATE TABLE types.vectors (id INT PRIMARY KEY, v VECTOR(3), w VECTOR(2048));;
-INSERT INTO types.vectors VALUES (1, TO_VECTOR('[1,2,3]'), NULL), (2, NULL, NULL), (3, TO_VECTOR('[-0.0,1e-45,3.4028235e38]'), NULL);;
+INSERT INTO types.vectors VALUES (1, TO_VECTOR('[1,2,3]'), NULL), (2, NULL, NULL), (3, TO_VECTOR('[-0.1,1e-30,3.4e38]'), NULL);;
 CREATE TABLE types.invisible (id INT PRIMARY KEY, a INT INVISIBLE, b INT, c INT AS (b + 1) INVISIBLE);;
 INSERT INTO types.invisible (id, a, b) VALUES (1, 2, 3), (2, NULL, NULL);;
 SET SESSION sql_generate_invisible_primary_key = ON;;

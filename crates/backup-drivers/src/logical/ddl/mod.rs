@@ -13,7 +13,7 @@ pub(super) use code::{
 };
 pub(super) use lexer::{Dialect, Token, TokenKind, tokens};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
-pub(super) use table::{TableRename, rename_table};
+pub(super) use table::{TableRename, inherit_collation, rename_table};
 
 use lexer::significant;
 

@@ -120,6 +120,41 @@ pub(super) fn qualified(
     })
 }
 
+/// Takes the collation off columns that have the table's own and no character set.
+///
+/// MySQL remembers whether a column was given its collation or has it from the table, and shows the
+/// latter without its character set; written out, it would be the former from then on.
+pub(in crate::logical) fn inherit_collation(create: &str) -> String {
+    let tokens = significant(create, Dialect::default());
+    let mut edits = Edits::default();
+    let mut depth = 0;
+    let mut charset = false;
+    let mut columns = Vec::new();
+    let mut table = None;
+    for (i, token) in tokens.iter().enumerate() {
+        match (depth, token.text) {
+            (_, "(") => depth += 1,
+            (_, ")") => depth -= 1,
+            (1, ",") => charset = false,
+            (1, _) if token.is_word("CHARACTER") => charset = true,
+            (1, _) if token.is_word("COLLATE") && !charset => columns.extend(tokens.get(i + 1)),
+            // DEFAULT CHARSET=x COLLATE=y
+            (0, _) if token.is_word("COLLATE") => table = tokens.get(i + 2).or(table),
+            _ => {}
+        }
+    }
+    let same = |column: &&Token<'_>| {
+        table.is_some_and(|table| column.text.eq_ignore_ascii_case(table.text))
+    };
+    for column in columns.into_iter().filter(same) {
+        // Always with one blank before and after the word.
+        if let Some(before) = create[..column.start].strip_suffix(" COLLATE ") {
+            edits.replace(before.len()..column.range().end, "");
+        }
+    }
+    edits.apply(create)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +195,16 @@ mod tests {
         let only = |t: &TableName| if *t == old { new.clone() } else { t.clone() };
         let rename = TableRename { flavor: Flavor::MariaDb, old: &old, new: &new, target: &only };
         assert!(rename_table(create, &rename).contains("REFERENCES `s`.`b` ("));
+    }
+
+    #[test]
+    fn collations_from_the_table_are_not_written_out() {
+        let create = "CREATE TABLE `t` (\n  `a` varchar(9) COLLATE x_bin DEFAULT 'COLLATE x_bin',\n  `b` \
+                      varchar(9) CHARACTER SET x COLLATE x_bin,\n  `c` text COLLATE x_ci,\n  KEY ((`a` COLLATE \
+                      x_bin))\n) DEFAULT CHARSET=x COLLATE=x_bin";
+        let expected = create.replacen("varchar(9) COLLATE x_bin", "varchar(9)", 1);
+        assert_eq!(inherit_collation(create), expected);
+        assert_eq!(inherit_collation("CREATE TABLE `t` (COLLATE"), "CREATE TABLE `t` (COLLATE");
     }
 
     #[test]

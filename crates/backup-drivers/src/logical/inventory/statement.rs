@@ -11,6 +11,7 @@
 use backup_core::{Error, Result};
 use mysql_async::Conn;
 
+use super::super::ddl::Dialect;
 use super::query;
 
 /// A statement that creates something stored.
@@ -26,33 +27,61 @@ pub(in crate::logical) fn is_utf8(charset: &str) -> bool {
     charset.starts_with("utf8")
 }
 
-/// Makes a [`Statement`] of raw bytes; `composed` are texts that may stand in it as UTF-8, in the
+/// A part of a statement that the server composes.
+pub(super) struct Composed {
+    /// What it looks like in the statement.
+    shown: String,
+    /// What it should look like.
+    meant: String,
+}
+
+impl Composed {
+    /// A name or a type.
+    pub(super) fn plain(text: &str) -> Self {
+        Composed { shown: text.to_owned(), meant: text.to_owned() }
+    }
+
+    /// A comment. The servers escape it with backslashes even where the `sql_mode` of the statement
+    /// makes them characters like any other.
+    pub(super) fn comment(text: &str, dialect: Dialect) -> Self {
+        let quoted = text.replace('\'', "''");
+        let escaped = quoted
+            .replace('\\', "\\\\")
+            .replace('\n', "\\n")
+            .replace('\r', "\\r")
+            .replace('\0', "\\0")
+            .replace('\x1a', "\\Z");
+        let written = |text: &str| format!("COMMENT '{text}'");
+        let meant = if dialect.no_backslash_escapes { written(&quoted) } else { written(&escaped) };
+        Composed { shown: written(&escaped), meant }
+    }
+
+    /// Whether it needs care.
+    fn matters(&self) -> bool {
+        !self.shown.is_ascii() || self.shown != self.meant
+    }
+}
+
+/// Makes a [`Statement`] of raw bytes; `composed` are parts that may stand in it as UTF-8, in the
 /// order in which they do.
 pub(super) async fn statement(
     conn: &mut Conn,
     raw: &[u8],
     charset: &str,
-    composed: &[&str],
+    composed: &[Composed],
 ) -> Result<Statement> {
-    if raw.is_ascii() || is_utf8(charset) {
-        return Ok(match std::str::from_utf8(raw) {
-            Ok(text) => Statement { text: text.to_owned(), bytes: None },
-            Err(_) => {
-                Statement { text: String::from_utf8_lossy(raw).into_owned(), bytes: Some(hex(raw)) }
-            }
-        });
-    }
     let mut text = String::new();
     let mut bytes = Vec::new();
     let mut exact = true;
     for section in sections(raw, composed) {
         match section {
             Section::Composed(part) => {
-                text.push_str(part);
-                bytes.extend(encode(conn, part, charset).await?);
+                text.push_str(&part.meant);
+                bytes.extend(encode(conn, &part.meant, charset).await?);
             }
             Section::Raw(part) => {
                 let decoded = decode(conn, part, charset).await?;
+                // Bytes that are no text do not come back.
                 exact &= encode(conn, &decoded, charset).await? == part;
                 text.push_str(&decoded);
                 bytes.extend_from_slice(part);
@@ -62,21 +91,20 @@ pub(super) async fn statement(
     Ok(Statement { text, bytes: (!exact).then(|| hex(&bytes)) })
 }
 
-#[derive(Debug, PartialEq, Eq)]
 enum Section<'a> {
-    Composed(&'a str),
+    Composed(&'a Composed),
     Raw(&'a [u8]),
 }
 
 /// Cuts the bytes at the composed parts that are found, each after the one before.
-fn sections<'a>(raw: &'a [u8], composed: &[&'a str]) -> Vec<Section<'a>> {
+fn sections<'a>(raw: &'a [u8], composed: &'a [Composed]) -> Vec<Section<'a>> {
     let mut sections = Vec::new();
     let mut rest = raw;
-    for part in composed.iter().filter(|part| !part.is_ascii()) {
-        if let Some(at) = memchr::memmem::find(rest, part.as_bytes()) {
+    for part in composed.iter().filter(|part| part.matters()) {
+        if let Some(at) = memchr::memmem::find(rest, part.shown.as_bytes()) {
             sections.push(Section::Raw(&rest[..at]));
             sections.push(Section::Composed(part));
-            rest = &rest[at + part.len()..];
+            rest = &rest[at + part.shown.len()..];
         }
     }
     sections.push(Section::Raw(rest));
@@ -165,16 +193,33 @@ mod tests {
     #[test]
     fn composed_parts_are_found_in_their_order() {
         let raw = b"CREATE PROCEDURE `\xc3\xa9`(\xe9 int) COMMENT '\xc3\xa9' select '\xc3\xa9'";
-        let found = sections(raw, &["root", "é", "'é'"]);
+        let comment = Composed::comment("é", Dialect::default());
+        let composed = [Composed::plain("root"), Composed::plain("é"), comment];
+        let found: Vec<Vec<u8>> = sections(raw, &composed)
+            .into_iter()
+            .map(|section| match section {
+                Section::Composed(part) => format!("<{}>", part.meant).into_bytes(),
+                Section::Raw(bytes) => bytes.to_vec(),
+            })
+            .collect();
+        let expected: [&[u8]; 5] = [
+            b"CREATE PROCEDURE `",
+            "<é>".as_bytes(),
+            b"`(\xe9 int) ",
+            "<COMMENT 'é'>".as_bytes(),
+            b" select '\xc3\xa9'",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn comments_are_written_for_the_mode_of_their_statement() {
+        let plain = Composed::comment("C:\\ it's\n", Dialect::default());
+        assert_eq!((plain.shown.as_str(), plain.matters()), ("COMMENT 'C:\\\\ it''s\\n'", false));
+        let other = Composed::comment("C:\\", Dialect::of("NO_BACKSLASH_ESCAPES"));
         assert_eq!(
-            found,
-            [
-                Section::Raw(b"CREATE PROCEDURE `"),
-                Section::Composed("é"),
-                Section::Raw(b"`(\xe9 int) COMMENT "),
-                Section::Composed("'é'"),
-                Section::Raw(b" select '\xc3\xa9'"),
-            ]
+            (other.shown.as_str(), other.meant.as_str()),
+            ("COMMENT 'C:\\\\'", "COMMENT 'C:\\'")
         );
     }
 

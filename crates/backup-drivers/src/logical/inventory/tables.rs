@@ -143,10 +143,11 @@ async fn columns(scope: &mut Scope<'_>) -> Result<HashMap<String, Vec<ReadColumn
         }
         let data_type = query::required(&row, 5)?.to_ascii_lowercase();
         let extra = query::text(&row, 8).unwrap_or_default().to_ascii_uppercase();
+        let column_type = query::required(&row, 4)?;
         let column = Column {
             name: query::required(&row, 2)?,
-            column_type: query::required(&row, 4)?,
-            load: load_mode(scope.facts.flavor, &data_type),
+            load: load_mode(scope.facts.flavor, &data_type, &column_type),
+            column_type,
             data_type,
             fraction_digits: query::text(&row, 6).and_then(|digits| digits.parse().ok()),
             charset: query::text(&row, 7),
@@ -165,11 +166,32 @@ async fn columns(scope: &mut Scope<'_>) -> Result<HashMap<String, Vec<ReadColumn
     Ok(tables)
 }
 
-fn load_mode(flavor: Flavor, data_type: &str) -> LoadMode {
+fn load_mode(flavor: Flavor, data_type: &str, column_type: &str) -> LoadMode {
     match (flavor, data_type) {
         (Flavor::MySql, "json") | (Flavor::MariaDb, "inet4" | "inet6" | "uuid") => LoadMode::Utf8,
+        (_, "enum" | "set") if has_empty_member(column_type) => LoadMode::Number,
         _ => LoadMode::Direct,
     }
+}
+
+/// Whether `''` is among the members of `enum('a','','b')`.
+fn has_empty_member(column_type: &str) -> bool {
+    let mut inside = false;
+    let mut length = 0;
+    let mut characters = column_type.chars().peekable();
+    while let Some(c) = characters.next() {
+        match (c, inside) {
+            ('\'', false) => (inside, length) = (true, 0),
+            ('\'', true) if characters.peek() == Some(&'\'') => {
+                characters.next();
+                length += 1;
+            }
+            ('\'', true) if length == 0 => return true,
+            ('\'', true) => inside = false,
+            _ => length += 1,
+        }
+    }
+    false
 }
 
 /// Unique keys by name, for each table: the columns, or nothing where the key does not identify a
@@ -293,6 +315,16 @@ mod tests {
             fraction_digits: None,
             charset: None,
             load: LoadMode::Direct,
+        }
+    }
+
+    #[test]
+    fn an_empty_member_is_found_among_quoted_ones() {
+        for yes in ["enum('')", "enum('a','')", "set('','b')", "enum('it''s','','x')"] {
+            assert!(has_empty_member(yes), "{yes}");
+        }
+        for no in ["enum('a')", "enum('''')", "enum('a'',''','b')", "set(',','()')"] {
+            assert!(!has_empty_member(no), "{no}");
         }
     }
 

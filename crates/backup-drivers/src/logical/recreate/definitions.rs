@@ -4,7 +4,7 @@ use backup_core::{Error, ErrorKind, Result};
 use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, SequenceState, StoredKind, StoredObject, Table};
-use super::super::ddl::quote_text;
+use super::super::ddl::{inherit_collation, quote_text};
 use super::super::inventory::{DEFINITION_SETTINGS, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::super::settings::{self, Setting, required, wanted};
@@ -128,6 +128,7 @@ pub async fn create_table(
 ) -> Result<()> {
     use_database(conn, facts, &table.database).await?;
     let what = format!("cannot create the table {}", table.full_name());
+    let create = inherit_collation(create);
     query::run(conn, create, &what).await.map_err(|e| target_error(e, facts))
 }
 
@@ -189,20 +190,23 @@ pub async fn set_sequences(conn: &mut Conn, facts: &ServerFacts, catalog: &Catal
 }
 
 async fn set_sequence(conn: &mut Conn, name: &TableName, state: &SequenceState) -> Result<()> {
-    let SequenceState { next, cycle } = state;
-    for number in [next, cycle] {
-        if number.parse::<i128>().is_err() {
-            return Err(Error::damaged(format!("the sequence {name} stands at no number")));
-        }
-    }
+    let damaged = || Error::damaged(format!("the sequence {name} stands at no number"));
+    let next: i128 = state.next.parse().map_err(|_| damaged())?;
+    let cycle: i128 = state.cycle.parse().map_err(|_| damaged())?;
     let what = format!("cannot set the sequence {name}");
     let quoted = format!("{}.{}", quote_name(&name.database), quote_name(&name.table));
+    let sql =
+        format!("SELECT CAST(minimum_value AS CHAR), CAST(maximum_value AS CHAR) FROM {quoted}");
+    let rows = query::rows(conn, sql, &what).await?;
+    let limit = |column| {
+        let text = rows.first().and_then(|row| query::text(row, column));
+        text.and_then(|text| text.parse::<i128>().ok()).unwrap_or(next)
+    };
     // One that has given out its last value stands beyond its limit, which SETVAL does not take:
     // there the last value is marked as used.
-    let sql = format!(
-        "SELECT IF({next} > maximum_value, SETVAL({quoted}, maximum_value, 1, {cycle}), \
-         IF({next} < minimum_value, SETVAL({quoted}, minimum_value, 1, {cycle}), \
-         SETVAL({quoted}, {next}, 0, {cycle}))) FROM {quoted}"
-    );
-    query::rows(conn, sql, &what).await.map(drop)
+    let within = next.clamp(limit(0), limit(1));
+    let used = u8::from(within != next);
+    query::rows(conn, format!("SELECT SETVAL({quoted}, {within}, {used}, {cycle})"), &what)
+        .await
+        .map(drop)
 }

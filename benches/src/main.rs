@@ -1,0 +1,87 @@
+//! Measures holdfast beside other tools, in one run on one server: see docs/benchmarks.md.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use backup_core::Result;
+use clap::{Parser, ValueEnum};
+
+mod bench;
+mod contest;
+mod measure;
+mod report;
+mod server;
+mod shop;
+mod tools;
+
+/// Measures holdfast beside other tools and prints a table in Markdown.
+#[derive(Parser)]
+#[command(name = "holdfast-benches", disable_version_flag = true)]
+struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    work: Work,
+    /// How much data: 1 is 0.9 GB of TSV
+    #[arg(long, default_value_t = 0.1, value_parser = scale)]
+    scale: f64,
+    /// The server
+    #[arg(long, default_value = "mysql-9.7")]
+    server: String,
+    /// How often each tool runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Use this program instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    holdfast: Option<PathBuf>,
+    /// How long to wait before each run for others to leave the machine alone
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Work {
+    /// Dump everything
+    Dump,
+    /// Load the dumps into an empty server
+    Load,
+    /// Back up again after 1 % of the rows of the largest table changed
+    SecondDay,
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if (0.001..=100.0).contains(&scale) => Ok(scale),
+        _ => Err("a scale is a number from 0.001 to 100".into()),
+    }
+}
+
+/// The `target` directory of this workspace.
+fn target_directory() -> PathBuf {
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let workspace = std::fs::canonicalize(&workspace).unwrap_or(workspace);
+    workspace.join(std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from))
+}
+
+async fn run(arguments: &Arguments) -> Result<String> {
+    let bench = bench::Bench::prepare(arguments).await?;
+    match arguments.work {
+        Work::Dump => bench.dump().await,
+        Work::Load => bench.load().await,
+        Work::SecondDay => bench.second_day().await,
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}", error.report());
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
