@@ -123,6 +123,26 @@ fn phases(out: &mut String, contestants: &[Contestant]) {
             put(out, format_args!("\nPhases of {}: {}.\n", contestant.name, phases.join(", ")));
         }
     }
+    without_reading_back(out, contestants);
+}
+
+/// The phase of holdfast that reads rows back and compares them, which no other tool does.
+const READING_BACK: &str = "reading back";
+
+fn without_reading_back(out: &mut String, contestants: &[Contestant]) {
+    let of = |sample: &Sample| {
+        let phase = sample.phases.iter().find(|phase| phase.name == READING_BACK)?;
+        Some(sample.run.wall - phase.seconds)
+    };
+    let Some(wall) = contestants[0].median(of) else { return };
+    let ratios: Vec<String> = contestants[1..]
+        .iter()
+        .filter_map(|c| {
+            Some(format!("{:.2} × {}", wall / c.median(|s| Measure::Wall.of(s))?, c.name))
+        })
+        .collect();
+    let ratios = ratios.join(", ");
+    put(out, format_args!("\nWithout {READING_BACK}: {wall:.2} s ({ratios}).\n"));
 }
 
 fn judge(out: &mut String, contestants: &[Contestant], goals: &[Goal]) {

@@ -26,15 +26,22 @@ const CALM: Duration = Duration::from_secs(300);
 pub(crate) struct Server {
     sandbox: Sandbox,
     session: Session,
+    binary_log: bool,
 }
 
 impl Server {
-    /// Starts it, with its data below `directory`.
-    pub(crate) async fn start(name: &str, directory: &Path, cx: &Context) -> Result<Server> {
+    /// Starts it, with its data below `directory`, with or without a binary log.
+    pub(crate) async fn start(
+        name: &str,
+        directory: &Path,
+        binary_log: bool,
+        cx: &Context,
+    ) -> Result<Server> {
         let install = xtask::servers::install(name)?;
         let mut builder = Sandbox::builder(&install)
             .directory(directory)
             .durable(true)
+            .binary_log(binary_log)
             .start_timeout(Duration::from_secs(300))
             .stop_timeout(Duration::from_secs(300));
         for (name, value) in SETTINGS.into_iter().chain([redo(install.flavor())]) {
@@ -42,7 +49,7 @@ impl Server {
         }
         let sandbox = builder.start(cx).await?;
         let session = Session::open(&ConnectOptions::socket(sandbox.socket(), "root")).await?;
-        Ok(Server { sandbox, session })
+        Ok(Server { sandbox, session, binary_log })
     }
 
     /// Its installation.
@@ -81,9 +88,10 @@ impl Server {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         format!(
-            "{} {} on a Unix socket, binary log on, {}",
+            "{} {} on a Unix socket, binary log {}, {}",
             self.install().flavor(),
             self.install().version(),
+            if self.binary_log { "on" } else { "off" },
             settings.join(" ")
         )
     }

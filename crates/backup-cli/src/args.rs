@@ -35,7 +35,7 @@ reachable, 11 verification found problems, 12 busy, 13 interrupted, 14 finished 
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// The repository: /path or file:///path
-    #[arg(long, value_name = "URL", env = "HOLDFAST_REPO", global = true)]
+    #[arg(long, value_name = "URL", env = "HOLDFAST_REPO", hide_env_values = true, global = true)]
     pub(crate) repo: Option<String>,
     /// Configuration file (TOML); flags win over it
     #[arg(long, value_name = "FILE", global = true)]

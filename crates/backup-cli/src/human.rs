@@ -40,7 +40,8 @@ pub(crate) fn count(n: u64) -> String {
 
 /// `0.8 s`, `42 s`, `3 min 05 s`, `2 h 07 min`.
 pub(crate) fn duration(seconds: f64) -> String {
-    let Ok(duration) = Duration::try_from_secs_f64(seconds.max(0.0)) else {
+    let seconds = seconds.max(0.0);
+    let Ok(duration) = Duration::try_from_secs_f64(seconds) else {
         return "forever".to_owned();
     };
     let whole = duration.as_secs();
@@ -55,6 +56,11 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// `2026-11-20 10:15:30 UTC`.
 pub(crate) fn time(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%F %T UTC").to_string()
+}
+
+/// `1 warning`, `2 warnings`.
+pub(crate) fn warnings(n: usize) -> String {
+    format!("{n} warning{}", if n == 1 { "" } else { "s" })
 }
 
 /// `text` without anything that a terminal would obey: names and messages come from outside.
@@ -163,7 +169,7 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [0.04, 59.9, 60.0, 3725.0, -1.0, f64::INFINITY].map(duration),
-            ["0.0 s", "59 s", "1 min 00 s", "1 h 02 min", "-1.0 s", "forever"]
+            ["0.0 s", "59 s", "1 min 00 s", "1 h 02 min", "0.0 s", "forever"]
         );
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{Context, Error, ErrorKind, Event, Result, Secret, io_error};
 use backup_drivers::connect::{ConnectOptions, Session};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 /// A server that a command reads or writes.
 pub(crate) struct Server<'a> {
@@ -60,7 +61,7 @@ impl Server<'_> {
                 Ok(options)
             }
             Err(e) if e.server().is_some_and(|server| server.code == ACCESS_DENIED) => {
-                let password = prompt(&options).await?;
+                let password = prompt(cx, &options).await?;
                 Ok(options.with_password(password))
             }
             Err(e) => Err(e),
@@ -81,13 +82,24 @@ impl Server<'_> {
 /// `ER_ACCESS_DENIED_ERROR` of both servers.
 const ACCESS_DENIED: u16 = 1045;
 
-async fn prompt(server: &ConnectOptions) -> Result<Secret> {
+async fn prompt(cx: &Context, server: &ConnectOptions) -> Result<Secret> {
     let question = format!("Password of {server}: ");
-    let answer = tokio::task::spawn_blocking(|| rpassword::prompt_password(question)).await;
-    let password = answer
-        .map_err(|e| Error::internal("the prompt ended early").with_source(e))?
-        .map_err(|e| io_error(e, ErrorKind::Usage, "cannot ask for the password"))?;
-    Ok(Secret::new(password))
+    let terminal = tcgetattr(std::io::stdin());
+    let answer = cx.run(async {
+        let prompt = tokio::task::spawn_blocking(|| rpassword::prompt_password(question));
+        prompt.await.map_err(|e| Error::internal("the prompt ended early").with_source(e))?.map_err(
+            |e| match e.kind() {
+                std::io::ErrorKind::Interrupted => Error::interrupted(),
+                _ => io_error(e, ErrorKind::Usage, "cannot ask for the password"),
+            },
+        )
+    });
+    let answer = answer.await;
+    if let (Err(_), Ok(before)) = (&answer, terminal) {
+        // A prompt that is left in the middle would leave a terminal that echoes nothing.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
+    }
+    answer.map(Secret::new)
 }
 
 /// The flag that both directions share.

@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, Context,
-    Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result, Totals,
+    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
+    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result,
+    Totals,
 };
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::format::{
@@ -55,6 +57,7 @@ impl Session {
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
+        let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
         let started_at = cx.now();
         let mut attempts = 0;
         let id = loop {
@@ -77,6 +80,14 @@ impl Session {
                 Created::Exists => return Err(taken(&key)),
             }
         };
+        if let Some(newest) = newest.filter(|newest| *newest > id) {
+            cx.event(Event::Warning {
+                text: format!(
+                    "the clock of this machine is behind: backup {id} begins after {newest}, which \
+                     stays the latest by its name"
+                ),
+            });
+        }
         let packer = Packer::new(cx, store, repository, &spec.cluster, &id, options);
         Ok(Session {
             packer: Arc::new(packer),
@@ -173,6 +184,32 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// Ids sort by the second of their time, so a backup does not begin in the same second as the
+/// newest one. Gives the newest one.
+async fn wait_for_newer_id(
+    cx: &Context,
+    store: &Store,
+    cluster: &ClusterName,
+) -> Result<Option<BackupId>> {
+    let found = store.list(&key::backups(cluster)).await?;
+    let newest = found.directories.iter().rev().find_map(|d| d.parse::<BackupId>().ok());
+    if let Some(newest) = &newest {
+        let ahead = newest.started_at() + SignedDuration::from_secs(1);
+        let wait = cx.now().duration_until(ahead);
+        // Longer is a clock that was set back; no waiting helps there.
+        if wait <= SignedDuration::from_secs(2)
+            && let Ok(wait) = Duration::try_from(wait)
+        {
+            cx.run(async {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    Ok(newest)
 }
 
 /// An object that is one uncompressed frame.

@@ -173,22 +173,15 @@ impl Store {
         let payload = payload.into();
         let path = key.path();
         let options = PutOptions::from(PutMode::Create);
-        let before = self.counts.puts.load(Ordering::Relaxed);
-        let result = self
-            .retry(&self.counts.puts, || {
-                self.inner.put_opts(&path, payload.clone(), options.clone())
-            })
-            .await;
-        // Counts of concurrent puts make this true too often, which costs one read at most.
-        let again = self.counts.puts.load(Ordering::Relaxed) > before + 1;
-        let error = match result {
+        let put = || self.inner.put_opts(&path, payload.clone(), options.clone());
+        let error = match self.retry(&self.counts.puts, put).await {
             Ok(_) => return Ok(Created::New),
-            Err(object_store::Error::AlreadyExists { .. }) if !again => return Ok(Created::Exists),
             Err(e) => e,
         };
         let exists = matches!(error, object_store::Error::AlreadyExists { .. });
         if exists || is_transient(&error) {
-            // The answer to an earlier attempt may have been lost.
+            // The answer to an earlier attempt may have been lost: to one of ours, or to one that
+            // the client of a network file system repeated by itself.
             let limit = payload.content_length() as u64;
             match self.get(key, limit).await {
                 Ok(Some(found)) if is_same(&found, &payload) => return Ok(Created::New),

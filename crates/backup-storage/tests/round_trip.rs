@@ -7,14 +7,14 @@ mod common;
 use std::sync::Arc;
 
 use backup_core::{
-    Context, ErrorKind, Layout, MemoryBudget, Record, RecordEvent, Repository, select,
+    Clock, Context, ErrorKind, Layout, MemoryBudget, Record, RecordEvent, Repository, select,
 };
 use backup_storage::format::Compression;
 use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store};
 use bytes::Bytes;
 use common::{
-    Sample, back_up, context, listening, memory_repo, noise, options, outcome, restore_all,
-    samples, spec, write,
+    Sample, Warnings, back_up, builder, context, listening, memory_repo, noise, options, outcome,
+    restore_all, samples, spec, write,
 };
 use object_store::ObjectStoreExt;
 use proptest::prelude::*;
@@ -132,7 +132,7 @@ async fn a_writer_that_is_dropped_leaves_no_artifact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_budget_is_enough() {
     let memory = MemoryBudget::new(1 << 20);
-    let cx = Context::builder().threads(2).memory(memory.clone()).build();
+    let cx = builder().threads(2).memory(memory.clone()).build();
     let (repo, _) = memory_repo(&cx).await;
     let session = repo.begin(&cx, spec()).await.unwrap();
     // A driver always has its half.
@@ -219,6 +219,36 @@ async fn a_new_directory_is_for_its_owner_alone() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
+/// Ids sort by time; the latest backup is the one that began last, also within one second.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_is_the_last() {
+    let cx = Context::builder().build();
+    let (repo, _) = memory_repo(&cx).await;
+    let mut last = None;
+    for _ in 0..3 {
+        last = Some(back_up(&cx, &repo, &samples()[..1]).await.unwrap());
+    }
+    let listed = repo.backups(&cx, None).await.unwrap();
+    assert_eq!(Some(select(listed, "latest").unwrap()), last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_is_told_of() {
+    struct Fixed(&'static str);
+    impl Clock for Fixed {
+        fn now(&self) -> jiff::Timestamp {
+            self.0.parse().unwrap()
+        }
+    }
+    let (repo, _) = memory_repo(&context()).await;
+    for (time, told) in [("2026-11-20T10:15:30Z", false), ("2026-11-20T09:15:30Z", true)] {
+        let warnings = Arc::new(Warnings::default());
+        let cx = Context::builder().clock(Arc::new(Fixed(time))).monitor(warnings.clone()).build();
+        back_up(&cx, &repo, &samples()[..1]).await.unwrap();
+        assert_eq!(warnings.take().iter().any(|w| w.contains("clock")), told, "{time}");
+    }
+}
+
 /// A staging file of a crashed put is no object.
 #[tokio::test(flavor = "multi_thread")]
 async fn staging_files_are_never_seen() {
@@ -281,7 +311,7 @@ proptest! {
         let options = RepositoryOptions { compression, ..options() };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let cx = Context::builder().threads(threads).build();
+            let cx = builder().threads(threads).build();
             let inner = Arc::new(object_store::memory::InMemory::new());
             let repo = Repo::init_on(&cx, Store::new(inner, "memory"), options).await.unwrap();
             let session = repo.begin(&cx, spec()).await.unwrap();

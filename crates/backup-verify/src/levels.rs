@@ -27,3 +27,29 @@ pub fn verifiers_for(level: Level, repo: &Arc<Repo>) -> Result<Vec<Arc<dyn Verif
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backup_core::{Context, ErrorKind};
+    use backup_storage::{RepoUrl, RepositoryOptions};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_level_includes_those_below_it_and_later_ones_are_refused() {
+        let cx = Context::builder().build();
+        let dir = tempfile::tempdir().unwrap();
+        let url = RepoUrl::from(dir.path());
+        let repo = Arc::new(Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap());
+        for (n, level) in LEVELS.into_iter().enumerate() {
+            let levels: Vec<Level> =
+                verifiers_for(level, &repo).unwrap().iter().map(|v| v.level()).collect();
+            assert_eq!(levels, LEVELS[..=n]);
+        }
+        for level in [Level::Logical, Level::Drill] {
+            let e = verifiers_for(level, &repo).err().unwrap();
+            assert_eq!(e.kind(), ErrorKind::Usage);
+            assert!(e.report().contains("objects and content"), "{}", e.report());
+        }
+    }
+}

@@ -127,7 +127,10 @@ fn text(m: &Manifest) -> String {
     let rows = m.outcome.rows.map(|n| format!("{} rows, ", human::count(n))).unwrap_or_default();
     let warnings = match m.outcome.warnings.len() {
         0 => String::new(),
-        n => format!("It has {n} warnings that need a look; `holdfast show` repeats them.\n"),
+        n => {
+            let warnings = human::warnings(n);
+            format!("It ended with {warnings} to look at; `holdfast show` repeats them.\n")
+        }
     };
     format!(
         "Backup {} of cluster {} is complete: {rows}{} read, {} stored, in {}; locked for {:.3} s.\n\

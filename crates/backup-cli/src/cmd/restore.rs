@@ -120,7 +120,7 @@ fn done(manifest: &Manifest, restored: &Restored, took: SignedDuration) -> Resul
     });
     let warnings = match restored.warnings.len() {
         0 => String::new(),
-        n => format!("There were {n} warnings that need a look.\n"),
+        n => format!("It ended with {} to look at.\n", human::warnings(n)),
     };
     let text = format!(
         "Restored {} into {}: {} rows, {}, in {}; all of it was compared with the backup.\n\

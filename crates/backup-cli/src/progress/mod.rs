@@ -136,12 +136,14 @@ fn face(mode: Mode, verbosity: Verbosity) -> Box<dyn Face> {
         Mode::Bar => Box::new(bar::Bar::new(verbosity)),
         Mode::Lines => Box::new(lines::Lines::new(verbosity, true)),
         Mode::Json => Box::new(json::Json),
-        Mode::None => Box::new(lines::Lines::new(verbosity.min(Verbosity::Quiet), false)),
+        Mode::None => Box::new(lines::Lines::new(Verbosity::Quiet, false)),
     }
 }
 
 fn show(inbox: &Receiver<Message>, mut face: Box<dyn Face>) {
     let mut watched: Option<Context> = None;
+    // Before the first phase the terminal may be in use, by the prompt for a password.
+    let mut working = false;
     let mut rates = Rates::new(Instant::now());
     let mut next = Instant::now() + face.interval();
     loop {
@@ -152,6 +154,7 @@ fn show(inbox: &Receiver<Message>, mut face: Box<dyn Face>) {
         match message {
             Ok(Message::Event(event)) => {
                 if matches!(event, Event::Phase { .. }) {
+                    working = true;
                     rates = Rates::new(now);
                 }
                 face.event(&event, &sample);
@@ -161,7 +164,7 @@ fn show(inbox: &Receiver<Message>, mut face: Box<dyn Face>) {
                 return face.finish(&sample);
             }
             Err(RecvTimeoutError::Timeout) => {
-                if watched.is_some() {
+                if working {
                     face.sample(&sample);
                 }
                 next = now + face.interval();

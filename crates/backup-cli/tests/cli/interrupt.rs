@@ -68,6 +68,9 @@ async fn the_first_signal_ends_cleanly(
 
     waiting.signal(signal);
     waiting.end().expect(13).says("interrupted").hides(PASSWORD);
+    // Nobody waits behind it, while the lock that it waited for is still held.
+    let writing = ["SET lock_wait_timeout = 20", "DELETE FROM shop.customers WHERE id = 3"];
+    server::run(&mut server.session().await, &writing).await;
     server::run(&mut other, &["UNLOCK TABLES"]).await;
 
     // Nothing is left: no backup, no object of one, no lock.

@@ -1,6 +1,8 @@
 //! The command line as its users meet it: arguments in; exit code, standard output and standard
 //! error out. Servers, where a test needs one, are real.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+
 mod backup;
 mod check;
 mod completions;
@@ -10,6 +12,7 @@ mod home;
 mod init;
 mod interrupt;
 mod list;
+mod prompt;
 mod restore;
 mod server;
 mod show;

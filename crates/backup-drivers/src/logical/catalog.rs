@@ -14,7 +14,7 @@ use crate::rows::RowDigest;
 pub const CATALOG: &str = "logical/catalog";
 
 /// The version of the catalogue's form that this code writes and reads.
-pub const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The first line of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Catalog {
         let header = std::iter::once_with(|| serde_json::to_vec(&self.header));
         let databases = self.databases.iter().cloned().map(Object::Database);
         let tables = self.tables.iter().cloned().map(|t| Object::Table(Box::new(t)));
-        let stored = self.stored.iter().cloned().map(Object::Stored);
+        let stored = self.stored.iter().cloned().map(|o| Object::Stored(Box::new(o)));
         let objects = databases.chain(tables).chain(stored);
         header.chain(objects.map(|o| serde_json::to_vec(&o))).map(line)
     }
@@ -111,7 +111,7 @@ fn add_line(catalog: &mut Option<Catalog>, line: &[u8]) -> std::result::Result<(
     match serde_json::from_slice(line).map_err(|e| e.to_string())? {
         Object::Database(database) => catalog.databases.push(database),
         Object::Table(table) => catalog.tables.push(*table),
-        Object::Stored(object) => catalog.stored.push(object),
+        Object::Stored(object) => catalog.stored.push(*object),
     }
     Ok(())
 }
@@ -125,7 +125,7 @@ pub enum Object {
     /// A base table with its rows.
     Table(Box<Table>),
     /// Anything made of code or definition alone.
-    Stored(StoredObject),
+    Stored(Box<StoredObject>),
 }
 
 /// A database.

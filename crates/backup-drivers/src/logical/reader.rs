@@ -27,6 +27,7 @@ fn reader_settings(flavor: Flavor) -> Vec<&'static str> {
 /// Opens a connection that reads rows.
 pub(super) async fn reader(source: &ConnectOptions, flavor: Flavor) -> Result<wire::Connection> {
     let mut connection = wire::Connection::connect(source).await?;
+    connection.widen().await?;
     for setting in reader_settings(flavor) {
         connection.query(setting).await?;
     }

@@ -43,7 +43,7 @@ pub(super) async fn apply(conn: &mut Conn, settings: &[Setting]) -> Result<()> {
         }
         let what = format!("cannot set {} to '{}'", setting.name, setting.value);
         let value = match setting.value {
-            number if number.parse::<u64>().is_ok() => number.to_owned(),
+            number if number.parse::<f64>().is_ok() => number.to_owned(),
             text => quote_text(text),
         };
         let sql = format!("SET SESSION {} = {value}", setting.name);

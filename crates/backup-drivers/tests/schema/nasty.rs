@@ -3,10 +3,10 @@
 use backup_core::Flavor;
 
 /// Databases, in the order in which they are created.
-pub const DATABASES: &[&str] = &["shop", "we ird.`db`/%é", "ORDER", "x'y\\z"];
+pub(crate) const DATABASES: &[&str] = &["shop", "we ird.`db`/%é", "ORDER", "x'y\\z"];
 
 /// The statements that make the schema, to be run one after the other by `root`.
-pub fn statements(flavor: Flavor) -> Vec<Vec<u8>> {
+pub(crate) fn statements(flavor: Flavor) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     let mut add =
         |statements: &[&str]| all.extend(statements.iter().map(|s| s.as_bytes().to_vec()));

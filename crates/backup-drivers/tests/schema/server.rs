@@ -13,12 +13,12 @@ use mysql_async::{Conn, Row, Value};
 use crate::nasty;
 
 /// A throw-away server.
-pub struct Server {
+pub(crate) struct Server {
     sandbox: Sandbox,
 }
 
 impl Server {
-    pub async fn start(name: &str) -> Result<Server> {
+    pub(crate) async fn start(name: &str) -> Result<Server> {
         let builder = xtask::servers::sandbox(name).await?;
         // Functions that are not deterministic, with the binary log on.
         let builder = builder.option("log_bin_trust_function_creators", "1");
@@ -26,21 +26,21 @@ impl Server {
         Ok(Server { sandbox })
     }
 
-    pub async fn connect(&self) -> Result<Conn> {
+    pub(crate) async fn connect(&self) -> Result<Conn> {
         self.connect_as("root").await
     }
 
     /// Accounts of these tests have no passwords.
-    pub async fn connect_as(&self, user: &str) -> Result<Conn> {
+    pub(crate) async fn connect_as(&self, user: &str) -> Result<Conn> {
         open(&ConnectOptions::socket(self.sandbox.socket(), user)).await
     }
 
-    pub async fn facts(&self) -> Result<ServerFacts> {
+    pub(crate) async fn facts(&self) -> Result<ServerFacts> {
         inventory::server(&mut self.connect().await?).await
     }
 
     /// Makes the schema of [`nasty`].
-    pub async fn fill(&self) -> Result<()> {
+    pub(crate) async fn fill(&self) -> Result<()> {
         let flavor = self.facts().await?.flavor;
         let mut conn = self.connect().await?;
         let mut failed = Vec::new();
@@ -55,11 +55,11 @@ impl Server {
 }
 
 /// What a server says of an object: all columns of `SHOW CREATE …`, byte for byte.
-pub type Definitions = BTreeMap<(String, String, String), Vec<Option<Vec<u8>>>>;
+pub(crate) type Definitions = BTreeMap<(String, String, String), Vec<Option<Vec<u8>>>>;
 
 /// The definitions of all databases that are not the server's own, with the order of triggers and
 /// the places of sequences. Independent of the code under test.
-pub async fn definitions(conn: &mut Conn, flavor: Flavor) -> Definitions {
+pub(crate) async fn definitions(conn: &mut Conn, flavor: Flavor) -> Definitions {
     for setting in [
         "SET NAMES utf8mb4",
         "SET sql_mode = '', time_zone = '+00:00'",
@@ -142,7 +142,7 @@ fn bytes(row: Row) -> Vec<Option<Vec<u8>>> {
 }
 
 /// What is not the same, for people.
-pub fn differences(left: &Definitions, right: &Definitions) -> Vec<String> {
+pub(crate) fn differences(left: &Definitions, right: &Definitions) -> Vec<String> {
     let keys: BTreeSet<_> = left.keys().chain(right.keys()).collect();
     keys.into_iter()
         .filter(|key| left.get(*key) != right.get(*key))

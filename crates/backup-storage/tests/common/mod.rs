@@ -2,14 +2,16 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backup_core::{
-    ArtifactInfo, ArtifactSink, ArtifactSource, BackupSpec, BackupType, Context, Error, Event,
-    Layout, Manifest, Monitor, Outcome, Repository, Result, Strategy,
+    ArtifactInfo, ArtifactSink, ArtifactSource, BackupSpec, BackupType, Clock, Context,
+    ContextBuilder, Error, Event, Layout, Manifest, Monitor, Outcome, Repository, Result, Strategy,
 };
 use backup_storage::{Repo, RepositoryOptions, Store};
 use bytes::Bytes;
+use jiff::Timestamp;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use serde_json::json;
@@ -34,14 +36,28 @@ impl Warnings {
     }
 }
 
+/// A clock that moves by a second each time it is looked at: no two backups begin in one second.
+struct SteppingClock;
+
+impl Clock for SteppingClock {
+    fn now(&self) -> Timestamp {
+        static SECONDS: AtomicI64 = AtomicI64::new(1_795_169_730);
+        Timestamp::from_second(SECONDS.fetch_add(1, Ordering::Relaxed)).unwrap()
+    }
+}
+
+pub fn builder() -> ContextBuilder {
+    Context::builder().clock(Arc::new(SteppingClock))
+}
+
 pub fn context() -> Context {
-    Context::builder().threads(3).build()
+    builder().threads(3).build()
 }
 
 pub fn listening() -> (Context, Arc<Warnings>) {
     let warnings = Arc::new(Warnings::default());
     let monitor = Arc::clone(&warnings) as Arc<dyn Monitor>;
-    (Context::builder().threads(3).monitor(monitor).build(), warnings)
+    (builder().threads(3).monitor(monitor).build(), warnings)
 }
 
 pub fn spec() -> BackupSpec {

@@ -16,16 +16,16 @@ pub(crate) const SERVERS: [&str; 3] = ["mysql-9.7", "mariadb-10.11", "mariadb-11
 
 /// Two servers of one kind, and a repository.
 pub(crate) struct Pair {
-    pub cx: Context,
-    pub source: Sandbox,
-    pub target: Sandbox,
-    pub repository: Repo,
+    pub(crate) cx: Context,
+    pub(crate) source: Sandbox,
+    pub(crate) target: Sandbox,
+    pub(crate) repository: Repo,
     directory: TempDir,
 }
 
 impl Pair {
     /// Starts both servers in a time zone of their own.
-    pub async fn start(server: &str) -> Pair {
+    pub(crate) async fn start(server: &str) -> Pair {
         let cx = Context::builder().threads(3).build();
         let directory = TempDir::new().unwrap();
         let builder = xtask::servers::sandbox(server).await.unwrap();
@@ -37,19 +37,19 @@ impl Pair {
         Pair { cx, source, target, repository, directory }
     }
 
-    pub fn source(&self) -> ConnectOptions {
+    pub(crate) fn source(&self) -> ConnectOptions {
         ConnectOptions::socket(self.source.socket(), "root")
     }
 
-    pub fn target(&self) -> ConnectOptions {
+    pub(crate) fn target(&self) -> ConnectOptions {
         ConnectOptions::socket(self.target.socket(), "root")
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    pub async fn backup(&self, options: LogicalOptions) -> Manifest {
+    pub(crate) async fn backup(&self, options: LogicalOptions) -> Manifest {
         let spec = BackupSpec {
             cluster: "test".parse().unwrap(),
             strategy: Strategy::Logical,
@@ -60,12 +60,16 @@ impl Pair {
         pipeline::backup(&self.cx, &self.repository, &driver, spec).await.unwrap()
     }
 
-    pub async fn restore(&self, manifest: &Manifest, options: LogicalRestoreOptions) -> Restored {
+    pub(crate) async fn restore(
+        &self,
+        manifest: &Manifest,
+        options: LogicalRestoreOptions,
+    ) -> Restored {
         let driver = LogicalRestore::new(self.target(), options);
         pipeline::restore(&self.cx, &self.repository, &driver, manifest).await.unwrap()
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.source.stop().await.unwrap();
         self.target.stop().await.unwrap();
     }

@@ -72,7 +72,7 @@ impl Token<'_> {
 }
 
 /// Every token of `sql`; joined they are `sql` again, whatever it is.
-pub(in crate::logical) fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
+pub(super) fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut lexer = Lexer { sql, dialect, conditional: 0 };
     let mut at = 0;
@@ -85,7 +85,7 @@ pub(in crate::logical) fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> 
 }
 
 /// The tokens that mean something.
-pub(super) fn significant(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
+pub(in crate::logical) fn significant(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
     let mut tokens = tokens(sql, dialect);
     tokens.retain(|t| t.kind != TokenKind::Space);
     tokens

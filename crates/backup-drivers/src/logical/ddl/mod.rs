@@ -11,11 +11,9 @@ mod table;
 pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_trigger, rename_view,
 };
-pub(super) use lexer::{Dialect, Token, TokenKind, tokens};
+pub(super) use lexer::{Dialect, Token, TokenKind, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use table::{TableRename, inherit_collation, rename_table};
-
-use lexer::significant;
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

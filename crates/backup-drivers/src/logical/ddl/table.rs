@@ -43,10 +43,11 @@ pub(in crate::logical) fn rename_table(create: &str, rename: &TableRename<'_>) -
                 let text = format!("{}.{}", quote_name(&new.database), quote_name(&new.table));
                 edits.replace(range, text);
             }
-        } else if token.is_word("CONSTRAINT") && rename.constraints_collide(&tokens, i + 2) {
-            if let Some(old) = tokens.get(i + 1).and_then(Token::name) {
-                edits.replace(tokens[i + 1].range(), quote_name(&rename.constraint(&old)));
-            }
+        } else if token.is_word("CONSTRAINT")
+            && rename.constraints_collide(&tokens, i + 2)
+            && let Some(old) = tokens.get(i + 1).and_then(Token::name)
+        {
+            edits.replace(tokens[i + 1].range(), quote_name(&rename.constraint(&old)));
         }
     }
     edits.apply(create)

@@ -187,7 +187,7 @@ impl Scope<'_> {
 }
 
 /// The settings under which definitions are read, and written down again.
-pub(super) const DEFINITION_SETTINGS: [Setting; 7] = [
+pub(super) const DEFINITION_SETTINGS: [Setting; 11] = [
     // Constants of TIMESTAMP columns are printed in the session's time zone.
     required("time_zone", "+00:00"),
     required("sql_quote_show_create", "ON"),
@@ -197,6 +197,12 @@ pub(super) const DEFINITION_SETTINGS: [Setting; 7] = [
     // Cached figures can be a day old, and say 0 rows for a table that has millions.
     wanted("information_schema_stats_expiry", "0"),
     required("character_set_collations", ""),
+    // Nobody waits for hours behind somebody's ALTER TABLE, and reading may take long itself.
+    wanted("lock_wait_timeout", "300"),
+    wanted("max_execution_time", "0"),
+    wanted("max_statement_time", "0.000000"),
+    // The connection may be idle while rows are read or loaded.
+    wanted("wait_timeout", "2592000"),
 ];
 
 /// Makes `SHOW CREATE` print what can be read back anywhere.

@@ -6,9 +6,9 @@
 use backup_core::{Error, ErrorKind, Flavor, Result};
 use mysql_async::Conn;
 
-use super::super::ddl::{Dialect, Token, TokenKind, tokens};
-use super::super::select::{Selection, quote_name};
-use super::{ServerFacts, databases_condition, query};
+use super::super::ddl::{Dialect, Token, TokenKind, significant};
+use super::super::select::{Selection, TableName, quote_name};
+use super::{ServerFacts, query};
 
 /// A privilege that an account lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +32,6 @@ pub async fn missing_privileges(
     let grants = Grants::read(conn, facts).await?;
     let mut needs = definition_needs(facts, selection);
     needs.extend(consistency_needs(facts));
-    if has_non_transactional(conn, selection).await? {
-        needs.extend(scopes(selection).map(|scope| Need::new(scope, &["LOCK TABLES"])));
-    }
     Ok(grants.missing(&needs))
 }
 
@@ -79,20 +76,19 @@ impl Need {
 enum Scope {
     Global,
     Database(String),
+    Table(TableName),
 }
 
-/// Where privileges on databases are needed: everywhere when everything is meant, as a database
-/// that the account may not see is not even listed.
-fn scopes(selection: &Selection) -> impl Iterator<Item = Scope> {
-    let mut names: Vec<&String> = if selection.only_tables() {
-        selection.tables.iter().map(|t| &t.database).collect()
+/// Where privileges on tables are needed: everywhere when everything is meant, as a database that
+/// the account may not see is not even listed.
+fn scopes(selection: &Selection) -> Vec<Scope> {
+    if selection.only_tables() {
+        selection.tables.iter().cloned().map(Scope::Table).collect()
+    } else if selection.databases.is_empty() {
+        vec![Scope::Global]
     } else {
-        selection.databases.iter().collect()
-    };
-    names.dedup();
-    let all = names.is_empty().then_some(Scope::Global);
-    let named: Vec<Scope> = names.into_iter().map(|name| Scope::Database(name.clone())).collect();
-    all.into_iter().chain(named)
+        selection.databases.iter().cloned().map(Scope::Database).collect()
+    }
 }
 
 fn definition_needs(facts: &ServerFacts, selection: &Selection) -> Vec<Need> {
@@ -137,15 +133,6 @@ fn consistency_needs(facts: &ServerFacts) -> Vec<Need> {
         Flavor::MariaDb => &[&["RELOAD"], &["REPLICATION CLIENT", "SUPER"]],
     };
     all.iter().map(|any| Need::new(Scope::Global, any)).collect()
-}
-
-async fn has_non_transactional(conn: &mut Conn, selection: &Selection) -> Result<bool> {
-    let sql = format!(
-        "SELECT 1 FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE NOT IN \
-         ('InnoDB', 'ROCKSDB', 'TokuDB') AND {} LIMIT 1",
-        databases_condition("TABLE_SCHEMA", selection)
-    );
-    Ok(!query::rows(conn, sql, "cannot list the tables").await?.is_empty())
 }
 
 /// The privileges of an account.
@@ -205,6 +192,10 @@ impl Grants {
             (None, Scope::Database(database)) => {
                 format!("{first} ON {}.*", quote_name(&as_pattern(database)))
             }
+            // No pattern here.
+            (None, Scope::Table(TableName { database, table })) => {
+                format!("{first} ON {}.{}", quote_name(database), quote_name(table))
+            }
         };
         Privilege { grant: format!("GRANT {name} TO {}", self.account), name }
     }
@@ -212,13 +203,16 @@ impl Grants {
     fn has(&self, privilege: &str, scope: &Scope) -> bool {
         if let Some((privilege, place)) = privilege.split_once(" ON ") {
             let (database, table) = place.split_once('.').unwrap_or((place, ""));
-            return self.has(privilege, &Scope::Database(database.to_owned()))
-                || self.grants.iter().any(|g| {
-                    !g.revoked
-                        && g.database.as_deref() == Some(database)
-                        && g.table.as_deref() == Some(table)
-                        && g.holds(privilege)
-                });
+            let (database, table) = (database.to_owned(), table.to_owned());
+            return self.has(privilege, &Scope::Table(TableName { database, table }));
+        }
+        if let Scope::Table(TableName { database, table }) = scope {
+            let on_table = self.grants.iter().any(|g| {
+                g.database.as_ref() == Some(database)
+                    && g.table.as_ref() == Some(table)
+                    && g.holds(privilege)
+            });
+            return on_table || self.has(privilege, &Scope::Database(database.clone()));
         }
         let global =
             self.grants.iter().any(|g| !g.revoked && g.database.is_none() && g.holds(privilege));
@@ -256,9 +250,7 @@ impl Grant {
     /// Reads a line such as ``GRANT SELECT, SHOW VIEW ON `shop`.* TO `u`@`%` ``. Lines that grant
     /// roles, proxies and single routines are none.
     fn parse(line: &str) -> Option<Grant> {
-        let all = tokens(line, Dialect::default());
-        let tokens: Vec<Token<'_>> =
-            all.into_iter().filter(|t| t.kind != TokenKind::Space).collect();
+        let tokens = significant(line, Dialect::default());
         let revoked = tokens.first()?.is_word("REVOKE");
         if !revoked && !tokens.first()?.is_word("GRANT") {
             return None;
@@ -328,7 +320,7 @@ fn specificity(pattern: &str, database: &str) -> Option<usize> {
         parts.push(part);
     }
     let name: Vec<char> = database.chars().collect();
-    fits(&parts, &name).then(|| if wild { literal } else { usize::MAX })
+    fits(&parts, &name).then_some(if wild { literal } else { usize::MAX })
 }
 
 #[derive(Clone, Copy)]
@@ -403,6 +395,9 @@ mod tests {
         let root = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(root.has("SHOW CREATE ROUTINE", &Scope::Global));
         assert!(root.has("SELECT ON mysql.proc", &database("x")));
+        let table = Scope::Table("d_1.t".parse().unwrap());
+        assert!(grants(&["GRANT SELECT ON `d_1`.`t` TO `u`@`%`"]).has("SELECT", &table));
+        assert!(!grants(&["GRANT SELECT ON `d_1`.`u` TO `u`@`%`"]).has("SELECT", &table));
         let proc = grants(&["GRANT SELECT ON `mysql`.`proc` TO `u`@`%`"]);
         assert!(proc.has("SELECT ON mysql.proc", &database("x")));
         assert!(!proc.has("SELECT", &database("mysql")));

@@ -175,7 +175,7 @@ pub(in crate::logical) fn hex(bytes: &[u8]) -> String {
 /// Hexadecimal back into bytes.
 pub(in crate::logical) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     digits

@@ -47,9 +47,14 @@ fn check_names(catalog: &Catalog, selection: &Selection, rename: &Rename) -> Res
             .with_remedy("see what it holds with `holdfast show`")
     };
     let has_database = |name: &String| catalog.databases.iter().any(|d| d.name == *name);
-    let has_table = |name: &TableName| {
-        catalog.tables.iter().any(|t| t.database == name.database && t.name == name.table)
-    };
+    let sequences = catalog.stored.iter().filter(|o| o.kind == StoredKind::Sequence);
+    let names: BTreeSet<TableName> = catalog
+        .tables
+        .iter()
+        .map(Table::full_name)
+        .chain(sequences.map(StoredObject::full_name))
+        .collect();
+    let has_table = |name: &TableName| names.contains(name);
     let (databases, tables) = rename.sources();
     if let Some(name) = selection.databases.iter().chain(databases).find(|d| !has_database(d)) {
         return Err(missing(format!("database {name}")));
@@ -109,6 +114,12 @@ impl Renamer<'_> {
         for table in &mut catalog.tables {
             let (old, new) = (table.full_name(), self.rename.table(&table.full_name()));
             table.create = self.definition(&table.create, &old, &new);
+            if table.rows_elsewhere && new != old {
+                catalog.warnings.push(format!(
+                    "the {} table {new} still shows the rows of what {old} refers to by name",
+                    table.engine
+                ));
+            }
             (table.database, table.name) = (new.database, new.table);
         }
         self.databases(catalog);

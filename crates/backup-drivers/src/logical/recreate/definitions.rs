@@ -11,7 +11,7 @@ use super::super::settings::{self, Setting, required, wanted};
 use super::target_error;
 
 /// The settings under which every definition that a server may hold is taken as it is.
-const CREATE_SETTINGS: [Setting; 11] = [
+const CREATE_SETTINGS: [Setting; 10] = [
     // Tables come in any order, and foreign keys may form circles.
     required("foreign_key_checks", "OFF"),
     required("unique_checks", "OFF"),
@@ -25,7 +25,6 @@ const CREATE_SETTINGS: [Setting; 11] = [
     required("system_versioning_alter_history", "KEEP"),
     // A ROW_FORMAT that the target cannot have is passed over, as on the source.
     wanted("innodb_strict_mode", "OFF"),
-    wanted("max_statement_time", "0.000000"),
     wanted("sql_if_exists", "OFF"),
 ];
 
@@ -179,7 +178,7 @@ async fn sequence(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject) -
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
 pub async fn set_sequences(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<()> {
-    for object in &catalog.stored {
+    for object in catalog.stored.iter().filter(|o| !o.keep_existing) {
         if let Some(state) = &object.sequence {
             set_sequence(conn, &object.full_name(), state)
                 .await

@@ -7,7 +7,7 @@ use backup_core::{ErrorKind, Finding, Result, Severity};
 use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, StoredKind, Table};
-use super::super::ddl::{Dialect, Token, TokenKind, quote_text, tokens};
+use super::super::ddl::{Dialect, TokenKind, quote_text, significant};
 use super::super::inventory::{ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::definitions::prepare;
@@ -66,7 +66,6 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     for database in &catalog.databases {
         existing.extend(planner.existing(conn, &database.name).await?);
     }
-    // A trigger goes with its table.
     let mut findings = planner.same_case();
     findings.extend(planner.flavors());
     findings.extend(planner.lacking(conn).await?);
@@ -96,6 +95,7 @@ pub async fn drop_existing(
     let mut sorted: Vec<&Existing> = existing.iter().collect();
     sorted.sort_by_key(order);
     for object in sorted {
+        let what = format!("cannot drop the {object}");
         let kind = match object.kind {
             ExistingKind::Table => "TABLE".to_owned(),
             ExistingKind::Stored(kind) => kind.to_string().to_uppercase(),
@@ -106,8 +106,19 @@ pub async fn drop_existing(
             quote_name(&name.database),
             quote_name(&name.table)
         );
-        let what = format!("cannot drop the {object}");
-        query::run(conn, sql, &what).await.map_err(|e| target_error(e, facts))?;
+        // MariaDB before 11.4 knows packages in this mode only.
+        let package = kind.starts_with("PACKAGE");
+        let run = async {
+            if package {
+                query::run(conn, "SET SESSION sql_mode = 'ORACLE'", &what).await?;
+            }
+            query::run(conn, sql, &what).await?;
+            if package {
+                query::run(conn, "SET SESSION sql_mode = ''", &what).await?;
+            }
+            Ok(())
+        };
+        run.await.map_err(|e| target_error(e, facts))?;
     }
     Ok(())
 }
@@ -333,7 +344,7 @@ impl Planner<'_> {
 
     fn directories(&self) -> Vec<Finding> {
         let elsewhere = |table: &&Table| {
-            let tokens = significant(&table.create);
+            let tokens = significant(&table.create, Dialect::default());
             tokens.windows(2).any(|w| {
                 (w[0].is_word("DATA") || w[0].is_word("INDEX")) && w[1].is_word("DIRECTORY")
             })
@@ -361,26 +372,20 @@ enum Charset {
     Collation,
 }
 
-fn significant(create: &str) -> Vec<Token<'_>> {
-    let mut tokens = tokens(create, Dialect::default());
-    tokens.retain(|t| t.kind != TokenKind::Space);
-    tokens
-}
-
 /// The character sets and collations that a definition names.
 fn character_sets(create: &str) -> Vec<(Charset, &str)> {
-    let tokens = significant(create);
+    let tokens = significant(create, Dialect::default());
     let mut found = Vec::new();
     for i in 0..tokens.len() {
-        let (what, mut at) = if tokens[i].is_word("COLLATE") {
-            (Charset::Collation, i + 1)
-        } else if tokens[i].is_word("CHARSET") {
-            (Charset::Set, i + 1)
-        } else if tokens[i].is_word("SET") && i > 0 && tokens[i - 1].is_word("CHARACTER") {
-            (Charset::Set, i + 1)
+        let long = tokens[i].is_word("SET") && i > 0 && tokens[i - 1].is_word("CHARACTER");
+        let what = if tokens[i].is_word("COLLATE") {
+            Charset::Collation
+        } else if tokens[i].is_word("CHARSET") || long {
+            Charset::Set
         } else {
             continue;
         };
+        let mut at = i + 1;
         if tokens.get(at).is_some_and(|t| t.is_sign('=')) {
             at += 1;
         }
