@@ -46,8 +46,8 @@ impl Bench {
         std::fs::create_dir(&tsv).map_err(file_error(&tsv))?;
         let bytes = shop::write(&tsv, arguments.scale).map_err(file_error(&tsv))?;
 
-        // A load through the binary log takes twice as long, and who writes it is a matter of
-        // taste: some loaders do, some do not.
+        // Some loaders keep their work out of the binary log and some do not; without one they are
+        // compared on equal terms.
         let binary_log = !matches!(arguments.work, Work::Load);
         eprintln!("starting {} and loading", arguments.server);
         let cx = Context::builder().build();

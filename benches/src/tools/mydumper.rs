@@ -22,6 +22,9 @@ const LIBRARIES: [&str; 5] = ["libc6", "libglib2.0-0t64", "libmariadb3", "libpcr
 /// The default of mydumper itself.
 const THREADS: &str = "4";
 
+/// Where MariaDB's client library looks for its plugins.
+const PLUGINS: &str = "MARIADB_PLUGIN_DIR";
+
 /// Both programs.
 pub(crate) struct Mydumper {
     directory: PathBuf,
@@ -99,7 +102,8 @@ impl Mydumper {
         Ok(command)
     }
 
-    /// A command with nothing but a PATH, on which it looks for `zstd`.
+    /// A command with nothing in its environment but where it looks for `zstd` and for the plugins
+    /// of its client library, without which it cannot sign in to MySQL.
     fn command(&self, program: &str) -> Command {
         let program = self.directory.join(program);
         let mut command = match &self.runtime {
@@ -110,7 +114,12 @@ impl Mydumper {
             }
             None => Command::new(program),
         };
+        let plugins = match &self.runtime {
+            Some((_, libraries)) => Some(libraries.join("libmariadb3/plugin").into()),
+            None => std::env::var_os(PLUGINS),
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(default_path));
+        command.envs(plugins.map(|plugins| (PLUGINS, plugins)));
         command
     }
 }

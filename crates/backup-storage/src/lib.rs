@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
-//! `docs/format.md`; [`format`] is that page as code and does no I/O.
+//! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
 mod check;
 pub mod format;

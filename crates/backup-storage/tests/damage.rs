@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backup_core::{Context, ErrorKind, Manifest, Repository, Severity};
-use backup_storage::{Repo, Store, check_content, check_objects};
+use backup_storage::format::{
+    Codec, Config, FRAME_HEADER_LEN, FrameHeader, FrameKind, Packed, Place, seal,
+};
+use backup_storage::{Key, Repo, Store, check_content, check_objects};
 use bytes::Bytes;
 use common::{Sample, back_up, context, listening, noise, options, read_checked, samples};
 use futures::TryStreamExt;
@@ -157,6 +160,11 @@ impl Matrix {
             report.findings
         );
         Seen { lost }
+    }
+
+    async fn hurt_same_length(&self, path: &Path, what: &str, damaged: Bytes) {
+        assert_eq!(damaged.len(), self.objects[path].len());
+        self.hurt(path, what, Some(damaged)).await;
     }
 
     /// Hurts one object in one way.
@@ -323,6 +331,63 @@ async fn frames_swapped_inside_a_pack() {
         }
     }
     assert!(swapped >= 3, "{swapped}");
+}
+
+/// Seals the frame at `at` again, for its own place, with other content of the same length: as whole
+/// as the frame that was there, so that only what is recorded elsewhere can tell.
+fn forge(matrix: &Matrix, path: &Path, at: usize, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let config = Config::parse(&matrix.objects[&Path::from("holdfast.json")]).unwrap();
+    let object = path.filename().unwrap().parse().unwrap();
+    let manifest = &matrix.manifest;
+    let key = Key::Backup(manifest.cluster.clone(), manifest.backup.clone(), object);
+    let place = Place::new(&config.repository, &key);
+
+    let mut bytes = matrix.objects[path].to_vec();
+    let header = FrameHeader::parse(bytes[at..].first_chunk().unwrap()).unwrap();
+    assert_eq!(header.codec, Codec::None, "its length would change");
+    let payload = at + FRAME_HEADER_LEN..at + header.frame_len() as usize;
+    let mut content = bytes[payload.clone()].to_vec();
+    change(&mut content);
+    let packed =
+        Packed { codec: Codec::None, raw_len: header.raw_len, stored: content.clone().into() };
+    let (_, sealed) = seal(&place, at as u64, header.kind, &packed).unwrap();
+    bytes[at..at + FRAME_HEADER_LEN].copy_from_slice(&sealed);
+    bytes[payload].copy_from_slice(&content);
+    bytes.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_frames_that_were_never_written() {
+    let matrix = Matrix::new().await;
+    let mut forged = 0;
+    for path in matrix.targets() {
+        let good = matrix.objects[&path].clone();
+        let starts = (16..good.len()).filter(|&at| good[at..].starts_with(b"HFF1"));
+        for at in starts {
+            let header = FrameHeader::parse(good[at..].first_chunk().unwrap()).unwrap();
+            if header.codec == Codec::None && header.kind != FrameKind::Manifest {
+                let bad = forge(&matrix, &path, at, |content| content[8] ^= 1);
+                matrix.hurt_same_length(&path, "a forged frame", bad).await;
+                forged += 1;
+            }
+        }
+    }
+    assert!(forged > 6, "{forged}");
+}
+
+/// A manifest is the root of all digests; one that is replaced under a running check is noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_another_than_the_one_listed() {
+    let matrix = Matrix::new().await;
+    let path = matrix.path("manifest");
+    let bad = forge(&matrix, &path, 16, |content| {
+        let text = String::from_utf8(content.clone()).unwrap();
+        *content = text.replace("\"rows\": 5", "\"rows\": 6").into_bytes();
+    });
+    let mut objects = matrix.objects.clone();
+    objects.insert(path, bad);
+    let seen = matrix.look(&objects, "another manifest").await;
+    assert!(seen.lost.is_empty());
 }
 
 /// The index and a pack at once: what the other packs' catalogs know can be read by name, but there

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use backup_core::{Backup, Error, ErrorKind, Finding, Result, Severity, Strategy, io_error};
+use backup_core::{
+    Backup, Error, ErrorKind, Finding, Flavor, Result, Severity, Strategy, io_error,
+};
 use backup_drivers::connect::{ConnectOptions, Session};
-use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES};
+use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES, inventory};
 use backup_storage::{RepoUrl, RepositoryOptions};
 use rustix::fs::{Access, access, statvfs};
 use serde_json::json;
@@ -66,6 +68,11 @@ impl Check {
 /// What the server says that its tables take, without its own.
 async fn data_bytes(source: &ConnectOptions) -> Result<u64> {
     let mut session = Session::open(source).await?;
+    // MySQL answers with figures of up to a day ago; this asks for those of now.
+    let facts = inventory::server(session.conn()).await?;
+    if facts.flavor == Flavor::MySql {
+        session.run("SET SESSION information_schema_stats_expiry = 0").await?;
+    }
     let own = SYSTEM_DATABASES.map(|name| format!("'{name}'")).join(", ");
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(data_length), 0) AS UNSIGNED) FROM information_schema.tables \

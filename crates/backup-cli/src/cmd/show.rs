@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use backup_core::{
-    ArtifactName, ClusterName, Error, ErrorKind, Event, Manifest, Record, RecordEvent, Repository,
-    Result, Strategy, select,
+    ArtifactName, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind, Event, Manifest,
+    Record, RecordEvent, Repository, Result, Strategy, select,
 };
 use backup_drivers::logical::{Catalog, TableName};
 use backup_storage::{Repo, RepositoryOptions};
@@ -153,7 +153,7 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         ("started", human::time(m.started_at)),
         ("finished", format!("{} (took {took})", human::time(m.finished_at))),
         ("position", outcome.position.to_string()),
-        ("consistent", format!("{:?}: {}", outcome.consistency.level, outcome.consistency.reason)),
+        ("consistent", consistency(&outcome.consistency)),
         ("locked for", format!("{:.3} s", outcome.lock_seconds)),
     ];
     let mut add = |name, value: String| facts.push((name, value));
@@ -168,7 +168,7 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         let objects: Vec<String> = outcome
             .objects
             .iter()
-            .map(|(kind, n)| format!("{} {kind}", human::count(*n)))
+            .map(|(kind, n)| format!("{kind} {}", human::count(*n)))
             .collect();
         add("objects", objects.join(", "));
     }
@@ -195,6 +195,15 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         add("warning", warning.clone());
     }
     facts
+}
+
+fn consistency(consistency: &Consistency) -> String {
+    let level = match consistency.level {
+        ConsistencyLevel::Exact => "exact",
+        ConsistencyLevel::Transactional => "transactional",
+        ConsistencyLevel::None => "no",
+    };
+    format!("{level}: {}", consistency.reason)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]

@@ -12,38 +12,43 @@ use crate::human::plain;
 /// The length of the bar; counters are scaled to it, since they can be rows or bytes.
 const LENGTH: u64 = 1000;
 
+const MEASURED: &str = "{prefix} [{bar:24}] {percent:>3} %  {wide_msg}";
+const UNMEASURED: &str = "{spinner} {prefix}  {wide_msg}";
+
 /// A bar on stderr, with events above it.
 pub(super) struct Bar {
     bar: ProgressBar,
     verbosity: Verbosity,
+    /// Whether it has a length now.
+    measured: bool,
 }
 
 impl Bar {
     /// An empty bar.
     pub(super) fn new(verbosity: Verbosity) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style("{spinner} {prefix}  {msg}"));
-        Bar { bar, verbosity }
+        bar.set_style(style(UNMEASURED));
+        Bar { bar, verbosity, measured: false }
     }
 
-    fn show(&self, sample: &Sample) {
-        match sample.counts.fraction() {
-            Some(fraction) => {
-                if self.bar.length().is_none() {
-                    self.bar.set_style(style("{prefix} [{bar:24}] {percent:>3} %  {msg}"));
-                    self.bar.set_length(LENGTH);
-                }
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    clippy::cast_precision_loss,
-                    reason = "the fraction is between 0 and 1"
-                )]
-                self.bar.set_position((fraction * LENGTH as f64) as u64);
-            }
-            None => self.bar.tick(),
+    fn show(&mut self, sample: &Sample) {
+        let fraction = sample.fraction();
+        if fraction.is_some() != self.measured {
+            self.measured = !self.measured;
+            self.bar.set_style(style(if self.measured { MEASURED } else { UNMEASURED }));
+            self.bar.set_length(LENGTH);
+        }
+        if let Some(fraction) = fraction {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "the fraction is between 0 and 1"
+            )]
+            self.bar.set_position((fraction * LENGTH as f64) as u64);
         }
         self.bar.set_message(sample.describe());
+        self.bar.tick();
     }
 }
 
@@ -92,8 +97,12 @@ mod tests {
             rates.sample(std::time::Instant::now(), counts)
         };
         bar.sample(&sample(10, 0));
-        assert_eq!(bar.bar.length(), None);
+        assert!(!bar.measured);
         bar.sample(&sample(10, 40));
-        assert_eq!((bar.bar.length(), bar.bar.position()), (Some(LENGTH), LENGTH / 4));
+        assert!(bar.measured);
+        assert_eq!(bar.bar.position(), LENGTH / 4);
+        // An estimate that was too low is no measure.
+        bar.sample(&sample(41, 40));
+        assert!(!bar.measured);
     }
 }

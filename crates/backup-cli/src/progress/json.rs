@@ -58,7 +58,7 @@ impl Face for Json {
     fn sample(&mut self, sample: &Sample) {
         write(Progress {
             counts: sample.counts,
-            fraction: sample.counts.fraction(),
+            fraction: sample.fraction(),
             rows_per_second: sample.rows_per_second,
             bytes_per_second: sample.bytes_per_second,
             remaining_seconds: sample.remaining,

@@ -56,11 +56,8 @@ impl Face for Lines {
 
     fn sample(&mut self, sample: &Sample) {
         if self.samples {
-            let percent = sample
-                .counts
-                .fraction()
-                .map(|f| format!("{:.0} %, ", f * 100.0))
-                .unwrap_or_default();
+            let percent =
+                sample.fraction().map(|f| format!("{:.0} %, ", f * 100.0)).unwrap_or_default();
             write(&format!("{percent}{}", sample.describe()));
         }
     }

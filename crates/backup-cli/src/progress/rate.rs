@@ -25,7 +25,12 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// `1,234 rows (617/s), 1.0 MiB (512.0 KiB/s), 300.0 KiB stored, 2 min 10 s left`.
+    /// The finished part, from 0 to 1; none without an estimate, or when it was too low.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        fraction(&self.counts)
+    }
+
+    /// `2 min 10 s left, 1,234 rows (617/s), 1.0 MiB (512.0 KiB/s), 300.0 KiB stored`.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -33,6 +38,10 @@ impl Sample {
     )]
     pub(super) fn describe(&self) -> String {
         let mut parts = Vec::new();
+        // First, so that a narrow terminal shows it.
+        if let Some(seconds) = self.remaining {
+            parts.push(format!("{} left", human::duration(seconds)));
+        }
         if self.counts.rows > 0 {
             let rate = human::count(self.rows_per_second as u64);
             parts.push(format!("{} rows ({rate}/s)", human::count(self.counts.rows)));
@@ -42,11 +51,16 @@ impl Sample {
         if self.counts.stored > 0 {
             parts.push(format!("{} stored", human::bytes(self.counts.stored)));
         }
-        if let Some(seconds) = self.remaining {
-            parts.push(format!("{} left", human::duration(seconds)));
-        }
         parts.join(", ")
     }
+}
+
+fn fraction(counts: &ProgressSnapshot) -> Option<f64> {
+    let (done, all) = match counts.expected_rows {
+        0 => (counts.bytes, counts.expected_bytes),
+        rows => (counts.rows, rows),
+    };
+    counts.fraction().filter(|_| done <= all)
 }
 
 /// Remembers samples.
@@ -87,7 +101,7 @@ impl Rates {
 
     /// By the pace since the phase began.
     fn remaining(&mut self, now: Instant, counts: ProgressSnapshot) -> Option<f64> {
-        let fraction = counts.fraction()?;
+        let fraction = fraction(&counts)?;
         let from = *self.start_fraction.get_or_insert(fraction);
         let elapsed = now.duration_since(self.start).as_secs_f64();
         (fraction > from && fraction < 1.0 && elapsed >= 1.0)
@@ -111,7 +125,7 @@ mod tests {
         }
         let sample = rates.sample(at(10), counts(1000));
         assert_eq!((sample.rows_per_second, sample.remaining), (100.0, Some(30.0)));
-        assert_eq!(sample.describe(), "1,000 rows (100/s), 0 B (0 B/s), 30 s left");
+        assert_eq!(sample.describe(), "30 s left, 1,000 rows (100/s), 0 B (0 B/s)");
         // A stall shows once the window has moved on.
         for s in 11..=30 {
             rates.sample(at(s), counts(1000));

@@ -27,14 +27,14 @@ CREATE TABLE shop.products (
   id INT UNSIGNED NOT NULL PRIMARY KEY,
   sku CHAR(12) NOT NULL UNIQUE,
   title VARCHAR(100) NOT NULL,
-  weight FLOAT, volume DOUBLE, flags BIT(12), tags SET('new','sale','fragile','b,c'),
+  weight FLOAT, volume DOUBLE, flags BIT(12), tags SET('new','sale','fragile'),
   picture MEDIUMBLOB,
   FULLTEXT KEY (title)
 );;
 INSERT INTO shop.products
   WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 2000)
   SELECT n, CONCAT('SKU-', LPAD(n, 8, '0')), CONCAT(ELT(1 + n % 4, 'Lamp', 'Chair', 'Tea pot', 'Bücherregal'), ' no. ', n),
-         n / 3, n / 7e10, n % 4096, ELT(1 + n % 4, 'new', 'new,sale', '', 'fragile,b,c'),
+         n / 3, n / 7e10, n % 4096, ELT(1 + n % 4, 'new', 'new,sale', '', 'fragile'),
          REPEAT(UNHEX(SHA2(n, 256)), 1 + n % 200)
   FROM r;;
 

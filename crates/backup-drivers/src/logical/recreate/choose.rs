@@ -114,7 +114,8 @@ impl Renamer<'_> {
         for table in &mut catalog.tables {
             let (old, new) = (table.full_name(), self.rename.table(&table.full_name()));
             table.create = self.definition(&table.create, &old, &new);
-            if table.rows_elsewhere && new != old {
+            // Other tables of its database that it refers to came along unless it left alone.
+            if table.rows_elsewhere && new.database != self.rename.database(&old.database) {
                 catalog.warnings.push(format!(
                     "the {} table {new} still shows the rows of what {old} refers to by name",
                     table.engine
