@@ -1,4 +1,5 @@
 //! The direction of the crates' dependencies, as ARCHITECTURE.md draws it, and other house rules.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

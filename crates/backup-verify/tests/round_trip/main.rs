@@ -2,8 +2,11 @@
 //!
 //! What a backup read cannot show what the reading lost. So both sides are compared by digests that
 //! the *servers* compute over every value, and by `SHOW CREATE` of every object.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod interrupt;
 mod pair;
+mod read_back;
 mod sides;
 mod types;
 mod writer;

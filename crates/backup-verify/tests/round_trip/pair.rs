@@ -1,7 +1,5 @@
 //! A source, a target, and a repository between them.
 
-use std::path::Path;
-
 use backup_core::{BackupSpec, BackupType, Context, Manifest, Restored, Strategy, pipeline};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{
@@ -11,16 +9,23 @@ use backup_drivers::sandbox::Sandbox;
 use backup_storage::{Repo, RepoUrl, RepositoryOptions};
 use tempfile::TempDir;
 
-/// The servers that every test here runs on.
-pub(crate) const SERVERS: [&str; 3] = ["mysql-9.7", "mariadb-10.11", "mariadb-11.8"];
-
 /// Two servers of one kind, and a repository.
 pub(crate) struct Pair {
     pub(crate) cx: Context,
     pub(crate) source: Sandbox,
     pub(crate) target: Sandbox,
     pub(crate) repository: Repo,
-    directory: TempDir,
+    _directory: TempDir,
+}
+
+/// What every backup here is.
+pub(crate) fn spec() -> BackupSpec {
+    BackupSpec {
+        cluster: "test".parse().unwrap(),
+        strategy: Strategy::Logical,
+        backup_type: BackupType::Full,
+        parent: None,
+    }
 }
 
 impl Pair {
@@ -34,7 +39,7 @@ impl Pair {
         let target = in_zone("-03:30").start(&cx).await.unwrap();
         let url = directory.path().join("repo").to_str().unwrap().parse::<RepoUrl>().unwrap();
         let repository = Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap();
-        Pair { cx, source, target, repository, directory }
+        Pair { cx, source, target, repository, _directory: directory }
     }
 
     pub(crate) fn source(&self) -> ConnectOptions {
@@ -45,19 +50,9 @@ impl Pair {
         ConnectOptions::socket(self.target.socket(), "root")
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     pub(crate) async fn backup(&self, options: LogicalOptions) -> Manifest {
-        let spec = BackupSpec {
-            cluster: "test".parse().unwrap(),
-            strategy: Strategy::Logical,
-            backup_type: BackupType::Full,
-            parent: None,
-        };
         let driver = LogicalBackup::new(self.source(), options);
-        pipeline::backup(&self.cx, &self.repository, &driver, spec).await.unwrap()
+        pipeline::backup(&self.cx, &self.repository, &driver, spec()).await.unwrap()
     }
 
     pub(crate) async fn restore(

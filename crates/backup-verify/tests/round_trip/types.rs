@@ -28,6 +28,9 @@ async fn every_value_comes_back(
         include_str!("types_mariadb.sql")
     };
     run_script(&mut source, own).await;
+    if server == "mariadb-11.8" {
+        run_script(&mut source, include_str!("types_mariadb_11.sql")).await;
+    }
     big_values(&pair).await;
 
     let mut target = Session::open(&pair.target()).await.unwrap();

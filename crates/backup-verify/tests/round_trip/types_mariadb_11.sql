@@ -1,0 +1,2 @@
+CREATE TABLE types.vectors (id INT PRIMARY KEY, v VECTOR(3), w VECTOR(3) NOT NULL, VECTOR INDEX (w));;
+INSERT INTO types.vectors VALUES (1, VEC_FromText('[1,2,3]'), VEC_FromText('[0.5,-1,1e-30]')), (2, NULL, VEC_FromText('[1e18,0,1]')), (3, x'00000000000000800000803f', x'000000000a5c093f00000000');;
