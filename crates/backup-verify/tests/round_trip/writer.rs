@@ -69,9 +69,10 @@ async fn no_row_of_a_later_transaction_and_every_row_of_an_earlier_one(
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write(pair.source(), Arc::clone(&stop)));
     let mut manifests = Vec::new();
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        manifests.push(pair.backup(LogicalOptions::default()).await);
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let options = LogicalOptions { chunk_bytes: 32 << 10, ..Default::default() };
+        manifests.push(pair.backup(options).await);
     }
     stop.store(true, Ordering::Relaxed);
     let written = writer.await.unwrap();
