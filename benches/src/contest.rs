@@ -60,6 +60,12 @@ impl Contestant {
         Ok(())
     }
 
+    /// Forgets all but the `count` runs during which others used the machine least.
+    pub(crate) fn keep_least_disturbed(&mut self, count: usize) {
+        self.samples.sort_by(|a, b| a.run.others.total_cmp(&b.run.others));
+        self.samples.truncate(count);
+    }
+
     /// The median of some measure over its runs.
     pub(crate) fn median(&self, of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
         median(self.samples.iter().filter_map(of))

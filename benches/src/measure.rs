@@ -1,6 +1,7 @@
 //! What a child process took: time, processor, memory; and what everything else took meanwhile.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -49,7 +50,10 @@ pub(crate) fn run(
         let said = std::fs::read(log).map_err(failed)?;
         let said = String::from_utf8_lossy(&said);
         let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        return Ok(Err(format!("{}; {}", used.status, last.trim())));
+        return Ok(Err(match used.status.signal() {
+            Some(_) => used.status.to_string(),
+            None => format!("{}; {}", used.status, last.trim()),
+        }));
     }
     let cpu = used.rusage.utime + used.rusage.stime;
     let others = busy.saturating_sub(server_cpu).saturating_sub(cpu);

@@ -51,13 +51,14 @@ const MEMORY: f64 = 256.0;
 const MIB: f64 = 1024.0 * 1024.0;
 const MB: f64 = 1e6;
 
-/// The whole report; the first contestant is ours, and `bytes` says what the bytes are.
+/// The whole report; the first contestant is ours, and `bytes` says what the bytes are, if there
+/// are any.
 pub(crate) fn write(
     title: &str,
     notes: &[String],
     contestants: &[Contestant],
     goals: &[Goal],
-    bytes: &str,
+    bytes: Option<&str>,
 ) -> String {
     let mut out = format!("### {title}\n\n");
     for note in notes {
@@ -73,38 +74,47 @@ fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
     out.write_fmt(what).expect("a string takes everything");
 }
 
-fn table(out: &mut String, contestants: &[Contestant], bytes: &str) {
-    put(
-        out,
-        format_args!(
-            "\n| tool | wall s (from–to) | client CPU s | server CPU s | peak RSS MiB | {bytes} MB \
-             | CPU of others | wall, ours ÷ its | {bytes}, ours ÷ its |\n\
-             |---|---|---|---|---|---|---|---|---|\n"
-        ),
-    );
+fn table(out: &mut String, contestants: &[Contestant], bytes: Option<&str>) {
+    let mut heads: Vec<String> = [
+        "tool",
+        "wall s (from–to)",
+        "client CPU s",
+        "server CPU s",
+        "peak RSS MiB",
+        "CPU of others",
+        "wall, ours ÷ its",
+    ]
+    .map(str::to_owned)
+    .into();
+    heads.extend(bytes.iter().flat_map(|b| [format!("{b} MB"), format!("{b}, ours ÷ its")]));
+    put(out, format_args!("\n| {} |\n|{}\n", heads.join(" | "), "---|".repeat(heads.len())));
     for contestant in contestants {
-        if let Some(why) = &contestant.out {
-            put(out, format_args!("| {} | {} | | | | | | | |\n", contestant.name, cell(why)));
-            continue;
+        let mut cells = vec![contestant.name.clone()];
+        match &contestant.out {
+            Some(why) => cells.push(cell(why)),
+            None => cells.extend(figures(contestant, &contestants[0], bytes.is_some())),
         }
-        let median = |of: fn(&Sample) -> f64| contestant.median(|s| Some(of(s)));
-        let (from, to) = contestant.range(|s| s.run.wall).unwrap_or_default();
-        put(
-            out,
-            format_args!(
-                "| {} | {} ({from:.2}–{to:.2}) | {} | {} | {} | {} | {} | {} | {} |\n",
-                contestant.name,
-                number(median(|s| s.run.wall), 2),
-                number(median(|s| s.run.cpu), 2),
-                number(median(|s| s.run.server_cpu), 2),
-                number(median(|s| of_memory(s) / MIB), 0),
-                number(contestant.median(|s| Measure::Bytes.of(s)).map(|b| b / MB), 1),
-                number(median(|s| s.run.others * 100.0), 0) + " %",
-                number(ratio(&contestants[0], contestant, Measure::Wall), 2),
-                number(ratio(&contestants[0], contestant, Measure::Bytes), 3),
-            ),
-        );
+        cells.resize(heads.len(), String::new());
+        put(out, format_args!("| {} |\n", cells.join(" | ")));
     }
+}
+
+fn figures(contestant: &Contestant, ours: &Contestant, with_bytes: bool) -> Vec<String> {
+    let median = |of: fn(&Sample) -> f64| contestant.median(|s| Some(of(s)));
+    let (from, to) = contestant.range(|s| s.run.wall).unwrap_or_default();
+    let mut figures = vec![
+        format!("{} ({from:.2}–{to:.2})", number(median(|s| s.run.wall), 2)),
+        number(median(|s| s.run.cpu), 2),
+        number(median(|s| s.run.server_cpu), 2),
+        number(median(|s| of_memory(s) / MIB), 0),
+        number(median(|s| s.run.others * 100.0), 0) + " %",
+        number(ratio(ours, contestant, Measure::Wall), 2),
+    ];
+    if with_bytes {
+        figures.push(number(contestant.median(|s| Measure::Bytes.of(s)).map(|b| b / MB), 1));
+        figures.push(number(ratio(ours, contestant, Measure::Bytes), 3));
+    }
+    figures
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -211,13 +221,13 @@ mod tests {
             goal(Measure::Bytes, "mysqldump", 0.75),
             goal(Measure::Wall, "mydumper", 0.4),
         ];
-        let report = write("a title", &["a note".into()], &all, &goals, "stored");
+        let report = write("a title", &["a note".into()], &all, &goals, Some("stored"));
         for line in [
             "- a note\n",
             "| wall ≤ 0.35 × mysqldump | 0.250 | met |",
             "| bytes ≤ 0.75 × mysqldump | 0.800 | **missed** |",
             "| wall ≤ 0.4 × mydumper | – | nothing to compare with |",
-            "| mydumper 1.0 | failed: signal: 11   (core dumped) | | | | | | | |",
+            "| mydumper 1.0 | failed: signal: 11   (core dumped) |  |  |  |  |  |  |  |",
             "| resident memory ≤ 256 MiB, always | 300 MiB | **missed** |",
         ] {
             assert!(report.contains(line), "{line}\n{report}");

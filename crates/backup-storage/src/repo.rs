@@ -151,6 +151,32 @@ impl Repo {
         }
     }
 
+    /// A second look at a directory in which no manifest was found. A writer keeps its marker from
+    /// before the index until after the manifest: an index with neither is that of a backup that has
+    /// lost its manifest. To leave it out would pass an older backup off as the latest.
+    async fn without_manifest(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+    ) -> Result<Option<Result<Manifest>>> {
+        let objects = self.store.list(&key::backup(cluster, backup)).await?.objects;
+        let has = |object: BackupObject| {
+            let name = object.to_string();
+            objects.iter().any(|(found, _)| *found == name)
+        };
+        if has(BackupObject::Manifest) {
+            // It was committed between the two looks.
+            return Ok(self.manifest(cluster, backup).await.transpose());
+        }
+        if has(BackupObject::Active) || !has(BackupObject::Index) {
+            return Ok(None);
+        }
+        let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
+        Ok(Some(Err(missing_object(&key).with_remedy(
+            "put it back from a copy of the repository, or move the backup's directory away",
+        ))))
+    }
+
     async fn clusters(&self) -> Result<Vec<ClusterName>> {
         let found = self.store.list(&key::clusters()).await?;
         // What has no name of ours is not ours.
@@ -210,12 +236,11 @@ impl Repository for Repo {
         let mut listed: Vec<Listed> = stream::iter(ids)
             .map(|(cluster, backup)| async move {
                 cx.check()?;
-                let manifest = match self.manifest(&cluster, &backup).await {
-                    Ok(None) => return Ok(None),
-                    Ok(Some(manifest)) => Ok(manifest),
-                    Err(e) => Err(e),
+                let manifest = match self.manifest(&cluster, &backup).await.transpose() {
+                    None => self.without_manifest(&cluster, &backup).await?,
+                    found => found,
                 };
-                Ok::<_, Error>(Some(Listed { cluster, backup, manifest }))
+                Ok::<_, Error>(manifest.map(|manifest| Listed { cluster, backup, manifest }))
             })
             .buffered(AT_ONCE)
             .try_filter_map(|listed| async { Ok(listed) })

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetOptions, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 
 use crate::key::Key;
 
@@ -37,6 +39,8 @@ use crate::key::Key;
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// Where it is a directory of this machine.
+    directory: Option<Arc<FsPath>>,
     name: Arc<str>,
     retry: ExponentialBuilder,
     counts: Arc<Counters>,
@@ -87,12 +91,24 @@ pub(crate) struct Listing {
     pub(crate) directories: Vec<String>,
 }
 
+impl From<ListResult> for Listing {
+    fn from(found: ListResult) -> Self {
+        let name = |path: &Path| path.filename().map(str::to_owned);
+        let object = |meta: &ObjectMeta| Some((name(&meta.location)?, meta.size));
+        Listing {
+            objects: found.objects.iter().filter_map(object).collect(),
+            directories: found.common_prefixes.iter().filter_map(name).collect(),
+        }
+    }
+}
+
 impl Store {
     /// A store over any [`ObjectStore`]; `name` is what messages call it.
     #[must_use]
     pub fn new(inner: Arc<dyn ObjectStore>, name: impl Into<String>) -> Self {
         Store {
             inner,
+            directory: None,
             name: name.into().into(),
             retry: ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(100))
@@ -122,7 +138,10 @@ impl Store {
             .map_err(|e| failure(e, format!("cannot open {shown}")))?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        Ok(Store::new(Arc::new(inner), shown.to_string()))
+        let directory = std::path::absolute(path)
+            .map_err(|e| io_error(e, ErrorKind::Store, format!("cannot open {shown}")))?;
+        let store = Store::new(Arc::new(inner), shown.to_string());
+        Ok(Store { directory: Some(directory.into()), ..store })
     }
 
     /// Waits this long before the first and at most that long before a later retry, and tries again
@@ -261,20 +280,21 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn list(&self, directory: &Path) -> Result<Listing> {
-        let found = self
-            .retry(&self.counts.lists, || self.inner.list_with_delimiter(Some(directory)))
-            .await
-            .map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
-        let name = |path: &Path| path.filename().map(str::to_owned);
-        let mut objects: Vec<_> = found
-            .objects
-            .iter()
-            .filter_map(|meta| Some((name(&meta.location)?, meta.size)))
-            .collect();
-        let mut directories: Vec<_> = found.common_prefixes.iter().filter_map(name).collect();
-        objects.sort();
-        directories.sort();
-        Ok(Listing { objects, directories })
+        let listing = match &self.directory {
+            Some(root) => {
+                let path = root.join(directory.as_ref());
+                self.retry(&self.counts.lists, || read_directory(path.clone())).await
+            }
+            None => self
+                .retry(&self.counts.lists, || self.inner.list_with_delimiter(Some(directory)))
+                .await
+                .map(Listing::from),
+        };
+        let mut listing =
+            listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
+        listing.objects.sort();
+        listing.directories.sort();
+        Ok(listing)
     }
 
     /// Whether the store holds nothing at all. What mkfs puts into a new file system does not count.
@@ -350,6 +370,44 @@ pub(crate) fn make_directory(path: &FsPath) -> Result<PathBuf> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(absolute),
         Err(e) => Err(io_error(e, ErrorKind::Store, message())),
     }
+}
+
+/// Lists a directory of this machine. `LocalFileSystem` gives up where one name is not UTF-8, holds a
+/// control character, or is a link that leads in circles; such a thing is not ours, and must not hide
+/// what is.
+async fn read_directory(path: PathBuf) -> object_store::Result<Listing> {
+    let read = move || {
+        let mut listing = Listing::default();
+        let entries = match std::fs::read_dir(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(listing),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match std::fs::metadata(entry.path()) {
+                Ok(meta) if meta.is_dir() => listing.directories.push(name),
+                Ok(_) if is_unfinished(&name) => {}
+                Ok(meta) => listing.objects.push((name, meta.len())),
+                // It was removed just now, or is a link to nowhere.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(_) if entry.file_type()?.is_symlink() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(listing)
+    };
+    let generic = |source| object_store::Error::Generic { store: "directory", source };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(listing) => listing.map_err(|e: std::io::Error| generic(e.into())),
+        Err(e) => Err(generic(e.into())),
+    }
+}
+
+/// Whether `LocalFileSystem` gives files that are being written such a name.
+fn is_unfinished(name: &str) -> bool {
+    name.split_once('#')
+        .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_same(found: &Bytes, payload: &PutPayload) -> bool {

@@ -45,6 +45,10 @@ impl From<&Path> for RepoUrl {
 
 /// The part before `://`, when it looks like a scheme.
 fn scheme(text: &str) -> Option<&str> {
+    // RFC 8089 writes `file:/path` too; taken for a path it would make a directory named `file:`.
+    if text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("file:/")) {
+        return text.get(..4);
+    }
     let (scheme, _) = text.split_once("://")?;
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
     (scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.bytes().all(rest))
@@ -108,6 +112,8 @@ mod tests {
         assert_eq!(local("b/c"), Path::new("b/c"));
         assert_eq!(local("./we?ird #1"), Path::new("./we?ird #1"));
         assert_eq!(local("file:///srv/b"), Path::new("/srv/b"));
+        assert_eq!(local("file:/srv/b"), Path::new("/srv/b"));
+        assert_eq!(local("file:b"), Path::new("file:b"));
         assert_eq!(local("FILE://localhost/srv/%C3%A9"), Path::new("/srv/é"));
     }
 

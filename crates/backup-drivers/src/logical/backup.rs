@@ -129,8 +129,10 @@ impl LogicalBackup {
             catalog.tables,
             self.options.chunk_bytes,
             Arc::clone(&sink),
+            snapshot.fingerprints.take(),
         )
         .await?;
+        snapshot.still_guarded().await?;
         let mut writer = sink.create(CATALOG.parse()?, Layout::Stream).await?;
         for line in catalog.to_lines() {
             writer.write(Bytes::from(line?)).await?;

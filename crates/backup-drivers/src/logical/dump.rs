@@ -9,8 +9,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, Table};
+use super::fingerprint::Fingerprints;
 use super::plan::{self, Range};
 use super::scan;
+use super::snapshot::LET_GO;
 use crate::connect::Session;
 use crate::wire;
 
@@ -27,6 +29,7 @@ struct Dump {
     left: Vec<TableProgress>,
     jobs: Mutex<VecDeque<Job>>,
     sink: Arc<dyn ArtifactSink>,
+    fingerprints: Option<Fingerprints>,
 }
 
 #[derive(Default)]
@@ -43,6 +46,7 @@ pub(super) async fn run(
     tables: Vec<Table>,
     chunk_bytes: u64,
     sink: Arc<dyn ArtifactSink>,
+    fingerprints: Option<Fingerprints>,
 ) -> Result<Vec<Table>> {
     let mut order: Vec<usize> = (0..tables.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
@@ -58,7 +62,7 @@ pub(super) async fn run(
         let numbered = ranges.into_iter().enumerate();
         jobs.extend(numbered.map(|(number, range)| Job { table, number, range }));
     }
-    let dump = Arc::new(Dump { tables, left, jobs: Mutex::new(jobs), sink });
+    let dump = Arc::new(Dump { tables, left, jobs: Mutex::new(jobs), sink, fingerprints });
 
     let mut workers = JoinSet::new();
     for reader in readers {
@@ -92,6 +96,10 @@ async fn work(
         let Some(job) = next else { break };
         let table = &dump.tables[job.table];
         let chunk = read(&cx, &mut reader, &*dump.sink, table, &job).await?;
+        if let Some(fingerprints) = &dump.fingerprints {
+            fingerprints.check(&mut reader, table).await?;
+        }
+        reader.query(LET_GO).await?;
         let progress = &dump.left[job.table];
         let rows = progress.rows.fetch_add(chunk.digest.rows, Ordering::AcqRel) + chunk.digest.rows;
         if progress.chunks_left.fetch_sub(1, Ordering::AcqRel) == 1 {

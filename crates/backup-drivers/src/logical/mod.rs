@@ -4,6 +4,7 @@ mod backup;
 mod catalog;
 mod ddl;
 mod dump;
+mod fingerprint;
 pub mod inventory;
 mod load;
 mod plan;

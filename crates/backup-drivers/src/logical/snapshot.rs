@@ -12,11 +12,19 @@ use backup_core::{
 };
 use futures::future::try_join_all;
 
+use super::fingerprint::Fingerprints;
 use super::inventory::{self, ServerFacts};
 use super::reader::reader;
 use super::select::{Selection, TableName};
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
+
+/// Set in each reader's transaction before it touches a table.
+const SAVEPOINT: &str = "SAVEPOINT holdfast";
+
+/// Makes a reader let go of the tables it has read, so that DDL on them need not wait, and nobody
+/// behind it; the snapshot stays.
+pub(super) const LET_GO: &str = "ROLLBACK TO SAVEPOINT holdfast";
 
 /// Readers that all see the same moment.
 pub(super) struct Snapshot {
@@ -30,8 +38,21 @@ pub(super) struct Snapshot {
     pub reason: String,
     /// How long other sessions could feel the lock.
     pub lock: Duration,
+    /// What the tables looked like, where DDL is not locked out.
+    pub fingerprints: Option<Fingerprints>,
     /// Holds the lock against DDL until it is dropped.
-    _guard: Session,
+    guard: Session,
+}
+
+impl Snapshot {
+    /// Fails when the lock against DDL was lost on the way, with the connection that held it.
+    pub(super) async fn still_guarded(&mut self) -> Result<()> {
+        self.guard.run("DO 1").await.map(drop).map_err(|e| {
+            e.context("the connection that kept DDL out was lost during the backup")
+                .with_kind(ErrorKind::Source)
+                .with_remedy("run the backup again, and let its connections live")
+        })
+    }
 }
 
 /// Opens `count` readers at one moment.
@@ -46,7 +67,7 @@ pub(super) async fn open(
     let mut guard = Session::open(source).await?;
     let mut watchdog = Session::open(source).await?;
     let seconds = lock_timeout.as_secs().max(1);
-    guard.run(&format!("SET SESSION lock_wait_timeout = {seconds}, wait_timeout = 86400")).await?;
+    guard.run(&format!("SET SESSION lock_wait_timeout = {seconds}, wait_timeout = 2147483")).await?;
     let capabilities = facts.capabilities();
     let mut reason = String::from("all readers began under one global read lock");
     if capabilities.backup_lock {
@@ -57,6 +78,11 @@ pub(super) async fn open(
     } else {
         reason.push_str("; DDL on a table fails the backup");
     }
+    let fingerprints = if capabilities.backup_lock {
+        None
+    } else {
+        Some(cx.run(Fingerprints::take(&mut guard, selection)).await?)
+    };
     let connecting = (0..count).map(|_| reader(source, facts.flavor));
     let mut readers = cx.run(try_join_all(connecting)).await?;
 
@@ -74,7 +100,10 @@ pub(super) async fn open(
         Ok(Ok((position, tables, lock))) => {
             // A connection that was idle while the lock was waited for is of no more use.
             watchdog.close().await?;
-            Ok(Snapshot { readers, tables, position, reason, lock, _guard: guard })
+            for reader in &mut readers {
+                reader.query(SAVEPOINT).await?;
+            }
+            Ok(Snapshot { readers, tables, position, reason, lock, fingerprints, guard })
         }
         Ok(Err(error)) => {
             release(&mut watchdog, holder).await?;
