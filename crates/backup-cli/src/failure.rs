@@ -25,8 +25,10 @@ pub(crate) fn print_clap(error: &clap::Error, json: bool) -> u8 {
         return 0;
     }
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let usage = Error::usage(first.strip_prefix("error: ").unwrap_or(first).to_owned());
+    // The first paragraph; arguments that are missing have lines of their own.
+    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let said = lines.join(" ");
+    let usage = Error::usage(said.strip_prefix("error: ").unwrap_or(&said).to_owned());
     if json {
         let _ = print_json(&document(&usage));
     }

@@ -4,6 +4,7 @@
 //! [`verify_listed`] runs them and records the proof. Damage is a finding of the report, whatever
 //! it hit; an error means that nothing can be said about the backup.
 
+mod history;
 mod levels;
 mod listed;
 mod verifiers;

@@ -8,9 +8,11 @@ use backup_core::{
 };
 use backup_storage::Repo;
 
+use crate::history::OptionalHistory;
 use crate::verifiers_for;
 
-/// Verifies a backup up to `level` and records the proof.
+/// Verifies a backup up to `level` and records the proof; a history that cannot be written is a
+/// warning.
 ///
 /// # Errors
 /// When the verification could not be carried out: the level is not in this version, the store
@@ -22,8 +24,9 @@ pub async fn verify_listed(
     listed: Listed,
 ) -> Result<Report> {
     let verifiers = verifiers_for(level, repo)?;
+    let repo = OptionalHistory(repo);
     let error = match listed.manifest {
-        Ok(manifest) => return pipeline::verify(cx, &**repo, &verifiers, &manifest).await,
+        Ok(manifest) => return pipeline::verify(cx, &repo, &verifiers, &manifest).await,
         Err(e) if e.kind() == ErrorKind::Damaged => e,
         Err(e) => return Err(e),
     };

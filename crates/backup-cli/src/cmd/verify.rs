@@ -52,7 +52,14 @@ impl Verify {
             (None, true) => None,
         };
         let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
-        let chosen = if self.all { listed } else { vec![choose(listed, &self.backup)?] };
+        let chosen = if !self.all {
+            vec![choose(listed, &self.backup)?]
+        } else if listed.is_empty() && cluster.is_some() {
+            // A name that was mistyped must not pass for a cluster that is well.
+            select(listed, "latest").map(|_| Vec::new())?
+        } else {
+            listed
+        };
 
         let mut documents = Vec::new();
         let mut text = String::new();

@@ -16,6 +16,7 @@ pub(crate) mod tls;
 mod url;
 
 pub use error::{kind_of_server_error, server_error, sql_error};
+pub(crate) use open::SESSION;
 pub use open::open;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use session::Session;

@@ -19,6 +19,15 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The server's default of wait_timeout; given so that `mysql_async` does not ask for it.
 const WAIT_TIMEOUT: usize = 28_800;
 
+/// What every session begins with, whatever the server's configuration or `init_connect` say.
+///
+/// A limit on the rows of a `SELECT` would make lists, and tables, silently shorter; without
+/// autocommit what was loaded is gone with the connection; the others end statements or idle
+/// connections of a long backup. The comments are for one flavor each.
+pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 18446744073709551615, \
+    autocommit = 1, completion_type = 0, sql_big_selects = 1, wait_timeout = 2147483 \
+    /*!80000 , max_execution_time = 0 */ /*M!100100 , max_statement_time = 0 */";
+
 /// Connects and signs in.
 ///
 /// # Errors
@@ -41,6 +50,7 @@ async fn connect(options: &ConnectOptions) -> Result<Conn> {
         .prefer_socket(false)
         .max_allowed_packet(Some(MAX_PACKET))
         .wait_timeout(Some(WAIT_TIMEOUT))
+        .init(vec![SESSION])
         .enable_cleartext_plugin(options.may_send_cleartext())
         .connect_attributes(options.attributes.clone().into_iter().collect::<HashMap<_, _>>());
     let mut tls = None;

@@ -13,7 +13,7 @@ use super::plan::Range;
 use super::reader::reader;
 use super::scan;
 use super::select::quote_name;
-use crate::connect::{ConnectOptions, Session};
+use crate::connect::{ConnectOptions, SESSION, Session};
 use crate::rows::{BlockReader, TextFormat};
 use crate::wire;
 
@@ -26,13 +26,14 @@ const SEND_BYTES: usize = 256 << 10;
 /// what it lets through is caught when the rows are read back.
 fn loader_settings(flavor: Flavor) -> Vec<&'static str> {
     let mut settings = vec![
+        SESSION,
         "SET NAMES utf8mb4",
         "SET SESSION time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0, \
-         sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', wait_timeout = 86400, \
+         sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES', \
          net_read_timeout = 3600, net_write_timeout = 3600",
     ];
     if flavor == Flavor::MariaDb {
-        settings.push("SET SESSION check_constraint_checks = 0, max_statement_time = 0");
+        settings.push("SET SESSION check_constraint_checks = 0");
     }
     settings
 }
@@ -233,11 +234,10 @@ async fn first_warning(connection: &mut wire::Connection) -> Result<String> {
 pub(super) async fn check(
     cx: &Context,
     target: &ConnectOptions,
-    flavor: Flavor,
     tables: &[Table],
 ) -> Result<()> {
     let shared = Shared::new(tables);
-    let readers = (0..cx.threads()).map(|_| reader(target, flavor));
+    let readers = (0..cx.threads()).map(|_| reader(target));
     let mut workers = JoinSet::new();
     for mut reader in try_join_all(readers).await? {
         let (cx, shared) = (cx.clone(), Arc::clone(&shared));

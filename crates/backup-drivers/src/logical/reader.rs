@@ -1,34 +1,30 @@
 //! Connections that read rows.
 
-use backup_core::{Flavor, Result};
+use backup_core::Result;
 
-use crate::connect::ConnectOptions;
+use crate::connect::{ConnectOptions, SESSION};
 use crate::wire;
 
 /// Statements that make a connection give rows exactly as they are stored, for as long as it takes.
 ///
 /// Results in `binary` are not converted to another character set, `TIMESTAMP` in UTC is not
 /// converted to another time zone.
-fn reader_settings(flavor: Flavor) -> Vec<&'static str> {
-    let mut settings = vec![
+fn reader_settings() -> [&'static str; 4] {
+    [
+        SESSION,
         "SET NAMES utf8mb4",
         "SET SESSION character_set_results = binary",
-        "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 86400, \
-         net_write_timeout = 3600, net_read_timeout = 3600",
+        "SET SESSION time_zone = '+00:00', sql_mode = '', net_write_timeout = 3600, \
+         net_read_timeout = 3600",
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-    ];
-    settings.push(match flavor {
-        Flavor::MySql => "SET SESSION max_execution_time = 0",
-        Flavor::MariaDb => "SET SESSION max_statement_time = 0",
-    });
-    settings
+    ]
 }
 
 /// Opens a connection that reads rows.
-pub(super) async fn reader(source: &ConnectOptions, flavor: Flavor) -> Result<wire::Connection> {
+pub(super) async fn reader(source: &ConnectOptions) -> Result<wire::Connection> {
     let mut connection = wire::Connection::connect(source).await?;
     connection.widen().await?;
-    for setting in reader_settings(flavor) {
+    for setting in reader_settings() {
         connection.query(setting).await?;
     }
     Ok(connection)

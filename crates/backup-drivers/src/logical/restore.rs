@@ -111,7 +111,7 @@ impl LogicalRestore {
         load::run(cx, &self.target, facts.flavor, &tables, artifacts).await?;
         recreate::set_sequences(conn, facts, catalog).await?;
         cx.phase("reading back");
-        load::check(cx, &self.target, facts.flavor, &tables).await?;
+        load::check(cx, &self.target, &tables).await?;
         cx.phase("views, routines, triggers, events");
         warnings.extend(recreate::create_code(conn, facts, catalog).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);

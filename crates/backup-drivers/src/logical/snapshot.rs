@@ -67,7 +67,7 @@ pub(super) async fn open(
     let mut guard = Session::open(source).await?;
     let mut watchdog = Session::open(source).await?;
     let seconds = lock_timeout.as_secs().max(1);
-    guard.run(&format!("SET SESSION lock_wait_timeout = {seconds}, wait_timeout = 2147483")).await?;
+    guard.run(&format!("SET SESSION lock_wait_timeout = {seconds}")).await?;
     let capabilities = facts.capabilities();
     let mut reason = String::from("all readers began under one global read lock");
     if capabilities.backup_lock {
@@ -83,7 +83,7 @@ pub(super) async fn open(
     } else {
         Some(cx.run(Fingerprints::take(&mut guard, selection)).await?)
     };
-    let connecting = (0..count).map(|_| reader(source, facts.flavor));
+    let connecting = (0..count).map(|_| reader(source));
     let mut readers = cx.run(try_join_all(connecting)).await?;
 
     let holder = guard.id();
