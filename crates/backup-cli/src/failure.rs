@@ -26,7 +26,8 @@ pub(crate) fn print_clap(error: &clap::Error, json: bool) -> u8 {
     }
     let text = error.render().to_string();
     // The first paragraph; arguments that are missing have lines of their own.
-    let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let lines: Vec<&str> =
+        text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let said = lines.join(" ");
     let usage = Error::usage(said.strip_prefix("error: ").unwrap_or(&said).to_owned());
     if json {

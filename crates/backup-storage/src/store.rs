@@ -16,7 +16,8 @@ use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    GetOptions, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
 };
 
 use crate::key::Key;
@@ -290,8 +291,7 @@ impl Store {
                 .await
                 .map(Listing::from),
         };
-        let mut listing =
-            listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
+        let mut listing = listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
         listing.objects.sort();
         listing.directories.sort();
         Ok(listing)

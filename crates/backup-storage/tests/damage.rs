@@ -10,7 +10,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::{Context, ErrorKind, Manifest, Repository, Severity};
+use backup_core::{Context, ErrorKind, Manifest, Repository, Severity, select};
 use backup_storage::format::{
     Codec, Config, FRAME_HEADER_LEN, FrameHeader, FrameKind, Packed, Place, seal,
 };
@@ -203,7 +203,7 @@ impl Matrix {
                 assert_eq!(kind, ErrorKind::Damaged, "{what}");
             }
             Some(l) => assert_eq!(l.manifest.as_ref().unwrap(), &self.manifest, "{what}"),
-            None => assert!(manifest && length.is_none(), "{what}"),
+            None => panic!("{what}: the backup is not listed"),
         }
         let report = check_content(&self.cx, &repo, &self.older).await.unwrap();
         assert!(report.findings.is_empty(), "{what}: the older backup: {:?}", report.findings);
@@ -480,4 +480,60 @@ async fn strangers_in_the_directory_are_told_of() {
     );
     let report = check_content(&matrix.cx, &repo, &matrix.manifest).await.unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_manifest_does_not_pass_an_older_backup_off_as_the_latest() {
+    let matrix = Matrix::new().await;
+    let listed = async |objects: &BTreeMap<Path, Bytes>| {
+        let store = Store::new(put_all(objects).await, "memory");
+        let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+        repo.backups(&matrix.cx, None).await.unwrap()
+    };
+    let mut objects = matrix.objects.clone();
+    objects.remove(&matrix.path("manifest"));
+    let error = select(listed(&objects).await, "latest").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.report().contains(matrix.manifest.backup.as_str()), "{}", error.report());
+
+    // With the marker it is a backup in progress; without the index it never came to a manifest.
+    objects.insert(matrix.path("active"), "x".into());
+    assert_eq!(select(listed(&objects).await, "latest").unwrap(), matrix.older);
+    objects.remove(&matrix.path("active"));
+    objects.remove(&matrix.path("index"));
+    assert_eq!(select(listed(&objects).await, "latest").unwrap(), matrix.older);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_not_ours_hide_nothing() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    let cx = context();
+    let dir = tempfile::tempdir().unwrap();
+    let repo = Repo::init(&cx, &dir.path().into(), options()).await.unwrap();
+    let manifest = back_up(&cx, &repo, &samples()).await.unwrap();
+    let cluster = dir.path().join("clusters").join(manifest.cluster.as_str());
+    let backups = cluster.join("backups");
+    let backup = backups.join(manifest.backup.as_str());
+    for place in [&dir.path().join("clusters"), &backups, &backup] {
+        for name in [&b"\xff\xfe"[..], b"a\nb", b"\x1b[31m", b"%zz", b"..x"] {
+            std::fs::create_dir(place.join(OsStr::from_bytes(name))).unwrap();
+        }
+        std::fs::write(place.join("pack-0#1"), "x").unwrap();
+        symlink("nowhere", place.join("dangling")).unwrap();
+        symlink("circle", place.join("circle")).unwrap();
+        symlink(".", place.join("here")).unwrap();
+    }
+    let listed = repo.backups(&cx, None).await.unwrap();
+    assert_eq!(select(listed, "latest").unwrap(), manifest);
+    assert!(check_objects(&cx, &repo, &manifest).await.unwrap().ok());
+    assert!(check_content(&cx, &repo, &manifest).await.unwrap().findings.is_empty());
+
+    // A file where a directory should be is no empty directory.
+    std::fs::rename(&backups, cluster.join("moved")).unwrap();
+    std::fs::write(&backups, "").unwrap();
+    assert_eq!(repo.backups(&cx, None).await.unwrap_err().kind(), ErrorKind::Store);
 }

@@ -69,13 +69,29 @@ async fn proofs(
     let clusters: BTreeSet<&ClusterName> = listed.iter().map(|entry| &entry.cluster).collect();
     let mut proofs = BTreeMap::new();
     for cluster in clusters {
-        for Record { time, backup, event } in cx.run(repo.records(cx, cluster)).await? {
+        for Record { time, backup, event } in history(cx, repo, cluster).await? {
             if let (Some(backup), RecordEvent::Proof { level, ok, .. }) = (backup, event) {
                 proofs.insert(backup, Proof { level, ok, time });
             }
         }
     }
     Ok(proofs)
+}
+
+/// The history of a cluster. Where it cannot be had, that is no reason to show nothing else.
+pub(super) async fn history(
+    cx: &Context,
+    repo: &dyn Repository,
+    cluster: &ClusterName,
+) -> Result<Vec<Record>> {
+    match cx.run(repo.records(cx, cluster)).await {
+        Err(e) if e.kind() != ErrorKind::Interrupted => {
+            let text = format!("the history of {cluster} cannot be read: {}", e.report());
+            cx.event(Event::Warning { text });
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }
 
 fn as_json(entry: &Listed, proof: Option<&Proof>) -> serde_json::Value {

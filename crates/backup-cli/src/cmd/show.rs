@@ -12,6 +12,7 @@ use backup_storage::{Repo, RepositoryOptions};
 use serde::Serialize;
 use serde_json::json;
 
+use super::list::history;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human::{self, Align};
@@ -44,7 +45,7 @@ impl Show {
         let cluster = self.cluster.as_ref().or(app.config.cluster.as_ref());
         let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
         let manifest = select(listed, &self.backup)?;
-        let mut records = app.cx.run(repo.records(&app.cx, &manifest.cluster)).await?;
+        let mut records = history(&app.cx, &repo, &manifest.cluster).await?;
         records.retain(|record| record.backup.as_ref() == Some(&manifest.backup));
 
         // Damage inside must not hide what is known outside.

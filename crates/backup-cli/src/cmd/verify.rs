@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use backup_core::{
-    BackupId, ClusterName, ErrorKind, Finding, Level, Listed, Report, Repository, Result, select,
+    BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Report, Repository, Result,
+    Severity, select,
 };
 use backup_storage::RepositoryOptions;
 use backup_verify::{LEVELS, verify_listed};
@@ -63,11 +64,22 @@ impl Verify {
 
         let mut documents = Vec::new();
         let mut text = String::new();
-        let mut all_ok = true;
+        let mut ending = None;
         for entry in chosen {
             let backup = entry.backup.clone();
-            let report = verify_listed(&app.cx, &repo, self.level, entry).await?;
-            all_ok &= report.ok();
+            let report = match verify_listed(&app.cx, &repo, self.level, entry).await {
+                // One backup that cannot be read must not keep the others from being looked at.
+                Err(e) if self.all && e.kind() != ErrorKind::Interrupted => {
+                    ending = ending.or(Some(e.kind()));
+                    unverified(&backup, self.level, &e)
+                }
+                Err(e) => return Err(e),
+                Ok(report) if report.ok() => report,
+                Ok(report) => {
+                    ending = Some(ErrorKind::Findings);
+                    report
+                }
+            };
             documents.push(json!({
                 "backup": backup,
                 "level": report.level,
@@ -83,9 +95,15 @@ impl Verify {
             Some(only) if !self.all => only,
             last => documents.into_iter().chain(last).collect(),
         };
-        let ending = (!all_ok).then_some(ErrorKind::Findings);
         Ok(Answer::new(&document, text)?.ending(ending))
     }
+}
+
+/// What is said of a backup of which nothing is known.
+fn unverified(backup: &BackupId, level: Level, error: &Error) -> Report {
+    let problem = format!("it could not be verified: {}", error.chain());
+    let finding = Finding::new(Severity::Error, backup.as_str(), problem, error.remedy());
+    Report { level, findings: vec![finding.with_kind(error.kind())] }
 }
 
 fn paragraph(backup: &BackupId, report: &Report) -> String {

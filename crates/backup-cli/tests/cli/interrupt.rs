@@ -51,7 +51,7 @@ impl Waiting {
 #[tokio::test]
 async fn the_first_signal_ends_cleanly(
     #[values("mysql-9.7", "mariadb-10.11")] name: &str,
-    #[values(Signal::INT, Signal::TERM)] signal: Signal,
+    #[values(Signal::INT, Signal::TERM, Signal::HUP)] signal: Signal,
 ) {
     let server = Server::with_shop(name).await;
     let mut other = server.session().await;

@@ -73,6 +73,8 @@ fn a_usage_error_with_json_is_one_document() {
     let error = &run.json()["error"];
     assert_eq!((&error["kind"], &error["exit_code"]), (&json!("usage"), &json!(2)));
     assert!(error["message"].as_str().unwrap().contains("--no-such-flag"), "{error}");
+    let error = &home.run(["show", "--json"]).expect(2).json()["error"];
+    assert!(error["message"].as_str().unwrap().contains("<BACKUP>"), "{error}");
 }
 
 #[test]

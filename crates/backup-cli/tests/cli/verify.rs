@@ -162,3 +162,44 @@ async fn one_unreadable_backup_hides_no_other() {
     let ok = reports.as_array().unwrap().iter().filter(|r| r["ok"] == true).count();
     assert_eq!((reports.as_array().unwrap().len(), ok), (2, 1), "{reports:#}");
 }
+
+#[tokio::test]
+async fn a_history_that_cannot_be_written_withholds_no_finding() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    // Stands in the way of the records, even of root's.
+    home.write("repo/clusters/c/records", "");
+    home.on_repo(["verify"]).expect(0).says("not added to the history");
+    let listed = home.on_repo(["list", "--json"]).expect(0).says("cannot be read").json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    home.on_repo(["show", "latest"]).expect(0).says("cannot be read");
+    std::fs::remove_file(object(&home, "repo", "pack-0")).unwrap();
+    home.on_repo(["verify"]).expect(11).says("not added to the history");
+    std::fs::remove_file(object(&home, "repo", "manifest")).unwrap();
+    home.on_repo(["verify"]).expect(11).says("not added to the history");
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_not_well() {
+    let home = Home::with_repo();
+    home.on_repo(["verify", "--all"]).expect(0);
+    home.on_repo(["verify", "--all", "--cluster", "shpo"]).expect(2).says("no backup");
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_read_stops_no_other() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    for _ in 0..2 {
+        home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    }
+    // Not damage, but what the store cannot give, even to root.
+    let manifest = object(&home, "repo", "manifest");
+    std::fs::remove_file(&manifest).unwrap();
+    std::os::unix::fs::symlink("manifest", &manifest).unwrap();
+    let reports = home.on_repo(["verify", "--all", "--json"]).expect(7).json();
+    let ok: Vec<_> = reports.as_array().unwrap().iter().map(|r| r["ok"] == true).collect();
+    assert_eq!(ok, [false, true], "{reports:#}");
+    assert_eq!(reports[0]["findings"][0]["kind"], "store", "{reports:#}");
+}

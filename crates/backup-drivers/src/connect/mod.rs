@@ -16,7 +16,6 @@ pub(crate) mod tls;
 mod url;
 
 pub use error::{kind_of_server_error, server_error, sql_error};
-pub(crate) use open::SESSION;
 pub use open::open;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use session::Session;
@@ -25,5 +24,5 @@ pub(crate) use error::{
     cleartext_refused, connect_io_error, io_failure, lost, no_tls_offered, protocol, timed_out,
     tls_failure,
 };
-pub(crate) use open::{KEEPALIVE, resolve};
+pub(crate) use open::{KEEPALIVE, SESSION, resolve};
 pub(crate) use session::cannot_run;

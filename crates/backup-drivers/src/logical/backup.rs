@@ -103,9 +103,9 @@ impl Backup for LogicalBackup {
 
 impl LogicalBackup {
     async fn read(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
-        let selection = &self.options.selection;
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
+        let selection = &inventory::in_servers_case(&facts, &self.options.selection);
         cx.phase("snapshot");
         let taken = snapshot::open(
             cx,

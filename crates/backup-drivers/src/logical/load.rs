@@ -3,15 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use backup_core::{ArtifactSource, Context, Error, Event, Flavor, Result, ResultExt};
+use backup_core::{ArtifactSource, Context, Error, Flavor, Result, ResultExt};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, Column, LoadMode, Table};
-use super::plan::Range;
-use super::reader::reader;
-use super::scan;
 use super::select::quote_name;
 use crate::connect::{ConnectOptions, SESSION, Session};
 use crate::rows::{BlockReader, TextFormat};
@@ -72,14 +69,14 @@ struct Job {
     chunk: usize,
 }
 
-struct Shared {
+pub(super) struct Shared {
     tables: Vec<Table>,
     jobs: Mutex<VecDeque<Job>>,
 }
 
 impl Shared {
     /// All chunks of all tables, largest table first.
-    fn new(tables: &[Table]) -> Arc<Self> {
+    pub(super) fn new(tables: &[Table]) -> Arc<Self> {
         let mut order: Vec<usize> = (0..tables.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
         let jobs = order
@@ -91,14 +88,14 @@ impl Shared {
         Arc::new(Shared { tables: tables.to_vec(), jobs: Mutex::new(jobs) })
     }
 
-    fn next(&self) -> Option<(&Table, &Chunk)> {
+    pub(super) fn next(&self) -> Option<(&Table, &Chunk)> {
         let job = self.jobs.lock().expect("no panic while the queue is locked").pop_front()?;
         let table = &self.tables[job.table];
         Some((table, &table.chunks[job.chunk]))
     }
 }
 
-async fn join_all<T: 'static>(mut workers: JoinSet<Result<T>>) -> Result<Vec<T>> {
+pub(super) async fn join_all<T: 'static>(mut workers: JoinSet<Result<T>>) -> Result<Vec<T>> {
     let mut results = Vec::new();
     // The first failure ends the others: dropping the set aborts them.
     while let Some(ended) = workers.join_next().await {
@@ -228,59 +225,4 @@ async fn first_warning(connection: &mut wire::Connection) -> Result<String> {
             format!("; the server warned: {}", fields.join(" "))
         })
         .unwrap_or_default())
-}
-
-/// Reads every row back and compares the digests with those of the backup.
-pub(super) async fn check(
-    cx: &Context,
-    target: &ConnectOptions,
-    tables: &[Table],
-) -> Result<()> {
-    let shared = Shared::new(tables);
-    let readers = (0..cx.threads()).map(|_| reader(target));
-    let mut workers = JoinSet::new();
-    for mut reader in try_join_all(readers).await? {
-        let (cx, shared) = (cx.clone(), Arc::clone(&shared));
-        workers.spawn(async move {
-            while let Some((table, chunk)) = shared.next() {
-                check_chunk(&cx, &mut reader, table, chunk).await?;
-            }
-            reader.close().await;
-            Ok(())
-        });
-    }
-    join_all(workers).await?;
-    for table in tables {
-        cx.event(Event::Done {
-            kind: "table".into(),
-            name: table.full_name().to_string(),
-            rows: Some(table.digest.rows),
-        });
-    }
-    Ok(())
-}
-
-async fn check_chunk(
-    cx: &Context,
-    reader: &mut wire::Connection,
-    table: &Table,
-    chunk: &Chunk,
-) -> Result<()> {
-    let range = Range { from: chunk.from.clone(), to: chunk.to.clone() };
-    let found = scan::digest(cx, reader, table, &range).await?;
-    if found == chunk.digest {
-        return Ok(());
-    }
-    Err(Error::damaged(format!(
-        "table {} does not hold what was backed up: {} rows with digest {found} instead of {} rows \
-         with digest {}",
-        table.full_name(),
-        found.rows,
-        chunk.digest.rows,
-        chunk.digest
-    ))
-    .with_remedy(
-        "make sure that nobody else writes to the target, and that its version and character sets \
-         can hold the data; then restore again with --overwrite",
-    ))
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod catalog;
+mod check;
 mod ddl;
 mod dump;
 mod fingerprint;

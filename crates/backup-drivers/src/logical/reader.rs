@@ -9,7 +9,7 @@ use crate::wire;
 ///
 /// Results in `binary` are not converted to another character set, `TIMESTAMP` in UTC is not
 /// converted to another time zone.
-fn reader_settings() -> [&'static str; 4] {
+fn reader_settings() -> [&'static str; 5] {
     [
         SESSION,
         "SET NAMES utf8mb4",

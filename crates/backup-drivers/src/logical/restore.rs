@@ -10,10 +10,10 @@ use backup_core::{
 
 use super::catalog::{Catalog, StoredKind, Table};
 use super::inventory::{self, ServerFacts};
-use super::load;
 use super::recreate::{self, Plan};
 use super::rename::Rename;
 use super::select::Selection;
+use super::{check, load};
 use crate::connect::{ConnectOptions, Session};
 
 /// What a logical restore is asked for.
@@ -108,10 +108,10 @@ impl LogicalRestore {
         cx.phase("rows");
         let tables: Vec<Table> =
             catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned().collect();
-        load::run(cx, &self.target, facts.flavor, &tables, artifacts).await?;
+        load::run(cx, &self.target, facts.flavor, &tables, Arc::clone(&artifacts)).await?;
         recreate::set_sequences(conn, facts, catalog).await?;
         cx.phase("reading back");
-        load::check(cx, &self.target, &tables).await?;
+        warnings.extend(check::run(cx, &self.target, &tables, artifacts).await?);
         cx.phase("views, routines, triggers, events");
         warnings.extend(recreate::create_code(conn, facts, catalog).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);

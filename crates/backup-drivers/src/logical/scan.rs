@@ -84,18 +84,33 @@ pub(super) async fn digest(
     table: &Table,
     range: &Range,
 ) -> Result<RowDigest> {
+    let mut digest = RowDigest::default();
+    each_row(cx, reader, table, range, |packet, _| {
+        digest.add(packet.get(1..).ok_or_else(|| Error::internal("an empty row packet"))?);
+        Ok(())
+    })
+    .await?;
+    Ok(digest)
+}
+
+/// Reads a range and gives every row packet, with the kinds of its columns, to `each`.
+pub(super) async fn each_row(
+    cx: &Context,
+    reader: &mut wire::Connection,
+    table: &Table,
+    range: &Range,
+    mut each: impl FnMut(&[u8], &[Kind]) -> Result<()>,
+) -> Result<()> {
     let cannot = |e: Error| e.context(format!("cannot read table {} back", table.full_name()));
     let statement = reader.prepare(&plan::select(table, range)).await.map_err(cannot)?;
-    let mut digest = RowDigest::default();
+    let kinds = kinds(&statement)?;
     let mut rows = reader.execute(&statement, &[]).await.map_err(cannot)?;
     while let Some(batch) = rows.next_batch().await.map_err(cannot)? {
         cx.check()?;
         for packet in batch.iter() {
-            let row = packet.get(1..).ok_or_else(|| Error::internal("an empty row packet"))?;
-            digest.add(row);
+            each(packet, &kinds)?;
         }
     }
     drop(rows);
-    reader.close_statement(statement).await?;
-    Ok(digest)
+    reader.close_statement(statement).await
 }

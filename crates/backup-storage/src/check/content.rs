@@ -35,8 +35,8 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     let mut findings = Vec::new();
     findings.extend(check_config(repo).await?);
     findings.extend(check_manifest(repo, manifest).await?);
-    let stored: u64 = manifest.packs.iter().map(|p| p.bytes).sum();
-    cx.progress().expect_bytes(stored + manifest.totals.bytes_read);
+    let stored = manifest.packs.iter().fold(0, |sum: u64, pack| sum.saturating_add(pack.bytes));
+    cx.progress().expect_bytes(stored.saturating_add(manifest.totals.bytes_read));
 
     // A digest covers what was written; what was added behind it shows in the listing alone.
     let directory = key::backup(&manifest.cluster, &manifest.backup);

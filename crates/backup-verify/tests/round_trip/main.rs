@@ -4,7 +4,9 @@
 //! the *servers* compute over every value, and by `SHOW CREATE` of every object.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod hostile;
 mod interrupt;
+mod json;
 mod pair;
 mod read_back;
 mod sides;

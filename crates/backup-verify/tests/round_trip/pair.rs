@@ -31,9 +31,17 @@ pub(crate) fn spec() -> BackupSpec {
 impl Pair {
     /// Starts both servers in a time zone of their own.
     pub(crate) async fn start(server: &str) -> Pair {
+        Pair::start_with(server, &[]).await
+    }
+
+    /// The same, with options of the server.
+    pub(crate) async fn start_with(server: &str, options: &[(&str, &str)]) -> Pair {
         let cx = Context::builder().threads(3).build();
         let directory = TempDir::new().unwrap();
-        let builder = xtask::servers::sandbox(server).await.unwrap();
+        let mut builder = xtask::servers::sandbox(server).await.unwrap();
+        for (name, value) in options {
+            builder = builder.option(*name, *value);
+        }
         let in_zone = |zone: &str| builder.clone().option("default-time-zone", zone);
         let source = in_zone("+05:45").start(&cx).await.unwrap();
         let target = in_zone("-03:30").start(&cx).await.unwrap();

@@ -215,7 +215,7 @@ pub(super) async fn prepare(conn: &mut Conn) -> Result<()> {
 }
 
 /// The selection with the names as the server stores them.
-fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
+pub(super) fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
     if facts.lower_case_table_names != 1 {
         return selection.clone();
     }

@@ -11,7 +11,7 @@ use super::super::settings::{self, Setting, required, wanted};
 use super::target_error;
 
 /// The settings under which every definition that a server may hold is taken as it is.
-const CREATE_SETTINGS: [Setting; 10] = [
+const CREATE_SETTINGS: [Setting; 11] = [
     // Tables come in any order, and foreign keys may form circles.
     required("foreign_key_checks", "OFF"),
     required("unique_checks", "OFF"),
@@ -25,6 +25,8 @@ const CREATE_SETTINGS: [Setting; 10] = [
     required("system_versioning_alter_history", "KEEP"),
     // A ROW_FORMAT that the target cannot have is passed over, as on the source.
     wanted("innodb_strict_mode", "OFF"),
+    // Cached figures can be a day old, and call a table empty that is to be destroyed.
+    wanted("information_schema_stats_expiry", "0"),
     wanted("sql_if_exists", "OFF"),
 ];
 

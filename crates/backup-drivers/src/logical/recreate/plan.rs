@@ -178,11 +178,9 @@ impl Planner<'_> {
         let mut seen = BTreeSet::new();
         for row in query::rows(conn, sql, &what).await?.iter().filter(|row| here(row)) {
             let (name, table) = (query::required(row, 1)?, query::required(row, 2)?);
-            // A trigger goes with its table.
-            if triggers.contains_key(&name.to_lowercase())
-                && !dropped.contains(&table)
-                && seen.insert(name.clone())
-            {
+            // A trigger goes with its table, and comes back with it if the backup has it.
+            let comes = triggers.contains_key(&name.to_lowercase());
+            if comes != dropped.contains(&table) && seen.insert(name.clone()) {
                 add(name, ExistingKind::Stored(StoredKind::Trigger), None);
             }
         }

@@ -1,0 +1,188 @@
+//! Servers that are configured against us, and people who change them under a backup.
+
+use std::sync::{Arc, Mutex};
+
+use backup_core::{Context, ErrorKind, Event, Manifest, Monitor, Result, pipeline};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::logical::{LogicalBackup, LogicalOptions, LogicalRestoreOptions, Selection};
+use rstest::rstest;
+
+use crate::pair::{Pair, spec};
+use crate::sides;
+
+/// Runs statements at the source when it sees an event for the first time.
+struct At {
+    event: fn(&Event) -> bool,
+    source: ConnectOptions,
+    statements: Mutex<Vec<String>>,
+}
+
+impl Monitor for At {
+    fn event(&self, event: Event) {
+        if !(self.event)(&event) {
+            return;
+        }
+        let statements = std::mem::take(&mut *self.statements.lock().unwrap());
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                let mut session = Session::open(&self.source).await.unwrap();
+                session.run("SET SESSION lock_wait_timeout = 5").await.unwrap();
+                for statement in statements {
+                    session.run(&statement).await.unwrap();
+                }
+            });
+        });
+    }
+}
+
+/// A backup by one reader during which `statements` run.
+async fn backup_with(
+    pair: &Pair,
+    event: fn(&Event) -> bool,
+    statements: Vec<String>,
+) -> Result<Manifest> {
+    let monitor = At { event, source: pair.source(), statements: Mutex::new(statements) };
+    let cx = Context::builder().threads(1).monitor(Arc::new(monitor)).build();
+    let driver = LogicalBackup::new(pair.source(), LogicalOptions::default());
+    pipeline::backup(&cx, &pair.repository, &driver, spec()).await
+}
+
+fn before_rows(event: &Event) -> bool {
+    matches!(event, Event::Phase { name } if name == "rows")
+}
+
+fn after_a_table(event: &Event) -> bool {
+    matches!(event, Event::Done { kind, .. } if kind == "table")
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn ddl_in_place_fails_the_backup(#[values("mariadb-10.11", "mariadb-11.8")] server: &str) {
+    let pair = Pair::start(server).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    source.run("SET SESSION sql_mode = ''").await.unwrap();
+    for ddl in [
+        "RENAME TABLE `d d`.`a/1` TO `d d`.t, `d d`.b TO `d d`.`a/1`, `d d`.t TO `d d`.b",
+        "ALTER TABLE `d d`.`a/1` CHANGE x y INT, CHANGE y x INT",
+        "ALTER TABLE `d d`.b DROP COLUMN y; ALTER TABLE `d d`.b ADD COLUMN y INT DEFAULT 7",
+        "ALTER TABLE `d d`.p EXCHANGE PARTITION p0 WITH TABLE `d d`.`a/1`",
+        "TRUNCATE `d d`.b",
+    ] {
+        for statement in [
+            "DROP DATABASE IF EXISTS `d d`",
+            "CREATE DATABASE `d d`",
+            "CREATE TABLE `d d`.`a/1` (id INT PRIMARY KEY, x INT, y INT)",
+            "CREATE TABLE `d d`.b LIKE `d d`.`a/1`",
+            "CREATE TABLE `d d`.p (id INT PRIMARY KEY, x INT, y INT) PARTITION BY RANGE (id) \
+             (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN MAXVALUE)",
+            "INSERT INTO `d d`.`a/1` VALUES (1, 10, 100)",
+            "INSERT INTO `d d`.b VALUES (2, -10, -100)",
+            "INSERT INTO `d d`.p VALUES (3, 3, 3), (30, 30, 30)",
+        ] {
+            source.run(statement).await.unwrap();
+        }
+        let statements = ddl.split("; ").map(str::to_owned).collect();
+        let error = backup_with(&pair, before_rows, statements).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Source, "{ddl}: {}", error.report());
+        assert!(error.report().contains("changed by DDL"), "{ddl}: {}", error.report());
+    }
+    backup_with(&pair, before_rows, vec!["DO 1".to_owned()]).await.unwrap();
+    pair.stop().await;
+}
+
+/// Where DDL is not locked out, it waits for the table that is being read, and for no other: behind
+/// it everybody would wait who uses the table.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_read_is_free(#[values("mariadb-10.11", "mariadb-11.8")] server: &str) {
+    let pair = Pair::start(server).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    for statement in [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.only (id INT PRIMARY KEY)",
+        "INSERT INTO d.only VALUES (1), (2)",
+    ] {
+        source.run(statement).await.unwrap();
+    }
+    let statements = vec!["ALTER TABLE d.only ADD COLUMN x INT".to_owned()];
+    let manifest = backup_with(&pair, after_a_table, statements).await.unwrap();
+    assert_eq!(manifest.outcome.rows, Some(2));
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_lock_against_ddl_fails_the_backup() {
+    let pair = Pair::start("mysql-9.7").await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    source.run("CREATE DATABASE d").await.unwrap();
+    source.run("CREATE TABLE d.t (id INT PRIMARY KEY)").await.unwrap();
+    source
+        .run(
+            "CREATE PROCEDURE d.kill_holder() BEGIN DECLARE holder INT; SELECT PROCESSLIST_ID INTO \
+             holder FROM performance_schema.metadata_locks JOIN performance_schema.threads ON \
+             THREAD_ID = OWNER_THREAD_ID WHERE OBJECT_TYPE = 'BACKUP LOCK' AND LOCK_TYPE = \
+             'SHARED'; KILL holder; END",
+        )
+        .await
+        .unwrap();
+    let statements = vec!["CALL d.kill_holder()".to_owned()];
+    let error = backup_with(&pair, before_rows, statements).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Source, "{}", error.report());
+    assert!(error.report().contains("kept DDL out"), "{}", error.report());
+    pair.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_the_server_cut_nothing_off(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] server: &str,
+) {
+    let pair = Pair::start(server).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    for statement in [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY)",
+        "INSERT INTO d.t WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < \
+         900) SELECT n FROM r",
+    ] {
+        source.run(statement).await.unwrap();
+    }
+    let mut target = Session::open(&pair.target()).await.unwrap();
+    let mut settings = vec![
+        // More than the rows of any answer about the server itself, fewer than the table's.
+        "SET GLOBAL sql_select_limit = 700",
+        "SET GLOBAL autocommit = 0",
+        "SET GLOBAL wait_timeout = 1",
+        "SET GLOBAL max_join_size = 2",
+    ];
+    if server.starts_with("mariadb") {
+        settings.push("SET GLOBAL max_statement_time = 0.0001");
+        settings.push("SET GLOBAL system_versioning_asof = '2020-01-01 00:00:00'");
+        source.run("CREATE TABLE d.v (id INT PRIMARY KEY) WITH SYSTEM VERSIONING").await.unwrap();
+        source.run("INSERT INTO d.v VALUES (1), (2)").await.unwrap();
+    }
+    for setting in settings {
+        source.run(setting).await.unwrap();
+        target.run(setting).await.unwrap();
+    }
+    let manifest = pair.backup(LogicalOptions::default()).await;
+    let rows = if server.starts_with("mariadb") { 902 } else { 900 };
+    assert_eq!(manifest.outcome.rows, Some(rows));
+    pair.restore(&manifest, LogicalRestoreOptions::default()).await;
+    sides::assert_same("rows", &sides::rows(&mut source).await, &sides::rows(&mut target).await);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_asked_for_in_any_case_where_the_server_ignores_it() {
+    let pair = Pair::start_with("mariadb-11.8", &[("lower-case-table-names", "1")]).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    source.run("CREATE DATABASE Shop").await.unwrap();
+    source.run("CREATE TABLE Shop.Orders (id INT PRIMARY KEY)").await.unwrap();
+    source.run("INSERT INTO Shop.Orders VALUES (1)").await.unwrap();
+    let selection =
+        Selection { databases: ["SHOP".to_owned()].into_iter().collect(), ..Default::default() };
+    let manifest = pair.backup(LogicalOptions { selection, ..Default::default() }).await;
+    assert_eq!(manifest.outcome.rows, Some(1));
+    pair.stop().await;
+}
