@@ -29,6 +29,8 @@ pub(crate) struct Session {
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
+    /// What the manifest has to warn of besides what the driver says.
+    warnings: Vec<String>,
     memory: Mutex<Option<MemoryPermit>>,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
@@ -80,13 +82,14 @@ impl Session {
                 Created::Exists => return Err(taken(&key)),
             }
         };
+        let mut warnings = Vec::new();
         if let Some(newest) = newest.filter(|newest| *newest > id) {
-            cx.event(Event::Warning {
-                text: format!(
-                    "the clock of this machine is behind: backup {id} begins after {newest}, which \
-                     stays the latest by its name"
-                ),
-            });
+            let text = format!(
+                "the clock of this machine is behind: backup {id} begins after {newest}, which \
+                 stays the latest by its name"
+            );
+            cx.event(Event::Warning { text: text.clone() });
+            warnings.push(text);
         }
         let packer = Packer::new(cx, store, repository, &spec.cluster, &id, options);
         Ok(Session {
@@ -94,6 +97,7 @@ impl Session {
             spec,
             id,
             started_at,
+            warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
         })
@@ -241,8 +245,9 @@ impl BackupSession for Session {
         &self.id
     }
 
-    async fn commit(&self, outcome: Outcome) -> Result<Manifest> {
+    async fn commit(&self, mut outcome: Outcome) -> Result<Manifest> {
         self.end()?;
+        outcome.warnings.extend_from_slice(&self.warnings);
         let manifest = match self.write_objects(outcome).await {
             Ok(manifest) => manifest,
             Err(e) => {

@@ -537,3 +537,18 @@ async fn names_that_are_not_ours_hide_nothing() {
     std::fs::write(&backups, "").unwrap();
     assert_eq!(repo.backups(&cx, None).await.unwrap_err().kind(), ErrorKind::Store);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_sizes_in_a_manifest_are_findings() {
+    let matrix = Matrix::new().await;
+    let store = Store::new(put_all(&matrix.objects).await, "memory");
+    let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+    let mut manifest = matrix.manifest.clone();
+    manifest.totals.bytes_read = u64::MAX;
+    manifest.totals.artifacts = u64::MAX;
+    for pack in &mut manifest.packs {
+        pack.bytes = u64::MAX;
+    }
+    assert!(!check_content(&matrix.cx, &repo, &manifest).await.unwrap().ok());
+    assert!(!check_objects(&matrix.cx, &repo, &manifest).await.unwrap().ok());
+}

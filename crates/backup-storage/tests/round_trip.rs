@@ -244,8 +244,11 @@ async fn a_clock_that_was_set_back_is_told_of() {
     for (time, told) in [("2026-11-20T10:15:30Z", false), ("2026-11-20T09:15:30Z", true)] {
         let warnings = Arc::new(Warnings::default());
         let cx = Context::builder().clock(Arc::new(Fixed(time))).monitor(warnings.clone()).build();
-        back_up(&cx, &repo, &samples()[..1]).await.unwrap();
+        let manifest = back_up(&cx, &repo, &samples()[..1]).await.unwrap();
         assert_eq!(warnings.take().iter().any(|w| w.contains("clock")), told, "{time}");
+        // Who reads no log sees it in the backup.
+        let kept = manifest.outcome.warnings.iter().any(|w| w.contains("clock"));
+        assert_eq!(kept, told, "{time}");
     }
 }
 

@@ -48,7 +48,7 @@ impl Stage {
     /// Sets it.
     pub(crate) async fn set(server: &str, sample: Sample) -> Stage {
         let cx = Context::builder().build();
-        let builder = xtask::servers::sandbox(server).await.unwrap().tcp(true);
+        let builder = xtask::servers::sandbox(server).await.unwrap().tcp(true).durable(false);
         let db1 = builder.clone().start(&cx).await.unwrap();
         let db2 = builder.start(&cx).await.unwrap();
         for server in [&db1, &db2] {

@@ -4,7 +4,7 @@
 //! that it was renamed or altered in place: where two tables, two columns or a partition and a
 //! table swap names, a reader would get rows of the one under the name of the other. Every such
 //! change touches the definition's file, whose time is `CREATE_TIME`, except
-//! `EXCHANGE PARTITION`, which changes the numbers of the InnoDB tables alone.
+//! `EXCHANGE PARTITION`, after which a partition has the number of a table.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,35 +23,21 @@ const RESOLUTION: Duration = Duration::from_millis(1100);
 
 /// What every table looked like before the snapshot.
 #[derive(Debug, Default)]
-pub(super) struct Fingerprints {
-    tables: HashMap<TableName, String>,
-    numbers: bool,
-}
+pub(super) struct Fingerprints(HashMap<TableName, Option<String>>);
 
 impl Fingerprints {
     /// Takes them, and waits until any later change can be told from them.
     pub(super) async fn take(session: &mut Session, selection: &Selection) -> Result<Self> {
         session.run("SET SESSION time_zone = '+00:00'").await?;
-        // Only where there are partitions can they be exchanged; reading the numbers is not free.
-        let partitions = "SELECT 1 FROM information_schema.PARTITIONS \
-                          WHERE PARTITION_NAME IS NOT NULL LIMIT 1";
-        let numbers = session.query_first::<u8>(partitions).await?.is_some()
-            && session
-                .query_first::<u64>(
-                    "SELECT TABLE_ID FROM information_schema.INNODB_SYS_TABLES LIMIT 1",
-                )
-                .await
-                .is_ok();
-        let wanted = inventory::list_tables(session.conn(), selection).await?;
-        let mut tables = HashMap::with_capacity(wanted.len());
-        for name in wanted {
+        let mut tables = HashMap::new();
+        for name in inventory::list_tables(session.conn(), selection).await? {
             // Gone meanwhile: the snapshot will not have it either, or the check will fail.
-            if let Some(found) = session.query_first::<String>(&query(&name, numbers)).await? {
+            if let Some(found) = session.query_first::<Option<String>>(&query(&name)).await? {
                 tables.insert(name, found);
             }
         }
         tokio::time::sleep(RESOLUTION).await;
-        Ok(Fingerprints { tables, numbers })
+        Ok(Fingerprints(tables))
     }
 
     /// Fails when the table is not what it was. Exact as long as `reader` has read from it in an
@@ -59,36 +45,55 @@ impl Fingerprints {
     pub(super) async fn check(&self, reader: &mut wire::Connection, table: &Table) -> Result<()> {
         let name = table.full_name();
         let rows = reader
-            .query_values(&query(&name, self.numbers))
+            .query_values(&query(&name))
             .await
             .context(|| format!("cannot see whether {name} was changed"))?;
-        let now = rows.first().and_then(|row| row.first()?.as_deref());
-        if now.is_some() && now == self.tables.get(&name).map(String::as_bytes) {
+        let now = rows.first().and_then(|row| row.first()).map(Option::as_deref);
+        let before = self.0.get(&name).map(|text| text.as_ref().map(String::as_bytes));
+        if now.is_some() && now == before {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Source,
-            format!("table {name} was changed by DDL during the backup"),
-        )
-        .with_remedy("run the backup again when no DDL is running"))
+        Err(changed(format!("table {name} was changed by DDL during the backup")))
     }
 }
 
-/// One row with one text that differs after DDL on the table.
-fn query(name: &TableName, numbers: bool) -> String {
-    let (database, table) = (quote_text(&name.database), quote_text(&name.table));
-    let numbers = if numbers {
-        format!(
-            "(SELECT GROUP_CONCAT(TABLE_ID ORDER BY NAME) FROM information_schema.INNODB_SYS_TABLES \
-             WHERE SUBSTRING_INDEX(CONVERT(NAME USING binary), _binary'#', 1) = \
-             CONCAT(CONVERT(CONVERT({database} USING filename) USING binary), _binary'/', \
-             CONVERT(CONVERT({table} USING filename) USING binary)))"
-        )
-    } else {
-        "NULL".to_owned()
-    };
+/// One row, whose value differs after DDL on the table.
+fn query(name: &TableName) -> String {
     format!(
-        "SELECT CONCAT_WS(' ', COALESCE(CREATE_TIME, ''), {numbers}) \
-         FROM information_schema.TABLES WHERE TABLE_SCHEMA = {database} AND TABLE_NAME = {table}"
+        "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
+         AND TABLE_NAME = {}",
+        quote_text(&name.database),
+        quote_text(&name.table)
     )
+}
+
+fn changed(message: String) -> Error {
+    Error::new(ErrorKind::Source, message)
+        .with_remedy("run the backup again when no DDL is running")
+}
+
+/// Which numbers of InnoDB tables are those of partitions.
+#[derive(Debug)]
+pub(super) struct Partitions(HashMap<u64, bool>);
+
+impl Partitions {
+    /// Reads them. `None` for an account without PROCESS, which cannot see them.
+    pub(super) async fn read(session: &mut Session) -> Result<Option<Self>> {
+        // A `#` in a name is written as `@0023` here.
+        let sql = "SELECT TABLE_ID, NAME LIKE '%#P#%' FROM information_schema.INNODB_SYS_TABLES";
+        match session.query_rows::<(u64, bool)>(sql).await {
+            Ok(rows) => Ok(Some(Partitions(rows.into_iter().collect()))),
+            Err(e) if e.server().is_some() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Fails when a table became a partition, or a partition a table.
+    pub(super) fn check(&self, now: &Self) -> Result<()> {
+        let moved = |(number, partition)| now.0.get(number).is_some_and(|p| p != partition);
+        if self.0.iter().any(moved) {
+            return Err(changed("a partition was changed by DDL during the backup".to_owned()));
+        }
+        Ok(())
+    }
 }

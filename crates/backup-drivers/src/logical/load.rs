@@ -1,4 +1,5 @@
-//! Rows into a target, whose tables are those of the backup under the names they have there: `LOAD DATA LOCAL` by several connections, then every row read back.
+//! Rows into a target by `LOAD DATA LOCAL`, over several connections. The tables are those of the
+//! backup under the names that they have at the target.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

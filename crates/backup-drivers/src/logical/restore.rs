@@ -154,9 +154,18 @@ impl Restore for LogicalRestore {
         let done = cx.run(self.restore(cx, &mut prepared, artifacts)).await;
         if put_back {
             // The session may have been cut off in the middle of a statement.
-            let mut session = Session::open(&self.target).await?;
-            load::forbid_local_infile(&mut session).await?;
-            session.close().await?;
+            let reset = async {
+                let mut session = Session::open(&self.target).await?;
+                load::forbid_local_infile(&mut session).await?;
+                session.close().await
+            };
+            match reset.await {
+                // What broke the restore says more than that the target is out of reach now.
+                Err(e) if done.is_err() => cx.event(Event::Warning {
+                    text: format!("local_infile may still be ON at the target: {}", e.report()),
+                }),
+                other => other?,
+            }
         }
         warnings.extend(done.map_err(|e| match e.kind() {
             ErrorKind::Interrupted => e.with_remedy(

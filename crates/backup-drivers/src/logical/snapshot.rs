@@ -12,7 +12,7 @@ use backup_core::{
 };
 use futures::future::try_join_all;
 
-use super::fingerprint::Fingerprints;
+use super::fingerprint::{Fingerprints, Partitions};
 use super::inventory::{self, ServerFacts};
 use super::reader::reader;
 use super::select::{Selection, TableName};
@@ -40,18 +40,27 @@ pub(super) struct Snapshot {
     pub lock: Duration,
     /// What the tables looked like, where DDL is not locked out.
     pub fingerprints: Option<Fingerprints>,
+    /// The partitions there were, where DDL is not locked out and the account may see them.
+    partitions: Option<Partitions>,
     /// Holds the lock against DDL until it is dropped.
     guard: Session,
 }
 
 impl Snapshot {
-    /// Fails when the lock against DDL was lost on the way, with the connection that held it.
+    /// Fails when the lock against DDL was lost on the way, with the connection that held it, or
+    /// when partitions were exchanged.
     pub(super) async fn still_guarded(&mut self) -> Result<()> {
-        self.guard.run("DO 1").await.map(drop).map_err(|e| {
+        self.guard.run("DO 1").await.map_err(|e| {
             e.context("the connection that kept DDL out was lost during the backup")
                 .with_kind(ErrorKind::Source)
                 .with_remedy("run the backup again, and let its connections live")
-        })
+        })?;
+        if let Some(before) = &self.partitions
+            && let Some(now) = Partitions::read(&mut self.guard).await?
+        {
+            before.check(&now)?;
+        }
+        Ok(())
     }
 }
 
@@ -78,13 +87,24 @@ pub(super) async fn open(
     } else {
         reason.push_str("; DDL on a table fails the backup");
     }
-    let fingerprints = if capabilities.backup_lock {
-        None
+    let (fingerprints, partitions) = if capabilities.backup_lock {
+        (None, None)
     } else {
-        Some(cx.run(Fingerprints::take(&mut guard, selection)).await?)
+        let fingerprints = cx.run(Fingerprints::take(&mut guard, selection)).await?;
+        (Some(fingerprints), Partitions::read(&mut guard).await?)
     };
     let connecting = (0..count).map(|_| reader(source));
     let mut readers = cx.run(try_join_all(connecting)).await?;
+    if facts.flavor == Flavor::MariaDb {
+        for reader in &mut readers {
+            // With its binary log in the transaction, MariaDB would not let go of tables before the
+            // end (see LET_GO). An account that may not ask for that keeps DDL waiting.
+            match reader.query("SET SESSION sql_log_bin = 0").await {
+                Err(e) if e.server().is_none() => return Err(e),
+                _ => {}
+            }
+        }
+    }
 
     let holder = guard.id();
     let locked = under_lock(&mut guard, &mut readers, facts, &capabilities, selection);
@@ -103,7 +123,16 @@ pub(super) async fn open(
             for reader in &mut readers {
                 reader.query(SAVEPOINT).await?;
             }
-            Ok(Snapshot { readers, tables, position, reason, lock, fingerprints, guard })
+            Ok(Snapshot {
+                readers,
+                tables,
+                position,
+                reason,
+                lock,
+                fingerprints,
+                partitions,
+                guard,
+            })
         }
         Ok(Err(error)) => {
             release(&mut watchdog, holder).await?;
