@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use backup_core::{Error, ErrorKind, Result, io_error};
+use backup_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 /// The result of a command.
@@ -54,9 +54,11 @@ pub(crate) fn print_json(document: &serde_json::Value) -> Result<()> {
 pub(crate) fn print_text(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(io_error(e, ErrorKind::Internal, "cannot write to standard output"))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::internal(
+            "what was asked for is done, but cannot be told on standard output",
+        )
+        .with_source(e)
+        .with_remedy("see `holdfast list` and `holdfast show`; do not run it again for this")),
         _ => Ok(()),
     }
 }

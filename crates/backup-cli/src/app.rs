@@ -71,6 +71,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(global: Global, command: &Command) -> Result<Answer> {
+    // What a backup holds is for nobody else on the machine.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = Config::load(global.config.as_deref())?;
     let limits = Limits::choose(&global, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

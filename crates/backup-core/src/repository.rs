@@ -136,6 +136,10 @@ pub fn select(listed: Vec<Listed>, wanted: &str) -> Result<Manifest> {
         return Err(Error::usage("there is no backup here")
             .with_remedy("check --repo and --cluster; `holdfast list` shows every backup"));
     }
+    if wanted.is_empty() {
+        return Err(Error::usage("the id of the backup is empty")
+            .with_remedy("give an id from `holdfast list`, a unique prefix of one, or `latest`"));
+    }
     let mut fitting: Vec<Listed> = if wanted == "latest" {
         listed.into_iter().next_back().into_iter().collect()
     } else {

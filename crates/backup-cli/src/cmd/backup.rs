@@ -1,5 +1,7 @@
 //! `holdfast backup`
 
+use std::time::Duration;
+
 use backup_core::{
     BackupSpec, BackupType, ClusterName, ErrorKind, Manifest, Result, Strategy, pipeline,
 };
@@ -40,6 +42,10 @@ pub(crate) struct Backup {
     /// Without these tables
     #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
     exclude_tables: Vec<Names<TableName>>,
+    /// The longest that the global read lock may be waited for and held: the source's writers wait
+    /// meanwhile
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    lock_timeout: u64,
     /// auto, none, zstd, or zstd:LEVEL with levels 1 (fast) to 22 (small) [default: auto]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
     compression: Option<Compression>,
@@ -57,7 +63,11 @@ impl Backup {
         let repo = app.repo(self.repository_options(app)?).await?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(&app.cx).await?;
-        let options = LogicalOptions { selection: self.selection(), ..LogicalOptions::default() };
+        let options = LogicalOptions {
+            selection: self.selection(),
+            lock_timeout: Duration::from_secs(self.lock_timeout),
+            ..LogicalOptions::default()
+        };
         let driver = LogicalBackup::new(source, options);
         let manifest = pipeline::backup(&app.cx, &repo, &driver, spec).await?;
         let warned = !manifest.outcome.warnings.is_empty();

@@ -61,6 +61,7 @@ impl Backup for LogicalBackup {
     }
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        self.options.selection.check()?;
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
         let mut findings = vec![Finding::new(
@@ -69,6 +70,12 @@ impl Backup for LogicalBackup {
             format!("{} {}", facts.flavor, facts.version_text),
             "",
         )];
+        findings.push(Finding::new(
+            Severity::Info,
+            "accounts",
+            "users, roles and grants are no part of a logical backup",
+            "keep their definitions elsewhere, for example with SHOW CREATE USER and SHOW GRANTS",
+        ));
         let missing =
             inventory::missing_privileges(session.conn(), &facts, &self.options.selection).await?;
         for privilege in missing {

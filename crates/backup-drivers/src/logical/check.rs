@@ -98,7 +98,7 @@ async fn check_chunk(
     ))
     .with_remedy(
         "make sure that nobody else writes to the target, and that its version and character sets \
-         can hold the data; then restore again with --overwrite",
+         can hold the data",
     ))
 }
 

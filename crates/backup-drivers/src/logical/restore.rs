@@ -167,11 +167,17 @@ impl Restore for LogicalRestore {
                 other => other?,
             }
         }
-        warnings.extend(done.map_err(|e| match e.kind() {
-            ErrorKind::Interrupted => e.with_remedy(
-                "what was restored so far is incomplete: run the command again with --overwrite",
-            ),
-            _ => e,
+        warnings.extend(done.map_err(|e| {
+            let half = format!("{} is left half restored", self.target);
+            match e.kind() {
+                ErrorKind::Interrupted => {
+                    e.context(half).with_remedy("run the command again with --overwrite")
+                }
+                _ => {
+                    let remedy = format!("{}; then restore again with --overwrite", e.remedy());
+                    e.context(half).with_remedy(remedy)
+                }
+            }
         })?);
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });

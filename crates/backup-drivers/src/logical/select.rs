@@ -109,6 +109,19 @@ impl Selection {
         self == &Selection::default()
     }
 
+    /// Fails when the server's own databases are asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage).
+    pub fn check(&self) -> Result<()> {
+        let named = self.databases.iter().chain(self.tables.iter().map(|t| &t.database));
+        match named.into_iter().find(|d| SYSTEM_DATABASES.contains(&d.to_lowercase().as_str())) {
+            None => Ok(()),
+            Some(own) => Err(Error::usage(format!("{own} is the server's own database"))
+                .with_remedy("leave it out: no other server could take it back")),
+        }
+    }
+
     /// Whether only single tables are meant.
     #[must_use]
     pub fn only_tables(&self) -> bool {
@@ -156,6 +169,8 @@ mod tests {
     fn an_empty_selection_wants_all_but_the_servers_own() {
         let all = Selection::default();
         assert!(all.wants_table("shop", "x") && !all.wants_database("mysql"));
+        let own = Selection { databases: ["MySQL".into()].into(), ..Default::default() };
+        assert!(all.check().is_ok() && own.check().is_err());
         let one = Selection { tables: ["shop.x".parse().unwrap()].into(), ..Default::default() };
         assert!(one.wants_table("shop", "x") && !one.wants_table("shop", "y"));
         assert!(one.wants_database("shop") && !one.wants_database("other"));

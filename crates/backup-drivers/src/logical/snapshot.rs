@@ -146,7 +146,7 @@ pub(super) async fn open(
             )
             .with_remedy(
                 "end the long-running statements that SHOW PROCESSLIST names, or run the backup at \
-                 a quieter time",
+                 a quieter time, or with a longer --lock-timeout",
             ))
         }
     }
