@@ -105,7 +105,7 @@ async fn prompt(cx: &Context, server: &ConnectOptions) -> Result<Secret> {
 /// The flag that both directions share.
 #[derive(clap::Args)]
 pub(crate) struct DefaultsFile {
-    /// Option file of the servers' own clients (groups [client] and [holdfast]): user, password,
+    /// Option file of the servers' own clients (groups client and holdfast): user, password,
     /// socket, TLS
     #[arg(long, value_name = "FILE")]
     pub(crate) defaults_file: Option<PathBuf>,

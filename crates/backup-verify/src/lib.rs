@@ -1,6 +1,6 @@
 //! Verifiers: from object listings to content checks.
 //!
-//! A [`Verifier`] looks at one backup; [`verifiers_for`] gives those that a level needs, and
+//! A [`Verifier`](backup_core::Verifier) looks at one backup; [`verifiers_for`] gives those that a level needs, and
 //! [`verify_listed`] runs them and records the proof. Damage is a finding of the report, whatever
 //! it hit; an error means that nothing can be said about the backup.
 

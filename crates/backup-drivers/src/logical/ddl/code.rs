@@ -122,6 +122,16 @@ pub(in crate::logical) fn rename_header(create: &str, dialect: Dialect) -> Strin
     edits.apply(create)
 }
 
+/// Switches an event off. `None` when it is off already.
+pub(in crate::logical) fn switch_off(create: &str, dialect: Dialect) -> Option<String> {
+    let tokens = significant(create, dialect);
+    let header = tokens.iter().take_while(|t| !t.is_word("DO"));
+    let state = header.filter(|t| t.is_word("ENABLE")).last()?;
+    let mut edits = Edits::default();
+    edits.replace(state.range(), "DISABLE".to_owned());
+    Some(edits.apply(create))
+}
+
 /// Whether a definition names something of `database`, or the table itself where one is given.
 pub(in crate::logical) fn mentions_database(
     create: &str,
@@ -139,6 +149,15 @@ pub(in crate::logical) fn mentions_database(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_switched_off_in_its_header_alone() {
+        let create = "CREATE DEFINER=`a`@`b` EVENT `enable` ON SCHEDULE EVERY 1 DAY STARTS '2030-01-01' ON \
+                      COMPLETION NOT PRESERVE ENABLE COMMENT 'ENABLE DO' DO SELECT 'ENABLE', enable";
+        let off = switch_off(create, Dialect::default()).unwrap();
+        assert_eq!(off, create.replace("PRESERVE ENABLE", "PRESERVE DISABLE"));
+        assert_eq!(switch_off(&off, Dialect::default()), None);
+    }
 
     #[test]
     fn databases_in_views_are_renamed_and_aliases_are_not() {

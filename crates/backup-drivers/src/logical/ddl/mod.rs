@@ -9,7 +9,7 @@ mod literal;
 mod table;
 
 pub(super) use code::{
-    mentions_database, rename_database, rename_header, rename_trigger, rename_view,
+    mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
 };
 pub(super) use lexer::{Dialect, Token, TokenKind, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};

@@ -7,7 +7,7 @@ use backup_core::{Error, Flavor, Result};
 use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
 use super::super::ddl::{
     Dialect, TableRename, mentions_database, rename_database, rename_header, rename_table,
-    rename_trigger, rename_view,
+    rename_trigger, rename_view, switch_off,
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
@@ -182,7 +182,8 @@ impl Renamer<'_> {
                     object.name = format!("{}_{}", object.name, new.table);
                 }
                 object.create = rename_trigger(&object.create, dialect, &object.name, &new.table);
-                self.warn_of_body(object, &before, dialect, Some(&table), warnings);
+                let renamed = Some(&table).filter(|t| t.table != new.table);
+                self.warn_of_body(object, dialect, renamed, warnings);
                 (object.database, object.table) = (new.database, Some(new.table));
             }
             StoredKind::View => {
@@ -196,8 +197,19 @@ impl Renamer<'_> {
             _ if database == object.database => return,
             _ => {
                 object.create = rename_header(&object.create, dialect);
-                self.warn_of_body(object, &before, dialect, None, warnings);
+                self.warn_of_body(object, dialect, None, warnings);
                 object.database = database;
+                // It would run beside the original, and on the tables of the original.
+                if object.kind == StoredKind::Event
+                    && let Some(off) = switch_off(&object.create, dialect)
+                {
+                    object.create = off;
+                    warnings.push(format!(
+                        "event {} is switched off, for it is a copy: see that its code is right, \
+                         then ALTER EVENT … ENABLE",
+                        object.full_name()
+                    ));
+                }
             }
         }
         // Bytes that are not what the text says cannot be rewritten.
@@ -214,14 +226,12 @@ impl Renamer<'_> {
     fn warn_of_body(
         &self,
         object: &StoredObject,
-        body: &str,
         dialect: Dialect,
         table: Option<&TableName>,
         warnings: &mut Vec<String>,
     ) {
-        // The header of a trigger names its table once.
-        let table = table.filter(|t| body.matches(t.table.as_str()).count() > 1);
-        if mentions_database(body, dialect, &object.database, table) {
+        // The header has the new names already.
+        if mentions_database(&object.create, dialect, &object.database, table) {
             warnings.push(format!(
                 "the code of {} {} still uses the old names: it was written by hand and is not \
                  changed",
