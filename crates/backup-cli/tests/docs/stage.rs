@@ -232,17 +232,9 @@ fn cargo(at: &str, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words[1..] {
         ["xtask", ref arguments @ ..] => {
-            // `--help` after wrong arguments is an error.
-            let status = Command::new(env!("CARGO"))
-                .args(["run", "--quiet", "--locked", "--package", "xtask", "--"])
-                .args(arguments)
-                .arg("--help")
-                .current_dir(root())
-                .output()
-                .unwrap();
-            let stderr = String::from_utf8_lossy(&status.stderr);
-            assert!(status.status.success(), "{at}: `{command}`: {stderr}");
+            help(at, command, &["--package", "xtask", "--"], arguments)
         }
+        ["run", "--release", ref arguments @ ..] => help(at, command, &[], arguments),
         ["install", ref arguments @ ..] => {
             let path = arguments.iter().skip_while(|word| **word != "--path").nth(1);
             let path = path.unwrap_or_else(|| panic!("{at}: no --path"));
@@ -250,4 +242,19 @@ fn cargo(at: &str, command: &str) {
         }
         _ => panic!("{at}: this test does not know what `{command}` does"),
     }
+}
+
+/// Runs a program of the workspace with `--help` after its arguments, which is an error after wrong
+/// ones.
+fn help(at: &str, command: &str, package: &[&str], arguments: &[&str]) {
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--locked"])
+        .args(package)
+        .args(arguments)
+        .arg("--help")
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{at}: `{command}`: {stderr}");
 }
