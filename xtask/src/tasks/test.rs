@@ -12,15 +12,24 @@ pub(crate) fn run(arguments: &[String], cx: &Context) -> Result<()> {
             fetch(server, false, cx)?;
         }
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["test", "--locked"]);
-    if arguments.is_empty() {
-        command.args(["--workspace", "--no-fail-fast"]);
+    if !arguments.is_empty() {
+        return cargo_test(arguments.iter().map(String::as_str));
     }
-    let status = command
+    // Examples of the documentation first: the last words are those of the tests then.
+    cargo_test(["--workspace", "--doc"])?;
+    cargo_test(["--workspace", "--all-targets", "--no-fail-fast"])
+}
+
+fn cargo_test<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["test", "--locked"])
         .args(arguments)
         .status()
         .map_err(|e| io_error(e, ErrorKind::Internal, "cannot run cargo"))?;
-    if status.success() { Ok(()) } else { Err(Error::internal("tests failed")) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::internal("tests failed").with_remedy("see above which"))
+    }
 }

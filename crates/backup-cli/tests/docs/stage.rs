@@ -232,7 +232,7 @@ fn cargo(at: &str, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words[1..] {
         ["xtask", ref arguments @ ..] => {
-            help(at, command, &["--package", "xtask", "--"], arguments)
+            help(at, command, &["--package", "xtask", "--"], arguments);
         }
         ["run", "--release", ref arguments @ ..] => help(at, command, &[], arguments),
         ["install", ref arguments @ ..] => {
