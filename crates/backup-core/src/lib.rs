@@ -33,7 +33,8 @@ pub use gtid::{
 };
 pub use id::{BackupId, BackupType, ClusterName, Strategy};
 pub use manifest::{
-    Consistency, ConsistencyLevel, FORMAT, Manifest, ObjectDigest, Outcome, SourceInfo, Totals,
+    Consistency, ConsistencyLevel, FORMAT, Manifest, Need, ObjectDigest, Outcome, SourceInfo,
+    Totals,
 };
 pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
 pub use position::{BinlogFile, Position};
@@ -41,4 +42,4 @@ pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Rep
 pub use secret::Secret;
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;
-pub use verify::{Finding, Level, Report, Severity, Verifier};
+pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

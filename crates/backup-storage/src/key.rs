@@ -28,6 +28,10 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// `tiers/<seq>`: where packs move as they age. The highest number is what counts.
+    Tiers(u64),
+    /// `tier.json`, in the store of a lower tier: whose tier it is.
+    TierMark,
 }
 
 impl Key {
@@ -46,6 +50,8 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::Tiers(seq) => write!(f, "tiers/{seq}"),
+            Key::TierMark => f.write_str("tier.json"),
         }
     }
 }
@@ -58,6 +64,11 @@ pub(crate) fn clusters() -> Path {
 /// The directory of a cluster's backups.
 pub(crate) fn backups(cluster: &ClusterName) -> Path {
     Path::from(format!("clusters/{cluster}/backups"))
+}
+
+/// The directory of the policies of tiers.
+pub(crate) fn tiers() -> Path {
+    Path::from("tiers")
 }
 
 /// The directory of one backup.
@@ -77,10 +88,14 @@ pub enum BackupObject {
     Pack(u32),
     /// `index`.
     Index,
+    /// `index-<n>`, numbered from 1: a rebuilt index.
+    IndexCopy(u32),
     /// `manifest`.
     Manifest,
     /// `active`.
     Active,
+    /// `retired`: the backup was removed, and some of its packs are needed by others.
+    Retired,
 }
 
 impl fmt::Display for BackupObject {
@@ -88,8 +103,10 @@ impl fmt::Display for BackupObject {
         match self {
             BackupObject::Pack(n) => write!(f, "pack-{n}"),
             BackupObject::Index => f.write_str("index"),
+            BackupObject::IndexCopy(n) => write!(f, "index-{n}"),
             BackupObject::Manifest => f.write_str("manifest"),
             BackupObject::Active => f.write_str("active"),
+            BackupObject::Retired => f.write_str("retired"),
         }
     }
 }
@@ -101,7 +118,15 @@ impl FromStr for BackupObject {
             "index" => BackupObject::Index,
             "manifest" => BackupObject::Manifest,
             "active" => BackupObject::Active,
-            _ => BackupObject::Pack(name.strip_prefix("pack-").ok_or(())?.parse().map_err(|_| ())?),
+            "retired" => BackupObject::Retired,
+            _ => {
+                let (kind, number) = name.split_once('-').ok_or(())?;
+                match (kind, number.parse().map_err(|_| ())?) {
+                    ("pack", n) => BackupObject::Pack(n),
+                    ("index", n) if n > 0 => BackupObject::IndexCopy(n),
+                    _ => return Err(()),
+                }
+            }
         };
         // One name, one object: `pack-03` and `pack-+3` are not ours.
         if object.to_string() == name { Ok(object) } else { Err(()) }
@@ -134,12 +159,14 @@ mod tests {
 
     #[test]
     fn only_the_canonical_name_is_an_object() {
-        for name in ["pack-0", "pack-4294967295", "index", "manifest", "active"] {
+        for name in
+            ["pack-0", "pack-4294967295", "index", "index-1", "manifest", "active", "retired"]
+        {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
         for name in
-            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""]
+            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", "", "index-0", "index-01", "retired-1"]
         {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }

@@ -11,13 +11,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 
 use crate::format::{
-    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
+    Compression, Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
 };
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
 use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
+use crate::shelf::{Elsewhere, Shelf};
 use crate::source::Source;
 use crate::store::{Created, Store, make_directory};
 use crate::url::RepoUrl;
@@ -32,6 +33,9 @@ const AT_ONCE: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Repo {
     store: Store,
+    shelf: Shelf,
+    /// Copies that reads fall back to.
+    copies: Arc<[Elsewhere]>,
     config: Arc<Config>,
     options: RepositoryOptions,
 }
@@ -77,7 +81,12 @@ impl Repo {
             Created::New => {}
             Created::Exists => return Err(exists()),
         }
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::new(store, config, options))
+    }
+
+    fn new(store: Store, config: Config, options: RepositoryOptions) -> Self {
+        let shelf = Shelf::new(store.clone());
+        Repo { store, shelf, copies: Arc::default(), config: Arc::new(config), options }
     }
 
     /// Opens a repository.
@@ -101,7 +110,7 @@ impl Repo {
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
         let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::new(store, config, options))
     }
 
     /// The repository's id.
@@ -114,6 +123,31 @@ impl Repo {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where its objects may stand.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Copies that reads fall back to.
+    pub(crate) fn copies(&self) -> &[Elsewhere] {
+        &self.copies
+    }
+
+    /// How new frames are compressed.
+    pub(crate) fn compression(&self) -> Compression {
+        self.options.compression
+    }
+
+    /// What makes it a repository.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same repository with these lower tiers and copies.
+    pub(crate) fn placed(&self, shelf: Shelf, copies: Vec<Elsewhere>) -> Self {
+        Repo { store: shelf.home().clone(), shelf, copies: copies.into(), ..self.clone() }
     }
 
     /// The place of an object of a backup.

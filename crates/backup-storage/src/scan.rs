@@ -9,6 +9,7 @@ use crate::format::{
     ObjectKind, Place, hex, open,
 };
 use crate::key::Key;
+use crate::shelf::Shelf;
 use crate::store::Store;
 
 /// How much is asked of the store at once.
@@ -24,7 +25,7 @@ pub(crate) struct Scanned {
 
 /// Reads a pack or an index in order, with memory for one frame and one window.
 pub(crate) struct Scanner<'a> {
-    store: &'a Store,
+    shelf: &'a Shelf,
     key: &'a Key,
     place: &'a Place,
     /// What was fetched and not yet passed.
@@ -39,7 +40,7 @@ impl<'a> Scanner<'a> {
     /// Begins after the header of the object, which is checked. `len` is how long the object should
     /// be; `digest` whether its SHA-256 is wanted.
     pub(crate) async fn open(
-        store: &'a Store,
+        shelf: &'a Shelf,
         key: &'a Key,
         place: &'a Place,
         kind: ObjectKind,
@@ -47,7 +48,7 @@ impl<'a> Scanner<'a> {
         digest: bool,
     ) -> Result<Scanner<'a>> {
         let mut scanner = Scanner {
-            store,
+            shelf,
             key,
             place,
             buffer: BytesMut::new(),
@@ -63,13 +64,13 @@ impl<'a> Scanner<'a> {
 
     /// Begins at `offset`, where a frame should begin.
     pub(crate) fn at(
-        store: &'a Store,
+        shelf: &'a Shelf,
         key: &'a Key,
         place: &'a Place,
         offset: u64,
         len: u64,
     ) -> Scanner<'a> {
-        Scanner { store, key, place, buffer: BytesMut::new(), offset, len, digest: None }
+        Scanner { shelf, key, place, buffer: BytesMut::new(), offset, len, digest: None }
     }
 
     /// Fetches until `n` bytes are there or the object is at its end.
@@ -82,7 +83,7 @@ impl<'a> Scanner<'a> {
             let missing = (n - self.buffer.len()) as u64;
             let end = (at + missing.max(WINDOW)).min(self.len);
             let bytes = self
-                .store
+                .shelf
                 .get_range(self.key, at..end)
                 .await?
                 .ok_or_else(|| missing_object(self.key))?;
@@ -209,7 +210,7 @@ pub(crate) async fn read_single(
 
 /// Reads the end frame of a pack or index of `len` bytes.
 pub(crate) async fn read_end(
-    store: &Store,
+    shelf: &Shelf,
     key: &Key,
     place: &Place,
     len: u64,
@@ -219,7 +220,7 @@ pub(crate) async fn read_end(
         .checked_sub(END_FRAME_LEN as u64)
         .filter(|o| *o >= OBJECT_HEADER_LEN as u64)
         .ok_or_else(damaged)?;
-    let frame = store.get_range(key, offset..len).await?.ok_or_else(|| missing_object(key))?;
+    let frame = shelf.get_range(key, offset..len).await?.ok_or_else(|| missing_object(key))?;
     let header = frame
         .first_chunk()
         .ok_or_else(damaged)

@@ -33,7 +33,7 @@ pub async fn verify_listed(
     let object = format!("{}/manifest", listed.backup);
     let finding = Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
         .with_kind(ErrorKind::Damaged);
-    let report = Report { level: Level::Objects, findings: vec![finding] };
+    let report = Report::new(Level::Objects, vec![finding]);
     let record = Record {
         time: cx.now(),
         backup: Some(listed.backup),
@@ -42,6 +42,7 @@ pub async fn verify_listed(
             ok: false,
             findings: report.findings.clone(),
             duration_seconds: 0.0,
+            sampled: None,
         },
     };
     repo.record(cx, &listed.cluster, &record).await?;

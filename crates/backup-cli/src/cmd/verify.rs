@@ -103,7 +103,7 @@ impl Verify {
 fn unverified(backup: &BackupId, level: Level, error: &Error) -> Report {
     let problem = format!("it could not be verified: {}", error.chain());
     let finding = Finding::new(Severity::Error, backup.as_str(), problem, error.remedy());
-    Report { level, findings: vec![finding.with_kind(error.kind())] }
+    Report::new(level, vec![finding.with_kind(error.kind())])
 }
 
 fn paragraph(backup: &BackupId, report: &Report) -> String {

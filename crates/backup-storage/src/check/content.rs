@@ -143,7 +143,7 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     let mut lines = Lines::default();
     let bytes = manifest.index.bytes;
     let kind = ObjectKind::Index;
-    let mut scanner = Scanner::open(repo.store(), &key, &place, kind, bytes, false).await?;
+    let mut scanner = Scanner::open(repo.shelf(), &key, &place, kind, bytes, false).await?;
     while let Some(frame) = scanner.next().await? {
         if frame.header.kind == FrameKind::Catalog {
             lines.add_frame(&scanner.open_frame(frame)?);
@@ -201,7 +201,7 @@ async fn walk(
 ) -> Result<(Lines, String, Vec<String>)> {
     let place = repo.place(key);
     let kind = ObjectKind::Pack;
-    let mut scanner = Scanner::open(repo.store(), key, &place, kind, digest.bytes, true).await?;
+    let mut scanner = Scanner::open(repo.shelf(), key, &place, kind, digest.bytes, true).await?;
     let mut lines = Lines::default();
     let mut places = Vec::new();
     let mut frames = 0;
