@@ -33,7 +33,7 @@ pub use gtid::{
 };
 pub use id::{BackupId, BackupType, ClusterName, Strategy};
 pub use manifest::{
-    Consistency, ConsistencyLevel, FORMAT, Manifest, Need, ObjectDigest, Outcome, SourceInfo,
+    Consistency, ConsistencyLevel, FORMAT, Manifest, Needed, ObjectDigest, Outcome, SourceInfo,
     Totals,
 };
 pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};

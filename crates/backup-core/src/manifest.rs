@@ -31,10 +31,10 @@ pub struct Manifest {
     /// The backup that this one needs before it in a restore; `None` for a full one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BackupId>,
-    /// Packs of other backups that this one refers to (deduplication, delta frames), sorted by
-    /// backup.
+    /// Packs of other backups of the cluster that this one refers to (deduplication, delta frames),
+    /// sorted by backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<Need>,
+    pub needs: Vec<Needed>,
     /// When it began.
     pub started_at: Timestamp,
     /// When its last artifact was stored.
@@ -52,13 +52,13 @@ pub struct Manifest {
     pub index: ObjectDigest,
 }
 
-/// Packs of another backup of the same cluster.
+/// What a backup needs of another one. The other may have been removed: then these packs of it were
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Need {
-    /// The backup whose packs they are. It may have been removed since: then its directory holds
-    /// nothing but the packs that others need.
+pub struct Needed {
+    /// The other backup, of the same cluster.
     pub backup: BackupId,
-    /// Exactly those that are needed, in order of their numbers.
+    /// Those of its packs that are needed, in order of their numbers.
     pub packs: Vec<ObjectDigest>,
 }
 
