@@ -13,6 +13,7 @@ mod check;
 pub mod format;
 mod index;
 mod key;
+mod marks;
 mod options;
 mod packer;
 mod reader;
@@ -25,7 +26,7 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key};
+pub use key::{BackupObject, Key, LeaseName, RecordName};
 pub use options::RepositoryOptions;
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};
