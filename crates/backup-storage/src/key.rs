@@ -28,6 +28,12 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// A plan to remove backups, by its file name.
+    Mark(RecordName),
+    /// An epoch of a lease.
+    Lease(LeaseName, u64),
+    /// An object that is made to learn what time the store has, and removed again.
+    Now(RecordName),
     /// `tiers/<seq>`: where packs move as they age. The highest number is what counts.
     Tiers(u64),
     /// `tier.json`, in the store of a lower tier: whose tier it is.
@@ -50,10 +56,28 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::Mark(name) => write!(f, "marks/{name}"),
+            Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
+            Key::Now(name) => write!(f, "locks/{name}"),
             Key::Tiers(seq) => write!(f, "tiers/{seq}"),
             Key::TierMark => f.write_str("tier.json"),
         }
     }
+}
+
+/// The directory of plans to remove backups.
+pub(crate) fn marks() -> Path {
+    Path::from("marks")
+}
+
+/// The directory of all leases.
+pub(crate) fn locks() -> Path {
+    Path::from("locks")
+}
+
+/// The directory of one lease.
+pub(crate) fn lease(name: LeaseName) -> Path {
+    Path::from(format!("locks/{name}"))
 }
 
 /// The directory of all clusters.
@@ -94,7 +118,9 @@ pub enum BackupObject {
     Manifest,
     /// `active`.
     Active,
-    /// `retired`: the backup was removed, and some of its packs are needed by others.
+    /// `active-<n>`, numbered from 1: a sign of life.
+    Beat(u32),
+    /// `retired`.
     Retired,
 }
 
@@ -106,6 +132,7 @@ impl fmt::Display for BackupObject {
             BackupObject::IndexCopy(n) => write!(f, "index-{n}"),
             BackupObject::Manifest => f.write_str("manifest"),
             BackupObject::Active => f.write_str("active"),
+            BackupObject::Beat(n) => write!(f, "active-{n}"),
             BackupObject::Retired => f.write_str("retired"),
         }
     }
@@ -120,16 +147,36 @@ impl FromStr for BackupObject {
             "active" => BackupObject::Active,
             "retired" => BackupObject::Retired,
             _ => {
-                let (kind, number) = name.split_once('-').ok_or(())?;
-                match (kind, number.parse().map_err(|_| ())?) {
-                    ("pack", n) => BackupObject::Pack(n),
-                    ("index", n) if n > 0 => BackupObject::IndexCopy(n),
+                let (word, number) = name.split_once('-').ok_or(())?;
+                let number = number.parse().map_err(|_| ())?;
+                match word {
+                    "pack" => BackupObject::Pack(number),
+                    "index" if number > 0 => BackupObject::IndexCopy(number),
+                    "active" => BackupObject::Beat(number),
                     _ => return Err(()),
                 }
             }
         };
         // One name, one object: `pack-03` and `pack-+3` are not ours.
         if object.to_string() == name { Ok(object) } else { Err(()) }
+    }
+}
+
+/// What a lease is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LeaseName {
+    /// Removing backups.
+    Prune,
+    /// Moving packs between tiers.
+    Tier,
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeaseName::Prune => "prune",
+            LeaseName::Tier => "tier",
+        })
     }
 }
 
@@ -160,14 +207,26 @@ mod tests {
     #[test]
     fn only_the_canonical_name_is_an_object() {
         for name in
-            ["pack-0", "pack-4294967295", "index", "index-1", "manifest", "active", "retired"]
+            ["pack-0", "pack-4294967295", "index", "index-1", "manifest", "active", "active-1", "retired"]
         {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
-        for name in
-            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", "", "index-0", "index-01", "retired-1"]
-        {
+        for name in [
+            "pack-00",
+            "pack-+1",
+            "pack-",
+            "pack--1",
+            "pack-4294967296",
+            "Index",
+            "pack-1#1",
+            "",
+            "active-",
+            "active-01",
+            "index-0",
+            "index-01",
+            "retired-1",
+        ] {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }
     }

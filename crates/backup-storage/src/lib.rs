@@ -13,6 +13,7 @@ mod check;
 pub mod format;
 mod index;
 mod key;
+mod marks;
 mod options;
 mod packer;
 mod reader;
@@ -28,7 +29,7 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key};
+pub use key::{BackupObject, Key, LeaseName, RecordName};
 pub use options::RepositoryOptions;
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;

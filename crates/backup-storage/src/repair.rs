@@ -78,7 +78,7 @@ pub async fn repair_index(cx: &Context, repo: &Repo, manifest: &Manifest) -> Res
     let mut number = copies(repo, manifest).await?.first().map_or(1, |n| n.saturating_add(1));
     loop {
         let object = BackupObject::IndexCopy(number);
-        let bytes = seal_index(repo, manifest, object, &frames)?;
+        let bytes = seal_index(cx, repo, manifest, object, frames.clone())?;
         let length = bytes.len() as u64;
         let key = key(manifest, object);
         match repo.store().create(&key, bytes).await? {
@@ -186,21 +186,22 @@ async fn catalog_frame(repo: &Repo, manifest: &Manifest, frame: &CatalogFrame) -
 
 /// The bytes of an index object.
 fn seal_index(
+    cx: &Context,
     repo: &Repo,
     manifest: &Manifest,
     object: BackupObject,
-    frames: &[Packed],
+    frames: Vec<Packed>,
 ) -> Result<Bytes> {
-    let place = repo.place(&key(manifest, object));
+    let place = repo.new_place(cx, &key(manifest, object));
     let count = u32::try_from(frames.len())
         .map_err(|_| Error::damaged("the catalog has too many frames"))?;
     let end = EndOfObject { catalog: OBJECT_HEADER_LEN as u64, frames: count }.pack();
     let mut bytes = place.object_header(ObjectKind::Index).to_vec();
-    let catalog = frames.iter().map(|packed| (FrameKind::Catalog, packed));
-    for (kind, packed) in catalog.chain([(FrameKind::End, &end)]) {
-        let (_, header) = seal(&place, bytes.len() as u64, kind, packed)?;
-        bytes.extend_from_slice(&header);
-        bytes.extend_from_slice(&packed.stored);
+    let catalog = frames.into_iter().map(|packed| (FrameKind::Catalog, packed));
+    for (kind, packed) in catalog.chain([(FrameKind::End, end)]) {
+        let frame = seal(&place, bytes.len() as u64, kind, packed)?;
+        bytes.extend_from_slice(&frame.head);
+        bytes.extend_from_slice(&frame.payload);
     }
     Ok(bytes.into())
 }

@@ -153,6 +153,11 @@ impl Repo {
         Repo { store: shelf.home().clone(), shelf, copies: copies.into(), ..self.clone() }
     }
 
+    /// The place of an object that is about to be written, once.
+    pub(crate) fn new_place(&self, cx: &Context, key: &Key) -> Place {
+        self.seals.new_place(cx, key)
+    }
+
     /// The place of an object, for reading it.
     pub(crate) fn place(&self, key: &Key) -> Place {
         self.seals.place(key)

@@ -22,6 +22,9 @@ use object_store::{
 
 use crate::key::Key;
 
+mod contents;
+pub(crate) use contents::{Contents, Removal, Stored};
+
 /// An object store as a repository uses it. Cheap to clone.
 ///
 /// What it promises, given a store that keeps the contract of [`ObjectStore`]:
