@@ -69,7 +69,7 @@ pub enum RecordEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sampled: Option<Sampled>,
     },
-    /// A copy of a backup was written elsewhere, read back and compared.
+    /// A copy of a backup was written elsewhere.
     Copied {
         /// Where: the address without secrets.
         to: String,
@@ -78,6 +78,8 @@ pub enum RecordEvent {
         repository: String,
         /// Length of what the copy holds there, in bytes.
         bytes: u64,
+        /// Whether all of it was read back and compared.
+        verified: bool,
     },
     /// A run failed before it made a backup.
     FailedRun {

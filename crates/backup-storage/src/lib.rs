@@ -10,6 +10,8 @@
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
 mod check;
+mod copy;
+mod failover;
 pub mod format;
 mod index;
 mod key;
@@ -29,9 +31,14 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
+pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
 pub use key::{BackupObject, Key, LeaseName, RecordName};
 pub use options::RepositoryOptions;
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};
+pub use tiers::{
+    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, plan_moves, policy,
+    set_policy,
+};
 pub use url::RepoUrl;

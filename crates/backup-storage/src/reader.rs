@@ -14,6 +14,7 @@ use crate::format::{Extent, FrameKind, hex};
 use crate::index::Line;
 use crate::key::Key;
 use crate::packer::lost_task;
+use crate::scan::is_damage;
 use crate::source::{Ahead, Opened, decode};
 
 /// How much is asked of the store at once.
@@ -149,6 +150,26 @@ impl Producer {
 
     /// Checks and decompresses one extent's frame, and digests the bytes of the extent.
     async fn piece(
+        &self,
+        group: &Group,
+        data: &Data,
+        extent: &Extent,
+        digest: Sha256,
+    ) -> Result<(Bytes, Sha256)> {
+        // Where copies may stand in for a damaged frame.
+        let before = (!self.source.repo.copies().is_empty()).then(|| digest.clone());
+        let error = match (self.decoded(group, data, extent, digest).await, before) {
+            (Err(e), Some(digest)) if is_damage(&e) => (e, digest),
+            (result, _) => return result,
+        };
+        let (error, digest) = error;
+        let range = extent.offset..extent.offset + u64::from(extent.frame_len);
+        let (key, kind) = (&group.key, FrameKind::Data);
+        let raw = self.source.frame_of_copy(key, range, kind, Some(extent), error).await?;
+        self.decoded(group, &Data::Content(raw), extent, digest).await
+    }
+
+    async fn decoded(
         &self,
         group: &Group,
         data: &Data,

@@ -8,6 +8,7 @@ use backup_core::{
     Event, Listed, Manifest, Record, Repository, Result, ResultExt,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use crate::format::{
@@ -19,9 +20,10 @@ use crate::options::RepositoryOptions;
 use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
-use crate::shelf::{Elsewhere, Shelf};
+use crate::shelf::{Elsewhere, Lower, Shelf};
 use crate::source::Source;
 use crate::store::{Created, Store, make_directory};
+use crate::tiers::{Tier, TierName};
 use crate::url::RepoUrl;
 
 /// The program and version that objects name as their writer.
@@ -128,6 +130,72 @@ impl Repo {
         &self.store
     }
 
+    /// The same repository, with copies that reads of backups fall back to where an object here is
+    /// damaged or gone. They are opened when they are needed. Verification does not look at them.
+    #[must_use]
+    pub fn with_copies(&self, urls: &[RepoUrl]) -> Self {
+        let copies = urls.iter().map(|url| {
+            let name = url.absolute().unwrap_or_else(|_| url.to_string());
+            Elsewhere::at(name, Some(url.clone())).copy_of(self.id())
+        });
+        self.placed(self.shelf.clone(), copies.collect())
+    }
+
+    /// As [`with_copies`](Self::with_copies), with stores that are open.
+    #[must_use]
+    pub fn with_copy_stores(&self, stores: Vec<Store>) -> Self {
+        let copies = stores.into_iter().map(Elsewhere::open).collect();
+        self.placed(self.shelf.clone(), copies)
+    }
+
+    /// The same repository with these lower tiers, whatever its policy says: name, age, store.
+    #[must_use]
+    pub fn with_tier_stores(&self, tiers: Vec<(TierName, SignedDuration, Store)>) -> Self {
+        let lower = tiers.into_iter().map(|(name, after, store)| Lower {
+            tier: Tier { name, url: store.name().to_owned(), after, id: String::new() },
+            place: Elsewhere::open(store),
+        });
+        let shelf = Shelf::with(self.store.clone(), lower.collect());
+        Repo { shelf, ..self.clone() }
+    }
+
+    /// Without copies: what stands here is what is looked at.
+    pub(crate) fn alone(&self) -> Self {
+        self.placed(self.shelf.clone(), Vec::new())
+    }
+
+    /// The manifest of a backup from the first copy that has it whole.
+    async fn manifest_of_copy(
+        &self,
+        cx: &Context,
+        cluster: &ClusterName,
+        backup: &BackupId,
+        error: Error,
+    ) -> Result<Manifest> {
+        for copy in &*self.copies {
+            let read = async {
+                let there = self.placed(Shelf::new(copy.store().await?), Vec::new());
+                there.manifest(cluster, backup).await
+            };
+            let name = copy.name();
+            match read.await {
+                Ok(Some(manifest)) => {
+                    let text = format!(
+                        "the manifest of backup {backup} is read from the copy in {name}: {}",
+                        error.chain()
+                    );
+                    cx.event(Event::Warning { text });
+                    return Ok(manifest);
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    cx.note(format!("the copy in {name} cannot give {backup}: {}", e.chain()));
+                }
+            }
+        }
+        Err(error)
+    }
+
     /// Where its objects may stand.
     pub(crate) fn shelf(&self) -> &Shelf {
         &self.shelf
@@ -219,7 +287,12 @@ impl Repo {
         ))))
     }
 
-    async fn clusters(&self) -> Result<Vec<ClusterName>> {
+    /// Begins a copy of a backup of another repository.
+    pub(crate) async fn begin_as(&self, cx: &Context, original: &Manifest) -> Result<Session> {
+        Session::begin_as(cx, &self.store, &self.seals, self.options, original).await
+    }
+
+    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterName>> {
         let found = self.store.list(&key::clusters()).await?;
         // What has no name of ours is not ours.
         Ok(found.directories.iter().filter_map(|d| d.parse().ok()).collect())
@@ -281,6 +354,12 @@ impl Repository for Repo {
                 let manifest = match self.manifest(&cluster, &backup).await.transpose() {
                     None => self.without_manifest(&cluster, &backup).await?,
                     found => found,
+                };
+                let manifest = match manifest {
+                    Some(Err(e)) if is_damage(&e) => {
+                        Some(self.manifest_of_copy(cx, &cluster, &backup, e).await)
+                    }
+                    other => other,
                 };
                 Ok::<_, Error>(manifest.map(|manifest| Listed { cluster, backup, manifest }))
             })

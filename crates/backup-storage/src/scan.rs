@@ -198,7 +198,18 @@ pub(crate) async fn read_single(
     let Some(bytes) = store.get(key, limit).await? else {
         return Ok(None);
     };
-    place.check_object_header(object, &bytes)?;
+    open_single(key, place, object, kind, &bytes).map(Some)
+}
+
+/// The content of an object that is one frame.
+pub(crate) fn open_single(
+    key: &Key,
+    place: &Place,
+    object: ObjectKind,
+    kind: FrameKind,
+    bytes: &Bytes,
+) -> Result<Bytes> {
+    place.check_object_header(object, bytes)?;
     let offset = OBJECT_HEADER_LEN as u64;
     let frame = bytes.slice(OBJECT_HEADER_LEN..);
     let header = frame
@@ -209,7 +220,7 @@ pub(crate) async fn read_single(
     if header.kind != kind || frame.len() != header.frame_len() as usize {
         return Err(Error::damaged(format!("{key} is not one frame of its kind and nothing else")));
     }
-    open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..)).map(Some)
+    open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..))
 }
 
 /// Reads the end frame of a pack or index of `len` bytes.

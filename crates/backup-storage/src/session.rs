@@ -14,6 +14,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::copy::all_arrived;
 use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, hex, seal};
 use crate::key::{self, BackupObject, Key};
 use crate::options::RepositoryOptions;
@@ -32,6 +33,9 @@ pub(crate) struct Session {
     memory: Mutex<Option<MemoryPermit>>,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
+    /// When the backup was finished of which this is a copy: a copy keeps its times, and nothing of
+    /// it counts before it was read back.
+    copied: Option<Timestamp>,
 }
 
 /// The content of `active`.
@@ -63,18 +67,8 @@ impl Session {
         let id = loop {
             let id = BackupId::new(cx, spec.backup_type);
             let key = Key::Backup(spec.cluster.clone(), id.clone(), BackupObject::Active);
-            let active = Active {
-                format: FORMAT,
-                backup: &id,
-                started_at,
-                nonce: hex(&cx.random::<16>()),
-                writer: WRITER,
-            };
-            let mut json = serde_json::to_vec_pretty(&active)
-                .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
-            json.push(b'\n');
             attempts += 1;
-            match store.create(&key, json).await? {
+            match store.create(&key, marker(cx, &id, started_at)?).await? {
                 Created::New => break id,
                 Created::Exists if attempts < 5 => {}
                 Created::Exists => return Err(taken(&key)),
@@ -98,6 +92,43 @@ impl Session {
             warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
+            copied: None,
+        })
+    }
+
+    /// Begins to write a copy of `original` from another repository, under the same id and with the
+    /// same times. Nothing may stand in its directory.
+    pub(crate) async fn begin_as(
+        cx: &Context,
+        store: &Store,
+        seals: &Seals,
+        options: RepositoryOptions,
+        original: &Manifest,
+    ) -> Result<Self> {
+        let memory = Packer::memory(cx, options)
+            .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
+        let memory = cx.memory().reserve(memory).await;
+        let id = original.backup.clone();
+        let key = Key::Backup(original.cluster.clone(), id.clone(), BackupObject::Active);
+        match store.create(&key, marker(cx, &id, cx.now())?).await? {
+            Created::New => {}
+            Created::Exists => return Err(taken(&key)),
+        }
+        let packer = Packer::new(cx, store, seals, &original.cluster, &id, options);
+        Ok(Session {
+            packer: Arc::new(packer),
+            spec: BackupSpec {
+                cluster: original.cluster.clone(),
+                strategy: original.strategy,
+                backup_type: original.backup_type,
+                parent: original.parent.clone(),
+            },
+            id,
+            started_at: original.started_at,
+            warnings: Vec::new(),
+            memory: Mutex::new(Some(memory)),
+            ended: AtomicBool::new(false),
+            copied: Some(original.finished_at),
         })
     }
 
@@ -147,10 +178,10 @@ impl Session {
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
-        let finished_at = packer.cx.now();
+        let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
         let index = packer.upload(BackupObject::Index, packer.index()?).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
-        Ok(Manifest {
+        let manifest = Manifest {
             format: FORMAT,
             backup: self.id.clone(),
             cluster: self.spec.cluster.clone(),
@@ -170,7 +201,11 @@ impl Session {
             },
             packs,
             index,
-        })
+        };
+        if self.copied.is_some() {
+            all_arrived(&packer.cx, &packer.store, &manifest).await?;
+        }
+        Ok(manifest)
     }
 
     async fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
@@ -186,6 +221,16 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// The bytes of `active`.
+fn marker(cx: &Context, backup: &BackupId, started_at: Timestamp) -> Result<Vec<u8>> {
+    let nonce = hex(&cx.random::<16>());
+    let active = Active { format: FORMAT, backup, started_at, nonce, writer: WRITER };
+    let mut json = serde_json::to_vec_pretty(&active)
+        .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 /// Ids sort by the second of their time, so a backup does not begin in the same second as the

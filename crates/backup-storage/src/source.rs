@@ -1,6 +1,6 @@
 //! The artifacts of a backup, for reading.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use crate::key::{BackupObject, Key};
 use crate::packer::lost_task;
 use crate::reader::Reader;
 use crate::repo::Repo;
-use crate::scan::missing_object;
+use crate::scan::{is_damage, missing_object};
 
 /// How many bytes of decoded frames are kept that more than one artifact may want.
 const CACHE: usize = 8 << 20;
@@ -30,9 +30,11 @@ pub(crate) struct Source(pub(crate) Arc<Opened>);
 /// What all readers of a backup share.
 pub(crate) struct Opened {
     pub(crate) cx: Context,
-    repo: Repo,
+    pub(crate) repo: Repo,
     manifest: Manifest,
     index: Index,
+    /// Objects of which people were told that a copy stands in.
+    pub(crate) told: Mutex<HashSet<Key>>,
     cache: Mutex<VecDeque<(Key, u64, Bytes)>>,
     /// KiB that reading ahead may take: a quarter of the budget, so that what a driver needs to
     /// use up what was read is never all taken.
@@ -58,6 +60,7 @@ impl Source {
             repo: repo.clone(),
             manifest: manifest.clone(),
             index,
+            told: Mutex::default(),
             cache: Mutex::default(),
             ahead: Arc::new(Semaphore::new(quarter)),
         }))
@@ -108,7 +111,12 @@ impl Opened {
 
     /// Reads a range of an object; fewer bytes where it ends before.
     pub(crate) async fn fetch(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes> {
-        self.repo.store().get_range(key, range).await?.ok_or_else(|| missing_object(key))
+        match self.repo.shelf().get_range(key, range.clone()).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => self.fetch_copy(key, range, missing_object(key)).await,
+            Err(e) if is_damage(&e) => self.fetch_copy(key, range, e).await,
+            Err(e) => Err(e),
+        }
     }
 
     /// Takes memory for reading ahead, unless there is too little just now.
@@ -134,7 +142,11 @@ impl Opened {
                     decode(&place, offset, &bytes, FrameKind::Catalog, None)
                 })
                 .await
-                .map_err(lost_task)??;
+                .map_err(lost_task)?;
+                let raw = match raw {
+                    Ok(raw) => raw,
+                    Err(e) => self.frame_of_copy(&key, offset..end, FrameKind::Catalog, None, e).await?,
+                };
                 self.keep(key.clone(), frame.offset, raw.clone());
                 raw
             }

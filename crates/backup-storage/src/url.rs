@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use backup_core::{Error, Result};
+use backup_core::{Error, ErrorKind, Result, io_error};
 
 /// The address of a repository.
 ///
@@ -28,6 +28,20 @@ impl fmt::Display for RepoUrl {
         match self {
             RepoUrl::Local(path) => path.display().fmt(f),
         }
+    }
+}
+
+impl RepoUrl {
+    /// The address without secrets, as it is to be kept: true wherever the program is run.
+    ///
+    /// # Errors
+    /// When this machine cannot tell the directory that it works in.
+    pub fn absolute(&self) -> Result<String> {
+        let RepoUrl::Local(path) = self;
+        let absolute = std::path::absolute(path).map_err(|e| {
+            io_error(e, ErrorKind::Store, format!("cannot tell where {} is", path.display()))
+        })?;
+        Ok(absolute.display().to_string())
     }
 }
 

@@ -32,6 +32,8 @@ const NAMES: usize = 100;
 /// # Errors
 /// When the store fails or the run is cancelled. Damage is in the report.
 pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Report> {
+    // What a copy could give is no sign that this repository is whole.
+    let repo = &repo.alone();
     let mut findings = Vec::new();
     findings.extend(check_config(repo).await?);
     findings.extend(check_manifest(repo, manifest).await?);
@@ -79,7 +81,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
                 Ok(index) => index,
                 Err(e) => {
                     findings.push(damage_of(manifest.backup.as_str(), e)?);
-                    return Ok(Report { level: Level::Content, findings });
+                    return Ok(Report::new(Level::Content, findings));
                 }
             }
         }
@@ -100,7 +102,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
         .try_collect()
         .await?;
     findings.extend(consequences(manifest, &damaged, lost, !findings.is_empty()));
-    Ok(Report { level: Level::Content, findings })
+    Ok(Report::new(Level::Content, findings))
 }
 
 async fn check_config(repo: &Repo) -> Result<Option<Finding>> {

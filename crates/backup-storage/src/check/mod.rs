@@ -1,7 +1,9 @@
 //! Checks of a backup as the repository holds it: by listing, and byte by byte.
 
+mod chain;
 mod content;
 mod objects;
+mod users;
 
 use backup_core::{Error, ErrorKind, Finding, Manifest, Result, Severity};
 
@@ -15,6 +17,9 @@ use crate::scan::is_damage;
 
 const RESTORE_ANOTHER: &str = "take a new backup now; put the object back from a copy of the \
                                repository, or restore another backup where this one is needed";
+
+/// What is said of an object that is not there.
+const MISSING: &str = "it is missing";
 
 /// Damage of an object.
 fn damage(object: impl Into<String>, problem: impl Into<String>) -> Finding {

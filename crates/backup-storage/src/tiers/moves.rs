@@ -13,6 +13,7 @@ use crate::copy::object::{Arrival, arrived, put, read_whole};
 use crate::key::{self, BackupObject, Key};
 use crate::repo::Repo;
 use crate::scan::is_damage;
+use crate::shelf::Shelf;
 use crate::store::Store;
 
 /// A pack that is to move.
@@ -148,10 +149,10 @@ pub async fn move_packs(cx: &Context, repo: &Repo, plan: &TierPlan) -> Result<Ti
     let stores = &stores;
     cx.progress().expect_bytes(plan.moves.iter().map(|m| m.pack.bytes).sum());
     let mut report = TierReport::default();
-    let mut results = stream::iter(&plan.moves)
+    let mut results = stream::iter(plan.moves.clone())
         .map(|planned| async move {
             cx.check()?;
-            match move_pack(cx, stores, planned).await {
+            match move_pack(cx, stores, &planned).await {
                 Ok(()) => Ok((planned, None)),
                 Err(e) if is_damage(&e) => Ok((planned, Some(e.chain()))),
                 Err(e) => Err(e),
@@ -180,10 +181,14 @@ async fn move_pack(cx: &Context, stores: &[Store], planned: &Move) -> Result<()>
     let (from, to) = (&stores[planned.from], &stores[planned.to]);
     let _memory =
         cx.memory().reserve(usize::try_from(pack.bytes).unwrap_or(usize::MAX)).await;
-    if arrived(to, key, pack).await? != Arrival::Whole {
-        let bytes = read_whole(from, key, pack).await?;
-        // What is there is damaged, and what replaces it was compared a moment ago.
-        to.delete(key).await?;
+    let only = |store: &Store| Shelf::with(store.clone(), Vec::new());
+    let arrival = arrived(&only(to), key, pack).await?;
+    if arrival != Arrival::Whole {
+        let bytes = read_whole(&only(from), key, pack).await?;
+        if arrival == Arrival::Differs {
+            // What replaces it was compared a moment ago, and still stands above.
+            to.delete(key).await?;
+        }
         put(to, key, pack, bytes).await?;
     }
     cx.progress().add_bytes(pack.bytes);
