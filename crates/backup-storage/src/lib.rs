@@ -13,9 +13,12 @@ mod check;
 pub mod format;
 mod index;
 mod key;
+mod lease;
+mod marker;
 mod marks;
 mod options;
 mod packer;
+mod prune;
 mod reader;
 mod repo;
 mod scan;
@@ -27,7 +30,12 @@ mod writer;
 
 pub use check::{check_content, check_objects};
 pub use key::{BackupObject, Key, LeaseName, RecordName};
+pub use lease::Lease;
+pub use marker::{Beginning, Marker};
 pub use options::RepositoryOptions;
+pub use prune::{
+    Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
+};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};
 pub use url::RepoUrl;

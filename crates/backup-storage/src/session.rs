@@ -12,10 +12,10 @@ use backup_core::{
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, hex, seal};
-use crate::key::{self, BackupObject, Key};
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, seal};
+use crate::key::{self, BackupObject};
+use crate::marker::{Beginning, Marker};
 use crate::options::RepositoryOptions;
 use crate::packer::{Packer, lock, taken};
 use crate::repo::WRITER;
@@ -27,21 +27,12 @@ pub(crate) struct Session {
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
+    marker: tokio::sync::Mutex<Marker>,
     /// What the manifest has to warn of besides what the driver says.
     warnings: Vec<String>,
     memory: Mutex<Option<MemoryPermit>>,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
-}
-
-/// The content of `active`.
-#[derive(Serialize)]
-struct Active<'a> {
-    format: u32,
-    backup: &'a BackupId,
-    started_at: Timestamp,
-    nonce: String,
-    writer: &'static str,
 }
 
 impl Session {
@@ -58,28 +49,19 @@ impl Session {
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
-        let started_at = cx.now();
-        let mut attempts = 0;
-        let id = loop {
-            let id = BackupId::new(cx, spec.backup_type);
-            let key = Key::Backup(spec.cluster.clone(), id.clone(), BackupObject::Active);
-            let active = Active {
-                format: FORMAT,
-                backup: &id,
-                started_at,
-                nonce: hex(&cx.random::<16>()),
-                writer: WRITER,
-            };
-            let mut json = serde_json::to_vec_pretty(&active)
-                .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
-            json.push(b'\n');
-            attempts += 1;
-            match store.create(&key, json).await? {
-                Created::New => break id,
-                Created::Exists if attempts < 5 => {}
-                Created::Exists => return Err(taken(&key)),
-            }
-        };
+        let marker = Marker::create(
+            cx,
+            store,
+            Beginning {
+                cluster: spec.cluster.clone(),
+                backup_type: spec.backup_type,
+                base: None,
+                parent: spec.parent.clone(),
+                heartbeat: options.heartbeat,
+            },
+        )
+        .await?;
+        let id = marker.backup().clone();
         let mut warnings = Vec::new();
         if let Some(newest) = newest.filter(|newest| *newest > id) {
             let text = format!(
@@ -94,7 +76,8 @@ impl Session {
             packer: Arc::new(packer),
             spec,
             id,
-            started_at,
+            started_at: marker.started_at(),
+            marker: tokio::sync::Mutex::new(marker),
             warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
@@ -117,6 +100,7 @@ impl Session {
 
     /// Removes what was written, the marker last. Nothing of this backup may be running.
     async fn remove(&self) -> Result<()> {
+        self.marker.lock().await.stop().await;
         let directory = key::backup(&self.spec.cluster, &self.id);
         let marker = BackupObject::Active.to_string();
         self.packer.store.remove_all(&directory, &marker).await
@@ -149,6 +133,8 @@ impl Session {
         let packs = packer.stored()?;
         let finished_at = packer.cx.now();
         let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let written: Vec<_> = packs.iter().chain([&index]).collect();
+        self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
         Ok(Manifest {
             format: FORMAT,
@@ -274,10 +260,9 @@ impl BackupSession for Session {
         let message = format!("backup {} has been committed", self.id);
         self.packer.fail(&Error::internal(message));
         // There is a backup now; the marker is of no more use.
-        let marker = self.packer.key(BackupObject::Active);
-        if let Err(e) = self.packer.store.delete(&marker).await {
+        if let Err(e) = self.marker.lock().await.remove().await {
             self.packer.cx.event(Event::Warning {
-                text: format!("the marker {marker} was not removed: {}", e.chain()),
+                text: format!("the marker of backup {} was not removed: {}", self.id, e.chain()),
             });
         }
         Ok(manifest)
