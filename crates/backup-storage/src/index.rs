@@ -34,6 +34,13 @@ pub(crate) struct Line {
     pub(crate) len: u32,
 }
 
+impl Line {
+    /// For sorting: lines in the order in which they stand.
+    pub(crate) fn place(&self) -> (u32, u32) {
+        (self.frame, self.start)
+    }
+}
+
 /// An artifact as the index knows it.
 #[derive(Debug)]
 pub(crate) struct Indexed {

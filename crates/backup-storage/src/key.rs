@@ -169,6 +169,8 @@ pub enum LeaseName {
     Prune,
     /// Moving packs between tiers.
     Tier,
+    /// Copying backups of another repository to here.
+    Copy,
 }
 
 impl fmt::Display for LeaseName {
@@ -176,6 +178,7 @@ impl fmt::Display for LeaseName {
         f.write_str(match self {
             LeaseName::Prune => "prune",
             LeaseName::Tier => "tier",
+            LeaseName::Copy => "copy",
         })
     }
 }

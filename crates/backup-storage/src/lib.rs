@@ -15,9 +15,12 @@ mod failover;
 pub mod format;
 mod index;
 mod key;
+mod lease;
+mod marker;
 mod marks;
 mod options;
 mod packer;
+mod prune;
 mod reader;
 mod repair;
 mod repo;
@@ -30,10 +33,15 @@ mod tiers;
 mod url;
 mod writer;
 
-pub use check::{check_content, check_objects};
+pub use check::{SamplePlan, SampleRule, check_content, check_objects, check_sample};
 pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
 pub use key::{BackupObject, Key, LeaseName, RecordName};
+pub use lease::Lease;
+pub use marker::{Beginning, Marker};
 pub use options::RepositoryOptions;
+pub use prune::{
+    Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
+};
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};

@@ -1,5 +1,7 @@
 //! What a caller may choose about a repository.
 
+use std::time::Duration;
+
 use crate::format::Compression;
 
 /// Choices of the program that opens a repository. Nothing here is needed to read it.
@@ -10,11 +12,17 @@ pub struct RepositoryOptions {
     /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
     /// moved to the nearest bound). An eighth of the memory budget where that is less.
     pub pack_bytes: u64,
+    /// How often a backup in progress stores a sign of life.
+    pub heartbeat: Duration,
 }
 
 impl Default for RepositoryOptions {
-    /// zstd at its fastest level, packs of 32 MiB.
+    /// zstd at its fastest level, packs of 32 MiB, a sign of life every ten minutes.
     fn default() -> Self {
-        RepositoryOptions { compression: Compression::default(), pack_bytes: 32 << 20 }
+        RepositoryOptions {
+            compression: Compression::default(),
+            pack_bytes: 32 << 20,
+            heartbeat: Duration::from_secs(600),
+        }
     }
 }

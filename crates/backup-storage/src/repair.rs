@@ -140,7 +140,7 @@ pub(crate) async fn stand_in(
 }
 
 /// The newest rebuilt index that is whole.
-async fn newest_copy(
+pub(crate) async fn newest_copy(
     cx: &Context,
     repo: &Repo,
     manifest: &Manifest,

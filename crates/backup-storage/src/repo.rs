@@ -1,6 +1,7 @@
 //! The repository: opened or created, listed, and its history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
@@ -13,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use crate::format::{
     Compression, Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals,
-    hex, parse_manifest,
+    hex, parse_manifest, parse_tombstone,
 };
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
@@ -30,7 +31,7 @@ use crate::url::RepoUrl;
 pub(crate) const WRITER: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
 
 /// How many small objects are read at once.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 
 /// A repository of format 1. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -110,6 +111,11 @@ impl Repo {
         cx.check()?;
         let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
         Ok(Repo::with(store, config, options))
+    }
+
+    /// The place of an object that is about to be written.
+    pub(crate) fn new_place(&self, cx: &Context, key: &Key) -> Place {
+        self.seals.new_place(cx, key)
     }
 
     fn with(store: Store, config: Config, options: RepositoryOptions) -> Self {
@@ -206,6 +212,11 @@ impl Repo {
         &self.copies
     }
 
+    /// How often a backup in progress stores a sign of life.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        self.options.heartbeat
+    }
+
     /// How new frames are compressed.
     pub(crate) fn compression(&self) -> Compression {
         self.options.compression
@@ -219,11 +230,6 @@ impl Repo {
     /// The same repository with these lower tiers and copies.
     pub(crate) fn placed(&self, shelf: Shelf, copies: Vec<Elsewhere>) -> Self {
         Repo { store: shelf.home().clone(), shelf, copies: copies.into(), ..self.clone() }
-    }
-
-    /// The place of an object that is about to be written, once.
-    pub(crate) fn new_place(&self, cx: &Context, key: &Key) -> Place {
-        self.seals.new_place(cx, key)
     }
 
     /// The place of an object, for reading it.
@@ -241,6 +247,21 @@ impl Repo {
         cluster: &ClusterName,
         backup: &BackupId,
     ) -> Result<Option<Manifest>> {
+        Ok(match self.commitment(cluster, backup).await? {
+            Commitment::Made(manifest) => Some(*manifest),
+            Commitment::Open | Commitment::GivenUp => None,
+        })
+    }
+
+    /// What stands in the place of a backup's manifest.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub(crate) async fn commitment(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+    ) -> Result<Commitment> {
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
         let place = self.place(&key);
         let json = read_single(
@@ -252,10 +273,13 @@ impl Repo {
             MAX_MANIFEST,
         )
         .await?;
-        let Some(json) = json else { return Ok(None) };
+        let Some(json) = json else { return Ok(Commitment::Open) };
+        if parse_tombstone(&json).is_some() {
+            return Ok(Commitment::GivenUp);
+        }
         let manifest = parse_manifest(&json).context(|| key.to_string())?;
         if &manifest.cluster == cluster && &manifest.backup == backup {
-            Ok(Some(manifest))
+            Ok(Commitment::Made(Box::new(manifest)))
         } else {
             Err(Error::damaged(format!("{key} is the manifest of another backup")))
         }
@@ -263,7 +287,8 @@ impl Repo {
 
     /// A second look at a directory in which no manifest was found. A writer keeps its marker from
     /// before the index until after the manifest: an index with neither is that of a backup that has
-    /// lost its manifest. To leave it out would pass an older backup off as the latest.
+    /// lost its manifest, unless it was retired. To leave it out would pass an older backup off as the
+    /// latest.
     async fn without_manifest(
         &self,
         cluster: &ClusterName,
@@ -278,7 +303,8 @@ impl Repo {
             // It was committed between the two looks.
             return Ok(self.manifest(cluster, backup).await.transpose());
         }
-        if has(BackupObject::Active) || !has(BackupObject::Index) {
+        let retired = has(BackupObject::Retired);
+        if has(BackupObject::Active) || retired || !has(BackupObject::Index) {
             return Ok(None);
         }
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
@@ -311,6 +337,17 @@ impl Repo {
             Error::damaged(format!("{key} is no record of this version")).with_source(e)
         })
     }
+}
+
+/// What stands in the place of a manifest.
+#[derive(Debug)]
+pub(crate) enum Commitment {
+    /// Nothing.
+    Open,
+    /// The manifest of a backup.
+    Made(Box<Manifest>),
+    /// A tombstone: there will be no backup.
+    GivenUp,
 }
 
 /// Reads `holdfast.json`; `None` when there is none.

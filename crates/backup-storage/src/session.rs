@@ -12,11 +12,11 @@ use backup_core::{
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 use crate::copy::all_arrived;
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, hex, seal};
-use crate::key::{self, BackupObject, Key};
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, seal};
+use crate::key::{self, BackupObject};
+use crate::marker::{Beginning, Marker};
 use crate::options::RepositoryOptions;
 use crate::packer::{Packer, lock, taken};
 use crate::repo::WRITER;
@@ -28,6 +28,7 @@ pub(crate) struct Session {
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
+    marker: tokio::sync::Mutex<Marker>,
     /// What the manifest has to warn of besides what the driver says.
     warnings: Vec<String>,
     memory: Mutex<Option<MemoryPermit>>,
@@ -36,16 +37,6 @@ pub(crate) struct Session {
     /// When the backup was finished of which this is a copy: a copy keeps its times, and nothing of
     /// it counts before it was read back.
     copied: Option<Timestamp>,
-}
-
-/// The content of `active`.
-#[derive(Serialize)]
-struct Active<'a> {
-    format: u32,
-    backup: &'a BackupId,
-    started_at: Timestamp,
-    nonce: String,
-    writer: &'static str,
 }
 
 impl Session {
@@ -62,18 +53,19 @@ impl Session {
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
-        let started_at = cx.now();
-        let mut attempts = 0;
-        let id = loop {
-            let id = BackupId::new(cx, spec.backup_type);
-            let key = Key::Backup(spec.cluster.clone(), id.clone(), BackupObject::Active);
-            attempts += 1;
-            match store.create(&key, marker(cx, &id, started_at)?).await? {
-                Created::New => break id,
-                Created::Exists if attempts < 5 => {}
-                Created::Exists => return Err(taken(&key)),
-            }
-        };
+        let marker = Marker::create(
+            cx,
+            store,
+            Beginning {
+                cluster: spec.cluster.clone(),
+                backup_type: spec.backup_type,
+                base: None,
+                parent: spec.parent.clone(),
+                heartbeat: options.heartbeat,
+            },
+        )
+        .await?;
+        let id = marker.backup().clone();
         let mut warnings = Vec::new();
         if let Some(newest) = newest.filter(|newest| *newest > id) {
             let text = format!(
@@ -88,7 +80,8 @@ impl Session {
             packer: Arc::new(packer),
             spec,
             id,
-            started_at,
+            started_at: marker.started_at(),
+            marker: tokio::sync::Mutex::new(marker),
             warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
@@ -109,11 +102,7 @@ impl Session {
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let id = original.backup.clone();
-        let key = Key::Backup(original.cluster.clone(), id.clone(), BackupObject::Active);
-        match store.create(&key, marker(cx, &id, cx.now())?).await? {
-            Created::New => {}
-            Created::Exists => return Err(taken(&key)),
-        }
+        let marker = Marker::create_as(cx, store, original, options.heartbeat).await?;
         let packer = Packer::new(cx, store, seals, &original.cluster, &id, options);
         Ok(Session {
             packer: Arc::new(packer),
@@ -125,6 +114,7 @@ impl Session {
             },
             id,
             started_at: original.started_at,
+            marker: tokio::sync::Mutex::new(marker),
             warnings: Vec::new(),
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
@@ -148,6 +138,7 @@ impl Session {
 
     /// Removes what was written, the marker last. Nothing of this backup may be running.
     async fn remove(&self) -> Result<()> {
+        self.marker.lock().await.stop().await;
         let directory = key::backup(&self.spec.cluster, &self.id);
         let marker = BackupObject::Active.to_string();
         self.packer.store.remove_all(&directory, &marker).await
@@ -180,6 +171,8 @@ impl Session {
         let packs = packer.stored()?;
         let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
         let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let written: Vec<_> = packs.iter().chain([&index]).collect();
+        self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
         let manifest = Manifest {
             format: FORMAT,
@@ -221,16 +214,6 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
-}
-
-/// The bytes of `active`.
-fn marker(cx: &Context, backup: &BackupId, started_at: Timestamp) -> Result<Vec<u8>> {
-    let nonce = hex(&cx.random::<16>());
-    let active = Active { format: FORMAT, backup, started_at, nonce, writer: WRITER };
-    let mut json = serde_json::to_vec_pretty(&active)
-        .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
-    json.push(b'\n');
-    Ok(json)
 }
 
 /// Ids sort by the second of their time, so a backup does not begin in the same second as the
@@ -319,10 +302,9 @@ impl BackupSession for Session {
         let message = format!("backup {} has been committed", self.id);
         self.packer.fail(&Error::internal(message));
         // There is a backup now; the marker is of no more use.
-        let marker = self.packer.key(BackupObject::Active);
-        if let Err(e) = self.packer.store.delete(&marker).await {
+        if let Err(e) = self.marker.lock().await.remove().await {
             self.packer.cx.event(Event::Warning {
-                text: format!("the marker {marker} was not removed: {}", e.chain()),
+                text: format!("the marker of backup {} was not removed: {}", self.id, e.chain()),
             });
         }
         Ok(manifest)

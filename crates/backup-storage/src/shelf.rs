@@ -134,8 +134,7 @@ impl Shelf {
         if let Some(found) = ask(self.home.clone()).await? {
             return Ok(Some(found));
         }
-        // Only packs move.
-        if !matches!(key, Key::Backup(_, _, BackupObject::Pack(_))) {
+        if !moves(key) {
             return Ok(None);
         }
         let mut tiers = self.lower().await?;
@@ -170,6 +169,18 @@ impl Shelf {
         self.first(key, |store| async move { store.len(key).await }).await
     }
 
+    /// Every store that may have an object, the upper ones first.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub(crate) async fn stores_of(&self, key: &Key) -> Result<Vec<Store>> {
+        let stores = match moves(key) {
+            true => self.stores().await?,
+            false => return Ok(vec![self.home.clone()]),
+        };
+        Ok(stores.into_iter().map(|(_, store)| store).collect())
+    }
+
     /// Every store, the upper ones first, by what people call it.
     ///
     /// # Errors
@@ -197,6 +208,11 @@ impl Shelf {
         all.sort_by(|a, b| (&a.name, a.tier).cmp(&(&b.name, b.tier)));
         Ok(all)
     }
+}
+
+/// Only packs move.
+fn moves(key: &Key) -> bool {
+    matches!(key, Key::Backup(_, _, BackupObject::Pack(_)))
 }
 
 impl From<Tier> for Lower {

@@ -98,6 +98,16 @@ impl ArtifactSource for Source {
 }
 
 impl Opened {
+    /// What is known of an artifact.
+    pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
+        self.index.artifacts.get(name).map(|artifact| &artifact.info)
+    }
+
+    /// Where the catalog tells of an artifact, in order; nothing when it does not.
+    pub(crate) fn parts(&self, name: &ArtifactName) -> &[Line] {
+        self.index.artifacts.get(name).map(|a| a.parts.as_slice()).unwrap_or_default()
+    }
+
     /// The key of a pack of this backup or of one that it refers to.
     pub(crate) fn pack(&self, backup: Option<&BackupId>, number: u32) -> Key {
         let backup = backup.unwrap_or(&self.manifest.backup);

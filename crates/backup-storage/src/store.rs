@@ -23,7 +23,7 @@ use object_store::{
 use crate::key::Key;
 
 mod contents;
-pub(crate) use contents::{Contents, Removal, Stored};
+pub(crate) use contents::{Contents, Removal};
 
 /// An object store as a repository uses it. Cheap to clone.
 ///

@@ -3,12 +3,16 @@
 mod chain;
 mod content;
 mod objects;
+mod pack;
+mod sample;
+mod stream;
 mod users;
 
 use backup_core::{Error, ErrorKind, Finding, Manifest, Result, Severity};
 
 pub use content::check_content;
 pub use objects::check_objects;
+pub use sample::{SamplePlan, SampleRule, check_sample};
 
 use crate::index::key;
 use crate::key::BackupObject;

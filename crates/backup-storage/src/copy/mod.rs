@@ -65,7 +65,7 @@ pub async fn copy_backup(
     let copied = if target.is_same() {
         same::copy(cx, from, to, manifest, options).await
     } else {
-        other::copy(cx, from, to, manifest, options).await
+        other::copy(cx, from, target, manifest, options).await
     };
     let copied =
         copied.context(|| format!("backup {} was not copied to {to}", manifest.backup, to = target.name()))?;

@@ -9,7 +9,8 @@ use backup_core::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::object::arrived;
-use super::{Copied, CopyOptions, object::Arrival};
+use super::same::not_marked;
+use super::{Copied, CopyOptions, CopyTarget, object::Arrival};
 use crate::check::check_content;
 use crate::index::key as object_key;
 use crate::key::{self, BackupObject};
@@ -20,10 +21,11 @@ use crate::store::Store;
 pub(super) async fn copy(
     cx: &Context,
     from: &Repo,
-    to: &Repo,
+    target: &CopyTarget,
     manifest: &Manifest,
     options: CopyOptions,
 ) -> Result<Copied> {
+    let to = target.repo();
     if let Some(there) = to.manifest(&manifest.cluster, &manifest.backup).await? {
         same_content(cx, from, to, manifest, &there).await?;
         if options.verify {
@@ -34,6 +36,8 @@ pub(super) async fn copy(
     let session = begin(cx, to, manifest).await?;
     match cx.run(write(cx, from, manifest, &session)).await {
         Ok(()) => {
+            target.check()?;
+            not_marked(cx, to, manifest).await?;
             let there = session.commit(manifest.outcome.clone()).await?;
             let objects = there.packs.len() as u64 + 2;
             let bytes = stored(&there);
@@ -52,7 +56,7 @@ fn stored(manifest: &Manifest) -> u64 {
 }
 
 async fn begin(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<Arc<Session>> {
-    // What an earlier copy left that died. No other has this id, and we hold the lease.
+    // What an earlier copy left that died. No other backup has this id, and we hold the lease.
     let directory = key::backup(&manifest.cluster, &manifest.backup);
     to.store().remove_all(&directory, &BackupObject::Active.to_string()).await?;
     Ok(Arc::new(to.begin_as(cx, manifest).await?))

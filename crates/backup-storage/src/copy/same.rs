@@ -16,6 +16,7 @@ use crate::format::{
 };
 use crate::index::{Index, key as object_key};
 use crate::key::{self, BackupObject, Key};
+use crate::marker::Marker;
 use crate::marks::marked;
 use crate::repair;
 use crate::repo::{Repo, WRITER};
@@ -25,24 +26,6 @@ use crate::store::Created;
 /// The longest manifest object.
 const MANIFEST: u64 =
     OBJECT_HEADER_LEN as u64 + FRAME_HEADER_LEN as u64 + MAX_MANIFEST as u64;
-
-/// The content of `active` in a copy.
-#[derive(Serialize)]
-struct Active<'a> {
-    format: u32,
-    backup: &'a BackupId,
-    started_at: jiff::Timestamp,
-    nonce: String,
-    writer: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<&'a BackupId>,
-    /// The newest of those that the copy refers to: a prune keeps what an active backup builds on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base: Option<&'a BackupId>,
-    /// All of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    needs: Vec<&'a BackupId>,
-}
 
 /// The content of `retired` where the source has none.
 #[derive(Serialize)]
@@ -90,9 +73,10 @@ pub(super) async fn copy(
         return Ok(copied);
     }
 
-    if !is_there {
-        begin(cx, to, manifest).await?;
-    }
+    let marker = match is_there {
+        true => None,
+        false => Some(Marker::create_as(cx, to.store(), manifest, to.heartbeat()).await?),
+    };
     // Only after the marker is there: so either a prune sees it, or we see the prune's mark.
     not_marked(cx, to, manifest).await?;
     retire(cx, from, to, manifest).await?;
@@ -105,10 +89,10 @@ pub(super) async fn copy(
     copied.sent += sent.iter().sum::<u64>();
     copied.objects += sent.len() as u64;
     copied.already &= sent.is_empty();
-    if !is_there {
+    if let Some(marker) = marker {
         // A prune that began meanwhile and knew nothing of us has left a mark by now.
         not_marked(cx, to, manifest).await?;
-        let digest = digest_of("manifest", &original);
+        let digest = digest_of(BackupObject::Manifest.to_string(), &original);
         match to.store().create(&manifest_key, original.clone()).await? {
             Created::New => {}
             Created::Exists => return Err(another_manifest(to, &manifest_key)),
@@ -118,7 +102,7 @@ pub(super) async fn copy(
         }
         copied.sent += original.len() as u64;
         copied.objects += 1;
-        end(cx, to, manifest).await;
+        end(cx, to, manifest, marker).await;
     }
     Ok(copied)
 }
@@ -199,32 +183,16 @@ async fn lengths(to: &Repo, manifest: &Manifest) -> Result<BTreeMap<String, u64>
     Ok(lengths)
 }
 
-/// Marks the backup as being written at the target. A marker that is there is from an earlier run, or
-/// from one beside us that writes the same bytes.
-async fn begin(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<()> {
-    let active = Active {
-        format: FORMAT,
-        backup: &manifest.backup,
-        started_at: cx.now(),
-        nonce: crate::format::hex(&cx.random::<16>()),
-        writer: WRITER,
-        parent: manifest.parent.as_ref(),
-        base: manifest.needs.iter().map(|n| &n.backup).max(),
-        needs: manifest.needs.iter().map(|n| &n.backup).collect(),
-    };
-    let key = object_key(manifest, BackupObject::Active);
-    to.store().create(&key, json(&active)?).await?;
-    Ok(())
-}
-
-async fn end(cx: &Context, to: &Repo, manifest: &Manifest) {
+/// Removes the markers of a finished copy.
+async fn end(cx: &Context, to: &Repo, manifest: &Manifest, mut marker: Marker) {
     let retired = object_key(manifest, BackupObject::Retired);
-    let active = object_key(manifest, BackupObject::Active);
-    for key in [retired, active] {
-        if let Err(e) = to.store().delete(&key).await {
-            let text = format!("{key} was left behind in the copy: {}", e.chain());
-            cx.event(Event::Warning { text });
-        }
+    let removed = match to.store().delete(&retired).await {
+        Ok(()) => marker.remove().await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = removed {
+        let text = format!("markers of {} were left behind: {}", manifest.backup, e.chain());
+        cx.event(Event::Warning { text });
     }
 }
 
@@ -236,9 +204,10 @@ fn json(content: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 /// Refuses to build on what a prune at the target is about to remove.
-async fn not_marked(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<()> {
+pub(super) async fn not_marked(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<()> {
     let marked = marked(cx, to.store()).await?;
-    let mut all = manifest.needs.iter().map(|n| &n.backup).chain([&manifest.backup]);
+    let needs = manifest.needs.iter().map(|n| &n.backup);
+    let mut all = needs.chain(&manifest.parent).chain([&manifest.backup]);
     match all.find(|id| marked.contains(id)) {
         None => Ok(()),
         Some(id) => Err(Error::new(

@@ -1,18 +1,23 @@
 //! Where a copy goes.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use backup_core::{
     BackupId, Context, Error, ErrorKind, Event, RecordEvent, Repository, Result, ResultExt,
 };
 
 use crate::format::{Config, hex};
-use crate::key::{Key, RecordName};
+use crate::key::{Key, LeaseName, RecordName};
+use crate::lease::Lease;
 use crate::options::RepositoryOptions;
 use crate::repo::Repo;
 use crate::shelf::{Shelf, open_store};
 use crate::store::{Created, Store, make_directory};
 use crate::url::RepoUrl;
+
+/// A run that is silent for twice as long may be taken over.
+const TTL: Duration = Duration::from_secs(15);
 
 /// A repository that takes copies.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct CopyTarget {
     name: String,
     /// Backups that the history says were copied here.
     noted: BTreeSet<BackupId>,
+    /// Held while backups are written anew here: what an earlier run left may be removed then.
+    lease: Option<Lease>,
 }
 
 impl CopyTarget {
@@ -121,11 +128,31 @@ impl CopyTarget {
                 (from.placed(Shelf::new(store), Vec::new()), true)
             }
         };
-        let target = CopyTarget { repo, same, name, noted };
+        let lease = match same {
+            true => None,
+            false => Some(lease(cx, repo.store()).await?),
+        };
+        let target = CopyTarget { repo, same, name, noted, lease };
         if target.same {
             carry_keys(cx, from, &target).await?;
         }
         Ok(target)
+    }
+
+    /// Fails when another run may copy to here by now.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), Lease::check)
+    }
+
+    /// Lets others copy to here. Without this they have to wait for a minute.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn close(self) -> Result<()> {
+        match self.lease {
+            Some(lease) => lease.release().await,
+            None => Ok(()),
+        }
     }
 
     /// The repository.
@@ -149,6 +176,25 @@ impl CopyTarget {
     /// Whether the history of the source has this copy already.
     pub(crate) fn is_noted(&self, backup: &BackupId) -> bool {
         self.noted.contains(backup)
+    }
+}
+
+/// Waits a little where somebody else holds it: it may be a run that was killed just now.
+async fn lease(cx: &Context, store: &Store) -> Result<Lease> {
+    let holder = format!("a copy, process {}", std::process::id());
+    let since = Instant::now();
+    loop {
+        match Lease::acquire(cx, store, LeaseName::Copy, &holder, TTL).await {
+            Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < 3 * TTL => {
+                cx.note(format!("waiting: {}", e.chain()));
+                cx.run(async {
+                    tokio::time::sleep(TTL / 10).await;
+                    Ok(())
+                })
+                .await?;
+            }
+            other => return other,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod frame;
 mod manifest;
 mod object;
+mod tombstone;
 
 pub use catalog::{End, Entry, Extent, parse_entry};
 pub use cipher::{Cipher, Keys};
@@ -21,6 +22,7 @@ pub use frame::{
 };
 pub use manifest::parse_manifest;
 pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
+pub use tombstone::{GivenUp, Tombstone, parse_tombstone};
 
 use backup_core::{Error, ErrorKind};
 

@@ -1,6 +1,7 @@
 //! Moving packs to the tier that fits their age.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use backup_core::{
     BackupId, ClusterName, Context, Event, Manifest, ObjectDigest, Repository, Result,
@@ -10,11 +11,15 @@ use jiff::Timestamp;
 
 use super::policy::check_mark;
 use crate::copy::object::{Arrival, arrived, put, read_whole};
-use crate::key::{self, BackupObject, Key};
+use crate::key::{self, BackupObject, Key, LeaseName};
+use crate::lease::Lease;
 use crate::repo::Repo;
 use crate::scan::is_damage;
 use crate::shelf::Shelf;
 use crate::store::Store;
+
+/// A run that is silent for twice as long may be taken over.
+const TTL: Duration = Duration::from_secs(300);
 
 /// A pack that is to move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,12 +136,43 @@ fn needed(manifests: &[Manifest]) -> BTreeMap<BackupId, HashMap<String, Needed>>
     all
 }
 
-/// Moves packs. Each is created in its new store, read back and compared with the digest of backup
-/// time before it is removed from the old one; a run that ended early is finished by the next.
+/// Moves every pack that is old enough. Each is created in its new store, read back and compared with
+/// the digest of backup time before it is removed from the old one; a run that ended early is
+/// finished by the next. `holder` is a name that people know this run by, such as host and process.
 ///
 /// # Errors
-/// When a store fails. Damaged packs stay where they are and are in the report.
-pub async fn move_packs(cx: &Context, repo: &Repo, plan: &TierPlan) -> Result<TierReport> {
+/// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while packs are moved or backups are removed by
+/// somebody else, and when a store fails. Damaged packs stay where they are and are in the report.
+pub async fn move_packs(
+    cx: &Context,
+    repo: &Repo,
+    holder: &str,
+) -> Result<(TierPlan, TierReport)> {
+    // A pack that is on its way must not be removed: it would come to rest in the lower tier.
+    let mut leases = Vec::new();
+    for name in [LeaseName::Tier, LeaseName::Prune] {
+        leases.push(Lease::acquire(cx, repo.store(), name, holder, TTL).await?);
+    }
+    let result = async {
+        let plan = plan_moves(cx, repo).await?;
+        let report = carry_out(cx, repo, &plan, &leases).await?;
+        Ok((plan, report))
+    };
+    let result = result.await;
+    for lease in leases {
+        if let Err(e) = lease.release().await {
+            cx.note(format!("a lease was not given back: {}", e.chain()));
+        }
+    }
+    result
+}
+
+async fn carry_out(
+    cx: &Context,
+    repo: &Repo,
+    plan: &TierPlan,
+    leases: &[Lease],
+) -> Result<TierReport> {
     let lower = repo.shelf().lower().await?;
     let mut stores: Vec<Store> = vec![repo.store().clone()];
     for lower in &*lower {
@@ -152,7 +188,7 @@ pub async fn move_packs(cx: &Context, repo: &Repo, plan: &TierPlan) -> Result<Ti
     let mut results = stream::iter(plan.moves.clone())
         .map(|planned| async move {
             cx.check()?;
-            match move_pack(cx, stores, &planned).await {
+            match move_pack(cx, stores, &planned, leases).await {
                 Ok(()) => Ok((planned, None)),
                 Err(e) if is_damage(&e) => Ok((planned, Some(e.chain()))),
                 Err(e) => Err(e),
@@ -176,7 +212,12 @@ pub async fn move_packs(cx: &Context, repo: &Repo, plan: &TierPlan) -> Result<Ti
     Ok(report)
 }
 
-async fn move_pack(cx: &Context, stores: &[Store], planned: &Move) -> Result<()> {
+async fn move_pack(
+    cx: &Context,
+    stores: &[Store],
+    planned: &Move,
+    leases: &[Lease],
+) -> Result<()> {
     let Move { key, pack, .. } = planned;
     let (from, to) = (&stores[planned.from], &stores[planned.to]);
     let _memory =
@@ -191,6 +232,7 @@ async fn move_pack(cx: &Context, stores: &[Store], planned: &Move) -> Result<()>
         }
         put(to, key, pack, bytes).await?;
     }
+    leases.iter().try_for_each(Lease::check)?;
     cx.progress().add_bytes(pack.bytes);
     from.delete(key).await
 }
