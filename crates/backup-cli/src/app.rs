@@ -42,6 +42,11 @@ impl App {
         Repo::open(&self.cx, &self.repo_url()?, options).await
     }
 
+    /// Opens the repository to read backups: where an object is damaged, a copy may stand in.
+    pub(crate) async fn repo_or_copies(&self, options: RepositoryOptions) -> Result<Repo> {
+        Ok(self.repo(options).await?.with_copies(&self.config.copies()?))
+    }
+
     /// The cluster that a command needs, from its flag or the configuration.
     pub(crate) fn cluster(&self, flag: Option<&ClusterName>) -> Result<ClusterName> {
         flag.or(self.config.cluster.as_ref()).cloned().ok_or_else(|| {
@@ -107,6 +112,9 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Show(show) => show.run(app).await,
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
+        Command::Copy(copy) => copy.run(app).await,
+        Command::Tier(tier) => tier.run(app).await,
+        Command::Repair(repair) => repair.run(app).await,
         Command::Completions(_) | Command::Man(_) => {
             Err(Error::internal("this command needs no runtime"))
         }

@@ -86,6 +86,9 @@ pub(crate) enum Command {
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
     Restore(cmd::restore::Restore),
+    Copy(cmd::copy::Copy),
+    Tier(cmd::tier::Tier),
+    Repair(cmd::repair::Repair),
     Completions(cmd::completions::Completions),
     Man(cmd::man::Man),
 }

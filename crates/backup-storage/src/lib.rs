@@ -46,7 +46,7 @@ pub use repair::{Repair, repair_index};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};
 pub use tiers::{
-    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, plan_moves, policy,
-    set_policy,
+    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves, policy,
+    preview, set_policy,
 };
 pub use url::RepoUrl;

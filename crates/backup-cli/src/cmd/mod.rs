@@ -3,9 +3,12 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod show;
+pub(crate) mod tier;
 pub(crate) mod verify;

@@ -119,6 +119,26 @@ pub async fn plan_moves(cx: &Context, repo: &Repo) -> Result<TierPlan> {
     Ok(plan)
 }
 
+/// Where the packs of a backup are, its own and those that it needs of others: for each tier its name,
+/// how many packs, and their bytes.
+///
+/// # Errors
+/// When a store fails or cannot be opened.
+pub async fn places(repo: &Repo, manifest: &Manifest) -> Result<Vec<(String, u64, u64)>> {
+    let stores = repo.shelf().stores().await?.into_iter();
+    let mut places: Vec<(String, u64, u64)> = stores.map(|(name, _)| (name, 0, 0)).collect();
+    for (backup, packs) in needed(std::slice::from_ref(manifest)) {
+        let directory = key::backup(&manifest.cluster, &backup);
+        for found in repo.shelf().list(&directory).await? {
+            if packs.contains_key(&found.name) {
+                let place = &mut places[found.tier];
+                (place.1, place.2) = (place.1 + 1, place.2 + found.bytes);
+            }
+        }
+    }
+    Ok(places)
+}
+
 /// Every pack that a backup has or needs, by the backup that made it.
 fn needed(manifests: &[Manifest]) -> BTreeMap<BackupId, HashMap<String, Needed>> {
     let mut all: BTreeMap<BackupId, HashMap<String, Needed>> = BTreeMap::new();

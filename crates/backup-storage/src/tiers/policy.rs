@@ -124,15 +124,7 @@ pub(crate) async fn read_policy(store: &Store) -> Result<Policy> {
 /// [`ErrorKind::Store`] for a store that belongs to another repository or tier, or when a tier that
 /// still holds packs would be forgotten; [`ErrorKind::Busy`] when somebody else sets a policy now.
 pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result<Policy> {
-    for pair in specs.windows(2) {
-        if pair[0].name >= pair[1].name || pair[0].after > pair[1].after {
-            return Err(Error::usage("packs become warm first, then cold")
-                .with_remedy("make --cold-after at least as long as --warm-after"));
-        }
-    }
-    if specs.iter().any(|spec| spec.after.is_negative()) {
-        return Err(Error::usage("an age cannot be negative"));
-    }
+    check(specs)?;
     let old = policy(repo).await?;
     let mut tiers: Vec<Tier> = Vec::new();
     for spec in specs {
@@ -169,6 +161,32 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
         )
         .with_remedy("look at it with `holdfast tier --dry-run`, then try again")),
     }
+}
+
+/// The repository as it would be with other tiers, to plan with: nothing is written.
+///
+/// # Errors
+/// As [`set_policy`], for tiers that do not follow each other, or a store that cannot be opened.
+pub async fn preview(repo: &Repo, specs: &[TierSpec]) -> Result<Repo> {
+    check(specs)?;
+    let mut tiers = Vec::new();
+    for spec in specs {
+        tiers.push((spec.name, spec.after, open_store(&spec.url).await?));
+    }
+    Ok(repo.with_tier_stores(tiers))
+}
+
+fn check(specs: &[TierSpec]) -> Result<()> {
+    for pair in specs.windows(2) {
+        if pair[0].name >= pair[1].name || pair[0].after > pair[1].after {
+            return Err(Error::usage("packs become warm first, then cold")
+                .with_remedy("make --cold-after at least as long as --warm-after"));
+        }
+    }
+    if specs.iter().any(|spec| spec.after.is_negative()) {
+        return Err(Error::usage("an age cannot be negative"));
+    }
+    Ok(())
 }
 
 /// Makes a store ours, or sees that it is. Gives its id.
