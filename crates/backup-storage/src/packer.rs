@@ -266,7 +266,7 @@ impl Packer {
         let stage = self.permit(&self.stage, 1).await?;
         let packer = Arc::clone(self);
         let make = move |base: Option<DeltaBase>| {
-            let result = packer.place_chunk(FrameKind::Data, chunk, base, Some(space));
+            let result = packer.place_chunk(FrameKind::Data, chunk, base.as_ref(), Some(space));
             drop(stage);
             result.inspect_err(|e| packer.fail(e))
         };
@@ -447,12 +447,12 @@ impl Packer {
         self: &Arc<Self>,
         kind: FrameKind,
         chunk: Bytes,
-        base: Option<DeltaBase>,
+        base: Option<&DeltaBase>,
         space: Option<OwnedSemaphorePermit>,
     ) -> Result<Placed> {
         self.failed()?;
         let len = chunk.len() as u32;
-        let packed = self.compress(chunk, base.as_ref())?;
+        let packed = self.compress(chunk, base)?;
         let is_delta = packed.delta.is_some();
         // What compression saved is free again at once.
         let space =
