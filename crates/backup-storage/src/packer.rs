@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::{Base, Copy};
 use crate::cut::Chunker;
 use crate::format::{
-    BasePart, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind,
+    BasePart, Codec, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind,
     OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex, seal,
 };
 use crate::frames::FrameAt;
@@ -256,13 +256,14 @@ impl Packer {
     }
 
     /// Begins to compress and place a chunk of an artifact, as a delta to `bases` (joined) where that
-    /// pays. Waits while too much is on its way.
+    /// pays. Waits while too much is on its way. `held` is how much memory the chunk keeps.
     pub(crate) async fn chunk(
         self: &Arc<Self>,
         chunk: Bytes,
+        held: usize,
         bases: Vec<Copy>,
     ) -> Result<JoinHandle<Result<Placed>>> {
-        let space = self.permit(&self.space, kib(chunk.len())).await?;
+        let space = self.permit(&self.space, kib(held)).await?;
         let stage = self.permit(&self.stage, 1).await?;
         let packer = Arc::clone(self);
         let make = move |base: Option<DeltaBase>| {
@@ -345,7 +346,8 @@ impl Packer {
         let packer = Arc::clone(self);
         let placed = self.tasks.spawn_on(
             async move {
-                let job = packer.chunk(shared.raw.freeze(), Vec::new()).await?;
+                let held = shared.raw.capacity();
+                let job = packer.chunk(shared.raw.freeze(), held, Vec::new()).await?;
                 let placed = job.await.map_err(lost_task)??;
                 for (raw_offset, len, mut draft, end) in shared.waiting {
                     draft.extents.push(Copy { raw_offset, len, ..placed.copy.clone() });
@@ -455,8 +457,10 @@ impl Packer {
         let packed = self.compress(chunk, base)?;
         let is_delta = packed.delta.is_some();
         // What compression saved is free again at once.
-        let space =
-            space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
+        let space = space.map(|mut all| match packed.codec {
+            Codec::None => all,
+            _ => all.split(kib(packed.stored.len()) as usize).unwrap_or(all),
+        });
         let (pack, reserved, full) = {
             let mut packs = lock(&self.packs);
             let pack = self.open_pack(&mut packs)?;
