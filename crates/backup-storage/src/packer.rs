@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use backup_core::{
     ArtifactName, BackupId, ClusterName, Context, Error, ErrorKind, ObjectDigest, Result,
@@ -14,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::auto::{self, Auto, Load};
 use crate::format::{
-    EndOfObject, Entry, Extent, FRAME_HEADER_LEN, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed,
-    Place, RepositoryId, compress, hex, seal,
+    Compression, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, FrameKind, OBJECT_HEADER_LEN,
+    ObjectKind, Packed, Place, RepositoryId, compress, hex, seal,
 };
 use crate::key::{BackupObject, Key};
 use crate::options::RepositoryOptions;
@@ -43,6 +45,7 @@ pub(crate) struct Packer {
     cluster: ClusterName,
     backup: BackupId,
     options: RepositoryOptions,
+    auto: Auto,
     pack_target: u64,
     runtime: Handle,
     /// Every job and upload; the commit waits for all of them.
@@ -138,10 +141,11 @@ impl Packer {
             cluster: cluster.clone(),
             backup: backup.clone(),
             options,
+            auto: Auto::default(),
             pack_target,
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
-            stage: Arc::new(Semaphore::new(cx.threads())),
+            stage: Arc::new(Semaphore::new(Self::stage(cx, options))),
             space: Arc::new(Semaphore::new(kib(Self::space(pack_target)) as usize)),
             uploads: Semaphore::new(UPLOADS),
             packs: Mutex::default(),
@@ -170,9 +174,18 @@ impl Packer {
         ((1 + UPLOADS) * target).max(target + 2 * FRAME_MAX)
     }
 
+    /// How many frames are compressed at once: as many as there are threads, or fewer where a
+    /// quarter of the memory budget would not do for them.
+    fn stage(cx: &Context, options: RepositoryOptions) -> usize {
+        let share = usize::try_from(cx.memory().bytes() / 4).unwrap_or(usize::MAX);
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        cx.threads().min(share / each).max(1)
+    }
+
     /// The memory that a backup takes with these options.
     pub(crate) fn memory(cx: &Context, options: RepositoryOptions) -> usize {
-        Self::space(Self::pack_target(cx, options)) + cx.threads() * FRAME_MAX
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        Self::space(Self::pack_target(cx, options)) + Self::stage(cx, options) * each
     }
 
     pub(crate) fn key(&self, object: BackupObject) -> Key {
@@ -213,12 +226,15 @@ impl Packer {
         self: &Arc<Self>,
         chunk: Bytes,
     ) -> Result<tokio::task::JoinHandle<Result<Extent>>> {
+        let arrived = Instant::now();
         let space = self.permit(&self.space, kib(chunk.len())).await?;
+        let room = Instant::now();
         let stage = self.permit(&self.stage, 1).await?;
+        let load = Load { for_store: room - arrived, for_thread: room.elapsed() };
         let packer = Arc::clone(self);
         Ok(self.tasks.spawn_blocking_on(
             move || {
-                let result = packer.place_chunk(chunk, Some(space));
+                let result = packer.place_chunk(chunk, Some(space), load);
                 drop(stage);
                 result.inspect_err(|e| packer.fail(e))
             },
@@ -292,11 +308,25 @@ impl Packer {
     fn cut(&self, catalog: &mut Catalog) -> Result<()> {
         let lines = std::mem::take(&mut catalog.lines);
         if !lines.is_empty() {
-            let packed = compress(self.options.compression, lines.into())?;
+            // Done wherever a line happens to be added, so never the slow way.
+            let compression = match self.options.compression {
+                Compression::None => Compression::None,
+                _ => Compression::Zstd(1),
+            };
+            let packed = compress(compression, lines.into())?;
             catalog.fresh.push(packed.clone());
             catalog.all.push(packed);
         }
         Ok(())
+    }
+
+    /// How a chunk is compressed.
+    fn compression(&self, chunk: &[u8], load: Load) -> Compression {
+        match self.options.compression {
+            Compression::Auto if auto::gets_smaller(chunk) => self.auto.choose(load),
+            Compression::Auto => Compression::None,
+            chosen => chosen,
+        }
     }
 
     /// Compresses a chunk and puts it into a pack.
@@ -304,10 +334,11 @@ impl Packer {
         self: &Arc<Self>,
         chunk: Bytes,
         space: Option<OwnedSemaphorePermit>,
+        load: Load,
     ) -> Result<Extent> {
         self.failed()?;
         let raw_len = chunk.len() as u32;
-        let packed = compress(self.options.compression, chunk)?;
+        let packed = compress(self.compression(&chunk, load), chunk)?;
         // What compression saved is free again at once.
         let space =
             space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
