@@ -4,6 +4,7 @@
 //! documented bounds, whatever the bytes say.
 
 mod catalog;
+mod cipher;
 mod codec;
 mod config;
 mod frame;
@@ -11,14 +12,15 @@ mod manifest;
 mod object;
 
 pub use catalog::{End, Entry, Extent, parse_entry};
+pub use cipher::{Cipher, Keys};
 pub use codec::{Codec, Compression, Packed, compress, decompress};
 pub use config::{Config, RepositoryId};
 pub use frame::{
-    END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, MAX_MANIFEST, MAX_RAW,
-    open, seal,
+    DeltaLengths, END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind,
+    MAX_MANIFEST, MAX_RAW, open, seal, unseal,
 };
 pub use manifest::parse_manifest;
-pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place};
+pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
 
 use backup_core::{Error, ErrorKind};
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 pub use compression::Compression;
 
+use super::frame::DeltaLengths;
+
 /// A codec as a frame names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -48,6 +50,9 @@ pub struct Packed {
     pub codec: Codec,
     /// Their length before.
     pub raw_len: u32,
+    /// Where they are a delta: the lengths of the base and of the list of its parts, with which
+    /// `stored` begins.
+    pub delta: Option<DeltaLengths>,
     /// The payload.
     pub stored: Bytes,
 }
@@ -60,7 +65,9 @@ pub fn compress(compression: Compression, raw: Bytes) -> Result<Packed> {
     let raw_len = u32::try_from(raw.len())
         .map_err(|_| Error::internal(format!("a frame of {} bytes", raw.len())))?;
     let (codec, smaller) = match compression {
-        Compression::None => return Ok(Packed { codec: Codec::None, raw_len, stored: raw }),
+        Compression::None => {
+            return Ok(Packed { codec: Codec::None, raw_len, delta: None, stored: raw });
+        }
         Compression::Auto => (Codec::Zstd, zstd::bulk::compress(&raw, 1)),
         Compression::Zstd(level) => (Codec::Zstd, zstd::bulk::compress(&raw, i32::from(level))),
         Compression::Lz4 => (Codec::Lz4, Ok(lz4_flex::block::compress(&raw))),
@@ -73,9 +80,9 @@ pub fn compress(compression: Compression, raw: Bytes) -> Result<Packed> {
     if smaller.len() < raw.len() {
         // What is kept until its pack is stored takes no more than is accounted for.
         smaller.shrink_to_fit();
-        return Ok(Packed { codec, raw_len, stored: smaller.into() });
+        return Ok(Packed { codec, raw_len, delta: None, stored: smaller.into() });
     }
-    Ok(Packed { codec: Codec::None, raw_len, stored: raw })
+    Ok(Packed { codec: Codec::None, raw_len, delta: None, stored: raw })
 }
 
 fn gzip(raw: &[u8], level: u8) -> std::io::Result<Vec<u8>> {

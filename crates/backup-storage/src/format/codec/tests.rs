@@ -33,7 +33,7 @@ fn packed(raw: &[u8]) -> Vec<Packed> {
     let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
     encoder.write_all(raw).unwrap();
     let stored = encoder.finish().unwrap().into();
-    all.push(Packed { codec: Codec::Bzip2, raw_len: raw.len() as u32, stored });
+    all.push(Packed { codec: Codec::Bzip2, raw_len: raw.len() as u32, delta: None, stored });
     all
 }
 
