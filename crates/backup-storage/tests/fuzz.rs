@@ -90,3 +90,17 @@ fn every_target_survives_changed_inputs() {
         }
     }
 }
+
+/// No test: it gives the fuzzer something to begin with.
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_the_corpus() {
+    for target in &TARGETS {
+        let corpus =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target.name);
+        std::fs::create_dir_all(&corpus).unwrap();
+        for (n, seed) in (target.seeds)().iter().enumerate() {
+            std::fs::write(corpus.join(format!("seed-{n}")), seed).unwrap();
+        }
+    }
+}
