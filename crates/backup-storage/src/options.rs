@@ -8,7 +8,7 @@ pub struct RepositoryOptions {
     /// How new frames are compressed.
     pub compression: Compression,
     /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
-    /// moved to the nearest bound). An eighth of the memory budget where that is less.
+    /// moved to the nearest bound). A tenth of the memory budget where that is less.
     pub pack_bytes: u64,
     /// Whether what an earlier backup has is referred to rather than stored again. Without it a backup
     /// depends on no other one's packs.

@@ -210,7 +210,7 @@ impl Packer {
 
     /// The length at which a pack is closed.
     fn pack_target(cx: &Context, options: RepositoryOptions) -> u64 {
-        let share = (cx.memory().bytes() / 8).max(1 << 20);
+        let share = (cx.memory().bytes() / 10).max(1 << 20);
         options.pack_bytes.clamp(1 << 20, 1 << 30).min(share)
     }
 
