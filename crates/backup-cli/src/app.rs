@@ -44,7 +44,7 @@ impl App {
 
     /// Opens the repository to read backups: where an object is damaged, a copy may stand in.
     pub(crate) async fn repo_or_copies(&self, options: RepositoryOptions) -> Result<Repo> {
-        Ok(self.repo(options).await?.with_copies(&self.config.copies()?))
+        Ok(self.repo(options).await?.with_copies(&self.cx, &self.config.copies()?))
     }
 
     /// The cluster that a command needs, from its flag or the configuration.

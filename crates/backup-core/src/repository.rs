@@ -91,6 +91,9 @@ pub enum RecordEvent {
 }
 
 impl RecordEvent {
+    /// The word that names a proof.
+    pub const PROOF: &'static str = "proof";
+
     /// Whether it proves that every byte of a backup is what it was: a verification of level
     /// `content` or above, of all of it, that found no error.
     #[must_use]
@@ -103,7 +106,7 @@ impl RecordEvent {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            RecordEvent::Proof { .. } => "proof",
+            RecordEvent::Proof { .. } => Self::PROOF,
             RecordEvent::Copied { .. } => "copied",
             RecordEvent::FailedRun { .. } => "failed-run",
         }

@@ -1,82 +1,112 @@
-//! Copies that stand in for what is damaged or gone: only frames whose check passes are taken.
+//! Copies of a repository that stand in for what is damaged or gone: only frames whose check passes
+//! are taken.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
-use backup_core::{Error, Event, Result};
+use backup_core::{Context, Error, Event, Result};
 use bytes::Bytes;
 
-use crate::format::{Extent, FrameKind};
 use crate::key::Key;
-use crate::packer::{lock, lost_task};
-use crate::source::{Opened, decode};
+use crate::packer::lock;
+use crate::scan::is_damage;
+use crate::shelf::Elsewhere;
 
-impl Opened {
-    /// A range of an object from the first copy that has it; it is not yet checked. `error` is why
-    /// it is not to be had here, and what is left when no copy can help.
-    pub(crate) async fn fetch_copy(
-        &self,
-        key: &Key,
-        range: Range<u64>,
-        error: Error,
-    ) -> Result<Bytes> {
-        for copy in self.repo.copies() {
-            let found = async { copy.store().await?.get_range(key, range.clone()).await };
-            match found.await {
-                Ok(Some(bytes)) => {
-                    self.tell(key, copy.name(), &error);
-                    return Ok(bytes);
-                }
-                Ok(None) => {}
-                Err(e) => self.cannot_help(key, copy.name(), &e),
-            }
-        }
-        Err(error)
+/// The copies that reads fall back to. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copies(Option<Arc<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    cx: Context,
+    places: Vec<Elsewhere>,
+    /// Objects of which people were told that a copy stands in.
+    told: Mutex<HashSet<Key>>,
+}
+
+impl Copies {
+    /// These, for the reads of a run.
+    pub(crate) fn new(cx: &Context, places: Vec<Elsewhere>) -> Self {
+        Copies(Some(Arc::new(Known { cx: cx.clone(), places, told: Mutex::default() })))
     }
 
-    /// What a frame holds that is damaged here, from the first copy whose frame passes its check.
-    pub(crate) async fn frame_of_copy(
+    /// Where they are.
+    pub(crate) fn places(&self) -> &[Elsewhere] {
+        self.0.as_deref().map(|known| known.places.as_slice()).unwrap_or_default()
+    }
+
+    /// What was found of a range of an object, or what the first copy has of it where the object is
+    /// damaged or gone. It is not yet checked.
+    pub(crate) async fn stand_in(
         &self,
         key: &Key,
         range: Range<u64>,
-        kind: FrameKind,
-        expected: Option<&Extent>,
-        error: Error,
-    ) -> Result<Bytes> {
-        for copy in self.repo.copies() {
-            let found = async { copy.store().await?.get_range(key, range.clone()).await };
-            let raw = match found.await {
-                Ok(Some(bytes)) => {
-                    let (place, expected) = (self.place(key), expected.copied());
-                    let offset = range.start;
-                    tokio::task::spawn_blocking(move || {
-                        decode(&place, offset, &bytes, kind, expected.as_ref())
-                    })
-                    .await
-                    .map_err(lost_task)?
+        found: Result<Option<Bytes>>,
+    ) -> Result<Option<Bytes>> {
+        let (Some(known), false) = (&self.0, matches!(&found, Ok(Some(_)))) else {
+            return found;
+        };
+        let why = match &found {
+            Err(e) if !is_damage(e) => return found,
+            Err(e) => e.chain(),
+            Ok(_) => "it is missing".to_owned(),
+        };
+        for copy in &known.places {
+            match known.read(copy, key, range.clone()).await {
+                Ok(None) => {}
+                Ok(bytes) => {
+                    known.tell(key, copy, &why);
+                    return Ok(bytes);
                 }
+                Err(e) => known.cannot_help(key, copy, &e),
+            }
+        }
+        found
+    }
+
+    /// What `open` makes of the bytes of a frame, from the first copy where it succeeds; `error` is
+    /// why it did not here, and what is left when no copy can help.
+    pub(crate) async fn frame<T>(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        error: Error,
+        open: impl Fn(Bytes) -> Result<T>,
+    ) -> Result<T> {
+        let (Some(known), true) = (&self.0, is_damage(&error)) else { return Err(error) };
+        for copy in &known.places {
+            let bytes = match known.read(copy, key, range.clone()).await {
+                Ok(Some(bytes)) => Ok(bytes),
                 Ok(None) => continue,
                 Err(e) => Err(e),
             };
-            match raw {
-                Ok(raw) => {
-                    self.tell(key, copy.name(), &error);
-                    return Ok(raw);
+            match bytes.and_then(&open) {
+                Ok(content) => {
+                    known.tell(key, copy, &error.chain());
+                    return Ok(content);
                 }
-                Err(e) => self.cannot_help(key, copy.name(), &e),
+                Err(e) => known.cannot_help(key, copy, &e),
             }
         }
         Err(error)
     }
+}
+
+impl Known {
+    async fn read(&self, copy: &Elsewhere, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
+        copy.store().await?.get_range(key, range).await
+    }
 
     /// Once for an object.
-    fn tell(&self, key: &Key, copy: &str, error: &Error) {
+    fn tell(&self, key: &Key, copy: &Elsewhere, why: &str) {
         if lock(&self.told).insert(key.clone()) {
-            let text = format!("{} is read from the copy in {copy}: {}", key, error.chain());
+            let text = format!("{key} is read from the copy in {}: {why}", copy.name());
             self.cx.event(Event::Warning { text });
         }
     }
 
-    fn cannot_help(&self, key: &Key, copy: &str, error: &Error) {
-        self.cx.note(format!("the copy in {copy} cannot give {key}: {}", error.chain()));
+    fn cannot_help(&self, key: &Key, copy: &Elsewhere, error: &Error) {
+        self.cx.note(format!("the copy in {} cannot give {key}: {}", copy.name(), error.chain()));
     }
 }

@@ -9,15 +9,21 @@
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
+mod auto;
+mod base;
+mod catalog;
 mod check;
 mod copy;
 mod failover;
+mod cut;
 pub mod format;
+mod frames;
 mod index;
 mod key;
 mod lease;
 mod marker;
 mod marks;
+mod mapping;
 mod options;
 mod packer;
 mod prune;
@@ -38,7 +44,7 @@ pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
 pub use key::{BackupObject, Key, LeaseName, RecordName};
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
-pub use options::RepositoryOptions;
+pub use options::{Deltas, RepositoryOptions};
 pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
 };

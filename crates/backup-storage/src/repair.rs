@@ -6,12 +6,12 @@ use bytes::Bytes;
 use crate::format::{
     EndOfObject, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, compress, seal,
 };
+use crate::frames::decode_whole;
 use crate::index::{CatalogFrame, Index, key};
 use crate::key::{self, BackupObject};
 use crate::repo::Repo;
 use crate::scan::{is_damage, missing_object};
 use crate::shelf::Shelf;
-use crate::source::decode;
 use crate::store::Created;
 
 /// What [`repair_index`] did.
@@ -116,7 +116,7 @@ pub(crate) async fn stand_in(
         ));
         return Ok(Some(index));
     }
-    for copy in repo.copies() {
+    for copy in repo.copies().places() {
         let read = async {
             let shelf = Shelf::new(copy.store().await?);
             Index::read_from(cx, repo, &shelf, manifest, BackupObject::Index).await
@@ -180,8 +180,8 @@ async fn catalog_frame(repo: &Repo, manifest: &Manifest, frame: &CatalogFrame) -
         .get_range(&key, frame.offset..end)
         .await?
         .ok_or_else(|| missing_object(&key))?;
-    let raw = decode(&repo.place(&key), frame.offset, &bytes, FrameKind::Catalog, None)?;
-    compress(repo.compression(), raw)
+    let raw = decode_whole(&repo.place(&key), frame.offset, &bytes, FrameKind::Catalog)?;
+    compress(repo.options().compression, raw)
 }
 
 /// The bytes of an index object.

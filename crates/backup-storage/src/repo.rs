@@ -1,20 +1,22 @@
 //! The repository: opened or created, listed, and its history.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
-    Event, Listed, Manifest, Record, Repository, Result, ResultExt,
+    Event, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
+use crate::failover::Copies;
 use crate::format::{
-    Compression, Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals,
-    hex, parse_manifest, parse_tombstone,
+    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, hex,
+    parse_manifest, parse_tombstone,
 };
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
@@ -39,7 +41,7 @@ pub struct Repo {
     store: Store,
     shelf: Shelf,
     /// Copies that reads fall back to.
-    copies: Arc<[Elsewhere]>,
+    copies: Copies,
     config: Arc<Config>,
     seals: Seals,
     options: RepositoryOptions,
@@ -121,7 +123,7 @@ impl Repo {
     fn with(store: Store, config: Config, options: RepositoryOptions) -> Self {
         let seals = Seals { repository: config.repository.clone(), keys: None };
         let shelf = Shelf::new(store.clone());
-        Repo { store, shelf, copies: Arc::default(), config: Arc::new(config), seals, options }
+        Repo { store, shelf, copies: Copies::default(), config: Arc::new(config), seals, options }
     }
 
     /// The repository's id.
@@ -139,19 +141,19 @@ impl Repo {
     /// The same repository, with copies that reads of backups fall back to where an object here is
     /// damaged or gone. They are opened when they are needed. Verification does not look at them.
     #[must_use]
-    pub fn with_copies(&self, urls: &[RepoUrl]) -> Self {
+    pub fn with_copies(&self, cx: &Context, urls: &[RepoUrl]) -> Self {
         let copies = urls.iter().map(|url| {
             let name = url.absolute().unwrap_or_else(|_| url.to_string());
             Elsewhere::at(name, Some(url.clone())).copy_of(self.id())
         });
-        self.placed(self.shelf.clone(), copies.collect())
+        self.placed(self.shelf.clone(), Copies::new(cx, copies.collect()))
     }
 
     /// As [`with_copies`](Self::with_copies), with stores that are open.
     #[must_use]
-    pub fn with_copy_stores(&self, stores: Vec<Store>) -> Self {
+    pub fn with_copy_stores(&self, cx: &Context, stores: Vec<Store>) -> Self {
         let copies = stores.into_iter().map(Elsewhere::open).collect();
-        self.placed(self.shelf.clone(), copies)
+        self.placed(self.shelf.clone(), Copies::new(cx, copies))
     }
 
     /// The same repository with these lower tiers, whatever its policy says: name, age, store.
@@ -167,7 +169,7 @@ impl Repo {
 
     /// Without copies: what stands here is what is looked at.
     pub(crate) fn alone(&self) -> Self {
-        self.placed(self.shelf.clone(), Vec::new())
+        self.placed(self.shelf.clone(), Copies::default())
     }
 
     /// The manifest of a backup from the first copy that has it whole.
@@ -178,9 +180,9 @@ impl Repo {
         backup: &BackupId,
         error: Error,
     ) -> Result<Manifest> {
-        for copy in &*self.copies {
+        for copy in self.copies.places() {
             let read = async {
-                let there = self.placed(Shelf::new(copy.store().await?), Vec::new());
+                let there = self.placed(Shelf::new(copy.store().await?), Copies::default());
                 there.manifest(cluster, backup).await
             };
             let name = copy.name();
@@ -208,18 +210,8 @@ impl Repo {
     }
 
     /// Copies that reads fall back to.
-    pub(crate) fn copies(&self) -> &[Elsewhere] {
+    pub(crate) fn copies(&self) -> &Copies {
         &self.copies
-    }
-
-    /// How often a backup in progress stores a sign of life.
-    pub(crate) fn heartbeat(&self) -> Duration {
-        self.options.heartbeat
-    }
-
-    /// How new frames are compressed.
-    pub(crate) fn compression(&self) -> Compression {
-        self.options.compression
     }
 
     /// What makes it a repository.
@@ -228,8 +220,49 @@ impl Repo {
     }
 
     /// The same repository with these lower tiers and copies.
-    pub(crate) fn placed(&self, shelf: Shelf, copies: Vec<Elsewhere>) -> Self {
-        Repo { store: shelf.home().clone(), shelf, copies: copies.into(), ..self.clone() }
+    pub(crate) fn placed(&self, shelf: Shelf, copies: Copies) -> Self {
+        Repo { store: shelf.home().clone(), shelf, copies, ..self.clone() }
+    }
+
+    /// Reads a part of an object of a backup; fewer bytes where it ends before, `None` where there is
+    /// no such object.
+    pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
+        let found = self.shelf.get_range(key, range.clone()).await;
+        self.copies.stand_in(key, range, found).await
+    }
+
+    /// What objects are sealed with.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    pub(crate) fn options(&self) -> RepositoryOptions {
+        self.options
+    }
+
+    /// Whether the last verification of a backup that is on record found damage. Only records of its
+    /// own time and later are read.
+    pub(crate) async fn proven_damaged(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        let id = &manifest.backup;
+        let found = self.store.list(&key::records(&manifest.cluster)).await?;
+        let kind = RecordEvent::PROOF;
+        let proofs = found.objects.iter().rev().map(|(name, _)| name).take_while(|name| {
+            // Both begin with the time.
+            name.get(..16) >= id.as_str().get(..16)
+        });
+        for name in proofs.filter(|name| name.split('-').nth(1) == Some(kind)) {
+            cx.check()?;
+            // A record that cannot be read says nothing.
+            let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
+            if let RecordEvent::Proof { ok, sampled, .. } = record.event
+                && record.backup.as_ref() == Some(id)
+                // What a sample did not look at may be damaged as before.
+                && (!ok || sampled.is_none())
+            {
+                return Ok(!ok);
+            }
+        }
+        Ok(false)
     }
 
     /// The place of an object, for reading it.
@@ -315,7 +348,7 @@ impl Repo {
 
     /// Begins a copy of a backup of another repository.
     pub(crate) async fn begin_as(&self, cx: &Context, original: &Manifest) -> Result<Session> {
-        Session::begin_as(cx, &self.store, &self.seals, self.options, original).await
+        Session::begin_as(cx, self, original).await
     }
 
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterName>> {
@@ -417,7 +450,7 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
-        let session = Session::begin(cx, &self.store, &self.seals, self.options, spec).await?;
+        let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }
 

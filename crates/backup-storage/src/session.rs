@@ -7,19 +7,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
-    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result,
-    Totals,
+    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Repository,
+    Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::base::Base;
 use crate::copy::all_arrived;
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, seal};
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, seal};
 use crate::key::{self, BackupObject};
 use crate::marker::{Beginning, Marker};
-use crate::options::RepositoryOptions;
-use crate::packer::{Packer, lock, taken};
-use crate::repo::WRITER;
+use crate::marks;
+use crate::packer::{Packer, lock, lost_task, taken};
+use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
 use crate::writer::Writer;
 
@@ -41,25 +42,21 @@ pub(crate) struct Session {
 
 impl Session {
     /// Reserves an id in the store, and memory.
-    pub(crate) async fn begin(
-        cx: &Context,
-        store: &Store,
-        seals: &Seals,
-        options: RepositoryOptions,
-        spec: BackupSpec,
-    ) -> Result<Self> {
+    pub(crate) async fn begin(cx: &Context, repo: &Repo, spec: BackupSpec) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
         // Taken once: a writer that waited for memory while its driver holds some could wait forever.
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
+        let base = choose_base(cx, repo, &spec, None).await;
         let marker = Marker::create(
             cx,
             store,
             Beginning {
                 cluster: spec.cluster.clone(),
                 backup_type: spec.backup_type,
-                base: None,
+                base: base.as_ref().map(|base| base.backup.clone()),
                 parent: spec.parent.clone(),
                 heartbeat: options.heartbeat,
             },
@@ -75,7 +72,9 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let packer = Packer::new(cx, store, seals, &spec.cluster, &id, options);
+        let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
+        let base = load_base(cx, repo, base.filter(usable)).await;
+        let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
@@ -93,25 +92,29 @@ impl Session {
     /// same times. Nothing may stand in its directory.
     pub(crate) async fn begin_as(
         cx: &Context,
-        store: &Store,
-        seals: &Seals,
-        options: RepositoryOptions,
+        repo: &Repo,
         original: &Manifest,
     ) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let id = original.backup.clone();
         let marker = Marker::create_as(cx, store, original, options.heartbeat).await?;
-        let packer = Packer::new(cx, store, seals, &original.cluster, &id, options);
+        let spec = BackupSpec {
+            cluster: original.cluster.clone(),
+            strategy: original.strategy,
+            backup_type: original.backup_type,
+            parent: original.parent.clone(),
+        };
+        // The marker of a copy protects the whole cluster, and what was marked before it is not used.
+        let marked = marks::marked(cx, store).await?;
+        let base = choose_base(cx, repo, &spec, Some(&id)).await;
+        let base = load_base(cx, repo, base.filter(|m| !marked.contains(&m.backup))).await;
+        let packer = Packer::new(cx, repo, &original.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
-            spec: BackupSpec {
-                cluster: original.cluster.clone(),
-                strategy: original.strategy,
-                backup_type: original.backup_type,
-                parent: original.parent.clone(),
-            },
+            spec,
             id,
             started_at: original.started_at,
             marker: tokio::sync::Mutex::new(marker),
@@ -165,12 +168,13 @@ impl Session {
             )));
         }
         packer.flush_shared().await?;
-        packer.close_last()?;
+        on_worker(packer, Packer::close_last).await?;
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
         let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
-        let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let index = on_worker(packer, |packer| packer.index()).await?;
+        let index = packer.upload(BackupObject::Index, index).await?;
         let written: Vec<_> = packs.iter().chain([&index]).collect();
         self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
@@ -181,7 +185,7 @@ impl Session {
             strategy: self.spec.strategy,
             backup_type: self.spec.backup_type,
             parent: self.spec.parent.clone(),
-            needs: Vec::new(),
+            needs: packer.needs()?,
             started_at: self.started_at,
             finished_at,
             writer: WRITER.to_owned(),
@@ -189,7 +193,7 @@ impl Session {
             totals: Totals {
                 artifacts: packer.artifacts.load(Ordering::Relaxed),
                 bytes_read: bytes,
-                bytes_new: bytes,
+                bytes_new: packer.new_bytes.load(Ordering::Relaxed),
                 bytes_stored: packs.iter().map(|p| p.bytes).sum::<u64>() + index.bytes,
             },
             packs,
@@ -214,6 +218,56 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// Compresses and seals where no other task has to wait for it.
+async fn on_worker<T: Send + 'static>(
+    packer: &Arc<Packer>,
+    work: fn(&Arc<Packer>) -> Result<T>,
+) -> Result<T> {
+    let worker = Arc::clone(packer);
+    packer.tasks.spawn_blocking(move || work(&worker)).await.map_err(lost_task)?
+}
+
+/// Finds an earlier backup to compare with. There is always the other way, to store everything: what
+/// goes wrong here is told, and no more.
+async fn choose_base(
+    cx: &Context,
+    repo: &Repo,
+    spec: &BackupSpec,
+    before: Option<&BackupId>,
+) -> Option<Manifest> {
+    if !repo.options().dedup {
+        return None;
+    }
+    let find = async {
+        let listed = repo.backups(cx, Some(&spec.cluster)).await?;
+        let earlier = |m: &Manifest| before.is_none_or(|before| m.backup < *before);
+        let fits = |m: &Manifest| m.strategy == spec.strategy && earlier(m);
+        Base::choose(cx, repo, &listed, fits).await
+    };
+    match find.await {
+        Ok(base) => base,
+        Err(e) => anew(cx, &e),
+    }
+}
+
+/// Loads what is to be compared with.
+async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
+    match Base::load(cx, repo, base?).await {
+        Ok(base) => Some(Arc::new(base)),
+        Err(e) => anew(cx, &e),
+    }
+}
+
+fn anew<T>(cx: &Context, error: &Error) -> Option<T> {
+    cx.event(Event::Warning {
+        text: format!(
+            "no earlier backup can be compared with, and everything is stored anew: {}",
+            error.chain()
+        ),
+    });
+    None
 }
 
 /// Ids sort by the second of their time, so a backup does not begin in the same second as the

@@ -194,7 +194,7 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     let mut scanner = Scanner::open(repo.shelf(), &key, &place, kind, bytes, false).await?;
     while let Some(frame) = scanner.next().await? {
         if frame.header.kind == FrameKind::Catalog {
-            lines.add_frame(&scanner.open_frame(frame)?);
+            lines.add_frame(&scanner.open_frame(frame).await?);
         }
     }
     Ok(lines)

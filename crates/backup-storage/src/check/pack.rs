@@ -225,7 +225,7 @@ impl Walk<'_> {
                 self.collect(&place, &mut waiting, frame).await;
                 continue;
             }
-            let opened = scanner.open_frame(frame).and_then(|raw| match kind {
+            let opened = scanner.open_frame(frame).await.and_then(|raw| match kind {
                 FrameKind::Catalog => {
                     catalog = catalog.or(Some(offset));
                     lines.add_frame(&raw);

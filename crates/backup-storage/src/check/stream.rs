@@ -95,7 +95,7 @@ impl Stream<'_> {
             self.odd.push(name);
             return Ok(());
         };
-        let entry = self.source.entry(line).await?;
+        let entry = self.source.catalog.entry(line).await?;
         match entry.extents.first() {
             Some(extent) if extent.source == 0 => {
                 let at = (extent.pack as usize, extent.offset);
@@ -166,7 +166,7 @@ impl Stream<'_> {
                 return Ok(None);
             };
             cursor.part += 1;
-            let entry = self.source.entry(line).await?;
+            let entry = self.source.catalog.entry(line).await?;
             if entry.extents.iter().any(|extent| extent.source != 0) {
                 self.odd.push(cursor.name);
                 return Ok(None);

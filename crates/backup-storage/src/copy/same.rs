@@ -75,7 +75,7 @@ pub(super) async fn copy(
 
     let marker = match is_there {
         true => None,
-        false => Some(Marker::create_as(cx, to.store(), manifest, to.heartbeat()).await?),
+        false => Some(Marker::create_as(cx, to.store(), manifest, to.options().heartbeat).await?),
     };
     // Only after the marker is there: so either a prune sees it, or we see the prune's mark.
     not_marked(cx, to, manifest).await?;

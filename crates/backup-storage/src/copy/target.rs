@@ -7,6 +7,7 @@ use backup_core::{
     BackupId, Context, Error, ErrorKind, Event, RecordEvent, Repository, Result, ResultExt,
 };
 
+use crate::failover::Copies;
 use crate::format::{Config, hex};
 use crate::key::{Key, LeaseName, RecordName};
 use crate::lease::Lease;
@@ -104,7 +105,7 @@ impl CopyTarget {
                     .with_remedy("copy into another place"));
                 }
                 is_elsewhere(cx, from, &store).await?;
-                (from.placed(Shelf::new(store), Vec::new()), true)
+                (from.placed(Shelf::new(store), Copies::default()), true)
             }
             None => {
                 if !noted.is_empty() && !anew {
@@ -125,7 +126,7 @@ impl CopyTarget {
                     .with_remedy("name an empty place, or a repository"));
                 }
                 create(from, &store).await.context(|| format!("cannot begin a copy in {name}"))?;
-                (from.placed(Shelf::new(store), Vec::new()), true)
+                (from.placed(Shelf::new(store), Copies::default()), true)
             }
         };
         let lease = match same {
