@@ -17,7 +17,8 @@ use crate::shelf::{Shelf, open_store};
 use crate::store::{Created, Store, make_directory};
 use crate::url::RepoUrl;
 
-/// A run that is silent for twice as long may be taken over.
+/// A run that is silent for twice as long may be taken over; sooner where signs of life are to come
+/// more often.
 const TTL: Duration = Duration::from_secs(15);
 
 /// A repository that takes copies.
@@ -131,7 +132,7 @@ impl CopyTarget {
         };
         let lease = match same {
             true => None,
-            false => Some(lease(cx, repo.store()).await?),
+            false => Some(lease(cx, &repo).await?),
         };
         let target = CopyTarget { repo, same, name, noted, lease };
         if target.same {
@@ -181,15 +182,16 @@ impl CopyTarget {
 }
 
 /// Waits a little where somebody else holds it: it may be a run that was killed just now.
-async fn lease(cx: &Context, store: &Store) -> Result<Lease> {
+async fn lease(cx: &Context, repo: &Repo) -> Result<Lease> {
+    let ttl = TTL.min(3 * repo.options().heartbeat);
     let holder = format!("a copy, process {}", std::process::id());
     let since = Instant::now();
     loop {
-        match Lease::acquire(cx, store, LeaseName::Copy, &holder, TTL).await {
-            Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < 3 * TTL => {
+        match Lease::acquire(cx, repo.store(), LeaseName::Copy, &holder, ttl).await {
+            Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < 3 * ttl => {
                 cx.note(format!("waiting: {}", e.chain()));
                 cx.run(async {
-                    tokio::time::sleep(TTL / 10).await;
+                    tokio::time::sleep(ttl / 10).await;
                     Ok(())
                 })
                 .await?;

@@ -17,6 +17,7 @@ use object_store::memory::InMemory;
 use serde_json::json;
 
 pub mod fault;
+pub mod world;
 
 /// Collects warnings.
 #[derive(Default)]
