@@ -353,7 +353,7 @@ async fn at_every_call(same: bool, at_target: bool) {
                 assert_eq!(there, before, "{what}");
             }
             if !faulty.struck() {
-                assert!(at > 20, "{what}: only {at} calls");
+                assert!(at > 10, "{what}: only {at} calls");
                 ended.unwrap().unwrap();
                 break;
             }
@@ -379,6 +379,38 @@ async fn a_copy_to_another_repository_may_fail_or_die_at_any_call_to_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_to_another_repository_may_fail_or_die_at_any_call_to_the_source() {
     at_every_call(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_keeps_other_bytes_is_found_out() {
+    for same in [true, false] {
+        let mut found = 0;
+        for at in 0.. {
+            let what = format!("at call {at}, same {same}");
+            let cx = context();
+            let world = world(&cx, 2).await;
+            let to = memory();
+            if !same {
+                Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
+            }
+            let faulty = FaultStore::new(&to, at, Fault::Garble);
+            let hurt: Inner = faulty.clone();
+            let result = copy_all(&cx, &world, &hurt).await;
+            found += usize::from(result.is_err());
+            if let Ok(repo) = Repo::open_on(&cx, store(&to, "target"), quick()).await {
+                // A manifest that arrived damaged is no backup, and there is no other damage.
+                for listed in repo.backups(&cx, None).await.unwrap() {
+                    let Ok(manifest) = listed.manifest else { continue };
+                    let report = check_content(&cx, &repo, &manifest).await.unwrap();
+                    assert!(report.findings.is_empty(), "{what}: {:?}", report.findings);
+                }
+            }
+            if !faulty.struck() {
+                break;
+            }
+        }
+        assert!(found >= 8, "{found} of the packs, indexes and manifests");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,6 +162,7 @@ async fn a_move_may_fail_or_die_at_any_call_of_any_store() {
             Fault::CrashAfter,
             Fault::FailBefore(EACCES),
             Fault::FailAfter(EACCES),
+            Fault::Garble,
         ] {
             for at in 0.. {
                 let what = format!("{fault:?} at call {at} of store {which}");
