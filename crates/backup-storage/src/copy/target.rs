@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use backup_core::{
     BackupId, Context, Error, ErrorKind, Event, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 
 use crate::failover::Copies;
 use crate::format::{Config, hex};
@@ -232,13 +233,25 @@ async fn create(from: &Repo, store: &Store) -> Result<()> {
     if Config::parse(&bytes)? != *from.config() {
         return Err(Error::new(ErrorKind::Store, "holdfast.json of the source has changed"));
     }
-    match store.create(&Key::Config, bytes).await? {
-        Created::New => Ok(()),
+    match store.create(&Key::Config, bytes.clone()).await? {
+        Created::New => same(store, &Key::Config, &bytes).await,
         // The same bytes are no conflict; these are others.
         Created::Exists => Err(Error::new(
             ErrorKind::Store,
             format!("somebody else makes a repository in {} at the same moment", store.name()),
         )),
+    }
+}
+
+/// Sees that an object that was just written is the same when it is read back.
+async fn same(store: &Store, key: &Key, bytes: &Bytes) -> Result<()> {
+    match store.get(key, bytes.len() as u64).await? {
+        Some(found) if found == *bytes => Ok(()),
+        _ => Err(Error::damaged(format!(
+            "{key} was written to {} and is not the same when it is read back",
+            store.name()
+        ))
+        .with_remedy("see what the log says about the disk or the share; copy to another place")),
     }
 }
 
