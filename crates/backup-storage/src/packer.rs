@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::format::{
-    EndOfObject, Entry, Extent, FRAME_HEADER_LEN, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed,
-    Place, RepositoryId, compress, hex, seal,
+    EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind, OBJECT_HEADER_LEN, ObjectKind,
+    Packed, Place, Seals, compress, hex, seal,
 };
 use crate::key::{BackupObject, Key};
 use crate::options::RepositoryOptions;
@@ -39,7 +39,7 @@ const MAX_PACKS: u32 = 400_000;
 pub(crate) struct Packer {
     pub(crate) cx: Context,
     pub(crate) store: Store,
-    repository: RepositoryId,
+    seals: Seals,
     cluster: ClusterName,
     backup: BackupId,
     options: RepositoryOptions,
@@ -125,7 +125,7 @@ impl Packer {
     pub(crate) fn new(
         cx: &Context,
         store: &Store,
-        repository: &RepositoryId,
+        seals: &Seals,
         cluster: &ClusterName,
         backup: &BackupId,
         options: RepositoryOptions,
@@ -134,7 +134,7 @@ impl Packer {
         Packer {
             cx: cx.clone(),
             store: store.clone(),
-            repository: repository.clone(),
+            seals: seals.clone(),
             cluster: cluster.clone(),
             backup: backup.clone(),
             options,
@@ -179,8 +179,9 @@ impl Packer {
         Key::Backup(self.cluster.clone(), self.backup.clone(), object)
     }
 
-    pub(crate) fn place(&self, object: BackupObject) -> Place {
-        Place::new(&self.repository, &self.key(object))
+    /// Where an object will stand that is written now.
+    pub(crate) fn new_place(&self, object: BackupObject) -> Place {
+        self.seals.new_place(&self.cx, &self.key(object))
     }
 
     /// Keeps the first error and stops everything.
@@ -343,7 +344,7 @@ impl Packer {
         packs.next += 1;
         let pack = Arc::new(Pack {
             number,
-            place: self.place(BackupObject::Pack(number)),
+            place: self.new_place(BackupObject::Pack(number)),
             state: Mutex::new(PackState {
                 offset: OBJECT_HEADER_LEN as u64,
                 frames: Vec::new(),
@@ -365,10 +366,10 @@ impl Packer {
         packed: Packed,
         space: Option<OwnedSemaphorePermit>,
     ) -> Result<Extent> {
-        let (header, bytes) = seal(&pack.place, reserved.offset, kind, &packed)?;
+        let Frame { header, head, payload } = seal(&pack.place, reserved.offset, kind, packed)?;
         let complete = {
             let mut state = lock(&pack.state);
-            state.frames[reserved.slot] = Some((Bytes::copy_from_slice(&bytes), packed.stored));
+            state.frames[reserved.slot] = Some((Bytes::copy_from_slice(&head), payload));
             state.permits.extend(space);
             state.missing -= 1;
             state.complete()
@@ -498,7 +499,7 @@ impl Packer {
 
     /// The bytes of the index: every frame of the catalog, sealed for its place there.
     pub(crate) fn index(&self) -> Result<Vec<Bytes>> {
-        let place = self.place(BackupObject::Index);
+        let place = self.new_place(BackupObject::Index);
         let frames = {
             let mut catalog = lock(&self.catalog);
             self.cut(&mut catalog)?;
@@ -509,9 +510,9 @@ impl Packer {
         let mut offset = OBJECT_HEADER_LEN as u64;
         let catalog = frames.into_iter().map(|packed| (FrameKind::Catalog, packed));
         for (kind, packed) in catalog.chain([(FrameKind::End, end.pack())]) {
-            let (header, bytes) = seal(&place, offset, kind, &packed)?;
-            offset += u64::from(header.frame_len());
-            parts.extend([Bytes::copy_from_slice(&bytes), packed.stored]);
+            let frame = seal(&place, offset, kind, packed)?;
+            offset += u64::from(frame.header.frame_len());
+            parts.extend([Bytes::copy_from_slice(&frame.head), frame.payload]);
         }
         Ok(parts)
     }

@@ -11,7 +11,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 
 use crate::format::{
-    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
+    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, hex,
+    parse_manifest,
 };
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
@@ -33,6 +34,7 @@ const AT_ONCE: usize = 16;
 pub struct Repo {
     store: Store,
     config: Arc<Config>,
+    seals: Seals,
     options: RepositoryOptions,
 }
 
@@ -77,7 +79,7 @@ impl Repo {
             Created::New => {}
             Created::Exists => return Err(exists()),
         }
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::with(store, config, options))
     }
 
     /// Opens a repository.
@@ -101,7 +103,12 @@ impl Repo {
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
         let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::with(store, config, options))
+    }
+
+    fn with(store: Store, config: Config, options: RepositoryOptions) -> Self {
+        let seals = Seals { repository: config.repository.clone(), keys: None };
+        Repo { store, config: Arc::new(config), seals, options }
     }
 
     /// The repository's id.
@@ -116,9 +123,9 @@ impl Repo {
         &self.store
     }
 
-    /// The place of an object of a backup.
+    /// The place of an object, for reading it.
     pub(crate) fn place(&self, key: &Key) -> Place {
-        Place::new(self.id(), key)
+        self.seals.place(key)
     }
 
     /// Reads the manifest of a backup; `None` when there is no such backup.
@@ -259,7 +266,7 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
-        let session = Session::begin(cx, &self.store, self.id(), self.options, spec).await?;
+        let session = Session::begin(cx, &self.store, &self.seals, self.options, spec).await?;
         Ok(Arc::new(session))
     }
 
@@ -272,7 +279,8 @@ impl Repository for Repo {
         let name = RecordName::new(&name)
             .ok_or_else(|| Error::internal(format!("`{name}` cannot name a record")))?;
         let key = Key::Record(cluster.clone(), name);
-        let bytes = single(&self.place(&key), ObjectKind::Record, FrameKind::Record, json)?;
+        let bytes =
+            single(&self.seals.new_place(cx, &key), ObjectKind::Record, FrameKind::Record, json)?;
         match self.store.create(&key, bytes).await? {
             Created::New => Ok(()),
             // Eight random bytes do not meet twice.

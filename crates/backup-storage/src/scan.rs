@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::format::{
     END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, OBJECT_HEADER_LEN,
-    ObjectKind, Place, hex, open,
+    ObjectKind, Place, hex, open, unseal,
 };
 use crate::key::Key;
 use crate::store::Store;
@@ -156,8 +156,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Checks a frame's bytes and gives its content.
+    /// Checks a frame's bytes and gives its content; of a delta, which means nothing without its base,
+    /// the payload.
     pub(crate) fn open_frame(&self, frame: Scanned) -> Result<Bytes> {
+        if frame.header.delta.is_some() {
+            return unseal(self.place, frame.offset, &frame.header, frame.payload);
+        }
         open(self.place, frame.offset, &frame.header, frame.payload)
     }
 

@@ -14,9 +14,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::format::{
-    Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, RepositoryId, hex, seal,
-};
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, hex, seal};
 use crate::key::{self, BackupObject, Key};
 use crate::options::RepositoryOptions;
 use crate::packer::{Packer, lock, taken};
@@ -51,7 +49,7 @@ impl Session {
     pub(crate) async fn begin(
         cx: &Context,
         store: &Store,
-        repository: &RepositoryId,
+        seals: &Seals,
         options: RepositoryOptions,
         spec: BackupSpec,
     ) -> Result<Self> {
@@ -91,7 +89,7 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let packer = Packer::new(cx, store, repository, &spec.cluster, &id, options);
+        let packer = Packer::new(cx, store, seals, &spec.cluster, &id, options);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
@@ -180,7 +178,7 @@ impl Session {
             Error::internal("the manifest cannot be written as JSON").with_source(e)
         })?;
         json.push(b'\n');
-        let place = self.packer.place(BackupObject::Manifest);
+        let place = self.packer.new_place(BackupObject::Manifest);
         let bytes = single(&place, ObjectKind::Manifest, FrameKind::Manifest, json)?;
         let key = self.packer.key(BackupObject::Manifest);
         match self.packer.store.create(&key, bytes).await? {
@@ -226,10 +224,11 @@ pub(crate) fn single(
     let packed = Packed {
         codec: Codec::None,
         raw_len: u32::try_from(content.len()).unwrap_or(u32::MAX),
+        delta: None,
         stored: content.into(),
     };
-    let (_, header) = seal(place, OBJECT_HEADER_LEN as u64, kind, &packed)?;
-    Ok([&place.object_header(object), &header[..], &packed.stored].concat().into())
+    let frame = seal(place, OBJECT_HEADER_LEN as u64, kind, packed)?;
+    Ok([&place.object_header(object), &frame.head[..], &frame.payload].concat().into())
 }
 
 #[async_trait]

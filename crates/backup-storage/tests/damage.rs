@@ -348,9 +348,13 @@ fn forge(matrix: &Matrix, path: &Path, at: usize, change: impl FnOnce(&mut Vec<u
     let payload = at + FRAME_HEADER_LEN..at + header.frame_len() as usize;
     let mut content = bytes[payload.clone()].to_vec();
     change(&mut content);
-    let packed =
-        Packed { codec: Codec::None, raw_len: header.raw_len, stored: content.clone().into() };
-    let (_, sealed) = seal(&place, at as u64, header.kind, &packed).unwrap();
+    let packed = Packed {
+        codec: Codec::None,
+        raw_len: header.raw_len,
+        delta: None,
+        stored: content.clone().into(),
+    };
+    let sealed = seal(&place, at as u64, header.kind, packed).unwrap().head;
     bytes[at..at + FRAME_HEADER_LEN].copy_from_slice(&sealed);
     bytes[payload].copy_from_slice(&content);
     bytes.into()

@@ -226,7 +226,7 @@ async fn walk(
         if end.is_some() {
             places.push(format!("a frame at byte {offset} stands behind the end"));
         }
-        if kind == FrameKind::Data && which == Frames::Catalog {
+        if matches!(kind, FrameKind::Data | FrameKind::Map) && which == Frames::Catalog {
             frames += 1;
             continue;
         }
@@ -240,7 +240,7 @@ async fn walk(
                 end = Some((offset, EndOfObject::parse(&raw)?));
                 Ok(())
             }
-            FrameKind::Data => Ok(()),
+            FrameKind::Data | FrameKind::Map => Ok(()),
             FrameKind::Manifest | FrameKind::Record => {
                 Err(Error::damaged(format!("the frame at byte {offset} belongs into no pack")))
             }

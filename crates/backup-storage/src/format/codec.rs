@@ -5,6 +5,8 @@ use std::str::FromStr;
 use backup_core::{Error, Result};
 use bytes::Bytes;
 
+use super::frame::DeltaLengths;
+
 /// A codec as a frame names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -85,6 +87,9 @@ pub struct Packed {
     pub codec: Codec,
     /// Their length before.
     pub raw_len: u32,
+    /// Where they are a delta: the lengths of the base and of the list of its parts, with which
+    /// `stored` begins.
+    pub delta: Option<DeltaLengths>,
     /// The payload.
     pub stored: Bytes,
 }
@@ -100,10 +105,10 @@ pub fn compress(compression: Compression, raw: Bytes) -> Result<Packed> {
         let smaller = zstd::bulk::compress(&raw, i32::from(level))
             .map_err(|e| Error::internal("zstd cannot compress a frame").with_source(e))?;
         if smaller.len() < raw.len() {
-            return Ok(Packed { codec: Codec::Zstd, raw_len, stored: smaller.into() });
+            return Ok(Packed { codec: Codec::Zstd, raw_len, delta: None, stored: smaller.into() });
         }
     }
-    Ok(Packed { codec: Codec::None, raw_len, stored: raw })
+    Ok(Packed { codec: Codec::None, raw_len, delta: None, stored: raw })
 }
 
 /// The inverse of [`compress`]; takes no more memory than `raw_len` and a window of that size.

@@ -19,11 +19,11 @@ pub use cipher::{Cipher, Keys};
 pub use codec::{Codec, Compression, Packed, compress, decompress};
 pub use config::{Config, Encryption, RepositoryId};
 pub use frame::{
-    END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, MAX_MANIFEST, MAX_RAW,
-    open, seal,
+    DeltaLengths, END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind,
+    MAX_MANIFEST, MAX_RAW, open, seal, unseal,
 };
 pub use manifest::parse_manifest;
-pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place};
+pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
 pub use slot::{Argon2Cost, Slot, SlotKind};
 pub use unlock::Unlock;
 
