@@ -1,8 +1,9 @@
-//! Where backups live: stores, packs, frames, codecs.
+//! Where backups live: stores, packs, frames, codecs, keys.
 //!
 //! ```text
 //! url → Store → Repo ┬ session → writer → packer → packs, index, manifest
 //!                    ├ source  → reader → frames, checked, in order
+//!                    ├ keys      slots that hold the master key, each under a secret of its own
 //!                    └ check     objects against listing, bytes against digests
 //! ```
 //!
@@ -13,6 +14,7 @@ mod check;
 pub mod format;
 mod index;
 mod key;
+mod keys;
 mod options;
 mod packer;
 mod reader;
@@ -25,7 +27,9 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key};
+pub use format::{Cipher, SlotKind, Unlock};
+pub use key::{BackupObject, Key, SlotName};
+pub use keys::KeySlot;
 pub use options::RepositoryOptions;
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};

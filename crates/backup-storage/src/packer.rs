@@ -130,7 +130,7 @@ impl Packer {
         backup: &BackupId,
         options: RepositoryOptions,
     ) -> Self {
-        let pack_target = Self::pack_target(cx, options);
+        let pack_target = Self::pack_target(cx, &options);
         Packer {
             cx: cx.clone(),
             store: store.clone(),
@@ -158,7 +158,7 @@ impl Packer {
     }
 
     /// The length at which a pack is closed.
-    fn pack_target(cx: &Context, options: RepositoryOptions) -> u64 {
+    fn pack_target(cx: &Context, options: &RepositoryOptions) -> u64 {
         let share = (cx.memory().bytes() / 8).max(1 << 20);
         options.pack_bytes.clamp(1 << 20, 1 << 30).min(share)
     }
@@ -171,7 +171,7 @@ impl Packer {
     }
 
     /// The memory that a backup takes with these options.
-    pub(crate) fn memory(cx: &Context, options: RepositoryOptions) -> usize {
+    pub(crate) fn memory(cx: &Context, options: &RepositoryOptions) -> usize {
         Self::space(Self::pack_target(cx, options)) + cx.threads() * FRAME_MAX
     }
 

@@ -54,7 +54,7 @@ impl Session {
         spec: BackupSpec,
     ) -> Result<Self> {
         // Taken once: a writer that waited for memory while its driver holds some could wait forever.
-        let memory = Packer::memory(cx, options)
+        let memory = Packer::memory(cx, &options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;

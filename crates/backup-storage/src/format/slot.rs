@@ -135,7 +135,7 @@ impl Slot {
         cost: Argon2Cost,
     ) -> Result<Slot> {
         unlock.check()?;
-        if label.len() > Self::MAX_LABEL || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Err(Error::usage("the label of the key slot is too long or not plain text")
                 .with_remedy(format!("write at most {} bytes on one line", Self::MAX_LABEL)));
         }
@@ -231,6 +231,9 @@ impl Slot {
         if head.format != FORMAT || head.slot != *name || head.kdf.kind() != head.kind {
             return Err(damaged("it is another slot than its name says"));
         }
+        if !is_label(&head.label) {
+            return Err(damaged("its label is no plain text"));
+        }
         if !head.kdf.is_within_bounds() {
             return Err(Error::new(
                 ErrorKind::Store,
@@ -279,6 +282,10 @@ impl Slot {
             Kdf::Hkdf { .. } => 0,
         }
     }
+}
+
+fn is_label(label: &str) -> bool {
+    label.len() <= Slot::MAX_LABEL && !label.chars().any(char::is_control)
 }
 
 impl Head {
