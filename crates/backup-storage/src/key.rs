@@ -156,8 +156,11 @@ impl FromStr for SlotName {
         if name.len() == 8 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Ok(SlotName(name.to_owned()));
         }
-        Err(Error::usage(format!("`{}` is no name of a key slot", name.escape_debug()))
-            .with_remedy("name one that `holdfast key list` shows: 8 digits of 0-9 and a-f"))
+        Err(Error::usage(format!(
+            "`{}` is no name of a key slot: those have 8 digits of 0-9 and a-f",
+            name.escape_debug()
+        ))
+        .with_remedy("name one that `holdfast key list` shows"))
     }
 }
 

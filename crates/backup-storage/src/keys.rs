@@ -34,7 +34,7 @@ pub struct KeySlot {
 
 impl Repo {
     /// The key slots, in order of their names; none when the repository is not encrypted. Those that
-    /// are damaged are warned of and left out.
+    /// are damaged, which opening the repository warned of, are left out.
     ///
     /// # Errors
     /// When the store fails.
@@ -69,7 +69,7 @@ impl Repo {
         self.keys().ok_or_else(|| self.not_encrypted())?;
         let slots = read_slots(cx, self.store(), self.id()).await?;
         let slot = slots.usable.iter().find(|slot| slot.name() == name);
-        if slot.is_none() && !slots.damaged.contains(name) {
+        if slot.is_none() && !slots.damaged.iter().any(|(damaged, _)| damaged == name) {
             return Err(Error::usage(format!(
                 "the repository has no key slot {name}; it has {}",
                 list(&slots.usable)
@@ -124,10 +124,10 @@ struct Slots {
     /// Those that can be tried, in order of their names.
     usable: Vec<Slot>,
     /// Those that cannot be read.
-    damaged: Vec<SlotName>,
+    damaged: Vec<(SlotName, Error)>,
 }
 
-/// Reads all slots. What is damaged is warned of; what belongs to another repository is passed over.
+/// Reads all slots. Those of another repository are passed over.
 async fn read_slots(cx: &Context, store: &Store, repository: &RepositoryId) -> Result<Slots> {
     let found = store.list(&key::keys()).await?;
     let names: Vec<SlotName> =
@@ -163,10 +163,7 @@ async fn read_slots(cx: &Context, store: &Store, repository: &RepositoryId) -> R
         match slot {
             Ok(Some(slot)) if slot.repository() == repository => slots.usable.push(slot),
             Ok(_) => {}
-            Err(e) => {
-                cx.event(Event::Warning { text: e.report() });
-                slots.damaged.push(name);
-            }
+            Err(e) => slots.damaged.push((name, e)),
         }
     }
     Ok(slots)
@@ -223,6 +220,9 @@ pub(crate) async fn open(
     };
     unlock.check()?;
     let slots = read_slots(cx, store, repository).await?;
+    for (_, e) in &slots.damaged {
+        cx.event(Event::Warning { text: e.report() });
+    }
     for slot in slots.usable.iter().filter(|slot| slot.kind() == unlock.kind()) {
         cx.check()?;
         let _memory = cx.memory().reserve(slot.memory()).await;

@@ -11,6 +11,7 @@ mod crash;
 mod home;
 mod init;
 mod interrupt;
+mod keys;
 mod list;
 mod prompt;
 mod restore;

@@ -101,7 +101,7 @@ async fn the_account_of_the_guide_is_enough(
     }
     for command in [
         "export HOLDFAST_REPO=/srv/backup HOLDFAST_SOURCE_PASSWORD='choose-a-password'",
-        "holdfast init",
+        "holdfast init --no-encryption",
         "holdfast check --source mysql://backup@db1/",
         "holdfast backup --source mysql://backup@db1/ --cluster shop",
     ] {
