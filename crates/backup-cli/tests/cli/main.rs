@@ -14,6 +14,7 @@ mod interrupt;
 mod keys;
 mod list;
 mod prompt;
+mod python;
 mod restore;
 mod server;
 mod show;
