@@ -128,6 +128,7 @@ class Frame:
         need(zlib.crc32(header[:76]) == struct.unpack_from("<I", header, 76)[0], f"{at}: damaged header")
         version, self.kind, self.codec, cipher, self.flags = struct.unpack_from("<BBBBH", header, 4)
         self.raw_length, stored, self.list_length = struct.unpack_from("<III", header, 12)
+        (self.base_length,) = struct.unpack_from("<I", header, 48)
         need(version == 1 and cipher <= 2, f"{at}: needs a newer reader")
         self.length = 80 + stored
         payload = data[80 : self.length]
@@ -167,6 +168,7 @@ def decompress(codec, payload, length, at, prefix=b""):
     return content
 
 
+BACKUP_ID = r"\d{8}T\d{6}Z-(?:full|incr|diff)-[0-9a-f]{6}"
 OBJECTS = {"pack": 1, "index": 2, "manifest": 3}
 
 
@@ -218,11 +220,30 @@ class Repository:
             need(frame.length == length and frame.kind == 1, f"{frame.at}: another frame than was listed")
             while len(self.frames) >= 8:
                 del self.frames[next(iter(self.frames))]
-            self.frames[key] = (frame, self.frame_content(frame, path))
+            content = self.delta(frame, path) if frame.flags == 1 else frame.content()
+            self.frames[key] = (frame, content)
         return self.frames[key]
 
-    def frame_content(self, frame, path):
-        return frame.content()
+    def delta(self, frame, path):
+        """What a delta frame holds (section 3.5)."""
+        listed, compressed = frame.payload[: frame.list_length], frame.payload[frame.list_length :]
+        count = listed[0]
+        backups = [listed[1 + 28 * n : 29 + 28 * n].decode("ascii") for n in range(count)]
+        at = 1 + 28 * count
+        (parts,) = struct.unpack_from("<H", listed, at)
+        need(len(listed) == at + 2 + 33 * parts, f"{frame.at}: the list of a delta has another length")
+        directory = path.rsplit("/", 2)[0]
+        base = b""
+        for n in range(parts):
+            part = struct.unpack_from("<BIQIII8s", listed, at + 2 + 33 * n)
+            which, pack, offset, length, raw_offset, size, check = part
+            need(re.fullmatch(BACKUP_ID, backups[which]), f"{frame.at}: no id of a backup")
+            whole, content = self.frame(f"{directory}/{backups[which]}/pack-{pack}", offset, length)
+            need(whole.check[:8] == check, f"{whole.at}: another frame than the base of a delta")
+            need(whole.flags == 0, f"{whole.at}: a delta against a delta")
+            base += content[raw_offset : raw_offset + size]
+        need(len(base) == frame.base_length, f"{frame.at}: the base has another length")
+        return decompress(frame.codec, compressed, frame.raw_length, frame.at, base)
 
     def backups(self):
         """Every backup: one with a manifest."""
@@ -302,6 +323,7 @@ class Artifact:
         digest, length = hashlib.sha256(), 0
         for entry in self.entries:
             sources = [None, *entry.get("sources", [])]
+            need(all(re.fullmatch(BACKUP_ID, id) for id in sources[1:]), f"{self.name}: no ids of backups")
             for source, pack, offset, frame_length, raw_offset, count, check in entry["extents"]:
                 path = self.backup.path(f"pack-{pack}", sources[source])
                 frame, content = repository.frame(path, offset, frame_length)

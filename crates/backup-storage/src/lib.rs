@@ -10,11 +10,16 @@
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
+mod base;
+mod catalog;
 mod check;
+mod cut;
 pub mod format;
+mod frames;
 mod index;
 mod key;
 mod keys;
+mod mapping;
 mod options;
 mod packer;
 mod reader;
@@ -30,7 +35,7 @@ pub use check::{check_content, check_objects};
 pub use format::{Cipher, SlotKind, Unlock};
 pub use key::{BackupObject, Key, SlotName};
 pub use keys::KeySlot;
-pub use options::RepositoryOptions;
+pub use options::{Deltas, RepositoryOptions};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};
 pub use url::RepoUrl;

@@ -1,12 +1,14 @@
 //! The repository: opened or created, listed, and its history.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
-    Event, Listed, Manifest, Record, Repository, Result, ResultExt,
+    Event, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 use object_store::path::Path;
@@ -207,6 +209,44 @@ impl Repo {
         self.slot.as_ref()
     }
 
+    /// Reads a part of an object of a backup; fewer bytes where it ends before, `None` where there is
+    /// no such object.
+    pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.store.get_range(key, range).await
+    }
+
+    /// What objects are sealed with.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    pub(crate) fn options(&self) -> &RepositoryOptions {
+        &self.options
+    }
+
+    /// Whether the last verification of a backup that is on record found damage. Only records of its
+    /// own time and later are read.
+    pub(crate) async fn proven_damaged(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        let id = &manifest.backup;
+        let found = self.store.list(&key::records(&manifest.cluster)).await?;
+        let kind = RecordEvent::PROOF;
+        let proofs = found.objects.iter().rev().map(|(name, _)| name).take_while(|name| {
+            // Both begin with the time.
+            name.get(..16) >= id.as_str().get(..16)
+        });
+        for name in proofs.filter(|name| name.split('-').nth(1) == Some(kind)) {
+            cx.check()?;
+            // A record that cannot be read says nothing.
+            let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
+            if let RecordEvent::Proof { ok, .. } = record.event
+                && record.backup.as_ref() == Some(id)
+            {
+                return Ok(!ok);
+            }
+        }
+        Ok(false)
+    }
+
     /// The place of an object, for reading it.
     pub(crate) fn place(&self, key: &Key) -> Place {
         self.seals.place(key)
@@ -374,8 +414,7 @@ impl Repository for Repo {
                  somebody replaced its holdfast.json: put that back from a copy",
             ));
         }
-        let options = self.options.clone();
-        let session = Session::begin(cx, &self.store, &self.seals, options, spec).await?;
+        let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }
 

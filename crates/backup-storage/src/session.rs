@@ -7,18 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
-    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result,
-    Totals,
+    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Repository,
+    Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, hex, seal};
+use crate::base::Base;
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, hex, seal};
 use crate::key::{self, BackupObject, Key};
-use crate::options::RepositoryOptions;
 use crate::packer::{Packer, lock, taken};
-use crate::repo::WRITER;
+use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
 use crate::writer::Writer;
 
@@ -46,15 +46,10 @@ struct Active<'a> {
 
 impl Session {
     /// Reserves an id in the store, and memory.
-    pub(crate) async fn begin(
-        cx: &Context,
-        store: &Store,
-        seals: &Seals,
-        options: RepositoryOptions,
-        spec: BackupSpec,
-    ) -> Result<Self> {
+    pub(crate) async fn begin(cx: &Context, repo: &Repo, spec: BackupSpec) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
         // Taken once: a writer that waited for memory while its driver holds some could wait forever.
-        let memory = Packer::memory(cx, &options)
+        let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
@@ -89,7 +84,8 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let packer = Packer::new(cx, store, seals, &spec.cluster, &id, options);
+        let base = choose_base(cx, repo, &spec, &id).await;
+        let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
@@ -157,7 +153,7 @@ impl Session {
             strategy: self.spec.strategy,
             backup_type: self.spec.backup_type,
             parent: self.spec.parent.clone(),
-            needs: Vec::new(),
+            needs: packer.needs()?,
             started_at: self.started_at,
             finished_at,
             writer: WRITER.to_owned(),
@@ -165,7 +161,7 @@ impl Session {
             totals: Totals {
                 artifacts: packer.artifacts.load(Ordering::Relaxed),
                 bytes_read: bytes,
-                bytes_new: bytes,
+                bytes_new: packer.new_bytes.load(Ordering::Relaxed),
                 bytes_stored: packs.iter().map(|p| p.bytes).sum::<u64>() + index.bytes,
             },
             packs,
@@ -184,6 +180,39 @@ impl Session {
         match self.packer.store.create(&key, bytes).await? {
             Created::New => Ok(()),
             Created::Exists => Err(taken(&key)),
+        }
+    }
+}
+
+/// Finds an earlier backup to compare with. There is always the other way, to store everything: what
+/// goes wrong here is told, and no more.
+async fn choose_base(
+    cx: &Context,
+    repo: &Repo,
+    spec: &BackupSpec,
+    id: &BackupId,
+) -> Option<Arc<Base>> {
+    if !repo.options().dedup {
+        return None;
+    }
+    let find = async {
+        let listed = repo.backups(cx, Some(&spec.cluster)).await?;
+        let fits = |m: &Manifest| m.strategy == spec.strategy && m.backup < *id;
+        match Base::choose(cx, repo, &listed, fits).await? {
+            Some(manifest) => Base::load(cx, repo, manifest).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    match find.await {
+        Ok(base) => base.map(Arc::new),
+        Err(e) => {
+            cx.event(Event::Warning {
+                text: format!(
+                    "no earlier backup can be compared with, and everything is stored anew: {}",
+                    e.chain()
+                ),
+            });
+            None
         }
     }
 }

@@ -14,10 +14,10 @@ use backup_core::{Context, ErrorKind, Manifest, Repository, Result, Severity, se
 use backup_storage::format::{
     Codec, Config, FRAME_HEADER_LEN, FrameHeader, FrameKind, Keys, Packed, Seals, Slot, open, seal,
 };
-use backup_storage::{Key, Repo, Store, check_content, check_objects};
+use backup_storage::{Key, Repo, RepositoryOptions, Store, check_content, check_objects};
 use bytes::Bytes;
 use common::{
-    Lock, Sample, back_up, context, listening, memory_repo_of, noise, objects, options, put_all,
+    Lock, Sample, back_up, context, listening, memory_repo_with, noise, objects, options, put_all,
     read_checked, samples,
 };
 use object_store::path::Path;
@@ -47,7 +47,9 @@ struct Seen {
 impl Matrix {
     async fn new(lock: Lock) -> Matrix {
         let cx = context();
-        let (repo, inner) = memory_repo_of(&cx, lock).await;
+        // Each backup with bytes of its own.
+        let options = RepositoryOptions { dedup: false, ..lock.options() };
+        let (repo, inner) = memory_repo_with(&cx, options).await;
         let samples = samples();
         let older = back_up(&cx, &repo, &samples).await.unwrap();
         let manifest = back_up(&cx, &repo, &samples).await.unwrap();
@@ -505,7 +507,7 @@ async fn a_lost_manifest_does_not_pass_an_older_backup_off_as_the_latest(
 ) {
     let matrix = Matrix::new(lock).await;
     let listed = async |objects: &BTreeMap<Path, Bytes>| {
-        let repo = matrix.open(&put_all(&objects).await).await.unwrap();
+        let repo = matrix.open(&put_all(objects).await).await.unwrap();
         repo.backups(&matrix.cx, None).await.unwrap()
     };
     let mut objects = matrix.objects.clone();

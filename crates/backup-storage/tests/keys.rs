@@ -14,8 +14,8 @@ use backup_storage::{
 };
 use bytes::Bytes;
 use common::{
-    Lock, back_up, context, key_file, listening, memory_repo, memory_repo_of, objects, options,
-    put_all, restore_all, samples,
+    Lock, back_up, context, key_file, listening, memory_repo, memory_repo_of, memory_repo_with,
+    objects, options, put_all, restore_all, samples,
 };
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -350,7 +350,8 @@ async fn equal_content_leaves_no_equal_bytes() {
     let cx = context();
     let mut seen: HashSet<[u8; 8]> = HashSet::new();
     for _ in 0..2 {
-        let (repo, inner) = memory_repo_of(&cx, Lock::Encrypted).await;
+        let options = RepositoryOptions { dedup: false, ..Lock::Encrypted.options() };
+        let (repo, inner) = memory_repo_with(&cx, options).await;
         for _ in 0..2 {
             back_up(&cx, &repo, &samples()).await.unwrap();
         }

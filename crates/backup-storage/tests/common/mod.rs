@@ -117,9 +117,16 @@ pub async fn memory_repo(cx: &Context) -> (Repo, Arc<dyn ObjectStore>) {
 }
 
 pub async fn memory_repo_of(cx: &Context, lock: Lock) -> (Repo, Arc<dyn ObjectStore>) {
+    memory_repo_with(cx, lock.options()).await
+}
+
+pub async fn memory_repo_with(
+    cx: &Context,
+    options: RepositoryOptions,
+) -> (Repo, Arc<dyn ObjectStore>) {
     let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let store = Store::new(Arc::clone(&inner), "memory");
-    (Repo::init_on(cx, store, lock.options()).await.unwrap(), inner)
+    (Repo::init_on(cx, store, options).await.unwrap(), inner)
 }
 
 /// Everything that a store holds.
