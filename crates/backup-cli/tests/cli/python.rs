@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backup_core::{Context, Repository, Secret, SecretBytes, select};
+use backup_storage::format::FrameHeader;
 use backup_storage::{Repo, RepositoryOptions, Unlock};
 use rstest::rstest;
 
@@ -62,15 +63,25 @@ async fn another_program_restores_from_the_page_alone(
     home.on_repo(["init", "-q"].iter().chain(init).copied()).expect(0);
     let url = server.url();
     let backup = ["backup", "--source", &url, "--cluster", "shop", "--json"];
-    let backup = home.on_repo(backup.iter().chain(key).copied()).expect(0).json();
-    let id = backup["backup"].as_str().unwrap();
+    let take = || home.on_repo(backup.iter().chain(key).copied()).expect(0).json();
+    let first = take();
+    // The second one refers to the first, and has deltas against it.
+    let change = ["UPDATE shop.orders SET amount = amount + 1 WHERE id % 50 = 0"];
+    server::run(&mut server.session().await, &change).await;
+    let second = take();
+    let id = second["backup"].as_str().unwrap();
+    assert!(deltas(&home, id) > 0, "{second:#}");
     let read = async |args: &[&str]| reader(&home, &[key, &["repo"], args].concat()).await;
 
     let listed = read(&["list"]).await.expect(0);
-    assert!(listed.stdout.starts_with(&format!("{id}\tshop\tlogical\t")), "{listed:?}");
+    let lines: Vec<&str> = listed.stdout.lines().collect();
+    let first = first["backup"].as_str().unwrap();
+    assert!(lines[0].starts_with(&format!("{first}\tshop\tlogical\t")), "{listed:?}");
+    assert!(lines[1].starts_with(id) && lines.len() == 2, "{listed:?}");
     let listed = read(&["artifacts", "latest"]).await.expect(0).stdout;
 
     // The same bytes as Holdfast reads.
+    read(&["restore", first, "--output", "first"]).await.expect(0);
     read(&["restore", id, "--output", "out"]).await.expect(0);
     let restored = tree(&home.path("out"), home.files("out"));
     let options = RepositoryOptions { unlock: unlock(&home, key), ..RepositoryOptions::default() };
@@ -111,6 +122,23 @@ async fn another_program_restores_from_the_page_alone(
     let count: Option<u64> = session.query_first("SELECT COUNT(*) FROM shop.again").await.unwrap();
     assert_eq!(count, Some(603));
     session.close().await.unwrap();
+}
+
+/// How many frames of a backup's packs are deltas.
+fn deltas(home: &Home, backup: &str) -> usize {
+    let packs = home.files(&format!("repo/clusters/shop/backups/{backup}"));
+    let packs = packs.iter().filter(|(path, _)| path.to_str().unwrap().contains("/pack-"));
+    let mut deltas = 0;
+    for (path, _) in packs {
+        let bytes = std::fs::read(path).unwrap();
+        let mut at = 16;
+        while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+            let header = FrameHeader::parse(header).unwrap();
+            deltas += usize::from(header.delta.is_some());
+            at += header.frame_len() as usize;
+        }
+    }
+    deltas
 }
 
 fn unlock(home: &Home, key: &[&str]) -> Option<Unlock> {
