@@ -1,8 +1,9 @@
-//! Where backups live: stores, packs, frames, codecs.
+//! Where backups live: stores, packs, frames, codecs, keys.
 //!
 //! ```text
 //! url → Store → Repo ┬ session → writer → packer → packs, index, manifest
 //!                    ├ source  → reader → frames, checked, in order
+//!                    ├ keys      slots that hold the master key, each under a secret of its own
 //!                    └ check     objects against listing, bytes against digests
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod format;
 mod frames;
 mod index;
 mod key;
+mod keys;
 mod mapping;
 mod options;
 mod packer;
@@ -31,7 +33,9 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key};
+pub use format::{Cipher, SlotKind, Unlock};
+pub use key::{BackupObject, Key, SlotName};
+pub use keys::KeySlot;
 pub use options::{Deltas, RepositoryOptions};
 pub use repo::Repo;
 pub use store::{Created, Store, StoreCounts};

@@ -302,12 +302,6 @@ impl Store {
         Ok(listing)
     }
 
-    /// Whether the store holds nothing at all. What mkfs puts into a new file system does not count.
-    pub(crate) async fn is_empty(&self) -> Result<bool> {
-        let found = self.list(&Path::default()).await?;
-        Ok(found.objects.is_empty() && found.directories.iter().all(|d| d == "lost+found"))
-    }
-
     /// Removes whatever stands under a directory, `last` after all others.
     pub(crate) async fn remove_all(&self, directory: &Path, last: &str) -> Result<()> {
         let found: Vec<Path> = self

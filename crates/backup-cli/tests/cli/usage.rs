@@ -5,9 +5,18 @@ use crate::home::{Home, Run};
 #[test]
 fn help_and_version_are_no_errors() {
     let home = Home::new();
-    for command in
-        ["init", "check", "backup", "list", "show", "verify", "restore", "completions", "man"]
-    {
+    for command in [
+        "init",
+        "key",
+        "check",
+        "backup",
+        "list",
+        "show",
+        "verify",
+        "restore",
+        "completions",
+        "man",
+    ] {
         let run = home.run([command, "--help"]).expect(0);
         assert!(run.stdout.contains("--repo"), "{run:?}");
     }
