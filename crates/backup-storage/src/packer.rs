@@ -20,8 +20,9 @@ use crate::auto::{self, Auto, Load};
 use crate::base::{Base, Copy};
 use crate::cut::Chunker;
 use crate::format::{
-    BasePart, Compression, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind,
-    OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex, seal,
+    BasePart, Codec, Compression, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame,
+    FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex,
+    seal,
 };
 use crate::frames::FrameAt;
 use crate::key::{BackupObject, Key};
@@ -269,14 +270,15 @@ impl Packer {
     }
 
     /// Begins to compress and place a chunk of an artifact, as a delta to `bases` (joined) where that
-    /// pays. Waits while too much is on its way.
+    /// pays. Waits while too much is on its way. `held` is how much memory the chunk keeps.
     pub(crate) async fn chunk(
         self: &Arc<Self>,
         chunk: Bytes,
+        held: usize,
         bases: Vec<Copy>,
     ) -> Result<JoinHandle<Result<Placed>>> {
         let arrived = Instant::now();
-        let space = self.permit(&self.space, kib(chunk.len())).await?;
+        let space = self.permit(&self.space, kib(held)).await?;
         let room = Instant::now();
         let stage = self.permit(&self.stage, 1).await?;
         let load = Load { for_store: room - arrived, for_thread: room.elapsed() };
@@ -363,7 +365,8 @@ impl Packer {
         let packer = Arc::clone(self);
         let placed = self.tasks.spawn_on(
             async move {
-                let job = packer.chunk(shared.raw.freeze(), Vec::new()).await?;
+                let held = shared.raw.capacity();
+                let job = packer.chunk(shared.raw.freeze(), held, Vec::new()).await?;
                 let placed = job.await.map_err(lost_task)??;
                 for (raw_offset, len, mut draft, end) in shared.waiting {
                     draft.extents.push(Copy { raw_offset, len, ..placed.copy.clone() });
@@ -488,8 +491,10 @@ impl Packer {
         let packed = self.compress(chunk, base, load)?;
         let is_delta = packed.delta.is_some();
         // What compression saved is free again at once.
-        let space =
-            space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
+        let space = space.map(|mut all| match packed.codec {
+            Codec::None => all,
+            _ => all.split(kib(packed.stored.len()) as usize).unwrap_or(all),
+        });
         let (pack, reserved, full) = {
             let mut packs = lock(&self.packs);
             let pack = self.open_pack(&mut packs)?;
