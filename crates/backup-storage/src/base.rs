@@ -114,7 +114,7 @@ impl Base {
                 offset: frame.offset,
                 frame_len: frame.header.frame_len(),
             });
-            let raw = scanner.open_frame(frame)?;
+            let raw = scanner.open_frame(frame).await?;
             let mut start = 0;
             for text in raw.split_inclusive(|&b| b == b'\n') {
                 let line = Line { frame: number, start, len: text.len() as u32 - 1 };

@@ -8,9 +8,9 @@ use fastcdc::v2020::{self, Normalization};
 use crate::format::Keys;
 
 /// The shortest, the usual and the longest chunk.
-const MIN: usize = 64 << 10;
-const USUAL: usize = 256 << 10;
-pub(crate) const MAX: usize = 1 << 20;
+const MIN: usize = 16 << 10;
+const USUAL: usize = 64 << 10;
+pub(crate) const MAX: usize = 256 << 10;
 
 /// A chunker: FastCDC (Xia et al., 2020). Where the repository is encrypted its table of random numbers
 /// is secret, since the lengths of chunks would else tell what is in them (eprint 2025/558).

@@ -10,6 +10,7 @@
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
+mod auto;
 mod base;
 mod catalog;
 mod check;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use backup_core::{
     ArtifactName, BackupId, ClusterName, Context, Error, ErrorKind, Needed, ObjectDigest, Result,
@@ -15,11 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::auto::{self, Auto, Load};
 use crate::base::{Base, Copy};
 use crate::cut::Chunker;
 use crate::format::{
-    BasePart, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind,
-    OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex, seal,
+    BasePart, Codec, Compression, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame,
+    FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex,
+    seal,
 };
 use crate::frames::FrameAt;
 use crate::key::{BackupObject, Key};
@@ -48,6 +51,7 @@ pub(crate) struct Packer {
     cluster: ClusterName,
     backup: BackupId,
     options: RepositoryOptions,
+    auto: Auto,
     /// The backup that this one is compared with.
     pub(crate) base: Option<Arc<Base>>,
     /// Whether what changed may be stored as a delta.
@@ -175,6 +179,7 @@ impl Packer {
             cluster: cluster.clone(),
             backup: backup.clone(),
             options: options.clone(),
+            auto: Auto::default(),
             base,
             deltas: match options.deltas {
                 Deltas::Auto => store.is_local(),
@@ -186,7 +191,7 @@ impl Packer {
             pack_target,
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
-            stage: Arc::new(Semaphore::new(cx.threads())),
+            stage: Arc::new(Semaphore::new(Self::stage(cx, options))),
             space: Arc::new(Semaphore::new(kib(Self::space(pack_target)) as usize)),
             uploads: Semaphore::new(UPLOADS),
             packs: Mutex::default(),
@@ -216,9 +221,18 @@ impl Packer {
         ((1 + UPLOADS) * target).max(target + 2 * FRAME_MAX)
     }
 
+    /// How many frames are compressed at once: as many as there are threads, or fewer where a
+    /// quarter of the memory budget would not do for them.
+    fn stage(cx: &Context, options: &RepositoryOptions) -> usize {
+        let share = usize::try_from(cx.memory().bytes() / 4).unwrap_or(usize::MAX);
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        cx.threads().min(share / each).max(1)
+    }
+
     /// The memory that a backup takes with these options.
     pub(crate) fn memory(cx: &Context, options: &RepositoryOptions) -> usize {
-        Self::space(Self::pack_target(cx, options)) + cx.threads() * FRAME_MAX
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        Self::space(Self::pack_target(cx, options)) + Self::stage(cx, options) * each
     }
 
     pub(crate) fn key(&self, object: BackupObject) -> Key {
@@ -256,17 +270,22 @@ impl Packer {
     }
 
     /// Begins to compress and place a chunk of an artifact, as a delta to `bases` (joined) where that
-    /// pays. Waits while too much is on its way.
+    /// pays. Waits while too much is on its way. `held` is how much memory the chunk keeps.
     pub(crate) async fn chunk(
         self: &Arc<Self>,
         chunk: Bytes,
+        held: usize,
         bases: Vec<Copy>,
     ) -> Result<JoinHandle<Result<Placed>>> {
-        let space = self.permit(&self.space, kib(chunk.len())).await?;
+        let arrived = Instant::now();
+        let space = self.permit(&self.space, kib(held)).await?;
+        let room = Instant::now();
         let stage = self.permit(&self.stage, 1).await?;
+        let load = Load { for_store: room - arrived, for_thread: room.elapsed() };
         let packer = Arc::clone(self);
         let make = move |base: Option<DeltaBase>| {
-            let result = packer.place_chunk(FrameKind::Data, chunk, base.as_ref(), Some(space));
+            let result =
+                packer.place_chunk(FrameKind::Data, chunk, base.as_ref(), Some(space), load);
             drop(stage);
             result.inspect_err(|e| packer.fail(e))
         };
@@ -300,7 +319,8 @@ impl Packer {
     pub(crate) async fn map(self: &Arc<Self>, content: Bytes) -> Result<Copy> {
         let space = self.permit(&self.space, kib(content.len())).await?;
         let packer = Arc::clone(self);
-        let place = move || packer.place_chunk(FrameKind::Map, content, None, Some(space));
+        let place =
+            move || packer.place_chunk(FrameKind::Map, content, None, Some(space), Load::default());
         let task = self.tasks.spawn_blocking_on(place, &self.runtime);
         let placed = task.await.map_err(lost_task).flatten().inspect_err(|e| self.fail(e))?;
         Ok(placed.copy)
@@ -345,7 +365,8 @@ impl Packer {
         let packer = Arc::clone(self);
         let placed = self.tasks.spawn_on(
             async move {
-                let job = packer.chunk(shared.raw.freeze(), Vec::new()).await?;
+                let held = shared.raw.capacity();
+                let job = packer.chunk(shared.raw.freeze(), held, Vec::new()).await?;
                 let placed = job.await.map_err(lost_task)??;
                 for (raw_offset, len, mut draft, end) in shared.waiting {
                     draft.extents.push(Copy { raw_offset, len, ..placed.copy.clone() });
@@ -435,11 +456,25 @@ impl Packer {
     fn cut(&self, catalog: &mut Catalog) -> Result<()> {
         let lines = std::mem::take(&mut catalog.lines);
         if !lines.is_empty() {
-            let packed = compress(self.options.compression, lines.into())?;
+            // Done wherever a line happens to be added, so never the slow way.
+            let compression = match self.options.compression {
+                Compression::None => Compression::None,
+                _ => Compression::Zstd(1),
+            };
+            let packed = compress(compression, lines.into())?;
             catalog.fresh.push(packed.clone());
             catalog.all.push(packed);
         }
         Ok(())
+    }
+
+    /// How a chunk is compressed.
+    fn compression(&self, chunk: &[u8], load: Load) -> Compression {
+        match self.options.compression {
+            Compression::Auto if auto::gets_smaller(chunk) => self.auto.choose(load),
+            Compression::Auto => Compression::None,
+            chosen => chosen,
+        }
     }
 
     /// Compresses a chunk and puts it into a pack.
@@ -449,14 +484,17 @@ impl Packer {
         chunk: Bytes,
         base: Option<&DeltaBase>,
         space: Option<OwnedSemaphorePermit>,
+        load: Load,
     ) -> Result<Placed> {
         self.failed()?;
         let len = chunk.len() as u32;
-        let packed = self.compress(chunk, base)?;
+        let packed = self.compress(chunk, base, load)?;
         let is_delta = packed.delta.is_some();
         // What compression saved is free again at once.
-        let space =
-            space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
+        let space = space.map(|mut all| match packed.codec {
+            Codec::None => all,
+            _ => all.split(kib(packed.stored.len()) as usize).unwrap_or(all),
+        });
         let (pack, reserved, full) = {
             let mut packs = lock(&self.packs);
             let pack = self.open_pack(&mut packs)?;
@@ -475,7 +513,7 @@ impl Packer {
     }
 
     /// Compresses a chunk: against its base where that saves much, by itself where it does not.
-    fn compress(&self, chunk: Bytes, base: Option<&DeltaBase>) -> Result<Packed> {
+    fn compress(&self, chunk: Bytes, base: Option<&DeltaBase>, load: Load) -> Result<Packed> {
         let delta = match base {
             Some((base, parts)) => compress_delta(&chunk, base, parts)?,
             None => None,
@@ -485,10 +523,10 @@ impl Packer {
             Some(delta) if clearly(&delta) => delta,
             Some(delta) => {
                 // A delta costs a restore the reading of its base.
-                let whole = compress(self.options.compression, chunk)?;
+                let whole = compress(self.compression(&chunk, load), chunk)?;
                 if delta.stored.len() <= whole.stored.len() / 2 { delta } else { whole }
             }
-            None => compress(self.options.compression, chunk)?,
+            None => compress(self.compression(&chunk, load), chunk)?,
         };
         if packed.delta.is_some() {
             for part in base.into_iter().flat_map(|(_, parts)| parts) {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::base::Base;
 use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, hex, seal};
 use crate::key::{self, BackupObject, Key};
-use crate::packer::{Packer, lock, taken};
+use crate::packer::{Packer, lock, lost_task, taken};
 use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
 use crate::writer::Writer;
@@ -139,12 +139,13 @@ impl Session {
             )));
         }
         packer.flush_shared().await?;
-        packer.close_last()?;
+        on_worker(packer, Packer::close_last).await?;
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
         let finished_at = packer.cx.now();
-        let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let index = on_worker(packer, |packer| packer.index()).await?;
+        let index = packer.upload(BackupObject::Index, index).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
         Ok(Manifest {
             format: FORMAT,
@@ -182,6 +183,15 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// Compresses and seals where no other task has to wait for it.
+async fn on_worker<T: Send + 'static>(
+    packer: &Arc<Packer>,
+    work: fn(&Arc<Packer>) -> Result<T>,
+) -> Result<T> {
+    let worker = Arc::clone(packer);
+    packer.tasks.spawn_blocking(move || work(&worker)).await.map_err(lost_task)?
 }
 
 /// Finds an earlier backup to compare with. There is always the other way, to store everything: what

@@ -2,6 +2,7 @@
 //! handed to the packer.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,7 +27,7 @@ const PART: usize = 4096;
 /// How many runs of units may wait for the frame of one of them.
 const WAITING: usize = 4096;
 /// Streams are cut in pieces of this length.
-const STREAM: usize = 2 << 20;
+const STREAM: usize = 512 << 10;
 /// The longest attributes, in bytes of JSON.
 const ATTRIBUTES: usize = 1 << 20;
 
@@ -74,10 +75,58 @@ enum Place {
 /// New units that wait until they are enough for a frame.
 #[derive(Default)]
 struct Fresh {
-    pieces: Vec<Bytes>,
-    len: usize,
+    /// Of earlier pieces, or from before a gap in this one.
+    collected: BytesMut,
+    /// What follows: a part of the piece that is looked at, not copied as long as it may come to be
+    /// a frame by itself.
+    range: Range<usize>,
     bases: Vec<Copy>,
 }
+
+impl Fresh {
+    fn len(&self) -> usize {
+        self.collected.len() + self.range.len()
+    }
+
+    /// Adds a part of `piece`.
+    fn push(&mut self, piece: &Bytes, range: Range<usize>) {
+        if self.range.is_empty() {
+            self.range = range;
+        } else if self.range.end == range.start {
+            self.range.end = range.end;
+        } else {
+            self.collect(piece);
+            self.range = range;
+        }
+    }
+
+    /// Copies what is left in `piece`, so that it can go.
+    fn collect(&mut self, piece: &Bytes) {
+        if self.range.is_empty() {
+            return;
+        }
+        if self.collected.is_empty() {
+            // Of one size from the beginning: buffers that grow leave holes in the heap.
+            self.collected = BytesMut::with_capacity(FRAME_TARGET);
+        }
+        self.collected.extend_from_slice(&piece[std::mem::take(&mut self.range)]);
+    }
+
+    /// Gives what there is, and how much memory it keeps.
+    fn take(&mut self, piece: &Bytes) -> (Bytes, usize, Vec<Copy>) {
+        let bases = std::mem::take(&mut self.bases);
+        if self.collected.is_empty() {
+            return (piece.slice(std::mem::take(&mut self.range)), piece.len(), bases);
+        }
+        self.collect(piece);
+        let collected = std::mem::take(&mut self.collected);
+        let held = collected.capacity();
+        (collected.freeze(), held, bases)
+    }
+}
+
+/// Gives the lengths of the units that bytes begin with.
+type Cut = Box<dyn FnOnce(&[u8]) -> Vec<usize> + Send>;
 
 impl Writer {
     pub(crate) fn new(packer: &Arc<Packer>, name: ArtifactName, layout: Layout) -> Result<Self> {
@@ -118,20 +167,32 @@ impl Writer {
                 bytes.split_to(target)
             } else {
                 let missing = target - self.buffer.len();
-                self.buffer.extend_from_slice(&bytes.split_to(missing));
-                self.buffer.split().freeze()
+                self.keep(&bytes.split_to(missing), target);
+                std::mem::take(&mut self.buffer).freeze()
             };
             self.piece(piece, false).await?;
         }
-        self.buffer.extend_from_slice(&bytes);
+        self.keep(&bytes, target);
         Ok(())
+    }
+
+    /// Adds to what waits for more.
+    fn keep(&mut self, bytes: &[u8], target: usize) {
+        // Short artifacts have short buffers, all others one of full length from the beginning:
+        // buffers that grow leave holes in the heap.
+        if self.buffer.capacity() < target && self.buffer.len() + bytes.len() > SMALL {
+            let mut buffer = BytesMut::with_capacity(target);
+            buffer.extend_from_slice(&self.buffer);
+            self.buffer = buffer;
+        }
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// Keeps a block together where it is neither too small nor too large for a frame.
     async fn block(&mut self, bytes: Bytes) -> Result<()> {
         let alone = (SMALL..=FRAME_MAX).contains(&bytes.len());
         if (alone || self.buffer.len() + bytes.len() > FRAME_TARGET) && !self.buffer.is_empty() {
-            let piece = self.buffer.split().freeze();
+            let piece = std::mem::take(&mut self.buffer).freeze();
             self.piece(piece, false).await?;
         }
         if alone { self.piece(bytes, false).await } else { self.collect(bytes, FRAME_TARGET).await }
@@ -140,40 +201,33 @@ impl Writer {
     /// Cuts a piece into units, digests it, and finds out what of it is new. `last` says that nothing
     /// follows. What may belong to a unit that goes on stays in the buffer.
     async fn piece(&mut self, mut piece: Bytes, last: bool) -> Result<()> {
-        let (lengths, hashes) = match self.layout {
-            Layout::Blocks => self.examine(piece.clone(), |piece| vec![piece.len()]).await?,
+        let cut: Cut = match self.layout {
+            Layout::Blocks => Box::new(|piece| vec![piece.len()]),
             Layout::Pages(size) => {
-                let cut =
-                    move |piece: &[u8]| piece.chunks(size as usize).map(<[u8]>::len).collect();
-                self.examine(piece.clone(), cut).await?
+                Box::new(move |piece| piece.chunks(size as usize).map(<[u8]>::len).collect())
             }
             Layout::Stream => {
                 let chunker = self.packer.chunker.clone();
-                let cut = move |piece: &[u8]| {
-                    let mut rest = piece;
+                Box::new(move |mut rest| {
                     std::iter::from_fn(|| {
                         let len = chunker.cut(rest, last).filter(|&len| len > 0)?;
                         rest = &rest[len..];
                         Some(len)
                     })
                     .collect()
-                };
-                let found = self.examine(piece.clone(), cut).await?;
-                let rest = piece.split_off(found.0.iter().sum());
-                self.buffer = rest[..].into();
-                found
+                })
             }
         };
-        self.update(piece.clone()).await?;
+        let (lengths, hashes) = self.examine(piece.clone(), cut).await?;
+        let rest = piece.split_off(lengths.iter().sum());
+        self.keep(&rest, STREAM);
+        drop(rest);
         self.compare(&piece, &lengths, &hashes).await
     }
 
-    /// Cuts and hashes on a thread that may be busy for long.
-    async fn examine(
-        &self,
-        piece: Bytes,
-        cut: impl FnOnce(&[u8]) -> Vec<usize> + Send + 'static,
-    ) -> Result<(Vec<usize>, Vec<UnitHash>)> {
+    /// Cuts, hashes and digests on a thread that may be busy for long.
+    async fn examine(&mut self, piece: Bytes, cut: Cut) -> Result<(Vec<usize>, Vec<UnitHash>)> {
+        let mut digest = self.digest.take().ok_or_else(|| self.given_up())?;
         let task = tokio::task::spawn_blocking(move || {
             let lengths = cut(&piece);
             let mut rest = &piece[..];
@@ -182,22 +236,15 @@ impl Writer {
                 .map(|&len| {
                     let (unit, tail) = rest.split_at(len);
                     rest = tail;
+                    digest.update(unit);
                     unit_hash(unit)
                 })
                 .collect();
-            (lengths, hashes)
+            (digest, lengths, hashes)
         });
-        task.await.map_err(lost_task)
-    }
-
-    async fn update(&mut self, piece: Bytes) -> Result<()> {
-        let mut digest = self.digest.take().ok_or_else(|| self.given_up())?;
-        let digest = tokio::task::spawn_blocking(move || {
-            digest.update(&piece);
-            digest
-        });
-        self.digest = Some(digest.await.map_err(lost_task)?);
-        Ok(())
+        let (digest, lengths, hashes) = task.await.map_err(lost_task)?;
+        self.digest = Some(digest);
+        Ok((lengths, hashes))
     }
 
     fn given_up(&self) -> Error {
@@ -227,22 +274,28 @@ impl Writer {
     ) -> Result<()> {
         let mut start = 0;
         for (&len, hash) in lengths.iter().zip(hashes) {
-            let unit = piece.slice(start..start + len);
+            let range = start..start + len;
             start += len;
             let found = self.find(hash).await;
             self.units += 1;
             self.mapping.add(*hash, len as u32);
             match found {
                 Found::Same(Unit { copy, base, .. }) if copy.len as usize == len => {
-                    self.known(copy, base).await?;
+                    self.known(piece, copy, base).await?;
                 }
-                Found::Same(_) | Found::Nothing => self.new_unit(unit, None, piece.len()).await?,
+                Found::Same(_) | Found::Nothing => self.new_unit(piece, range, None).await?,
                 Found::Changed(there) => {
                     let whole = there.base.unwrap_or(there.copy);
-                    self.new_unit(unit, Some(whole), piece.len()).await?;
+                    self.new_unit(piece, range, Some(whole)).await?;
                 }
             }
         }
+        // Enough for a frame of its own need not be copied.
+        if self.fresh.collected.is_empty() && self.fresh.range.len() >= piece.len().max(STREAM) / 2
+        {
+            return self.flush(piece).await;
+        }
+        self.fresh.collect(piece);
         Ok(())
     }
 
@@ -262,7 +315,7 @@ impl Writer {
     }
 
     /// Adds a unit that the base has.
-    async fn known(&mut self, copy: Copy, base: Option<Copy>) -> Result<()> {
+    async fn known(&mut self, piece: &Bytes, copy: Copy, base: Option<Copy>) -> Result<()> {
         if self.items.is_empty() {
             return self.placed(1, copy, base).await;
         }
@@ -276,7 +329,7 @@ impl Writer {
         }
         self.items.push_back(Item { units: 1, place: Place::Known(copy, base) });
         if self.items.len() > WAITING {
-            self.flush().await?;
+            self.flush(piece).await?;
             while !self.jobs.is_empty() {
                 self.await_job().await?;
             }
@@ -285,26 +338,28 @@ impl Writer {
     }
 
     /// Adds a unit that is new. `whole` is an earlier version of it.
-    async fn new_unit(&mut self, unit: Bytes, whole: Option<Copy>, piece: usize) -> Result<()> {
-        let len = unit.len();
-        if self.fresh.len + len > FRAME_TARGET {
-            self.flush().await?;
+    async fn new_unit(
+        &mut self,
+        piece: &Bytes,
+        range: Range<usize>,
+        whole: Option<Copy>,
+    ) -> Result<()> {
+        if self.fresh.len() + range.len() > FRAME_TARGET {
+            self.flush(piece).await?;
         }
         // A base that is much longer than what it helps with is not worth reading.
-        let whole = whole.filter(|base| self.packer.deltas && base.len as usize <= 2 * len);
-        let raw_offset = self.fresh.len as u32;
-        let len32 = len as u32;
-        self.packer.new_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        let useful = |base: &Copy| self.packer.deltas && base.len as usize <= 2 * range.len();
+        let whole = whole.filter(useful);
+        let raw_offset = self.fresh.len() as u32;
+        let len32 = range.len() as u32;
+        self.packer.new_bytes.fetch_add(u64::from(len32), Ordering::Relaxed);
         if let Some(base) = &whole {
             match self.fresh.bases.last_mut() {
                 Some(last) if last.joins(base) => last.len += base.len,
                 _ => self.fresh.bases.push(base.clone()),
             }
         }
-        // A small part of a piece does not keep all of it in memory.
-        let unit = if len < piece / 2 { Bytes::copy_from_slice(&unit) } else { unit };
-        self.fresh.pieces.push(unit);
-        self.fresh.len += len;
+        self.fresh.push(piece, range);
         let job = self.first_job + self.jobs.len() as u64;
         if let Some(Item { units, place: Place::Coming { job: last, len, base, .. } }) =
             self.items.back_mut()
@@ -317,23 +372,19 @@ impl Writer {
             let place = Place::Coming { job, raw_offset, len: len32, base: whole };
             self.items.push_back(Item { units: 1, place });
         }
-        if self.fresh.len >= FRAME_TARGET { self.flush().await } else { Ok(()) }
+        if self.fresh.len() >= FRAME_TARGET { self.flush(piece).await } else { Ok(()) }
     }
 
     /// Sends what is new on its way, as one frame.
-    async fn flush(&mut self) -> Result<()> {
-        if self.fresh.len == 0 {
+    async fn flush(&mut self, piece: &Bytes) -> Result<()> {
+        if self.fresh.len() == 0 {
             return Ok(());
         }
         while self.jobs.len() >= AHEAD {
             self.await_job().await?;
         }
-        let Fresh { mut pieces, bases, .. } = std::mem::take(&mut self.fresh);
-        let raw = match pieces.len() {
-            1 => pieces.remove(0),
-            _ => pieces.concat().into(),
-        };
-        let job = self.packer.chunk(raw, bases).await?;
+        let (raw, held, bases) = self.fresh.take(piece);
+        let job = self.packer.chunk(raw, held, bases).await?;
         self.jobs.push_back(job);
         Ok(())
     }
@@ -419,7 +470,7 @@ impl Writer {
     }
 
     async fn finish_large(&mut self, end: &End) -> Result<()> {
-        self.flush().await?;
+        self.flush(&Bytes::new()).await?;
         while !self.jobs.is_empty() {
             self.await_job().await?;
         }
@@ -477,10 +528,12 @@ impl ArtifactWriter for Writer {
         }
         let small = self.units == 0 && self.buffer.len() < SMALL;
         if small {
-            self.update(self.buffer.clone().freeze()).await?;
+            // Too short for a thread of its own.
+            let digest = self.digest.as_mut();
+            digest.into_iter().for_each(|digest| digest.update(&self.buffer));
         }
         while !small && !self.buffer.is_empty() {
-            let piece = self.buffer.split().freeze();
+            let piece = std::mem::take(&mut self.buffer).freeze();
             self.piece(piece, true).await?;
         }
         let info = ArtifactInfo {

@@ -47,7 +47,7 @@ struct Seen {
 impl Matrix {
     async fn new(lock: Lock) -> Matrix {
         let cx = context();
-        // Each backup with bytes of its own.
+        // Each backup has all of its bytes: what another's damage does to it is tried elsewhere.
         let options = RepositoryOptions { dedup: false, ..lock.options() };
         let (repo, inner) = memory_repo_with(&cx, options).await;
         let samples = samples();
