@@ -20,9 +20,11 @@ python3-cryptography python3-argon2.
 """
 
 import argparse
+import bz2
 import hashlib
 import hmac
 import json
+import lzma
 import re
 import struct
 import sys
@@ -162,10 +164,22 @@ def decompress(codec, payload, length, at, prefix=b""):
             dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         reader = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
         content = reader.decompress(payload, max_output_size=length)
+    elif codec == 2:
+        import lz4.block
+
+        content = lz4.block.decompress(payload, uncompressed_size=length)
+    elif codec in (3, 4, 5):
+        reader = {3: lambda: zlib.decompressobj(31), 4: xz, 5: bz2.BZ2Decompressor}[codec]()
+        content = reader.decompress(payload, length + 1)
+        need(reader.eof and not reader.unused_data, f"{at}: more or less than one compressed stream")
     else:
         raise Damaged(f"{at}: codec {codec} needs a newer reader")
     need(len(content) == length, f"{at}: {len(content)} bytes instead of {length}")
     return content
+
+
+def xz():
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
 
 
 BACKUP_ID = r"\d{8}T\d{6}Z-(?:full|incr|diff)-[0-9a-f]{6}"
