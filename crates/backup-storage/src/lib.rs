@@ -28,5 +28,5 @@ pub use check::{check_content, check_objects};
 pub use key::{BackupObject, Key};
 pub use options::RepositoryOptions;
 pub use repo::Repo;
-pub use store::{Created, Store, StoreCounts};
+pub use store::{Created, Meta, Store, StoreCounts};
 pub use url::RepoUrl;

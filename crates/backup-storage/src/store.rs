@@ -13,6 +13,7 @@ use backon::{ExponentialBuilder, Retryable};
 use backup_core::{Error, ErrorKind, Result, io_error};
 use bytes::Bytes;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -83,23 +84,75 @@ struct Counters {
     deletes: AtomicU64,
 }
 
-/// What a directory of the store holds directly.
-#[derive(Debug, Default)]
+/// What the store knows of an object without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it was written, by the store's own clock (that of the file server, of the object store,
+    /// or of this machine for a local disk). Full seconds are all that some stores tell.
+    pub modified: Timestamp,
+}
+
+/// What a directory of the store holds directly, sorted by name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
     /// Names of objects with their lengths.
     pub(crate) objects: Vec<(String, u64)>,
     /// Names of directories.
     pub(crate) directories: Vec<String>,
+    /// When each of `objects` was written, in the same order.
+    modified: Vec<Timestamp>,
+}
+
+impl Listing {
+    fn new(mut objects: Vec<(String, Meta)>, mut directories: Vec<String>) -> Self {
+        objects.sort_by(|(a, _), (b, _)| a.cmp(b));
+        directories.sort();
+        let modified = objects.iter().map(|(_, meta)| meta.modified).collect();
+        let objects = objects.into_iter().map(|(name, meta)| (name, meta.bytes)).collect();
+        Listing { objects, directories, modified }
+    }
+
+    /// Every object with all that is known of it.
+    #[allow(dead_code, reason = "pruning and leases go by it")]
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, Meta)> {
+        self.objects
+            .iter()
+            .zip(&self.modified)
+            .map(|((name, bytes), &modified)| (name.as_str(), Meta { bytes: *bytes, modified }))
+    }
+
+    /// What is known of one object; `None` when it is not there.
+    #[allow(dead_code, reason = "pruning and leases go by it")]
+    pub(crate) fn get(&self, name: &str) -> Option<Meta> {
+        self.entries().find(|(found, _)| *found == name).map(|(_, meta)| meta)
+    }
+
+    /// When the newest of the objects was written; `None` when there is none.
+    #[allow(dead_code, reason = "pruning and leases go by it")]
+    pub(crate) fn newest(&self) -> Option<Timestamp> {
+        self.modified.iter().copied().max()
+    }
 }
 
 impl From<ListResult> for Listing {
     fn from(found: ListResult) -> Self {
         let name = |path: &Path| path.filename().map(str::to_owned);
-        let object = |meta: &ObjectMeta| Some((name(&meta.location)?, meta.size));
-        Listing {
-            objects: found.objects.iter().filter_map(object).collect(),
-            directories: found.common_prefixes.iter().filter_map(name).collect(),
-        }
+        let object = |meta: &ObjectMeta| Some((name(&meta.location)?, Meta::from(meta)));
+        Listing::new(
+            found.objects.iter().filter_map(object).collect(),
+            found.common_prefixes.iter().filter_map(name).collect(),
+        )
+    }
+}
+
+impl From<&ObjectMeta> for Meta {
+    fn from(meta: &ObjectMeta) -> Self {
+        // Times outside of what we can count are no times at all.
+        let modified =
+            Timestamp::from_millisecond(meta.last_modified.timestamp_millis()).unwrap_or_default();
+        Meta { bytes: meta.size, modified }
     }
 }
 
@@ -268,9 +321,17 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn len(&self, key: &Key) -> Result<Option<u64>> {
+        Ok(self.head(key).await?.map(|meta| meta.bytes))
+    }
+
+    /// The length of an object and when it was written; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head(&self, key: &Key) -> Result<Option<Meta>> {
         let path = key.path();
         match self.retry(&self.counts.heads, || self.inner.head(&path)).await {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(Meta::from(&meta))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failure(e, "look at", key)),
         }
@@ -291,10 +352,7 @@ impl Store {
                 .await
                 .map(Listing::from),
         };
-        let mut listing = listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
-        listing.objects.sort();
-        listing.directories.sort();
-        Ok(listing)
+        listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))
     }
 
     /// Whether the store holds nothing at all. What mkfs puts into a new file system does not count.
@@ -377,25 +435,28 @@ pub(crate) fn make_directory(path: &FsPath) -> Result<PathBuf> {
 /// what is.
 async fn read_directory(path: PathBuf) -> object_store::Result<Listing> {
     let read = move || {
-        let mut listing = Listing::default();
+        let (mut objects, mut directories) = (Vec::new(), Vec::new());
         let entries = match std::fs::read_dir(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(listing),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Listing::default()),
             entries => entries?,
         };
         for entry in entries {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             match std::fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() => listing.directories.push(name),
+                Ok(meta) if meta.is_dir() => directories.push(name),
                 Ok(_) if is_unfinished(&name) => {}
-                Ok(meta) => listing.objects.push((name, meta.len())),
+                Ok(meta) => {
+                    let modified = Timestamp::try_from(meta.modified()?).unwrap_or_default();
+                    objects.push((name, Meta { bytes: meta.len(), modified }));
+                }
                 // It was removed just now, or is a link to nowhere.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(_) if entry.file_type()?.is_symlink() => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(listing)
+        Ok(Listing::new(objects, directories))
     };
     let generic = |source| object_store::Error::Generic { store: "directory", source };
     match tokio::task::spawn_blocking(read).await {
