@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use backup_core::{ClusterName, Context, Error, ErrorKind, MemoryBudget, Result, io_error};
-use backup_storage::{Repo, RepoUrl, RepositoryOptions};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions};
 use clap::Parser;
 
 use crate::answer::Answer;
 use crate::args::{Cli, Command, Global, MAX_THREADS};
 use crate::config::Config;
 use crate::progress::{Mode, Reporter};
-use crate::{failure, human, signals};
+use crate::{failure, human, signals, store};
 
 /// What commands are given.
 pub(crate) struct App {
@@ -20,6 +20,7 @@ pub(crate) struct App {
     /// The configuration file.
     pub(crate) config: Config,
     repo: Option<String>,
+    upload_limit: Option<u64>,
 }
 
 impl App {
@@ -39,7 +40,14 @@ impl App {
 
     /// Opens the repository.
     pub(crate) async fn repo(&self, options: RepositoryOptions) -> Result<Repo> {
-        Repo::open(&self.cx, &self.repo_url()?, options).await
+        let url = self.repo_url()?;
+        let store = Store::open(&self.cx, &url, &self.store_options(&url)?).await?;
+        Repo::open_on(&self.cx, store, options).await
+    }
+
+    /// How to reach the store at `url`.
+    pub(crate) fn store_options(&self, url: &RepoUrl) -> Result<StoreOptions> {
+        store::options(url, self.upload_limit, |name| std::env::var(name).ok())
     }
 
     /// The cluster that a command needs, from its flag or the configuration.
@@ -87,7 +95,7 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
     let cx = builder.build();
     reporter.watch(&cx);
     let repo = global.repo.or_else(|| config.repo.clone());
-    let app = App { cx, config, repo };
+    let app = App { cx, config, repo, upload_limit: global.upload_limit };
     let answer = runtime.block_on(async {
         signals::watch(&app.cx)?;
         execute(&app, command).await

@@ -17,6 +17,7 @@ mod human;
 mod login;
 mod progress;
 mod signals;
+mod store;
 
 fn main() -> std::process::ExitCode {
     app::main()

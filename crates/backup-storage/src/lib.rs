@@ -25,8 +25,10 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key};
+pub use key::{BackupObject, Key, RecordName};
 pub use options::RepositoryOptions;
 pub use repo::Repo;
-pub use store::{Created, Meta, Store, StoreCounts};
-pub use url::RepoUrl;
+pub use store::{
+    Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
+};
+pub use url::{BucketUrl, CreateOnly, RepoUrl};

@@ -9,6 +9,7 @@ use backup_core::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
+use object_store::path::Path;
 
 use crate::format::{
     Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
@@ -19,7 +20,7 @@ use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
 use crate::source::Source;
-use crate::store::{Created, Store, make_directory};
+use crate::store::{Created, Store, StoreOptions};
 use crate::url::RepoUrl;
 
 /// The program and version that objects name as their writer.
@@ -42,11 +43,7 @@ impl Repo {
     /// # Errors
     /// [`ErrorKind::Store`] when there is a repository already, or anything else in the place.
     pub async fn init(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
-        let RepoUrl::Local(path) = url;
-        let store = match std::fs::metadata(path) {
-            Ok(_) => Store::local(path)?,
-            Err(_) => Store::local(&make_directory(path)?)?,
-        };
+        let store = Store::make(cx, url, &StoreOptions::default()).await?;
         Repo::init_on(cx, store, options).await
     }
 
@@ -72,6 +69,7 @@ impl Repo {
             )
             .with_remedy("choose an empty or a new place for the repository"));
         }
+        store.prove_create_only(&Path::from(format!("probe-{}", hex(&cx.random::<8>())))).await?;
         let config = Config::new(cx, WRITER);
         match store.create(&Key::Config, config.encode()).await? {
             Created::New => {}
@@ -85,13 +83,8 @@ impl Repo {
     /// # Errors
     /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
     pub async fn open(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
-        let RepoUrl::Local(path) = url;
-        match std::fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(no_repository(&url.to_string()))
-            }
-            _ => Repo::open_on(cx, Store::local(path)?, options).await,
-        }
+        let store = Store::open(cx, url, &StoreOptions::default()).await?;
+        Repo::open_on(cx, store, options).await
     }
 
     /// Opens a repository in any store.

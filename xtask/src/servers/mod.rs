@@ -6,6 +6,7 @@
 //! ```
 
 mod apt;
+mod guest;
 mod sources;
 
 use std::fs::File;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use apt::Apt;
 use sources::Mirror;
+
+pub use guest::{Guest, guest};
 
 /// A server that can be had.
 #[derive(Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! `holdfast init`
 
 use backup_core::Result;
-use backup_storage::{Repo, RepositoryOptions};
+use backup_storage::{Repo, RepositoryOptions, Store};
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -19,7 +19,8 @@ impl Init {
     /// Creates it.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let url = app.repo_url()?;
-        let repo = Repo::init(&app.cx, &url, RepositoryOptions::default()).await?;
+        let store = Store::make(&app.cx, &url, &app.store_options(&url)?).await?;
+        let repo = Repo::init_on(&app.cx, store, RepositoryOptions::default()).await?;
         let document =
             json!({ "repo": url.to_string(), "id": repo.id().to_string(), "encrypted": false });
         let reminder = if self.no_encryption {
