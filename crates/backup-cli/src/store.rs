@@ -222,7 +222,10 @@ mod tests {
         assert_eq!(found.endpoint.as_deref(), Some("http://e"));
         assert_eq!(found.proxy.as_ref().unwrap().url.expose(), "http://u:p@proxy");
         let shown = format!("{found:?}");
-        assert!(!shown.contains("HS") && !shown.contains("HT") && !shown.contains("u:p"), "{shown}");
+        assert!(
+            !shown.contains("HS") && !shown.contains("HT") && !shown.contains("u:p"),
+            "{shown}"
+        );
     }
 
     #[test]

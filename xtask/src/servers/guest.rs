@@ -75,7 +75,8 @@ fn fetch(root: &Path, cx: &Context) -> Result<()> {
 
 impl Guest {
     fn detect(root: &Path) -> Option<Guest> {
-        let modules = std::fs::read_dir(root.join("usr/lib/uml/modules")).ok()?.next()?.ok()?.path();
+        let modules =
+            std::fs::read_dir(root.join("usr/lib/uml/modules")).ok()?.next()?.ok()?.path();
         let guest = Guest {
             kernel: root.join("usr/bin/linux.uml"),
             busybox: root.join("bin/busybox"),
@@ -92,8 +93,9 @@ impl Guest {
     /// [`ErrorKind::Usage`] when the kernel has no such module.
     pub fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         let list = self.modules.join("modules.dep");
-        let text = std::fs::read_to_string(&list)
-            .map_err(|e| io_error(e, ErrorKind::Usage, format!("cannot read {}", list.display())))?;
+        let text = std::fs::read_to_string(&list).map_err(|e| {
+            io_error(e, ErrorKind::Usage, format!("cannot read {}", list.display()))
+        })?;
         let mut found: Vec<PathBuf> = Vec::new();
         for name in names {
             let needs = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::failure::{Medium, failure};
@@ -59,7 +59,7 @@ impl Directory {
     /// Whether the file system is still the one that was there when the store was opened.
     async fn check_mount(&self) -> StoreResult<()> {
         let mount = self.mount.clone();
-        blocking(move || Ok(mount.check())).await?.map_err(|e| generic(e.into()))
+        blocking(move || mount.check()).await?.map_err(|e| generic(e.into()))
     }
 
     /// What an object is, without opening it: to open a named pipe would wait for a writer.

@@ -28,21 +28,18 @@ impl Mount {
         Ok(Mount { path: path.to_owned(), device })
     }
 
-    /// Fails when another file system is there now, or nothing at all.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Tells when another file system is there now, or nothing at all. Fails when that cannot be seen.
+    pub(super) fn check(&self) -> io::Result<Result<()>> {
         let shown = self.path.display();
         let problem = match std::fs::metadata(&self.path) {
-            Ok(meta) if meta.dev() == self.device => return Ok(()),
+            Ok(meta) if meta.dev() == self.device => return Ok(Ok(())),
             Ok(_) => format!("{shown} is on another file system than before: its mount is gone"),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 format!("{shown} is gone: it was removed, or its file system was unmounted")
             }
-            Err(e) => {
-                let message = format!("cannot look at {shown}");
-                return Err(io_error(e, ErrorKind::Store, message).with_remedy(REMEDY));
-            }
+            Err(e) => return Err(e),
         };
-        Err(Error::new(ErrorKind::Store, problem).with_remedy(REMEDY))
+        Ok(Err(Error::new(ErrorKind::Store, problem).with_remedy(REMEDY)))
     }
 }
 
@@ -95,11 +92,11 @@ mod tests {
     fn a_directory_that_moved_to_another_file_system_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Mount::of(dir.path()).unwrap();
-        mount.check().unwrap();
+        mount.check().unwrap().unwrap();
         mount.device += 1;
-        assert!(mount.check().unwrap_err().to_string().contains("mount is gone"));
+        assert!(mount.check().unwrap().unwrap_err().to_string().contains("mount is gone"));
         let mount = Mount::of(dir.path()).unwrap();
         dir.close().unwrap();
-        assert!(mount.check().unwrap_err().to_string().contains("is gone"));
+        assert!(mount.check().unwrap().unwrap_err().to_string().contains("is gone"));
     }
 }

@@ -30,7 +30,11 @@ impl Default for Retry {
     fn default() -> Self {
         let backoff = ExponentialBuilder::default().with_jitter();
         let patience = Duration::from_secs(120);
-        Retry { backoff, patience, limit: None }.with(Duration::from_millis(100), Duration::from_secs(5), 5)
+        Retry { backoff, patience, limit: None }.with(
+            Duration::from_millis(100),
+            Duration::from_secs(5),
+            5,
+        )
     }
 }
 

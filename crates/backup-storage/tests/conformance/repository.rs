@@ -16,7 +16,8 @@ async fn repo(server: &Server) -> Repo {
 /// Asserts that a backup is whole, by every way of looking at it.
 async fn is_whole(repo: &Repo, manifest: &Manifest) {
     let cx = context();
-    for report in [check_objects(&cx, repo, manifest).await, check_content(&cx, repo, manifest).await]
+    for report in
+        [check_objects(&cx, repo, manifest).await, check_content(&cx, repo, manifest).await]
     {
         let findings = report.unwrap().findings;
         assert!(findings.is_empty(), "{findings:?}");
