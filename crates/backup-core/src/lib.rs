@@ -33,7 +33,8 @@ pub use gtid::{
 };
 pub use id::{BackupId, BackupType, ClusterName, Strategy};
 pub use manifest::{
-    Consistency, ConsistencyLevel, FORMAT, Manifest, ObjectDigest, Outcome, SourceInfo, Totals,
+    Consistency, ConsistencyLevel, FORMAT, Manifest, Needed, ObjectDigest, Outcome, SourceInfo,
+    Totals,
 };
 pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
 pub use position::{BinlogFile, Position};

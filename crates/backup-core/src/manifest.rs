@@ -31,9 +31,10 @@ pub struct Manifest {
     /// The backup that this one needs before it in a restore; `None` for a full one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BackupId>,
-    /// Other backups whose packs this one refers to (deduplication, delta frames), sorted.
+    /// Packs of other backups of the cluster that this one refers to (deduplication, delta frames),
+    /// sorted by backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<BackupId>,
+    pub needs: Vec<Needed>,
     /// When it began.
     pub started_at: Timestamp,
     /// When its last artifact was stored.
@@ -49,6 +50,16 @@ pub struct Manifest {
     pub packs: Vec<ObjectDigest>,
     /// The index object.
     pub index: ObjectDigest,
+}
+
+/// What a backup needs of another one. The other may have been removed: then these packs of it were
+/// kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needed {
+    /// The other backup, of the same cluster.
+    pub backup: BackupId,
+    /// Those of its packs that are needed, in order of their numbers.
+    pub packs: Vec<ObjectDigest>,
 }
 
 /// Name, length and digest of an object of the repository.

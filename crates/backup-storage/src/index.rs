@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use backup_core::{ArtifactInfo, ArtifactName, Context, Error, Event, Manifest, Result, ResultExt};
+use backup_core::{
+    ArtifactInfo, ArtifactName, BackupId, Context, Error, Event, Manifest, ObjectDigest, Result,
+    ResultExt,
+};
 
 use crate::format::{Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry};
 use crate::key::{BackupObject, Key};
@@ -66,6 +69,17 @@ impl<'a> Builder<'a> {
         Builder { manifest, frames: Vec::new(), artifacts: HashMap::new() }
     }
 
+    /// A pack of another backup.
+    fn needed(&self, backup: &BackupId, number: u32) -> Option<&'a ObjectDigest> {
+        let needs = &self.manifest.needs;
+        let packs = &needs[needs.binary_search_by(|n| n.backup.cmp(backup)).ok()?].packs;
+        let number_of = |pack: &ObjectDigest| match pack.name.parse() {
+            Ok(BackupObject::Pack(n)) => n,
+            _ => u32::MAX,
+        };
+        packs.binary_search_by_key(&number, number_of).ok().map(|at| &packs[at])
+    }
+
     /// Adds the lines of one catalog frame.
     fn add(&mut self, frame: CatalogFrame, raw: &[u8]) -> Result<()> {
         let number = u32::try_from(self.frames.len())
@@ -90,14 +104,14 @@ impl<'a> Builder<'a> {
             Err(Error::damaged(format!("the catalog entry of {} {problem}", entry.name)))
         };
         let inside = |e: &crate::format::Extent| {
-            let pack = self.manifest.packs.get(e.pack as usize);
-            e.source > 0 || pack.is_some_and(|pack| e.offset + u64::from(e.frame_len) <= pack.bytes)
+            let pack = match e.source {
+                0 => self.manifest.packs.get(e.pack as usize),
+                n => entry.sources.get(n as usize - 1).and_then(|id| self.needed(id, e.pack)),
+            };
+            pack.is_some_and(|pack| e.offset + u64::from(e.frame_len) <= pack.bytes)
         };
         if !entry.extents.iter().all(inside) {
-            return damaged("points outside of the backup");
-        }
-        if !entry.sources.iter().all(|s| self.manifest.needs.contains(s)) {
-            return damaged("refers to a backup that the manifest does not name");
+            return damaged("points to where the manifest knows of no pack");
         }
         let bytes: u64 = entry.extents.iter().map(|e| u64::from(e.len)).sum();
         let parts = self.artifacts.entry(entry.id).or_insert_with(|| Parts {
@@ -197,6 +211,7 @@ impl Index {
             match frame.header.kind {
                 FrameKind::Catalog => {
                     add_frame(&mut builder, &scanner, BackupObject::Index, frame)
+                        .await
                         .context(|| key.to_string())?;
                 }
                 FrameKind::End => break,
@@ -228,14 +243,14 @@ impl Index {
 }
 
 /// Decompresses and checks a catalog frame and adds its lines.
-fn add_frame(
+async fn add_frame(
     builder: &mut Builder<'_>,
     scanner: &Scanner<'_>,
     object: BackupObject,
     frame: Scanned,
 ) -> Result<()> {
     let at = CatalogFrame { object, offset: frame.offset, frame_len: frame.header.frame_len() };
-    builder.add(at, &scanner.open_frame(frame)?)
+    builder.add(at, &scanner.open_frame(frame).await?)
 }
 
 /// Adds the catalog frames of one pack: those at its end, or where the end is damaged, all that are
@@ -264,7 +279,7 @@ async fn collect_pack(
         let result = match scanner.next().await {
             Ok(None) => break,
             Ok(Some(frame)) if frame.header.kind == FrameKind::Catalog => {
-                add_frame(builder, &scanner, object, frame)
+                add_frame(builder, &scanner, object, frame).await
             }
             Ok(Some(_)) => Ok(()),
             Err(e) if is_damage(&e) => {

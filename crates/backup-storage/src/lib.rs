@@ -9,10 +9,16 @@
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
+mod auto;
+mod base;
+mod catalog;
 mod check;
+mod cut;
 pub mod format;
+mod frames;
 mod index;
 mod key;
+mod mapping;
 mod options;
 mod packer;
 mod reader;
@@ -26,7 +32,7 @@ mod writer;
 
 pub use check::{check_content, check_objects};
 pub use key::{BackupObject, Key, RecordName};
-pub use options::RepositoryOptions;
+pub use options::{Deltas, RepositoryOptions};
 pub use repo::Repo;
 pub use store::{
     Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,

@@ -8,13 +8,36 @@ pub struct RepositoryOptions {
     /// How new frames are compressed.
     pub compression: Compression,
     /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
-    /// moved to the nearest bound). An eighth of the memory budget where that is less.
+    /// moved to the nearest bound). A tenth of the memory budget where that is less.
     pub pack_bytes: u64,
+    /// Whether what an earlier backup has is referred to rather than stored again. Without it a backup
+    /// depends on no other one's packs.
+    pub dedup: bool,
+    /// Whether what changed is stored as a delta to what an earlier backup has.
+    pub deltas: Deltas,
+}
+
+/// When deltas are made. They are small, and cost the reading of what they are made against: once when
+/// they are made, and again at each restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deltas {
+    /// Where the store is cheap to read from: a directory of this machine.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 impl Default for RepositoryOptions {
-    /// zstd at its fastest level, packs of 32 MiB.
+    /// zstd at its fastest level, packs of 32 MiB, deduplication, deltas in directories.
     fn default() -> Self {
-        RepositoryOptions { compression: Compression::default(), pack_bytes: 32 << 20 }
+        RepositoryOptions {
+            compression: Compression::default(),
+            pack_bytes: 32 << 20,
+            dedup: true,
+            deltas: Deltas::Auto,
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! The repository: opened or created, listed, and its history.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
-    Event, Listed, Manifest, Record, Repository, Result, ResultExt,
+    Event, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 use object_store::path::Path;
 
 use crate::format::{
-    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, hex, parse_manifest,
+    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, hex,
+    parse_manifest,
 };
 use crate::key::{self, BackupObject, Key, RecordName};
 use crate::options::RepositoryOptions;
@@ -34,6 +37,7 @@ const AT_ONCE: usize = 16;
 pub struct Repo {
     store: Store,
     config: Arc<Config>,
+    seals: Seals,
     options: RepositoryOptions,
 }
 
@@ -75,7 +79,7 @@ impl Repo {
             Created::New => {}
             Created::Exists => return Err(exists()),
         }
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::with(store, config, options))
     }
 
     /// Opens a repository.
@@ -94,7 +98,12 @@ impl Repo {
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
         let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
-        Ok(Repo { store, config: Arc::new(config), options })
+        Ok(Repo::with(store, config, options))
+    }
+
+    fn with(store: Store, config: Config, options: RepositoryOptions) -> Self {
+        let seals = Seals { repository: config.repository.clone(), keys: None };
+        Repo { store, config: Arc::new(config), seals, options }
     }
 
     /// The repository's id.
@@ -109,9 +118,47 @@ impl Repo {
         &self.store
     }
 
-    /// The place of an object of a backup.
+    /// Reads a part of an object of a backup; fewer bytes where it ends before, `None` where there is
+    /// no such object.
+    pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.store.get_range(key, range).await
+    }
+
+    /// What objects are sealed with.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    pub(crate) fn options(&self) -> RepositoryOptions {
+        self.options
+    }
+
+    /// Whether the last verification of a backup that is on record found damage. Only records of its
+    /// own time and later are read.
+    pub(crate) async fn proven_damaged(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        let id = &manifest.backup;
+        let found = self.store.list(&key::records(&manifest.cluster)).await?;
+        let kind = RecordEvent::PROOF;
+        let proofs = found.objects.iter().rev().map(|(name, _)| name).take_while(|name| {
+            // Both begin with the time.
+            name.get(..16) >= id.as_str().get(..16)
+        });
+        for name in proofs.filter(|name| name.split('-').nth(1) == Some(kind)) {
+            cx.check()?;
+            // A record that cannot be read says nothing.
+            let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
+            if let RecordEvent::Proof { ok, .. } = record.event
+                && record.backup.as_ref() == Some(id)
+            {
+                return Ok(!ok);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The place of an object, for reading it.
     pub(crate) fn place(&self, key: &Key) -> Place {
-        Place::new(self.id(), key)
+        self.seals.place(key)
     }
 
     /// Reads the manifest of a backup; `None` when there is no such backup.
@@ -252,7 +299,7 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
-        let session = Session::begin(cx, &self.store, self.id(), self.options, spec).await?;
+        let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }
 
@@ -265,7 +312,8 @@ impl Repository for Repo {
         let name = RecordName::new(&name)
             .ok_or_else(|| Error::internal(format!("`{name}` cannot name a record")))?;
         let key = Key::Record(cluster.clone(), name);
-        let bytes = single(&self.place(&key), ObjectKind::Record, FrameKind::Record, json)?;
+        let bytes =
+            single(&self.seals.new_place(cx, &key), ObjectKind::Record, FrameKind::Record, json)?;
         match self.store.create(&key, bytes).await? {
             Created::New => Ok(()),
             // Eight random bytes do not meet twice.

@@ -7,20 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
-    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result,
-    Totals,
+    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Repository,
+    Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::format::{
-    Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, RepositoryId, hex, seal,
-};
+use crate::base::Base;
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, hex, seal};
 use crate::key::{self, BackupObject, Key};
-use crate::options::RepositoryOptions;
-use crate::packer::{Packer, lock, taken};
-use crate::repo::WRITER;
+use crate::packer::{Packer, lock, lost_task, taken};
+use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
 use crate::writer::Writer;
 
@@ -48,13 +46,8 @@ struct Active<'a> {
 
 impl Session {
     /// Reserves an id in the store, and memory.
-    pub(crate) async fn begin(
-        cx: &Context,
-        store: &Store,
-        repository: &RepositoryId,
-        options: RepositoryOptions,
-        spec: BackupSpec,
-    ) -> Result<Self> {
+    pub(crate) async fn begin(cx: &Context, repo: &Repo, spec: BackupSpec) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
         // Taken once: a writer that waited for memory while its driver holds some could wait forever.
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
@@ -91,7 +84,8 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let packer = Packer::new(cx, store, repository, &spec.cluster, &id, options);
+        let base = choose_base(cx, repo, &spec, &id).await;
+        let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
@@ -145,12 +139,13 @@ impl Session {
             )));
         }
         packer.flush_shared().await?;
-        packer.close_last()?;
+        on_worker(packer, Packer::close_last).await?;
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
         let finished_at = packer.cx.now();
-        let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let index = on_worker(packer, |packer| packer.index()).await?;
+        let index = packer.upload(BackupObject::Index, index).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
         Ok(Manifest {
             format: FORMAT,
@@ -159,7 +154,7 @@ impl Session {
             strategy: self.spec.strategy,
             backup_type: self.spec.backup_type,
             parent: self.spec.parent.clone(),
-            needs: Vec::new(),
+            needs: packer.needs()?,
             started_at: self.started_at,
             finished_at,
             writer: WRITER.to_owned(),
@@ -167,7 +162,7 @@ impl Session {
             totals: Totals {
                 artifacts: packer.artifacts.load(Ordering::Relaxed),
                 bytes_read: bytes,
-                bytes_new: bytes,
+                bytes_new: packer.new_bytes.load(Ordering::Relaxed),
                 bytes_stored: packs.iter().map(|p| p.bytes).sum::<u64>() + index.bytes,
             },
             packs,
@@ -180,12 +175,54 @@ impl Session {
             Error::internal("the manifest cannot be written as JSON").with_source(e)
         })?;
         json.push(b'\n');
-        let place = self.packer.place(BackupObject::Manifest);
+        let place = self.packer.new_place(BackupObject::Manifest);
         let bytes = single(&place, ObjectKind::Manifest, FrameKind::Manifest, json)?;
         let key = self.packer.key(BackupObject::Manifest);
         match self.packer.store.create(&key, bytes).await? {
             Created::New => Ok(()),
             Created::Exists => Err(taken(&key)),
+        }
+    }
+}
+
+/// Compresses and seals where no other task has to wait for it.
+async fn on_worker<T: Send + 'static>(
+    packer: &Arc<Packer>,
+    work: fn(&Arc<Packer>) -> Result<T>,
+) -> Result<T> {
+    let worker = Arc::clone(packer);
+    packer.tasks.spawn_blocking(move || work(&worker)).await.map_err(lost_task)?
+}
+
+/// Finds an earlier backup to compare with. There is always the other way, to store everything: what
+/// goes wrong here is told, and no more.
+async fn choose_base(
+    cx: &Context,
+    repo: &Repo,
+    spec: &BackupSpec,
+    id: &BackupId,
+) -> Option<Arc<Base>> {
+    if !repo.options().dedup {
+        return None;
+    }
+    let find = async {
+        let listed = repo.backups(cx, Some(&spec.cluster)).await?;
+        let fits = |m: &Manifest| m.strategy == spec.strategy && m.backup < *id;
+        match Base::choose(cx, repo, &listed, fits).await? {
+            Some(manifest) => Base::load(cx, repo, manifest).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    match find.await {
+        Ok(base) => base.map(Arc::new),
+        Err(e) => {
+            cx.event(Event::Warning {
+                text: format!(
+                    "no earlier backup can be compared with, and everything is stored anew: {}",
+                    e.chain()
+                ),
+            });
+            None
         }
     }
 }
@@ -226,10 +263,11 @@ pub(crate) fn single(
     let packed = Packed {
         codec: Codec::None,
         raw_len: u32::try_from(content.len()).unwrap_or(u32::MAX),
+        delta: None,
         stored: content.into(),
     };
-    let (_, header) = seal(place, OBJECT_HEADER_LEN as u64, kind, &packed)?;
-    Ok([&place.object_header(object), &header[..], &packed.stored].concat().into())
+    let frame = seal(place, OBJECT_HEADER_LEN as u64, kind, packed)?;
+    Ok([&place.object_header(object), &frame.head[..], &frame.payload].concat().into())
 }
 
 #[async_trait]

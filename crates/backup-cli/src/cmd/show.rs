@@ -162,7 +162,7 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         add("parent", parent.to_string());
     }
     if !m.needs.is_empty() {
-        let needs: Vec<&str> = m.needs.iter().map(backup_core::BackupId::as_str).collect();
+        let needs: Vec<&str> = m.needs.iter().map(|n| n.backup.as_str()).collect();
         add("needs", needs.join(", "));
     }
     if !outcome.objects.is_empty() {

@@ -146,7 +146,7 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     let mut scanner = Scanner::open(repo.store(), &key, &place, kind, bytes, false).await?;
     while let Some(frame) = scanner.next().await? {
         if frame.header.kind == FrameKind::Catalog {
-            lines.add_frame(&scanner.open_frame(frame)?);
+            lines.add_frame(&scanner.open_frame(frame).await?);
         }
     }
     Ok(lines)
@@ -226,11 +226,11 @@ async fn walk(
         if end.is_some() {
             places.push(format!("a frame at byte {offset} stands behind the end"));
         }
-        if kind == FrameKind::Data && which == Frames::Catalog {
+        if matches!(kind, FrameKind::Data | FrameKind::Map) && which == Frames::Catalog {
             frames += 1;
             continue;
         }
-        let opened = scanner.open_frame(frame).and_then(|raw| match kind {
+        let opened = scanner.open_frame(frame).await.and_then(|raw| match kind {
             FrameKind::Catalog => {
                 catalog = catalog.or(Some(offset));
                 lines.add_frame(&raw);
@@ -240,7 +240,7 @@ async fn walk(
                 end = Some((offset, EndOfObject::parse(&raw)?));
                 Ok(())
             }
-            FrameKind::Data => Ok(()),
+            FrameKind::Data | FrameKind::Map => Ok(()),
             FrameKind::Manifest | FrameKind::Record => {
                 Err(Error::damaged(format!("the frame at byte {offset} belongs into no pack")))
             }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use backup_core::{Context, Finding, Level, Manifest, Report, Result, Severity};
+use backup_core::{Context, Finding, Level, Manifest, ObjectDigest, Report, Result, Severity};
+use object_store::path::Path;
 
-use super::{check_manifest, damage, damage_of};
+use super::{check_manifest, damage};
 use crate::index::key;
 use crate::key::{self, BackupObject};
 use crate::repo::Repo;
@@ -19,14 +20,10 @@ pub async fn check_objects(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     findings.extend(check_manifest(repo, manifest).await?);
     list(cx, repo, manifest, &mut findings).await?;
     for needed in &manifest.needs {
-        match repo.manifest(&manifest.cluster, needed).await {
-            Ok(Some(needed)) => list(cx, repo, &needed, &mut findings).await?,
-            Ok(None) => findings.push(damage(
-                needed.as_str(),
-                format!("this backup is missing, and {} needs it", manifest.backup),
-            )),
-            Err(e) => findings.push(damage_of(needed.as_str(), e)?),
-        }
+        cx.check()?;
+        let directory = key::backup(&manifest.cluster, &needed.backup);
+        let mut there = repo.store().list(&directory).await?.objects.into_iter().collect();
+        findings.extend(compare(&directory, needed.packs.iter(), &mut there));
     }
     Ok(Report { level: Level::Objects, findings })
 }
@@ -41,17 +38,11 @@ async fn list(
     let directory = key::backup(&manifest.cluster, &manifest.backup);
     let listing = repo.store().list(&directory).await?;
     let mut there: BTreeMap<String, u64> = listing.objects.into_iter().collect();
-    for digest in manifest.packs.iter().chain([&manifest.index]) {
-        let object = format!("{directory}/{}", digest.name);
-        match there.remove(&digest.name) {
-            None => findings.push(damage(object, "it is missing")),
-            Some(bytes) if bytes != digest.bytes => findings.push(damage(
-                object,
-                format!("it has {bytes} bytes where {} were written", digest.bytes),
-            )),
-            Some(_) => {}
-        }
-    }
+    findings.extend(compare(
+        &directory,
+        manifest.packs.iter().chain([&manifest.index]),
+        &mut there,
+    ));
     there.remove(&BackupObject::Manifest.to_string());
     if there.remove(&BackupObject::Active.to_string()).is_some() {
         findings.push(Finding::new(
@@ -70,4 +61,25 @@ async fn list(
         ));
     }
     Ok(())
+}
+
+/// Takes the objects of `wanted` out of `there`, and says which are missing or of another length.
+fn compare<'a>(
+    directory: &Path,
+    wanted: impl Iterator<Item = &'a ObjectDigest>,
+    there: &mut BTreeMap<String, u64>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for digest in wanted {
+        let object = format!("{directory}/{}", digest.name);
+        match there.remove(&digest.name) {
+            None => findings.push(damage(object, "it is missing")),
+            Some(bytes) if bytes != digest.bytes => findings.push(damage(
+                object,
+                format!("it has {bytes} bytes where {} were written", digest.bytes),
+            )),
+            Some(_) => {}
+        }
+    }
+    findings
 }

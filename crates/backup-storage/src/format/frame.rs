@@ -1,9 +1,10 @@
-//! Frames: the unit that is compressed, checked and (later) encrypted.
+//! Frames: the unit that is compressed, sealed and checked.
 
 use backup_core::{Error, Result};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::cipher::{Cipher, Salt};
 use super::codec::{Codec, Packed, decompress};
 use super::{Place, newer};
 
@@ -39,6 +40,8 @@ pub enum FrameKind {
     Record = 4,
     /// The end of a pack or index.
     End = 5,
+    /// What the next backup compares an artifact with.
+    Map = 6,
 }
 
 impl FrameKind {
@@ -49,6 +52,7 @@ impl FrameKind {
             3 => FrameKind::Manifest,
             4 => FrameKind::Record,
             5 => FrameKind::End,
+            6 => FrameKind::Map,
             _ => return None,
         })
     }
@@ -57,7 +61,7 @@ impl FrameKind {
         match self {
             FrameKind::Manifest => MAX_MANIFEST,
             FrameKind::End => END_PAYLOAD_LEN as u32,
-            FrameKind::Data | FrameKind::Catalog | FrameKind::Record => MAX_RAW,
+            FrameKind::Data | FrameKind::Catalog | FrameKind::Record | FrameKind::Map => MAX_RAW,
         }
     }
 }
@@ -74,9 +78,25 @@ pub struct FrameHeader {
     pub raw_len: u32,
     /// Length of the payload; never more than `raw_len`.
     pub stored_len: u32,
-    /// The first half of the SHA-256 of place, offset, header and payload.
+    /// How the payload is encrypted, and with what the key of the object was derived.
+    pub sealed: Option<(Cipher, [u8; 16])>,
+    /// What the content is a delta to; `None` for a whole frame.
+    pub delta: Option<DeltaLengths>,
+    /// The first half of the SHA-256 of place, offset, header and payload; with a cipher its tag.
     pub check: [u8; 16],
 }
+
+/// The lengths that the header of a delta frame tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaLengths {
+    /// Of the list of what the base is made of, at the beginning of the payload.
+    pub list: u32,
+    /// Of the base.
+    pub base: u32,
+}
+
+/// Flag of a delta frame.
+const DELTA: u16 = 1;
 
 impl FrameHeader {
     /// Length of the whole frame.
@@ -92,10 +112,17 @@ impl FrameHeader {
         bytes[4] = VERSION;
         bytes[5] = self.kind as u8;
         bytes[6] = self.codec as u8;
-        // 7 cipher, 8 flags, 10 key: zero.
+        if let Some((cipher, salt)) = &self.sealed {
+            bytes[7] = *cipher as u8;
+            bytes[24..40].copy_from_slice(salt);
+        }
+        if let Some(delta) = &self.delta {
+            bytes[8..10].copy_from_slice(&DELTA.to_le_bytes());
+            bytes[20..24].copy_from_slice(&delta.list.to_le_bytes());
+            bytes[48..52].copy_from_slice(&delta.base.to_le_bytes());
+        }
         bytes[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.stored_len.to_le_bytes());
-        // 20 extra length, 24 nonce, 48 base: zero.
         bytes[60..76].copy_from_slice(&self.check);
         let crc = crc32fast::hash(&bytes[..76]);
         bytes[76..].copy_from_slice(&crc.to_le_bytes());
@@ -125,10 +152,21 @@ impl FrameHeader {
         let kind = FrameKind::from_number(bytes[5])
             .ok_or_else(|| newer(format!("frame kind {}", bytes[5])))?;
         let codec = Codec::from_number(bytes[6]).map_err(newer)?;
-        if bytes[7] != 0 {
-            return Err(newer(format!("cipher {}", bytes[7])));
-        }
-        if bytes[8..12] != [0; 4] || bytes[20..COVERED].iter().any(|&b| b != 0) {
+        let cipher = match bytes[7] {
+            0 => None,
+            n => Some(Cipher::from_number(n).ok_or_else(|| newer(format!("cipher {n}")))?),
+        };
+        let salt: [u8; 16] = bytes[24..40].try_into().expect("sixteen bytes from 24 to 40");
+        let delta = match u16::from_le_bytes([bytes[8], bytes[9]]) {
+            0 => None,
+            DELTA => Some(DeltaLengths { list: u32_at(20), base: u32_at(48) }),
+            _ => return Err(newer("frame flags")),
+        };
+        let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|&b| b == 0);
+        if !(zero(10..12) && zero(40..48) && zero(52..COVERED))
+            || (cipher.is_none() && !zero(24..40))
+            || (delta.is_none() && !(zero(20..24) && zero(48..52)))
+        {
             return Err(newer("frame flags"));
         }
         let header = FrameHeader {
@@ -136,11 +174,20 @@ impl FrameHeader {
             codec,
             raw_len: u32_at(12),
             stored_len: u32_at(16),
+            sealed: cipher.map(|cipher| (cipher, salt)),
+            delta,
             check: bytes[COVERED..76].try_into().expect("sixteen bytes from 60 to 76"),
         };
-        let lengths_fit = match codec {
-            Codec::None => header.stored_len == header.raw_len,
-            Codec::Zstd => header.stored_len < header.raw_len,
+        let lengths_fit = match (codec, delta) {
+            (Codec::None, None) => header.stored_len == header.raw_len,
+            (Codec::None, Some(_)) => false,
+            (_, None) => header.stored_len < header.raw_len,
+            (_, Some(delta)) => {
+                kind == FrameKind::Data
+                    && header.stored_len < header.raw_len
+                    && delta.list < header.stored_len
+                    && (1..=MAX_RAW).contains(&delta.base)
+            }
         };
         if !lengths_fit || header.raw_len > kind.max_raw() {
             return Err(Error::damaged(format!(
@@ -175,17 +222,23 @@ fn check(place: &Place, offset: u64, header: &[u8; FRAME_HEADER_LEN], payload: &
     *digest.first_chunk().expect("a SHA-256 is longer than 16 bytes")
 }
 
-/// Makes the header of the frame that will stand at `offset` of the object at `place`, and gives it
-/// with its bytes. The payload follows it.
+/// A frame as it is stored.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The header.
+    pub header: FrameHeader,
+    /// Its bytes.
+    pub head: [u8; FRAME_HEADER_LEN],
+    /// What follows them.
+    pub payload: Bytes,
+}
+
+/// Makes the frame that will stand at `offset` of the object at `place`. In an encrypted repository
+/// no two frames may be sealed for the same offset of one [`Place`].
 ///
 /// # Errors
 /// When there is too much in it for a frame of its kind.
-pub fn seal(
-    place: &Place,
-    offset: u64,
-    kind: FrameKind,
-    packed: &Packed,
-) -> Result<(FrameHeader, [u8; FRAME_HEADER_LEN])> {
+pub fn seal(place: &Place, offset: u64, kind: FrameKind, packed: Packed) -> Result<Frame> {
     if packed.raw_len > kind.max_raw() {
         return Err(Error::internal(format!(
             "a {kind:?} frame of {} bytes is too long for {}",
@@ -193,38 +246,78 @@ pub fn seal(
             place.path()
         )));
     }
+    let sealing = place.sealing()?;
     let mut header = FrameHeader {
         kind,
         codec: packed.codec,
         raw_len: packed.raw_len,
         stored_len: u32::try_from(packed.stored.len())
             .map_err(|_| Error::internal("a payload longer than what it holds"))?,
+        sealed: sealing.map(|(keys, salt)| (keys.cipher(), *salt)),
+        delta: packed.delta,
         check: [0; 16],
     };
-    header.check = check(place, offset, &header.encode(), &packed.stored);
-    let bytes = header.encode();
-    Ok((header, bytes))
+    let mut payload = packed.stored;
+    header.check = match sealing {
+        None => check(place, offset, &header.encode(), &payload),
+        Some((keys, salt)) => {
+            let mut bytes = payload.try_into_mut().unwrap_or_else(|shared| shared[..].into());
+            let head = &header.encode()[..COVERED];
+            let tag = keys.seal(salt, place.data(), offset, head, &mut bytes)?;
+            payload = bytes.freeze();
+            tag
+        }
+    };
+    let head = header.encode();
+    Ok(Frame { header, head, payload })
 }
 
-/// Checks a frame that was read at `offset` of the object at `place`, and gives what it holds.
+/// Checks a frame that was read at `offset` of the object at `place`, and gives its payload: the
+/// content, compressed, behind the list of its base where it is a delta.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when one bit of place, header or payload
 /// is not what the writer had.
-pub fn open(place: &Place, offset: u64, header: &FrameHeader, payload: Bytes) -> Result<Bytes> {
-    let damaged = |problem: String| {
-        Error::damaged(format!(
-            "{}: the frame at byte {offset} is damaged: {problem}",
-            place.path()
-        ))
-    };
+pub fn unseal(place: &Place, offset: u64, header: &FrameHeader, payload: Bytes) -> Result<Bytes> {
+    let damaged = |problem: &str| Err(damaged(place, offset, problem));
     if payload.len() != header.stored_len as usize {
-        return Err(damaged("its end is missing".to_owned()));
+        return damaged("its end is missing");
     }
-    if check(place, offset, &header.encode(), &payload) != header.check {
-        return Err(damaged("its bytes do not match its digest".to_owned()));
+    match (&header.sealed, place.keys()) {
+        (None, None) => {
+            if check(place, offset, &header.encode(), &payload) != header.check {
+                return damaged("its bytes do not match its digest");
+            }
+            Ok(payload)
+        }
+        (Some((cipher, salt)), Some(keys)) => {
+            let head = &header.encode()[..COVERED];
+            let sealed: (Cipher, &Salt, &[u8; 16]) = (*cipher, salt, &header.check);
+            match keys.open(sealed, place.data(), offset, head, &payload) {
+                Ok(clear) => Ok(clear.into()),
+                Err(_) => damaged("its bytes do not match its seal"),
+            }
+        }
+        // Anybody can make a frame that is not encrypted; only who has the key, one that is.
+        (None, Some(_)) => damaged("it is not encrypted, and the repository is"),
+        (Some(_), None) => damaged("it is encrypted, and the repository is not"),
     }
-    decompress(header.codec, header.raw_len, payload).map_err(damaged)
+}
+
+/// Checks a whole frame that was read at `offset` of the object at `place`, and gives what it holds.
+///
+/// # Errors
+/// As [`unseal`]; also when the frame is a delta.
+pub fn open(place: &Place, offset: u64, header: &FrameHeader, payload: Bytes) -> Result<Bytes> {
+    let payload = unseal(place, offset, header, payload)?;
+    if header.delta.is_some() {
+        return Err(damaged(place, offset, "it is a delta where a whole frame should be"));
+    }
+    decompress(header.codec, header.raw_len, payload).map_err(|e| damaged(place, offset, &e))
+}
+
+pub(super) fn damaged(place: &Place, offset: u64, problem: &str) -> Error {
+    Error::damaged(format!("{}: the frame at byte {offset} is damaged: {problem}", place.path()))
 }
 
 /// What the end frame of a pack or index says.
@@ -246,6 +339,7 @@ impl EndOfObject {
         Packed {
             codec: Codec::None,
             raw_len: END_PAYLOAD_LEN as u32,
+            delta: None,
             stored: Bytes::copy_from_slice(&raw),
         }
     }
@@ -288,8 +382,9 @@ mod tests {
 
     fn sample() -> (Packed, FrameHeader, [u8; FRAME_HEADER_LEN]) {
         let packed = compress(Compression::Zstd(1), vec![b'x'; 1000].into()).unwrap();
-        let (header, bytes) = seal(&place(3), 16, FrameKind::Data, &packed).unwrap();
-        (packed, header, bytes)
+        let frame = seal(&place(3), 16, FrameKind::Data, packed.clone()).unwrap();
+        assert_eq!(frame.payload, packed.stored);
+        (packed, frame.header, frame.head)
     }
 
     /// Makes a change to a header that its CRC agrees with.
@@ -350,9 +445,9 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_as_newer() {
-        for (at, value) in [(4, 2), (5, 0), (5, 6), (6, 2), (6, 3), (6, 4), (6, 5), (7, 1), (7, 2)]
+        for (at, value) in [(4, 2), (5, 0), (5, 7), (6, 9), (7, 3), (8, 2), (9, 1)]
             .into_iter()
-            .chain((8..12).map(|at| (at, 1)))
+            .chain((10..12).map(|at| (at, 1)))
             .chain((20..60).map(|at| (at, 1)))
         {
             let e = FrameHeader::parse(&forged(|b| b[at] = value)).unwrap_err();
@@ -372,8 +467,8 @@ mod tests {
             }))
         };
         use Codec::{None, Zstd};
-        use FrameKind::{Catalog, Data, End, Manifest, Record};
-        for kind in [Data, Catalog, Record] {
+        use FrameKind::{Catalog, Data, End, Manifest, Map, Record};
+        for kind in [Data, Catalog, Record, Map] {
             assert!(with(kind, None, MAX_RAW, MAX_RAW).is_ok());
             assert!(with(kind, Zstd, MAX_RAW, MAX_RAW - 1).is_ok());
             assert!(with(kind, None, MAX_RAW + 1, MAX_RAW + 1).is_err());
@@ -413,9 +508,9 @@ mod tests {
     fn a_frame_too_long_for_its_kind_is_not_written() {
         let packed = compress(Compression::Zstd(1), vec![0; MAX_RAW as usize + 1].into()).unwrap();
         for kind in [FrameKind::Data, FrameKind::Catalog, FrameKind::Record, FrameKind::End] {
-            assert!(seal(&place(0), 16, kind, &packed).is_err());
+            assert!(seal(&place(0), 16, kind, packed.clone()).is_err());
         }
-        assert!(seal(&place(0), 16, FrameKind::Manifest, &packed).is_ok());
+        assert!(seal(&place(0), 16, FrameKind::Manifest, packed).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The content of a manifest frame.
 
-use backup_core::{Error, FORMAT, Manifest, Result};
+use backup_core::{Error, FORMAT, Manifest, ObjectDigest, Result};
 use serde::Deserialize;
 
 use super::{newer, unhex};
@@ -30,11 +30,26 @@ pub fn parse_manifest(json: &[u8]) -> Result<Manifest> {
         .all(|(object, digest)| {
             digest.name == object.to_string() && unhex::<32>(&digest.sha256).is_some()
         });
-    if named && manifest.format == FORMAT {
+    if named && needs_are_sound(&manifest) && manifest.format == FORMAT {
         Ok(manifest)
     } else {
         Err(Error::damaged("the manifest names objects that no backup has"))
     }
+}
+
+/// Whether what is needed of other backups is named, and sorted, as a writer does it.
+fn needs_are_sound(manifest: &Manifest) -> bool {
+    let number = |digest: &ObjectDigest| match digest.name.parse() {
+        Ok(BackupObject::Pack(n)) if unhex::<32>(&digest.sha256).is_some() => Some(n),
+        _ => None,
+    };
+    manifest.needs.is_sorted_by(|a, b| a.backup < b.backup)
+        && manifest.needs.iter().all(|needed| {
+            needed.backup != manifest.backup
+                && !needed.packs.is_empty()
+                && needed.packs.iter().all(|pack| number(pack).is_some())
+                && needed.packs.is_sorted_by(|a, b| number(a) < number(b))
+        })
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use backup_core::{Error, Result};
+use backup_core::{Context, Error, Result};
 
+use super::cipher::{Keys, Salt};
 use super::{RepositoryId, newer};
 use crate::key::Key;
 
@@ -27,16 +28,44 @@ pub enum ObjectKind {
     Record = 4,
 }
 
-/// What binds bytes to the one place where they are true: repository and path. Not stored; every
-/// check is computed over it, so an object or a frame that was moved or swapped fails its check.
+/// What every object of a repository is sealed with: its id and, where it is encrypted, its keys.
+#[derive(Debug, Clone)]
+pub struct Seals {
+    /// The repository's id.
+    pub repository: RepositoryId,
+    /// `None` when the repository is not encrypted.
+    pub keys: Option<Keys>,
+}
+
+impl Seals {
+    /// The place of an object, for reading it.
+    #[must_use]
+    pub fn place(&self, key: &Key) -> Place {
+        Place { keys: self.keys.clone(), ..Place::new(&self.repository, key) }
+    }
+
+    /// The place of an object that is about to be written, once: what is sealed here is encrypted
+    /// under a key of its own.
+    #[must_use]
+    pub fn new_place(&self, cx: &Context, key: &Key) -> Place {
+        Place { salt: self.keys.is_some().then(|| cx.random()), ..self.place(key) }
+    }
+}
+
+/// What binds bytes to the one place where they are true: repository and path, and the keys to them
+/// where there are any. Not stored; every check is computed over it, so an object or a frame that was
+/// moved or swapped fails its check.
 #[derive(Debug, Clone)]
 pub struct Place {
     data: Arc<[u8]>,
     path: Arc<str>,
+    keys: Option<Keys>,
+    /// Only where something is written.
+    salt: Option<Salt>,
 }
 
 impl Place {
-    /// The place of an object.
+    /// The place of an object in a repository that is not encrypted.
     #[must_use]
     pub fn new(repository: &RepositoryId, key: &Key) -> Self {
         let path = key.to_string();
@@ -46,7 +75,7 @@ impl Place {
         data.extend_from_slice(repository.as_str().as_bytes());
         data.extend_from_slice(&length.to_le_bytes());
         data.extend_from_slice(path.as_bytes());
-        Place { data: data.into(), path: path.into() }
+        Place { data: data.into(), path: path.into(), keys: None, salt: None }
     }
 
     /// The path of the object, for messages.
@@ -58,6 +87,23 @@ impl Place {
     /// The bytes that a check covers in front of everything else.
     pub(super) fn data(&self) -> &[u8] {
         &self.data
+    }
+
+    /// The keys to what stands here.
+    pub(super) fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
+    }
+
+    /// The keys and the salt to seal with.
+    ///
+    /// # Errors
+    /// A place for reading, in an encrypted repository.
+    pub(super) fn sealing(&self) -> Result<Option<(&Keys, &Salt)>> {
+        match (&self.keys, &self.salt) {
+            (None, _) => Ok(None),
+            (Some(keys), Some(salt)) => Ok(Some((keys, salt))),
+            (Some(_), None) => Err(Error::internal(format!("{} is only read here", self.path))),
+        }
     }
 
     /// The header of the object that stands here.

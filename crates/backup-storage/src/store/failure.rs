@@ -12,7 +12,9 @@ use super::s3::Answer;
 /// What a store is made of; the same error means different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Medium {
-    /// A disk of this machine, or anything behind [`Store::new`](super::Store::new).
+    /// Whatever [`Store::new`](super::Store::new) was given.
+    Any,
+    /// A disk of this machine.
     Disk,
     /// A directory on an NFS server.
     Nfs,
@@ -53,7 +55,7 @@ fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
 
 /// Whether a medium could not give back what it took.
 pub(super) fn is_lost(error: &object_store::Error, medium: Medium) -> bool {
-    medium == Medium::Disk && raw(error) == Some(EIO)
+    matches!(medium, Medium::Any | Medium::Disk) && raw(error) == Some(EIO)
 }
 
 fn raw(error: &object_store::Error) -> Option<i32> {

@@ -119,7 +119,7 @@ impl Store {
         Store {
             inner,
             name: name.into().into(),
-            medium: Medium::Disk,
+            medium: Medium::Any,
             retry: Retry::default(),
             throttle: None,
             counts: Arc::default(),
@@ -132,7 +132,8 @@ impl Store {
     /// [`ErrorKind::Store`] when it is not there, is no directory, or cannot be entered.
     pub fn local(path: &FsPath) -> Result<Self> {
         let inner = Directory::open(path, Medium::Disk)?;
-        Ok(Store::new(Arc::new(inner), path.display().to_string()))
+        let store = Store::new(Arc::new(inner), path.display().to_string());
+        Ok(Store { medium: Medium::Disk, ..store })
     }
 
     /// Waits this long before the first and at most that long before a later retry, and tries again
@@ -142,6 +143,11 @@ impl Store {
     pub fn with_retry(mut self, first: Duration, longest: Duration, times: usize) -> Self {
         self.retry = self.retry.with(first, longest, times);
         self
+    }
+
+    /// Whether it is a directory of this machine, cheap to read from.
+    pub(crate) fn is_local(&self) -> bool {
+        self.medium == Medium::Disk
     }
 
     /// What messages call it.

@@ -57,7 +57,7 @@ impl Store {
                     });
                 }
                 let store = Store::new(Arc::new(inner), url.to_string());
-                Ok(Store { throttle, ..store })
+                Ok(Store { throttle, medium: Medium::Disk, ..store })
             }
             RepoUrl::Nfs(path) => {
                 let inner = directory(path, Medium::Nfs, options, make).await?;
