@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use backup_core::{ClusterName, Context, Error, ErrorKind, MemoryBudget, Result, io_error};
-use backup_storage::{Repo, RepoUrl, RepositoryOptions, Unlock};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions, Unlock};
 use clap::Parser;
 
 use crate::answer::Answer;
@@ -12,7 +12,7 @@ use crate::args::{Cli, Command, Global, MAX_THREADS};
 use crate::config::Config;
 use crate::progress::{Mode, Reporter};
 use crate::unlock::KeySource;
-use crate::{failure, human, prompt, signals};
+use crate::{failure, human, prompt, signals, store};
 
 /// What commands are given.
 pub(crate) struct App {
@@ -22,6 +22,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     repo: Option<String>,
     key: Option<KeySource>,
+    upload_limit: Option<u64>,
 }
 
 impl App {
@@ -43,19 +44,25 @@ impl App {
     /// user is asked.
     pub(crate) async fn repo(&self, options: RepositoryOptions) -> Result<Repo> {
         let url = self.repo_url()?;
+        let store = Store::open(&self.cx, &url, &self.store_options(&url)?).await?;
         let unlock = match self.key()? {
-            None if prompt::is_possible() && Repo::is_encrypted(&url).await? => {
+            None if prompt::is_possible() && Repo::is_encrypted(&store).await? => {
                 let question = format!("Passphrase of repository {url}: ");
                 Some(Unlock::Passphrase(prompt::ask(&self.cx, question).await?))
             }
             key => key,
         };
-        Repo::open(&self.cx, &url, RepositoryOptions { unlock, ..options }).await
+        Repo::open_on(&self.cx, store, RepositoryOptions { unlock, ..options }).await
     }
 
     /// The key of the repository, from the flags, the environment or the configuration.
     pub(crate) fn key(&self) -> Result<Option<Unlock>> {
         self.key.as_ref().map(|key| key.read(&self.cx)).transpose()
+    }
+
+    /// How to reach the store at `url`.
+    pub(crate) fn store_options(&self, url: &RepoUrl) -> Result<StoreOptions> {
+        store::options(url, self.upload_limit, |name| std::env::var(name).ok())
     }
 
     /// The cluster that a command needs, from its flag or the configuration.
@@ -104,7 +111,7 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
     reporter.watch(&cx);
     let repo = global.repo.or_else(|| config.repo.clone());
     let key = KeySource::find(&global.key, &config)?;
-    let app = App { cx, config, repo, key };
+    let app = App { cx, config, repo, key, upload_limit: global.upload_limit };
     let answer = runtime.block_on(async {
         signals::watch(&app.cx)?;
         execute(&app, command).await

@@ -36,7 +36,7 @@ reachable, 11 verification found problems, 12 busy, 13 interrupted, 14 finished 
 #[derive(Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The repository: /path or file:///path
+    /// The repository: /path, nfs:///mount/path, s3://bucket/prefix or oss://bucket/prefix
     #[arg(long, value_name = "URL", env = "HOLDFAST_REPO", hide_env_values = true, global = true)]
     pub(crate) repo: Option<String>,
     #[command(flatten)]
@@ -63,6 +63,17 @@ pub(crate) struct Global {
     /// How much memory buffers may take, such as 512MiB [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, global = true)]
     pub(crate) memory: Option<u64>,
+    /// How many bytes a second to write to the repository, such as 20MiB [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, global = true)]
+    pub(crate) upload_limit: Option<u64>,
+}
+
+/// A slower rate would let every request time out.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        rate @ 1024.. => Ok(rate),
+        _ => Err("a rate is at least 1KiB a second".to_owned()),
+    }
 }
 
 /// More connections than this help nobody and exhaust the server.

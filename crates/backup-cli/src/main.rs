@@ -19,6 +19,7 @@ mod login;
 mod progress;
 mod prompt;
 mod signals;
+mod store;
 mod unlock;
 
 fn main() -> std::process::ExitCode {

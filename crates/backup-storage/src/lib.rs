@@ -34,9 +34,11 @@ mod writer;
 
 pub use check::{check_content, check_objects};
 pub use format::{Cipher, SlotKind, Unlock};
-pub use key::{BackupObject, Key, SlotName};
+pub use key::{BackupObject, Key, RecordName, SlotName};
 pub use keys::KeySlot;
 pub use options::{Deltas, RepositoryOptions};
 pub use repo::Repo;
-pub use store::{Created, Store, StoreCounts};
-pub use url::RepoUrl;
+pub use store::{
+    Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
+};
+pub use url::{BucketUrl, CreateOnly, RepoUrl};

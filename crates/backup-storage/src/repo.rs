@@ -25,7 +25,7 @@ use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
 use crate::source::Source;
-use crate::store::{Created, Store, make_directory};
+use crate::store::{Created, Store, StoreOptions};
 use crate::url::RepoUrl;
 
 /// The program and version that objects name as their writer.
@@ -57,11 +57,7 @@ impl Repo {
     /// [`ErrorKind::Usage`] for an empty passphrase or a key file of the wrong length.
     pub async fn init(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
         options.unlock.as_ref().map_or(Ok(()), Unlock::check)?;
-        let RepoUrl::Local(path) = url;
-        let store = match std::fs::metadata(path) {
-            Ok(_) => Store::local(path)?,
-            Err(_) => Store::local(&make_directory(path)?)?,
-        };
+        let store = Store::make(cx, url, &StoreOptions::default()).await?;
         Repo::init_on(cx, store, options).await
     }
 
@@ -87,6 +83,7 @@ impl Repo {
             )
             .with_remedy("choose an empty or a new place for the repository"));
         }
+        store.prove_create_only(&Path::from(format!("probe-{}", hex(&cx.random::<8>())))).await?;
         let mut config = Config::new(cx, WRITER);
         let mut opened = None;
         if let Some(unlock) = &options.unlock {
@@ -108,13 +105,12 @@ impl Repo {
         }
     }
 
-    /// Whether a repository needs a key to be opened.
+    /// Whether the repository in a store needs a key to be opened.
     ///
     /// # Errors
     /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
-    pub async fn is_encrypted(url: &RepoUrl) -> Result<bool> {
-        let store = Repo::store_of(url)?;
-        let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
+    pub async fn is_encrypted(store: &Store) -> Result<bool> {
+        let config = read_config(store).await?.ok_or_else(|| no_repository(store.name()))?;
         Ok(config.encryption.is_some())
     }
 
@@ -124,18 +120,8 @@ impl Repo {
     /// [`ErrorKind::Store`] when there is none, or it was made by a newer version;
     /// [`ErrorKind::Usage`] when it is encrypted and the key is missing or wrong.
     pub async fn open(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
-        Repo::open_on(cx, Repo::store_of(url)?, options).await
-    }
-
-    /// The store of a repository that should be there.
-    fn store_of(url: &RepoUrl) -> Result<Store> {
-        let RepoUrl::Local(path) = url;
-        match std::fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(no_repository(&url.to_string()))
-            }
-            _ => Store::local(path),
-        }
+        let store = Store::open(cx, url, &StoreOptions::default()).await?;
+        Repo::open_on(cx, store, options).await
     }
 
     /// Opens a repository in any store.

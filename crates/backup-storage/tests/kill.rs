@@ -48,7 +48,7 @@ async fn a_killed_backup_hurts_no_other() {
     let started = std::time::Instant::now();
     let spare = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let spare = Repo::init(&cx, &spare.path().into(), options()).await.unwrap();
-    common::back_up(&cx, &spare, &samples()).await.unwrap();
+    back_up(&cx, &spare, &samples()).await.unwrap();
     let usual = started.elapsed().max(Duration::from_millis(100));
     let mut finished = 0;
     for round in 0..25u32 {

@@ -6,6 +6,7 @@
 //! ```
 
 mod apt;
+mod guest;
 mod python;
 mod sources;
 
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use apt::Apt;
 pub use python::python;
 use sources::Mirror;
+
+pub use guest::{Guest, guest};
 
 /// A server that can be had.
 #[derive(Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! `holdfast init`
 
 use backup_core::{Error, Result};
-use backup_storage::{Cipher, Repo, RepositoryOptions, SlotKind, Unlock};
+use backup_storage::{Cipher, Repo, RepositoryOptions, SlotKind, Store, Unlock};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
@@ -34,7 +34,8 @@ impl Init {
         let kind = unlock.as_ref().map(Unlock::kind);
         let cipher = self.cipher.unwrap_or_default();
         let options = RepositoryOptions { unlock, cipher, ..RepositoryOptions::default() };
-        let repo = Repo::init(&app.cx, &url, options).await?;
+        let store = Store::make(&app.cx, &url, &app.store_options(&url)?).await?;
+        let repo = Repo::init_on(&app.cx, store, options).await?;
         let mut document = json!({ "repo": url.to_string(), "id": repo.id().to_string(), "encrypted": kind.is_some() });
         let mut text = format!("Created repository {} at {url}.\n", repo.id());
         if let Some(kind) = kind {

@@ -1,49 +1,67 @@
 //! The object store under a repository, with our rules.
 
-use std::error::Error as StdError;
+mod directory;
+mod failure;
+mod listing;
+mod mount;
+mod open;
+mod options;
+mod retry;
+mod s3;
+mod throttle;
+
 use std::fmt;
-use std::future::Future;
 use std::ops::Range;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
-use backup_core::{Error, ErrorKind, Result, io_error};
+use backup_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload,
-};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::key::Key;
+use directory::Directory;
+use failure::{Medium, failure, is_lost, is_transient};
+use retry::Retry;
+use throttle::Throttle;
+
+pub use listing::{Listing, Meta};
+pub use options::{Credentials, Proxy, StoreOptions};
 
 /// An object store as a repository uses it. Cheap to clone.
 ///
 /// What it promises, given a store that keeps the contract of [`ObjectStore`]:
 ///
-/// - **Atomic**: an object is there as a whole or not at all. On a local file system it is written
-///   under another name, synced, then hard-linked to its own, and the directory is synced; so what
-///   [`create`](Self::create) reported as done survives a power cut.
-/// - **Create-only**: no object is ever overwritten, renamed or appended to.
-/// - **Transient failures** (time-outs, connections cut, stale handles of NFS) are tried again a few
-///   times with growing pauses; nothing else is. Where the answer to a create was lost, the object is
-///   read back and compared, so a create never fails because of its own first attempt.
+/// - **Atomic**: an object is there as a whole or not at all. On a file system it is written under
+///   another name, synced, then hard-linked to its own, and the directory is synced; in an object
+///   store it is one PUT with its SHA-256, which the store checks. So what [`create`](Self::create)
+///   reported as done survives a power cut.
+/// - **Create-only**: no object is ever overwritten, renamed or appended to. [`CreateOnly`] has the
+///   ways in which object stores are told so.
+/// - **Transient failures** (time-outs, connections cut, stale handles of NFS, 408, 429, 500, 502, 503
+///   and 504) are tried again a few times with growing, random pauses, or after the time that the
+///   store asks for; nothing else is, and not beyond [`StoreOptions::patience`]. Where the answer to a
+///   create was lost, the object is read back and compared, so a create never fails because of its own
+///   first attempt.
 /// - **Missing** objects are `None`, not errors: what it means that one is missing is the caller's
-///   business.
+///   business. A missing bucket, mount or file server is an error.
+/// - **Times** are those of the store's clock.
 ///
 /// Dropping a future may leave a call under way; an object may appear after it.
+///
+/// [`CreateOnly`]: crate::CreateOnly
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    /// Where it is a directory of this machine.
-    directory: Option<Arc<FsPath>>,
     name: Arc<str>,
-    retry: ExponentialBuilder,
+    medium: Medium,
+    retry: Retry,
+    /// For media that cannot limit a stream themselves.
+    throttle: Option<Arc<Throttle>>,
     counts: Arc<Counters>,
 }
 
@@ -57,6 +75,15 @@ pub enum Created {
     New,
     /// Another object has the name; nothing was changed.
     Exists,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The object is not there, any more or at all.
+    Gone,
+    /// A lock on it (WORM, retention, legal hold) keeps it; nothing was changed.
+    Locked,
 }
 
 /// How many calls a [`Store`] made, retries included.
@@ -81,26 +108,8 @@ struct Counters {
     heads: AtomicU64,
     lists: AtomicU64,
     deletes: AtomicU64,
-}
-
-/// What a directory of the store holds directly.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    /// Names of objects with their lengths.
-    pub(crate) objects: Vec<(String, u64)>,
-    /// Names of directories.
-    pub(crate) directories: Vec<String>,
-}
-
-impl From<ListResult> for Listing {
-    fn from(found: ListResult) -> Self {
-        let name = |path: &Path| path.filename().map(str::to_owned);
-        let object = |meta: &ObjectMeta| Some((name(&meta.location)?, meta.size));
-        Listing {
-            objects: found.objects.iter().filter_map(object).collect(),
-            directories: found.common_prefixes.iter().filter_map(name).collect(),
-        }
-    }
+    /// Calls that were answered, whatever the answer.
+    answered: AtomicU64,
 }
 
 impl Store {
@@ -109,13 +118,10 @@ impl Store {
     pub fn new(inner: Arc<dyn ObjectStore>, name: impl Into<String>) -> Self {
         Store {
             inner,
-            directory: None,
             name: name.into().into(),
-            retry: ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(100))
-                .with_max_delay(Duration::from_secs(5))
-                .with_max_times(5)
-                .with_jitter(),
+            medium: Medium::Any,
+            retry: Retry::default(),
+            throttle: None,
             counts: Arc::default(),
         }
     }
@@ -125,37 +131,23 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Store`] when it is not there, is no directory, or cannot be entered.
     pub fn local(path: &FsPath) -> Result<Self> {
-        let shown = path.display();
-        let meta = std::fs::metadata(path)
-            .map_err(|e| io_error(e, ErrorKind::Store, format!("cannot open {shown}")))?;
-        if !meta.is_dir() {
-            return Err(Error::new(
-                ErrorKind::Store,
-                format!("{shown} is a file, not a directory"),
-            )
-            .with_remedy("name the directory that holds the repository"));
-        }
-        let inner = LocalFileSystem::new_with_prefix(path)
-            .map_err(|e| failure(e, format!("cannot open {shown}")))?
-            .with_fsync(true)
-            .with_automatic_cleanup(true);
-        let directory = std::path::absolute(path)
-            .map_err(|e| io_error(e, ErrorKind::Store, format!("cannot open {shown}")))?;
-        let store = Store::new(Arc::new(inner), shown.to_string());
-        Ok(Store { directory: Some(directory.into()), ..store })
+        let inner = Directory::open(path, Medium::Disk)?;
+        let store = Store::new(Arc::new(inner), path.display().to_string());
+        Ok(Store { medium: Medium::Disk, ..store })
     }
 
     /// Waits this long before the first and at most that long before a later retry, and tries again
-    /// at most `times` times. The default is 100 ms, 5 s and 5 times.
+    /// at most `times` times. The default is 100 ms, 5 s and 5 times; for object stores and NFS 200 ms,
+    /// 20 s and 12 times.
     #[must_use]
     pub fn with_retry(mut self, first: Duration, longest: Duration, times: usize) -> Self {
-        self.retry = self.retry.with_min_delay(first).with_max_delay(longest).with_max_times(times);
+        self.retry = self.retry.with(first, longest, times);
         self
     }
 
     /// Whether it is a directory of this machine, cheap to read from.
     pub(crate) fn is_local(&self) -> bool {
-        self.directory.is_some()
+        self.medium == Medium::Disk
     }
 
     /// What messages call it.
@@ -177,18 +169,6 @@ impl Store {
         }
     }
 
-    async fn retry<T, F: Future<Output = object_store::Result<T>>>(
-        &self,
-        counter: &AtomicU64,
-        call: impl Fn() -> F,
-    ) -> object_store::Result<T> {
-        let call = || {
-            counter.fetch_add(1, Ordering::Relaxed);
-            call()
-        };
-        call.retry(self.retry).when(is_transient).await
-    }
-
     /// Creates an object.
     ///
     /// # Errors
@@ -198,13 +178,16 @@ impl Store {
         let payload = payload.into();
         let path = key.path();
         let options = PutOptions::from(PutMode::Create);
+        if let Some(throttle) = &self.throttle {
+            throttle.pay(payload.content_length() as u64).await;
+        }
         let put = || self.inner.put_opts(&path, payload.clone(), options.clone());
         let error = match self.retry(&self.counts.puts, put).await {
             Ok(_) => return Ok(Created::New),
             Err(e) => e,
         };
         let exists = matches!(error, object_store::Error::AlreadyExists { .. });
-        if exists || is_transient(&error) {
+        if exists || is_transient(&error, self.medium) {
             // The answer to an earlier attempt may have been lost: to one of ours, or to one that
             // the client of a network file system repeated by itself.
             let limit = payload.content_length() as u64;
@@ -273,9 +256,17 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn len(&self, key: &Key) -> Result<Option<u64>> {
+        Ok(self.head(key).await?.map(|meta| meta.bytes))
+    }
+
+    /// The length of an object and when it was written; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn head(&self, key: &Key) -> Result<Option<Meta>> {
         let path = key.path();
         match self.retry(&self.counts.heads, || self.inner.head(&path)).await {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(Meta::from(&meta))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(self.failure(e, "look at", key)),
         }
@@ -285,21 +276,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) async fn list(&self, directory: &Path) -> Result<Listing> {
-        let listing = match &self.directory {
-            Some(root) => {
-                let path = root.join(directory.as_ref());
-                self.retry(&self.counts.lists, || read_directory(path.clone())).await
-            }
-            None => self
-                .retry(&self.counts.lists, || self.inner.list_with_delimiter(Some(directory)))
-                .await
-                .map(Listing::from),
-        };
-        let mut listing = listing.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
-        listing.objects.sort();
-        listing.directories.sort();
-        Ok(listing)
+    pub async fn list(&self, directory: &Path) -> Result<Listing> {
+        self.retry(&self.counts.lists, || self.inner.list_with_delimiter(Some(directory)))
+            .await
+            .map(Listing::from)
+            .map_err(|e| self.failure(e, "list", &format!("{directory}/")))
     }
 
     /// Removes whatever stands under a directory, `last` after all others.
@@ -321,29 +302,81 @@ impl Store {
     /// Removes an object; it is no error when there is none.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or a lock keeps the object ([`try_delete`](Self::try_delete) tells that
+    /// apart).
     pub async fn delete(&self, key: &Key) -> Result<()> {
         self.remove(&key.path()).await
     }
 
+    /// Removes an object, or says that a lock keeps it: object lock of S3, WORM of others. In a bucket
+    /// with versions, what is removed is the name; the lock keeps the bytes until it ends.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn try_delete(&self, key: &Key) -> Result<Deleted> {
+        let path = key.path();
+        match self.try_remove(&path).await {
+            Ok(()) => Ok(Deleted::Gone),
+            Err(e) if failure::answer(&e).is_some_and(s3::Answer::is_locked) => Ok(Deleted::Locked),
+            Err(e) => Err(self.failure(e, "remove", &path)),
+        }
+    }
+
     async fn remove(&self, path: &Path) -> Result<()> {
+        self.try_remove(path).await.map_err(|e| self.failure(e, "remove", path))
+    }
+
+    async fn try_remove(&self, path: &Path) -> object_store::Result<()> {
         match self.retry(&self.counts.deletes, || self.inner.delete(path)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(self.failure(e, "remove", path)),
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Makes sure that the store does not overwrite. Some that speak S3 ignore that they were asked not
+    /// to, and Holdfast's rules are worth nothing there. `name` must be one that nobody else uses.
+    pub(crate) async fn prove_create_only(&self, name: &Path) -> Result<()> {
+        if self.medium != Medium::Bucket {
+            return Ok(());
+        }
+        let put = |text: &'static str| {
+            let options = PutOptions::from(PutMode::Create);
+            self.retry(&self.counts.puts, move || {
+                self.inner.put_opts(
+                    name,
+                    Bytes::from_static(text.as_bytes()).into(),
+                    options.clone(),
+                )
+            })
+        };
+        let first = put("first").await;
+        let second = if first.is_ok() { Some(put("second").await) } else { None };
+        self.remove(name).await?;
+        first.map_err(|e| self.failure(e, "write", name))?;
+        match second {
+            Some(Err(object_store::Error::AlreadyExists { .. })) => Ok(()),
+            Some(Err(e)) => Err(self.failure(e, "write", name)),
+            _ => Err(Error::new(
+                ErrorKind::Store,
+                format!("{} overwrites objects though it is told not to", self.name),
+            )
+            .with_remedy(
+                "use a store with create-only puts, or add create-only=look-first to the URL after \
+                 reading in docs/stores.md what that gives up",
+            )),
         }
     }
 
     /// A failure to read. A medium that cannot give bytes back that it took is damage of what it
     /// holds, not of the way to it.
     fn unreadable(&self, error: object_store::Error, key: &Key) -> Error {
-        const EIO: i32 = 5;
-        let lost = io_cause(&error).and_then(std::io::Error::raw_os_error) == Some(EIO);
+        let lost = is_lost(&error, self.medium);
         let error = self.failure(error, "read", key);
         if lost { error.with_kind(ErrorKind::Damaged).with_remedy(UNREADABLE) } else { error }
     }
 
     fn failure(&self, error: object_store::Error, verb: &str, what: &dyn fmt::Display) -> Error {
-        failure(error, format!("cannot {verb} {what} in {}", self.name))
+        failure(error, format!("cannot {verb} {what} in {}", self.name), self.medium)
     }
 }
 
@@ -351,62 +384,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.name)
     }
-}
-
-/// A directory that is made where it is missing, for its user alone: backups hold everything that
-/// the database does.
-pub(crate) fn make_directory(path: &FsPath) -> Result<PathBuf> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    let message = || format!("cannot make the directory {}", path.display());
-    let absolute =
-        std::path::absolute(path).map_err(|e| io_error(e, ErrorKind::Store, message()))?;
-    match builder.create(&absolute) {
-        Ok(()) => Ok(absolute),
-        // A file in the way is named by Store::local.
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(absolute),
-        Err(e) => Err(io_error(e, ErrorKind::Store, message())),
-    }
-}
-
-/// Lists a directory of this machine. `LocalFileSystem` gives up where one name is not UTF-8, holds a
-/// control character, or is a link that leads in circles; such a thing is not ours, and must not hide
-/// what is.
-async fn read_directory(path: PathBuf) -> object_store::Result<Listing> {
-    let read = move || {
-        let mut listing = Listing::default();
-        let entries = match std::fs::read_dir(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(listing),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            match std::fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() => listing.directories.push(name),
-                Ok(_) if is_unfinished(&name) => {}
-                Ok(meta) => listing.objects.push((name, meta.len())),
-                // It was removed just now, or is a link to nowhere.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(_) if entry.file_type()?.is_symlink() => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(listing)
-    };
-    let generic = |source| object_store::Error::Generic { store: "directory", source };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(listing) => listing.map_err(|e: std::io::Error| generic(e.into())),
-        Err(e) => Err(generic(e.into())),
-    }
-}
-
-/// Whether `LocalFileSystem` gives files that are being written such a name.
-fn is_unfinished(name: &str) -> bool {
-    name.split_once('#')
-        .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_same(found: &Bytes, payload: &PutPayload) -> bool {
@@ -417,51 +394,4 @@ fn is_same(found: &Bytes, payload: &PutPayload) -> bool {
             rest = tail;
             head == part
         })
-}
-
-/// The I/O error at the root of a store's error.
-fn io_cause(error: &object_store::Error) -> Option<&std::io::Error> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if let Some(io) = e.downcast_ref() {
-            return Some(io);
-        }
-        cause = e.source();
-    }
-    None
-}
-
-fn is_transient(error: &object_store::Error) -> bool {
-    use std::io::ErrorKind as Io;
-    io_cause(error).is_some_and(|e| {
-        matches!(
-            e.kind(),
-            Io::Interrupted
-                | Io::WouldBlock
-                | Io::TimedOut
-                | Io::ConnectionReset
-                | Io::ConnectionAborted
-                | Io::ConnectionRefused
-                | Io::NotConnected
-                | Io::BrokenPipe
-                | Io::NetworkDown
-                | Io::NetworkUnreachable
-                | Io::HostUnreachable
-                | Io::StaleNetworkFileHandle
-        )
-    })
-}
-
-fn failure(error: object_store::Error, message: String) -> Error {
-    let Some(cause) = io_cause(&error) else {
-        return Error::new(ErrorKind::Store, message).with_source(error);
-    };
-    // The same cause without the layers in between, which say "Unable to copy data to file".
-    let plain = cause.raw_os_error().map(std::io::Error::from_raw_os_error);
-    let judged = io_error(std::io::Error::from(cause.kind()), ErrorKind::Store, message.clone());
-    let result = Error::new(judged.kind(), message).with_remedy(judged.remedy().to_owned());
-    match plain {
-        Some(plain) => result.with_source(plain),
-        None => result.with_source(error),
-    }
 }
