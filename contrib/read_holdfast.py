@@ -20,9 +20,11 @@ python3-cryptography python3-argon2.
 """
 
 import argparse
+import bz2
 import hashlib
 import hmac
 import json
+import lzma
 import re
 import struct
 import sys
@@ -162,6 +164,18 @@ def decompress(codec, payload, length, at, prefix=b""):
             dictionary = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         reader = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31)
         content = reader.decompress(payload, max_output_size=length)
+    elif codec == 2:
+        import lz4.block
+
+        content = lz4.block.decompress(payload, uncompressed_size=length)
+    elif codec in (3, 4, 5):
+        stream = {3: lambda: zlib.decompressobj(31), 4: lzma.LZMADecompressor, 5: bz2.BZ2Decompressor}[codec]()
+        try:
+            content = stream.decompress(payload, length + 1)
+        except (zlib.error, lzma.LZMAError, OSError) as e:
+            raise Damaged(f"{at}: {e}") from None
+        if not stream.eof or stream.unused_data:
+            raise Damaged(f"{at}: the payload is not one whole stream")
     else:
         raise Damaged(f"{at}: codec {codec} needs a newer reader")
     need(len(content) == length, f"{at}: {len(content)} bytes instead of {length}")
