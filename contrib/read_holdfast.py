@@ -169,17 +169,17 @@ def decompress(codec, payload, length, at, prefix=b""):
 
         content = lz4.block.decompress(payload, uncompressed_size=length)
     elif codec in (3, 4, 5):
-        stream = {3: lambda: zlib.decompressobj(31), 4: lzma.LZMADecompressor, 5: bz2.BZ2Decompressor}[codec]()
-        try:
-            content = stream.decompress(payload, length + 1)
-        except (zlib.error, lzma.LZMAError, OSError) as e:
-            raise Damaged(f"{at}: {e}") from None
-        if not stream.eof or stream.unused_data:
-            raise Damaged(f"{at}: the payload is not one whole stream")
+        reader = {3: lambda: zlib.decompressobj(31), 4: xz, 5: bz2.BZ2Decompressor}[codec]()
+        content = reader.decompress(payload, length + 1)
+        need(reader.eof and not reader.unused_data, f"{at}: more or less than one compressed stream")
     else:
         raise Damaged(f"{at}: codec {codec} needs a newer reader")
     need(len(content) == length, f"{at}: {len(content)} bytes instead of {length}")
     return content
+
+
+def xz():
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
 
 
 BACKUP_ID = r"\d{8}T\d{6}Z-(?:full|incr|diff)-[0-9a-f]{6}"

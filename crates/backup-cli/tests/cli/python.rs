@@ -46,12 +46,14 @@ fn tree(root: &Path, files: Vec<(PathBuf, u64)>) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[rstest]
-#[case("mysql-9.7", &["--no-encryption"], &[])]
-#[case("mariadb-10.11", &["--key-file", "key"], &["--key-file", "key"])]
-#[case("mysql-9.7", &["--passphrase-file", "pass", "--cipher", "chacha20-poly1305"], &["--passphrase-file", "pass"])]
+#[case("mysql-9.7", "zstd", &["--no-encryption"], &[])]
+#[case("mariadb-10.11", "lz4", &["--key-file", "key"], &["--key-file", "key"])]
+#[case("mysql-9.7", "xz", &["--passphrase-file", "pass", "--cipher", "chacha20-poly1305"], &["--passphrase-file", "pass"])]
+#[case("mysql-9.7", "gzip", &["--key-file", "key"], &["--key-file", "key"])]
 #[tokio::test]
 async fn another_program_restores_from_the_page_alone(
     #[case] name: &str,
+    #[case] compression: &str,
     #[case] init: &[&str],
     #[case] key: &[&str],
 ) {
@@ -62,7 +64,8 @@ async fn another_program_restores_from_the_page_alone(
     home.write("pass", "correct h\u{f6}rse\r\nsecond line\n");
     home.on_repo(["init", "-q"].iter().chain(init).copied()).expect(0);
     let url = server.url();
-    let backup = ["backup", "--source", &url, "--cluster", "shop", "--json"];
+    let backup =
+        ["backup", "--source", &url, "--cluster", "shop", "--json", "--compression", compression];
     let take = || home.on_repo(backup.iter().chain(key).copied()).expect(0).json();
     let first = take();
     // The second one refers to the first, and has deltas against it.

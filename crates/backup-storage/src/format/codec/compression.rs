@@ -59,7 +59,7 @@ impl Compression {
             Compression::Zstd(1..=4) => raw_len / 2,
             Compression::Zstd(5..=8) => 2 * raw_len,
             Compression::Zstd(9) | Compression::Auto => 4 * raw_len,
-            Compression::Zstd(10 | 11) => 7 * raw_len,
+            Compression::Zstd(10 | 11) => 9 * raw_len,
             Compression::Xz(_) => 12 * raw_len,
             Compression::Zstd(_) => 17 * raw_len,
         };
