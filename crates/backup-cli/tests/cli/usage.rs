@@ -34,7 +34,7 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--strategy", "clone"], "clone"),
         (vec!["backup", "--type", "incremental"], "incremental"),
         (vec!["backup", "--type", "differential"], "differential"),
-        (vec!["backup", "--compression", "lz4"], "lz4"),
+        (vec!["backup", "--compression", "lzo"], "lzo"),
         (vec!["backup", "--compression", "zstd:99"], "99"),
         (vec!["check", "--strategy", "physical"], "physical"),
         (vec!["verify", "--level", "logical"], "logical"),
