@@ -17,7 +17,7 @@ mod unfinished;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backup_core::retention::{Decision, Plan, Policy, plan_marked};
+use backup_core::retention::{Decision, Plan, Policy, Verdict, plan_marked};
 use backup_core::{BackupId, ClusterName, Context, Event, Result};
 use jiff::{SignedDuration, Timestamp};
 
@@ -117,6 +117,8 @@ struct Marks {
     stored: Vec<StoredMark>,
     /// The time of the oldest mark that names a backup.
     named: BTreeMap<Id, Timestamp>,
+    /// Those, and those that were named and are kept after all.
+    barred: BTreeSet<Id>,
 }
 
 impl Run<'_> {
@@ -141,11 +143,13 @@ impl Run<'_> {
         if self.spare(&plan, &marks).await? {
             marks = Marks::read(self).await?;
         }
-        if self.mark(&plan, &marks).await? && self.options.wait.is_zero() {
-            // Those who began before they could see the mark are seen now.
-            directories = self.survey().await?;
+        if self.mark(&plan, &marks).await? {
             marks = Marks::read(self).await?;
-            plan = self.plan(&directories, &marks);
+            if self.options.wait.is_zero() {
+                // Those who began before they could see the mark are seen now.
+                directories = self.survey().await?;
+                plan = self.plan(&directories, &marks);
+            }
         }
         report.warnings.extend(warnings(&plan, &directories));
         let wanted: BTreeSet<Id> =
@@ -185,7 +189,24 @@ impl Run<'_> {
             let named = marks.named.keys().cloned().collect();
             plan_marked(&candidates, &named, policy.grace, self.now)
         } else {
-            policy.plan(&candidates, self.now)
+            let mut plan = policy.plan(&candidates, self.now);
+            // What a mark names may go at any moment, by a prune that stood still: until that is
+            // over it takes no place, and is not the last that is proven.
+            let clear: Vec<_> = candidates
+                .into_iter()
+                .filter(|c| !marks.barred.contains(&(c.cluster.clone(), c.backup.clone())))
+                .collect();
+            let mut strict = policy.plan(&clear, self.now).verdicts.into_iter().peekable();
+            for verdict in &mut plan.verdicts {
+                let same =
+                    |v: &Verdict| (&v.cluster, &v.backup) == (&verdict.cluster, &verdict.backup);
+                if let Some(stricter) = strict.next_if(same)
+                    && verdict.decision == Decision::Remove
+                {
+                    verdict.decision = stricter.decision;
+                }
+            }
+            plan
         }
     }
 
@@ -209,11 +230,11 @@ impl Run<'_> {
             if spared.is_empty() {
                 continue;
             }
-            // Backups of other clusters stay as they are; ours are marked again if they have to go.
+            // The others are in the new mark too, and wait again: not for a moment may one be in none.
             let others = mark
                 .victims
                 .iter()
-                .filter(|v| self.options.cluster.as_ref().is_some_and(|c| *c != v.cluster))
+                .filter(|v| !kept.contains(&(&v.cluster, &v.backup)))
                 .cloned()
                 .collect();
             marks::create(self.cx, self.repo.store(), others, spared).await?;
@@ -299,7 +320,10 @@ impl Marks {
                 *since = (*since).min(*modified);
             }
         }
-        Ok(Marks { stored, named })
+        let spared = stored.iter().flat_map(|s| &s.mark).flat_map(|m| &m.spared);
+        let spared = spared.map(|v| (v.cluster.clone(), v.backup.clone()));
+        let barred = named.keys().cloned().chain(spared).collect();
+        Ok(Marks { stored, named, barred })
     }
 }
 

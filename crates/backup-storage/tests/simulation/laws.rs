@@ -60,6 +60,7 @@ impl crate::world::State {
 #[derive(Default)]
 pub(crate) struct Laws {
     listed: BTreeSet<BackupId>,
+    /// There was a proven backup that nobody wanted to remove.
     proven: bool,
     /// What was read before: no object ever changes.
     manifests: BTreeMap<BackupId, Manifest>,
@@ -99,11 +100,7 @@ impl Laws {
         for gone in self.listed.difference(&now) {
             let retired = format!("{}{gone}/retired", directory());
             assert!(objects.contains_key(&retired), "{gone} is gone and was not retired");
-            let marked = objects
-                .iter()
-                .filter(|(path, _)| path.starts_with("marks/"))
-                .any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(gone.as_str()));
-            assert!(marked, "{gone} is gone and nobody said that it would be");
+            assert!(is_marked(objects, gone), "{gone} is gone and nobody said that it would be");
             self.removed += 1;
         }
         let new = now.difference(&self.listed).filter(|id| !manifests[*id].needs.is_empty());
@@ -118,9 +115,11 @@ impl Laws {
                 self.proofs.insert(path.clone(), record.backup.filter(|_| ok));
             }
         }
-        let proven = self.proofs.values().flatten().any(|id| now.contains(id));
-        assert!(proven || !self.proven, "the last proven backup is gone");
-        self.proven = proven;
+        let proven: Vec<&BackupId> =
+            self.proofs.values().flatten().filter(|id| now.contains(*id)).collect();
+        assert!(!self.proven || !proven.is_empty(), "the last proven backup is gone");
+        // A proof that comes after the mark may come too late.
+        self.proven = proven.iter().any(|id| !is_marked(objects, id));
         self.listed = now;
     }
 
@@ -146,6 +145,14 @@ impl Laws {
             assert!(of_backup || retired || needed.contains(path), "{path} is left");
         }
     }
+}
+
+/// Whether a mark names a backup.
+fn is_marked(objects: &BTreeMap<String, Bytes>, id: &BackupId) -> bool {
+    objects
+        .range("marks/".to_owned()..)
+        .take_while(|(path, _)| path.starts_with("marks/"))
+        .any(|(_, bytes)| String::from_utf8_lossy(bytes).contains(id.as_str()))
 }
 
 /// A directory that looks like a backup which lost its manifest.
