@@ -341,7 +341,7 @@ fn load_average() -> String {
 }
 
 /// Processors, memory and kernel.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -11,6 +11,7 @@ mod bench;
 mod contest;
 mod measure;
 mod report;
+mod repository;
 mod server;
 mod shop;
 mod tools;
@@ -34,6 +35,9 @@ struct Arguments {
     /// Use this program instead of building one
     #[arg(long, value_name = "PROGRAM")]
     holdfast: Option<PathBuf>,
+    /// With what holdfast compresses in the repository contest; several may be given
+    #[arg(long, default_value = "zstd:1")]
+    compression: Vec<String>,
     /// How long to wait before each run for others to leave the machine alone
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -47,6 +51,10 @@ enum Work {
     Load,
     /// Back up again after 1 % of the rows of the largest table changed
     SecondDay,
+    /// Copy a data directory twice, check, restore: beside restic and tar
+    Repository,
+    /// The most memory for one huge file, and for very many small ones
+    Memory,
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -63,18 +71,30 @@ fn target_directory() -> PathBuf {
     workspace.join(std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from))
 }
 
-async fn run(arguments: &Arguments) -> Result<String> {
-    let bench = bench::Bench::prepare(arguments).await?;
+async fn run() -> Result<String> {
+    // For holdfast's side of the repository contest this program calls itself.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == repository::OURS) {
+        let ours = repository::Ours::parse_from(std::env::args_os().skip(1));
+        return ours.run().await.map(|()| String::new());
+    }
+    let arguments = Arguments::parse();
+    match arguments.work {
+        Work::Repository => return repository::contest(&arguments).await,
+        Work::Memory => return repository::memory(),
+        Work::Dump | Work::Load | Work::SecondDay => {}
+    }
+    let bench = bench::Bench::prepare(&arguments).await?;
     match arguments.work {
         Work::Dump => bench.dump().await,
         Work::Load => bench.load().await,
-        Work::SecondDay => bench.second_day().await,
+        _ => bench.second_day().await,
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(&Arguments::parse()).await {
+    match run().await {
         Ok(report) => {
             print!("{report}");
             ExitCode::SUCCESS

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, ErrorKind, Flavor, Result, io_error};
 use backup_drivers::connect::{ConnectOptions, Session};
-use backup_drivers::sandbox::{Sandbox, ServerInstall};
+use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 
 use crate::shop;
 
@@ -38,15 +38,30 @@ impl Server {
         cx: &Context,
     ) -> Result<Server> {
         let install = xtask::servers::install(name)?;
-        let mut builder = Sandbox::builder(&install)
-            .directory(directory)
-            .durable(true)
+        let redo = redo(install.flavor());
+        let mut builder = Sandbox::builder(&install).directory(directory).durable(true);
+        for (name, value) in SETTINGS.into_iter().chain([redo]) {
+            builder = builder.option(name, value);
+        }
+        Server::launch(builder, binary_log, cx).await
+    }
+
+    /// Starts it on the data directory `data`, which is made when it is missing and stays. No binary
+    /// log, and the redo log of a server that nobody has set up.
+    pub(crate) async fn on(name: &str, data: &Path, cx: &Context) -> Result<Server> {
+        let install = xtask::servers::install(name)?;
+        let mut builder = Sandbox::builder(&install).datadir(data).durable(false);
+        for (name, value) in SETTINGS {
+            builder = builder.option(name, value);
+        }
+        Server::launch(builder, false, cx).await
+    }
+
+    async fn launch(builder: SandboxBuilder, binary_log: bool, cx: &Context) -> Result<Server> {
+        let builder = builder
             .binary_log(binary_log)
             .start_timeout(Duration::from_secs(300))
             .stop_timeout(Duration::from_secs(300));
-        for (name, value) in SETTINGS.into_iter().chain([redo(install.flavor())]) {
-            builder = builder.option(name, value);
-        }
         let sandbox = builder.start(cx).await?;
         let session = Session::open(&ConnectOptions::socket(sandbox.socket(), "root")).await?;
         Ok(Server { sandbox, session, binary_log })

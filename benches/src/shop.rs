@@ -94,6 +94,15 @@ impl Table {
         directory.join(format!("{}.tsv", self.name))
     }
 
+    /// The statement that adds one more row, made from the number `i`, to the table where it is one
+    /// without escapes.
+    pub(crate) fn insert(&self, maker: &mut Maker, i: u32) -> String {
+        let mut line = String::new();
+        (self.row)(&mut line, maker, i);
+        let values: Vec<String> = line.split('\t').map(|value| format!("'{value}'")).collect();
+        format!("INSERT INTO {} VALUES ({})", self.name, values.join(", "))
+    }
+
     /// How many rows there are at a scale.
     pub(crate) fn rows(&self, scale: f64) -> u32 {
         #[expect(
@@ -129,13 +138,14 @@ pub(crate) fn write(directory: &Path, scale: f64) -> io::Result<u64> {
 }
 
 /// Random values that are the same in every run.
-struct Maker {
+pub(crate) struct Maker {
     state: u64,
     words: Vec<String>,
 }
 
 impl Maker {
-    fn new() -> Self {
+    /// Always begins with the same ones.
+    pub(crate) fn new() -> Self {
         let mut maker = Maker { state: 42, words: Vec::new() };
         maker.words = (0..4000)
             .map(|_| (0..maker.between(3, 9)).map(|_| char::from(b'a' + maker.letter())).collect())
@@ -153,7 +163,7 @@ impl Maker {
     }
 
     /// A number from `low` to `high`, both included.
-    fn between(&mut self, low: u32, high: u32) -> u32 {
+    pub(crate) fn between(&mut self, low: u32, high: u32) -> u32 {
         let width = u64::from(high - low) + 1;
         #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u32 is one")]
         let offset = (self.next() % width) as u32;

@@ -2,6 +2,8 @@
 
 mod holdfast;
 mod mydumper;
+mod peers;
+mod restic;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use crate::shop;
 
 pub(crate) use holdfast::{Holdfast, Phase, phases};
 pub(crate) use mydumper::Mydumper;
+pub(crate) use restic::Restic;
 
 /// A program that dumps or loads.
 pub(crate) enum Tool {

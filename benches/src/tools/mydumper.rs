@@ -1,21 +1,15 @@
 //! `mydumper` and `myloader`: those of the PATH, else Debian's, unpacked below `target/peers`.
 
-#[path = "../../../xtask/src/servers/apt.rs"]
-mod apt;
-#[path = "../../../xtask/src/servers/sources.rs"]
-mod sources;
-
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backup_core::{Error, ErrorKind, Result, io_error};
 
+use super::peers;
 use crate::server::{Server, file_error};
 use crate::shop;
 
-/// The suite whose newest package is taken, and its libraries.
-const SUITE: &str = "sid";
+/// The package, and the libraries that it needs.
 const PACKAGE: &str = "mydumper";
 const LIBRARIES: [&str; 5] = ["libc6", "libglib2.0-0t64", "libmariadb3", "libpcre2-8-0", "zlib1g"];
 
@@ -36,16 +30,11 @@ pub(crate) struct Mydumper {
 impl Mydumper {
     /// Finds it on the PATH, or fetches it.
     pub(crate) fn have() -> Result<Mydumper> {
-        if let Some(directory) = on_path() {
+        if let Some(directory) = peers::on_path(&["mydumper", "myloader"]) {
             return Mydumper::of(directory, None);
         }
-        let root = crate::target_directory().join("peers").join(PACKAGE);
-        if !root.is_dir() {
-            fetch(&root)?;
-        }
-        let runtime = runtime(&root).ok_or_else(|| {
-            Error::usage(format!("{} has no libc", root.display())).with_remedy("remove it")
-        })?;
+        let root = peers::have(PACKAGE, &LIBRARIES)?;
+        let runtime = peers::runtime(&root)?;
         Mydumper::of(root.join("usr/bin"), Some(runtime))
     }
 
@@ -118,20 +107,12 @@ impl Mydumper {
             Some((_, libraries)) => Some(libraries.join("libmariadb3/plugin").into()),
             None => std::env::var_os(PLUGINS),
         };
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(default_path));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         command.envs(plugins.map(|plugins| (PLUGINS, plugins)));
         command
     }
-}
-
-fn default_path() -> OsString {
-    "/usr/bin:/bin".into()
-}
-
-fn on_path() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .find(|dir| dir.join("mydumper").is_file() && dir.join("myloader").is_file())
 }
 
 /// `mydumper v1.0.1-3, built against …`, `mydumper 0.10.1, built against …`
@@ -139,42 +120,6 @@ fn version(text: &str) -> Option<&str> {
     let word = text.strip_prefix("mydumper ")?.split([',', ' ', '\n']).next()?;
     let version = word.trim_start_matches('v');
     version.starts_with(|c: char| c.is_ascii_digit()).then_some(version)
-}
-
-/// Fetches and unpacks it beside `root`, and moves it there when it is whole.
-fn fetch(root: &Path) -> Result<()> {
-    let parent = root.parent().unwrap_or(root);
-    std::fs::create_dir_all(parent).map_err(file_error(parent))?;
-    let work = tempfile::tempdir_in(parent).map_err(file_error(parent))?;
-    let mirror = sources::Mirror::of_this_machine();
-    let apt = apt::Apt::new(&work.path().join("apt"), &[(mirror.archive, SUITE.to_owned())])?;
-    apt.update()?;
-    let version = apt.version(PACKAGE)?;
-    eprintln!("fetching {PACKAGE} {version} from Debian {SUITE}");
-    let mut packages = apt.closure(&LIBRARIES)?;
-    packages.insert(PACKAGE.to_owned());
-    let (archives, tree) = (work.path().join("archives"), work.path().join("tree"));
-    for dir in [&archives, &tree] {
-        std::fs::create_dir(dir).map_err(file_error(dir))?;
-    }
-    apt.download(&packages, &archives)?;
-    for archive in std::fs::read_dir(&archives).map_err(file_error(&archives))? {
-        apt::unpack(&archive.map_err(file_error(&archives))?.path(), &tree)?;
-    }
-    std::fs::rename(&tree, root).map_err(file_error(root))
-}
-
-/// The loader of a tree, and the directory of its libraries.
-fn runtime(root: &Path) -> Option<(PathBuf, PathBuf)> {
-    let mut triples =
-        std::fs::read_dir(root.join("usr/lib")).ok()?.flatten().map(|entry| entry.path());
-    let libraries = triples.find(|dir| dir.join("libc.so.6").exists())?;
-    let loader =
-        std::fs::read_dir(&libraries).ok()?.flatten().map(|entry| entry.path()).find(|p| {
-            let name = p.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("ld") && name.contains(".so.") && !name.starts_with("ldb")
-        })?;
-    Some((loader, libraries))
 }
 
 #[cfg(test)]

@@ -76,11 +76,14 @@ pub enum RecordEvent {
 }
 
 impl RecordEvent {
+    /// The word that names a proof.
+    pub const PROOF: &'static str = "proof";
+
     /// The word that names the kind in an object's name.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            RecordEvent::Proof { .. } => "proof",
+            RecordEvent::Proof { .. } => Self::PROOF,
             RecordEvent::FailedRun { .. } => "failed-run",
         }
     }

@@ -211,6 +211,7 @@ impl Index {
             match frame.header.kind {
                 FrameKind::Catalog => {
                     add_frame(&mut builder, &scanner, BackupObject::Index, frame)
+                        .await
                         .context(|| key.to_string())?;
                 }
                 FrameKind::End => break,
@@ -242,14 +243,14 @@ impl Index {
 }
 
 /// Decompresses and checks a catalog frame and adds its lines.
-fn add_frame(
+async fn add_frame(
     builder: &mut Builder<'_>,
     scanner: &Scanner<'_>,
     object: BackupObject,
     frame: Scanned,
 ) -> Result<()> {
     let at = CatalogFrame { object, offset: frame.offset, frame_len: frame.header.frame_len() };
-    builder.add(at, &scanner.open_frame(frame)?)
+    builder.add(at, &scanner.open_frame(frame).await?)
 }
 
 /// Adds the catalog frames of one pack: those at its end, or where the end is damaged, all that are
@@ -278,7 +279,7 @@ async fn collect_pack(
         let result = match scanner.next().await {
             Ok(None) => break,
             Ok(Some(frame)) if frame.header.kind == FrameKind::Catalog => {
-                add_frame(builder, &scanner, object, frame)
+                add_frame(builder, &scanner, object, frame).await
             }
             Ok(Some(_)) => Ok(()),
             Err(e) if is_damage(&e) => {

@@ -9,11 +9,17 @@
 //! [`Repo`] implements [`backup_core::Repository`]. The bytes it writes are described in
 //! `docs/format.md`; [`mod@format`] is that page as code and does no I/O.
 
+mod auto;
+mod base;
+mod catalog;
 mod check;
+mod cut;
 pub mod format;
+mod frames;
 mod index;
 mod key;
 mod lease;
+mod mapping;
 mod marker;
 mod marks;
 mod options;
@@ -32,7 +38,7 @@ pub use check::{check_content, check_objects};
 pub use key::{BackupObject, Key, LeaseName, RecordName};
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
-pub use options::RepositoryOptions;
+pub use options::{Deltas, RepositoryOptions};
 pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
 };

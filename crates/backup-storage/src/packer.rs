@@ -1,25 +1,33 @@
 //! Packs being filled: frames come from many threads at once, packs go out in the background.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use backup_core::{
-    ArtifactName, BackupId, ClusterName, Context, Error, ErrorKind, ObjectDigest, Result,
+    ArtifactName, BackupId, ClusterName, Context, Error, ErrorKind, Needed, ObjectDigest, Result,
 };
 use bytes::{Bytes, BytesMut};
 use object_store::PutPayload;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::auto::{self, Auto, Load};
+use crate::base::{Base, Copy};
+use crate::cut::Chunker;
 use crate::format::{
-    EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame, FrameKind, OBJECT_HEADER_LEN, ObjectKind,
-    Packed, Place, Seals, compress, hex, seal,
+    BasePart, Codec, Compression, End, EndOfObject, Entry, Extent, FRAME_HEADER_LEN, Frame,
+    FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Place, Seals, compress, compress_delta, hex,
+    seal,
 };
+use crate::frames::FrameAt;
 use crate::key::{BackupObject, Key};
-use crate::options::RepositoryOptions;
+use crate::options::{Deltas, RepositoryOptions};
+use crate::repo::Repo;
 use crate::store::{Created, Store};
 
 /// Small artifacts share frames of this length.
@@ -43,6 +51,14 @@ pub(crate) struct Packer {
     cluster: ClusterName,
     backup: BackupId,
     options: RepositoryOptions,
+    auto: Auto,
+    /// The backup that this one is compared with.
+    pub(crate) base: Option<Arc<Base>>,
+    /// Whether what changed may be stored as a delta.
+    pub(crate) deltas: bool,
+    pub(crate) chunker: Chunker,
+    /// Packs of other backups that this one refers to.
+    used: Mutex<BTreeMap<BackupId, BTreeSet<u32>>>,
     pack_target: u64,
     runtime: Handle,
     /// Every job and upload; the commit waits for all of them.
@@ -62,6 +78,31 @@ pub(crate) struct Packer {
     pub(crate) next_id: AtomicU64,
     pub(crate) artifacts: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    /// Of these, bytes that no earlier backup had.
+    pub(crate) new_bytes: AtomicU64,
+}
+
+/// What a line of the catalog will say.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) id: u64,
+    pub(crate) seq: u32,
+    pub(crate) name: ArtifactName,
+    pub(crate) extents: Vec<Copy>,
+}
+
+impl Draft {
+    pub(crate) fn new(id: u64, name: ArtifactName) -> Self {
+        Draft { id, seq: 0, name, extents: Vec::new() }
+    }
+}
+
+/// What became of a chunk.
+pub(crate) struct Placed {
+    /// Where it is, as a whole.
+    pub(crate) copy: Copy,
+    /// Whether it is stored as a delta to what was given as its base.
+    pub(crate) is_delta: bool,
 }
 
 /// The first error, kept so that everybody who comes later can be told.
@@ -98,8 +139,8 @@ struct PackState {
 #[derive(Default)]
 struct SharedFrame {
     raw: BytesMut,
-    /// Entries that wait for the place of their last bytes: where these are in `raw`.
-    waiting: Vec<(u32, u32, Entry)>,
+    /// Artifacts that wait for the place of their bytes: where these are in `raw`.
+    waiting: Vec<(u32, u32, Draft, End)>,
 }
 
 #[derive(Default)]
@@ -124,12 +165,12 @@ fn kib(bytes: usize) -> u32 {
 impl Packer {
     pub(crate) fn new(
         cx: &Context,
-        store: &Store,
-        seals: &Seals,
+        repo: &Repo,
         cluster: &ClusterName,
         backup: &BackupId,
-        options: RepositoryOptions,
+        base: Option<Arc<Base>>,
     ) -> Self {
+        let (store, seals, options) = (repo.store(), repo.seals(), repo.options());
         let pack_target = Self::pack_target(cx, options);
         Packer {
             cx: cx.clone(),
@@ -138,10 +179,19 @@ impl Packer {
             cluster: cluster.clone(),
             backup: backup.clone(),
             options,
+            auto: Auto::default(),
+            base,
+            deltas: match options.deltas {
+                Deltas::Auto => store.is_local(),
+                Deltas::Always => true,
+                Deltas::Never => false,
+            },
+            chunker: Chunker::new(seals.keys.as_ref()),
+            used: Mutex::default(),
             pack_target,
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
-            stage: Arc::new(Semaphore::new(cx.threads())),
+            stage: Arc::new(Semaphore::new(Self::stage(cx, options))),
             space: Arc::new(Semaphore::new(kib(Self::space(pack_target)) as usize)),
             uploads: Semaphore::new(UPLOADS),
             packs: Mutex::default(),
@@ -154,6 +204,7 @@ impl Packer {
             next_id: AtomicU64::new(0),
             artifacts: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            new_bytes: AtomicU64::new(0),
         }
     }
 
@@ -170,9 +221,18 @@ impl Packer {
         ((1 + UPLOADS) * target).max(target + 2 * FRAME_MAX)
     }
 
+    /// How many frames are compressed at once: as many as there are threads, or fewer where a
+    /// quarter of the memory budget would not do for them.
+    fn stage(cx: &Context, options: RepositoryOptions) -> usize {
+        let share = usize::try_from(cx.memory().bytes() / 4).unwrap_or(usize::MAX);
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        cx.threads().min(share / each).max(1)
+    }
+
     /// The memory that a backup takes with these options.
     pub(crate) fn memory(cx: &Context, options: RepositoryOptions) -> usize {
-        Self::space(Self::pack_target(cx, options)) + cx.threads() * FRAME_MAX
+        let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
+        Self::space(Self::pack_target(cx, options)) + Self::stage(cx, options) * each
     }
 
     pub(crate) fn key(&self, object: BackupObject) -> Key {
@@ -209,27 +269,71 @@ impl Packer {
         permit.map_err(|_| Error::internal("a backup that was given up is still being written"))
     }
 
-    /// Begins to compress and place a chunk of an artifact. Waits while too much is on its way.
+    /// Begins to compress and place a chunk of an artifact, as a delta to `bases` (joined) where that
+    /// pays. Waits while too much is on its way. `held` is how much memory the chunk keeps.
     pub(crate) async fn chunk(
         self: &Arc<Self>,
         chunk: Bytes,
-    ) -> Result<tokio::task::JoinHandle<Result<Extent>>> {
-        let space = self.permit(&self.space, kib(chunk.len())).await?;
+        held: usize,
+        bases: Vec<Copy>,
+    ) -> Result<JoinHandle<Result<Placed>>> {
+        let arrived = Instant::now();
+        let space = self.permit(&self.space, kib(held)).await?;
+        let room = Instant::now();
         let stage = self.permit(&self.stage, 1).await?;
+        let load = Load { for_store: room - arrived, for_thread: room.elapsed() };
         let packer = Arc::clone(self);
-        Ok(self.tasks.spawn_blocking_on(
-            move || {
-                let result = packer.place_chunk(chunk, Some(space));
-                drop(stage);
-                result.inspect_err(|e| packer.fail(e))
+        let make = move |base: Option<DeltaBase>| {
+            let result =
+                packer.place_chunk(FrameKind::Data, chunk, base.as_ref(), Some(space), load);
+            drop(stage);
+            result.inspect_err(|e| packer.fail(e))
+        };
+        if bases.is_empty() {
+            return Ok(self.tasks.spawn_blocking_on(move || make(None), &self.runtime));
+        }
+        let packer = Arc::clone(self);
+        Ok(self.tasks.spawn_on(
+            async move {
+                let base = packer.read_bases(bases).await;
+                tokio::task::spawn_blocking(move || make(base)).await.map_err(lost_task)?
             },
             &self.runtime,
         ))
     }
 
-    /// Adds the last bytes of an artifact to the frame that small pieces share. `entry` goes to the
+    /// Reads what a delta is to be made against; `None` when that cannot be had.
+    async fn read_bases(&self, bases: Vec<Copy>) -> Option<DeltaBase> {
+        let base = self.base.as_ref()?;
+        let parts: Vec<BasePart> = bases.into_iter().map(BasePart::from).collect();
+        match base.frames.parts(&parts).await {
+            Ok(bytes) => Some((bytes, parts)),
+            Err(e) => {
+                base.unreadable(&e);
+                None
+            }
+        }
+    }
+
+    /// Stores a part of a map.
+    pub(crate) async fn map(self: &Arc<Self>, content: Bytes) -> Result<Copy> {
+        let space = self.permit(&self.space, kib(content.len())).await?;
+        let packer = Arc::clone(self);
+        let place =
+            move || packer.place_chunk(FrameKind::Map, content, None, Some(space), Load::default());
+        let task = self.tasks.spawn_blocking_on(place, &self.runtime);
+        let placed = task.await.map_err(lost_task).flatten().inspect_err(|e| self.fail(e))?;
+        Ok(placed.copy)
+    }
+
+    /// Adds the bytes of an artifact to the frame that small ones share. The artifact goes to the
     /// catalog when their place is known.
-    pub(crate) async fn share(self: &Arc<Self>, bytes: &[u8], entry: Entry) -> Result<()> {
+    pub(crate) async fn share(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        draft: Draft,
+        end: End,
+    ) -> Result<()> {
         let full = {
             let mut shared = lock(&self.shared);
             let full =
@@ -237,7 +341,7 @@ impl Packer {
             let taken = full.then(|| std::mem::take(&mut *shared));
             let at = shared.raw.len() as u32;
             shared.raw.extend_from_slice(bytes);
-            shared.waiting.push((at, bytes.len() as u32, entry));
+            shared.waiting.push((at, bytes.len() as u32, draft, end));
             taken
         };
         match full {
@@ -261,11 +365,12 @@ impl Packer {
         let packer = Arc::clone(self);
         let placed = self.tasks.spawn_on(
             async move {
-                let extent = packer.chunk(shared.raw.freeze()).await?;
-                let extent = extent.await.map_err(lost_task)??;
-                for (raw_offset, len, mut entry) in shared.waiting {
-                    entry.extents.push(Extent { raw_offset, len, ..extent });
-                    packer.catalog(&entry)?;
+                let held = shared.raw.capacity();
+                let job = packer.chunk(shared.raw.freeze(), held, Vec::new()).await?;
+                let placed = job.await.map_err(lost_task)??;
+                for (raw_offset, len, mut draft, end) in shared.waiting {
+                    draft.extents.push(Copy { raw_offset, len, ..placed.copy.clone() });
+                    packer.line(&draft, Some((&end, &[])))?;
                 }
                 Ok(())
             },
@@ -275,9 +380,38 @@ impl Packer {
         result.inspect_err(|e| self.fail(e))
     }
 
-    /// Adds a line to the catalog.
-    pub(crate) fn catalog(&self, entry: &Entry) -> Result<()> {
-        let line = serde_json::to_vec(entry).map_err(|e| {
+    /// Adds a line to the catalog: the last one of its artifact, with the map, where `end` is given.
+    pub(crate) fn line(&self, draft: &Draft, end: Option<(&End, &[Copy])>) -> Result<()> {
+        let mut sources: Vec<BackupId> = Vec::new();
+        let mut extent = |copy: &Copy| {
+            let FrameAt { backup, pack, offset, frame_len, check } = &copy.at;
+            let source = if *backup == self.backup {
+                0
+            } else {
+                self.uses(backup, *pack);
+                let known = sources.iter().position(|id| id == backup);
+                known.unwrap_or_else(|| {
+                    sources.push(backup.clone());
+                    sources.len() - 1
+                }) as u32
+                    + 1
+            };
+            Extent {
+                source,
+                pack: *pack,
+                offset: *offset,
+                frame_len: *frame_len,
+                raw_offset: copy.raw_offset,
+                len: copy.len,
+                check: *check,
+            }
+        };
+        let extents = draft.extents.iter().map(&mut extent).collect();
+        let end =
+            end.map(|(end, map)| End { map: map.iter().map(&mut extent).collect(), ..end.clone() });
+        let (id, seq, name) = (draft.id, draft.seq, draft.name.clone());
+        let entry = Entry { id, seq, name, sources, extents, end };
+        let line = serde_json::to_vec(&entry).map_err(|e| {
             Error::internal("an entry of the catalog cannot be written").with_source(e)
         })?;
         let mut catalog = lock(&self.catalog);
@@ -289,29 +423,78 @@ impl Packer {
         Ok(())
     }
 
+    /// Takes note that a pack of another backup is needed.
+    fn uses(&self, backup: &BackupId, pack: u32) {
+        let mut used = lock(&self.used);
+        match used.get_mut(backup) {
+            Some(packs) => {
+                packs.insert(pack);
+            }
+            None => {
+                used.insert(backup.clone(), BTreeSet::from([pack]));
+            }
+        }
+    }
+
+    /// What the manifest has to say about other backups.
+    pub(crate) fn needs(&self) -> Result<Vec<Needed>> {
+        let used = lock(&self.used);
+        let lost = || Error::internal("the base of the backup does not know its packs");
+        used.iter()
+            .map(|(backup, packs)| {
+                let base = self.base.as_ref().ok_or_else(lost)?;
+                let packs = packs
+                    .iter()
+                    .map(|&number| base.pack(backup, number).cloned().ok_or_else(lost))
+                    .collect::<Result<_>>()?;
+                Ok(Needed { backup: backup.clone(), packs })
+            })
+            .collect()
+    }
+
     /// Makes a frame of the lines collected.
     fn cut(&self, catalog: &mut Catalog) -> Result<()> {
         let lines = std::mem::take(&mut catalog.lines);
         if !lines.is_empty() {
-            let packed = compress(self.options.compression, lines.into())?;
+            // Done wherever a line happens to be added, so never the slow way.
+            let compression = match self.options.compression {
+                Compression::None => Compression::None,
+                _ => Compression::Zstd(1),
+            };
+            let packed = compress(compression, lines.into())?;
             catalog.fresh.push(packed.clone());
             catalog.all.push(packed);
         }
         Ok(())
     }
 
+    /// How a chunk is compressed.
+    fn compression(&self, chunk: &[u8], load: Load) -> Compression {
+        match self.options.compression {
+            Compression::Auto if auto::gets_smaller(chunk) => self.auto.choose(load),
+            Compression::Auto => Compression::None,
+            chosen => chosen,
+        }
+    }
+
     /// Compresses a chunk and puts it into a pack.
     fn place_chunk(
         self: &Arc<Self>,
+        kind: FrameKind,
         chunk: Bytes,
+        base: Option<&DeltaBase>,
         space: Option<OwnedSemaphorePermit>,
-    ) -> Result<Extent> {
+        load: Load,
+    ) -> Result<Placed> {
         self.failed()?;
-        let raw_len = chunk.len() as u32;
-        let packed = compress(self.options.compression, chunk)?;
+        let len = chunk.len() as u32;
+        let packed = self.compress(chunk, base, load)?;
+        let is_delta = packed.delta.is_some();
         // What compression saved is free again at once.
-        let space =
-            space.map(|mut all| all.split(kib(packed.stored.len()) as usize).unwrap_or(all));
+        let space = space.map(|mut all| match packed.codec {
+            Codec::None => all,
+            _ => all.split(kib(packed.stored.len()) as usize).unwrap_or(all),
+        });
         let (pack, reserved, full) = {
             let mut packs = lock(&self.packs);
             let pack = self.open_pack(&mut packs)?;
@@ -322,11 +505,35 @@ impl Packer {
             }
             (pack, reserved, full)
         };
-        let extent = self.fill(&pack, &reserved, FrameKind::Data, packed, space)?;
+        let at = self.fill(&pack, &reserved, kind, packed, space)?;
         if full {
             self.close(&pack)?;
         }
-        Ok(Extent { len: raw_len, ..extent })
+        Ok(Placed { copy: Copy { at, raw_offset: 0, len }, is_delta })
+    }
+
+    /// Compresses a chunk: against its base where that saves much, by itself where it does not.
+    fn compress(&self, chunk: Bytes, base: Option<&DeltaBase>, load: Load) -> Result<Packed> {
+        let delta = match base {
+            Some((base, parts)) => compress_delta(&chunk, base, parts)?,
+            None => None,
+        };
+        let clearly = |delta: &Packed| delta.stored.len() <= chunk.len() / 8;
+        let packed = match delta {
+            Some(delta) if clearly(&delta) => delta,
+            Some(delta) => {
+                // A delta costs a restore the reading of its base.
+                let whole = compress(self.compression(&chunk, load), chunk)?;
+                if delta.stored.len() <= whole.stored.len() / 2 { delta } else { whole }
+            }
+            None => compress(self.compression(&chunk, load), chunk)?,
+        };
+        if packed.delta.is_some() {
+            for part in base.into_iter().flat_map(|(_, parts)| parts) {
+                self.uses(&part.backup, part.pack);
+            }
+        }
+        Ok(packed)
     }
 
     fn open_pack(&self, packs: &mut Packs) -> Result<Arc<Pack>> {
@@ -365,7 +572,7 @@ impl Packer {
         kind: FrameKind,
         packed: Packed,
         space: Option<OwnedSemaphorePermit>,
-    ) -> Result<Extent> {
+    ) -> Result<FrameAt> {
         let Frame { header, head, payload } = seal(&pack.place, reserved.offset, kind, packed)?;
         let complete = {
             let mut state = lock(&pack.state);
@@ -378,13 +585,11 @@ impl Packer {
             self.ship(pack);
         }
         let check = header.check.first_chunk();
-        Ok(Extent {
-            source: 0,
+        Ok(FrameAt {
+            backup: self.backup.clone(),
             pack: pack.number,
             offset: reserved.offset,
             frame_len: header.frame_len(),
-            raw_offset: 0,
-            len: 0,
             check: *check.expect("a check has 16 bytes"),
         })
     }
@@ -515,6 +720,16 @@ impl Packer {
             parts.extend([Bytes::copy_from_slice(&frame.head), frame.payload]);
         }
         Ok(parts)
+    }
+}
+
+/// What a delta is made against: the bytes, and where they are.
+type DeltaBase = (Vec<u8>, Vec<BasePart>);
+
+impl From<Copy> for BasePart {
+    fn from(Copy { at, raw_offset, len }: Copy) -> Self {
+        let FrameAt { backup, pack, offset, frame_len, check } = at;
+        BasePart { backup, pack, offset, frame_len, raw_offset, len, check }
     }
 }
 

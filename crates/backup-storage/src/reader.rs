@@ -5,21 +5,24 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{ArtifactInfo, ArtifactReader, BackupId, Error, Result, ResultExt};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::{Extent, FrameKind, hex};
+use crate::frames::{Again, FrameAt, WINDOW};
 use crate::index::Line;
-use crate::key::Key;
 use crate::packer::lost_task;
-use crate::source::{Ahead, Opened, decode};
+use crate::source::{Ahead, Opened};
 
-/// How much is asked of the store at once.
-const WINDOW: u64 = 4 << 20;
-/// Bytes of other artifacts that are read and dropped rather than asked around.
-const GAP: u64 = 256 << 10;
+/// How many frames a batch is made of at most.
+const FRAMES: usize = 16;
+/// How many extents a batch has at most.
+const EXTENTS: usize = 2048;
+/// Extents shorter than this are collected into pieces of up to [`PIECE`].
+const SHORT: usize = 128 << 10;
+const PIECE: usize = 1 << 20;
 /// How many pieces wait for their consumer, besides the one that waits for its turn.
 const PIECES: usize = 1;
 
@@ -43,6 +46,8 @@ impl Reader {
                 sources: Vec::new(),
                 extents: VecDeque::new(),
                 sender,
+                digest: Sha256::new(),
+                bytes: 0,
             };
             let result = producer.run().await.context(|| format!("artifact {name} cannot be read"));
             // Nobody listens any more only when the reader was dropped.
@@ -76,18 +81,19 @@ struct Producer {
     sources: Vec<BackupId>,
     extents: VecDeque<Extent>,
     sender: mpsc::Sender<Result<Option<Bytes>>>,
+    digest: Sha256,
+    bytes: u64,
 }
 
-/// Extents whose frames stand close together, and the bytes that hold them.
-struct Group {
-    key: Key,
-    start: u64,
-    end: u64,
-    extents: Vec<Extent>,
+/// Extents that follow each other in the artifact, and the frames that hold them.
+struct Batch {
+    /// Each with the number of its frame.
+    extents: Vec<(Extent, usize)>,
+    frames: Vec<(FrameAt, Again)>,
     _ahead: Option<Ahead>,
 }
 
-/// How much memory the next group may take.
+/// How much memory the next batch may take.
 #[derive(Clone, Copy)]
 enum Memory {
     /// What can be reserved; where that is nothing, one frame all the same, or no reader would get
@@ -97,177 +103,157 @@ enum Memory {
     Reserved,
 }
 
-/// Tells whether anybody still wants the pieces.
-enum Wanted {
-    Yes,
-    No,
+/// The consumer went away.
+struct Unwanted;
+
+type Fetch = AbortOnDropHandle<Result<(Batch, Vec<Bytes>)>>;
+
+async fn fetch(source: Arc<Opened>, batch: Batch) -> Result<(Batch, Vec<Bytes>)> {
+    let contents = source.frames.get(&batch.frames, FrameKind::Data).await?;
+    Ok((batch, contents))
 }
 
 impl Producer {
     async fn run(&mut self) -> Result<()> {
-        let mut digest = Sha256::new();
-        let mut bytes = 0;
         let mut fetching: Option<Fetch> = None;
         loop {
-            let (group, data) = match fetching.take() {
+            let (batch, contents) = match fetching.take() {
                 Some(fetch) => fetch.await.map_err(lost_task)??,
-                None => match self.next_group(Memory::AtLeastOneFrame).await? {
-                    Some(group) => fetch(Arc::clone(&self.source), group).await?,
+                None => match self.next_batch(Memory::AtLeastOneFrame).await? {
+                    Some(batch) => fetch(Arc::clone(&self.source), batch).await?,
                     None => break,
                 },
             };
-            // The next group comes while this one is decoded, where there is memory for both.
-            fetching = self.next_group(Memory::Reserved).await?.map(|group| {
-                AbortOnDropHandle::new(tokio::spawn(fetch(Arc::clone(&self.source), group)))
+            // The next batch comes while this one is used, where there is memory for both.
+            fetching = self.next_batch(Memory::Reserved).await?.map(|batch| {
+                AbortOnDropHandle::new(tokio::spawn(fetch(Arc::clone(&self.source), batch)))
             });
-            for extent in &group.extents {
-                self.source.cx.check()?;
-                let (piece, updated) = self.piece(&group, &data, extent, digest).await?;
-                digest = updated;
-                bytes += piece.len() as u64;
-                if let Wanted::No = self.send(piece).await {
-                    return Ok(());
-                }
+            if let Err(Unwanted) = self.hand_out(&batch, &contents).await? {
+                return Ok(());
             }
         }
-        let sha256 = hex(&digest.finalize());
-        if bytes != self.info.bytes || sha256 != self.info.sha256 {
+        let sha256 = hex(&std::mem::take(&mut self.digest).finalize());
+        if self.bytes != self.info.bytes || sha256 != self.info.sha256 {
             return Err(Error::damaged(format!(
-                "its {bytes} bytes do not match the digest of the {} bytes that were backed up",
-                self.info.bytes
+                "its {} bytes do not match the digest of the {} bytes that were backed up",
+                self.bytes, self.info.bytes
             )));
         }
         Ok(())
     }
 
-    async fn send(&self, piece: Bytes) -> Wanted {
-        match self.sender.send(Ok(Some(piece))).await {
-            Ok(()) => Wanted::Yes,
-            Err(_) => Wanted::No,
-        }
-    }
-
-    /// Checks and decompresses one extent's frame, and digests the bytes of the extent.
-    async fn piece(
-        &self,
-        group: &Group,
-        data: &Data,
-        extent: &Extent,
-        mut digest: Sha256,
-    ) -> Result<(Bytes, Sha256)> {
-        let place = self.source.place(&group.key);
-        let (data, start, extent) = (data.clone(), group.start, *extent);
-        let (decoded, piece, digest) = tokio::task::spawn_blocking(move || {
-            let (raw, decoded) = match data {
-                Data::Content(raw) => (raw, None),
-                Data::Frames(bytes) => {
-                    let from = usize::try_from(extent.offset - start).unwrap_or(usize::MAX);
-                    let to = from.saturating_add(extent.frame_len as usize).min(bytes.len());
-                    // Where the object ended early, what is left is too short for its frame.
-                    let frame = bytes.slice(from.min(to)..to);
-                    let raw =
-                        decode(&place, extent.offset, &frame, FrameKind::Data, Some(&extent))?;
-                    (raw.clone(), Some(raw))
-                }
-            };
+    /// Sends what a batch holds of the artifact.
+    async fn hand_out(
+        &mut self,
+        batch: &Batch,
+        contents: &[Bytes],
+    ) -> Result<Result<(), Unwanted>> {
+        let mut collected = BytesMut::new();
+        for (extent, frame) in &batch.extents {
+            self.source.cx.check()?;
+            let content = &contents[*frame];
             let end = extent.raw_offset as usize + extent.len as usize;
-            if raw.len() < end {
+            if content.len() < end {
+                let at = &batch.frames[*frame].0;
                 return Err(Error::damaged(format!(
-                    "{}: the frame at byte {} holds less than the index says",
-                    place.path(),
-                    extent.offset
+                    "pack-{} of {}: the frame at byte {} holds less than the index says",
+                    at.pack, at.backup, at.offset
                 )));
             }
-            let piece = raw.slice(extent.raw_offset as usize..end);
-            digest.update(&piece);
-            Ok((decoded, piece, digest))
-        })
-        .await
-        .map_err(lost_task)??;
-        if let Some(raw) = decoded.filter(|raw| piece.len() < raw.len()) {
-            // Other artifacts have their bytes in the same frame.
-            self.source.keep(group.key.clone(), extent.offset, raw);
+            let piece = content.slice(extent.raw_offset as usize..end);
+            if !collected.is_empty()
+                && (piece.len() >= SHORT || collected.len() >= PIECE)
+                && let Err(unwanted) = self.send(collected.split().freeze()).await?
+            {
+                return Ok(Err(unwanted));
+            }
+            if piece.len() >= SHORT {
+                if let Err(unwanted) = self.send(piece).await? {
+                    return Ok(Err(unwanted));
+                }
+            } else {
+                collected.extend_from_slice(&piece);
+            }
         }
-        Ok((piece, digest))
+        if collected.is_empty() { Ok(Ok(())) } else { self.send(collected.freeze()).await }
     }
 
-    /// Takes the next group of extents; `None` when there is no more, or no memory for more.
-    async fn next_group(&mut self, memory: Memory) -> Result<Option<Group>> {
+    /// Digests a piece, and gives it to the consumer.
+    async fn send(&mut self, piece: Bytes) -> Result<Result<(), Unwanted>> {
+        let mut digest = std::mem::take(&mut self.digest);
+        let digested = piece.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            digest.update(&digested);
+            digest
+        });
+        self.digest = task.await.map_err(lost_task)?;
+        self.bytes += piece.len() as u64;
+        Ok(self.sender.send(Ok(Some(piece))).await.map_err(|_| Unwanted))
+    }
+
+    /// Takes the next extents; `None` when there are no more, or no memory for more.
+    async fn next_batch(&mut self, memory: Memory) -> Result<Option<Batch>> {
         while self.extents.is_empty() {
             let Some(line) = self.parts.pop_front() else {
                 return Ok(None);
             };
-            let entry = self.source.entry(line).await?;
+            let entry = self.source.catalog.entry(line).await?;
             self.sources = entry.sources;
             self.extents = entry.extents.into();
         }
-        let mut extents = Vec::new();
-        let mut end = 0;
-        // As much as a window allows.
+        let mut batch = Batch { extents: Vec::new(), frames: Vec::new(), _ahead: None };
+        // What the frames take as they are stored, and what of their content is known of.
+        let (mut stored, mut content) = (0, 0);
+        let mut known: Vec<u32> = Vec::new();
         while let Some(extent) = self.extents.front() {
-            let first = extents.first().unwrap_or(extent);
-            let fits = extents.is_empty()
-                || (extent.source == first.source
-                    && extent.pack == first.pack
-                    && extent.offset >= end
-                    && extent.offset - end <= GAP
-                    && extent.offset + u64::from(extent.frame_len) - first.offset <= WINDOW);
+            let backup = match extent.source {
+                0 => self.source.backup(),
+                n => &self.sources[n as usize - 1],
+            };
+            let at = FrameAt::of(backup, extent);
+            let end = extent.raw_offset + extent.len;
+            let frame = batch.frames.iter().rposition(|(frame, _)| *frame == at);
+            let more = u64::from(extent.frame_len);
+            let fits = batch.extents.is_empty()
+                || (content + u64::from(extent.len) <= WINDOW
+                    && batch.extents.len() < EXTENTS
+                    && (frame.is_some()
+                        || (batch.frames.len() < FRAMES && stored + more <= WINDOW)));
             if !fits {
                 break;
             }
-            end = extent.offset + u64::from(extent.frame_len);
-            extents.push(*extent);
+            // A frame of which only a part is wanted here may be wanted again: by an extent further
+            // on, or for another artifact.
+            let part = extent.raw_offset > 0;
+            let frame = frame.unwrap_or_else(|| {
+                batch.frames.push((at, if part { Again::Yes } else { Again::No }));
+                known.push(0);
+                stored += more;
+                batch.frames.len() - 1
+            });
+            known[frame] = known[frame].max(end);
+            content += u64::from(extent.len);
+            batch.extents.push((*extent, frame));
             self.extents.pop_front();
         }
-        let first = extents[0];
-        let ahead =
-            self.source.try_ahead(usize::try_from(end - first.offset).unwrap_or(usize::MAX));
-        if ahead.is_none() {
+        for ((at, again), known) in batch.frames.iter_mut().zip(&known) {
+            // What does not look like all of its frame.
+            if known + 80 < at.frame_len || (*known as usize) < PIECE {
+                *again = Again::Yes;
+            }
+        }
+        let needed = stored + known.iter().map(|&n| u64::from(n)).sum::<u64>();
+        batch._ahead = self.source.try_ahead(usize::try_from(needed).unwrap_or(usize::MAX));
+        if batch._ahead.is_none() {
             let kept = match memory {
                 Memory::AtLeastOneFrame => 1,
                 Memory::Reserved => 0,
             };
-            for extent in extents.drain(kept..).rev() {
+            for (extent, _) in batch.extents.drain(kept..).rev() {
                 self.extents.push_front(extent);
             }
-            if extents.is_empty() {
-                return Ok(None);
-            }
-            end = first.offset + u64::from(first.frame_len);
+            batch.frames.truncate(kept);
         }
-        let backup = match first.source {
-            0 => None,
-            n => Some(&self.sources[n as usize - 1]),
-        };
-        Ok(Some(Group {
-            key: self.source.pack(backup, first.pack),
-            start: first.offset,
-            end,
-            extents,
-            _ahead: ahead,
-        }))
+        Ok((!batch.extents.is_empty()).then_some(batch))
     }
-}
-
-type Fetch = AbortOnDropHandle<Result<(Group, Data)>>;
-
-/// What was fetched for a group.
-#[derive(Clone)]
-enum Data {
-    /// The bytes from the group's start to its end, as far as the object has them.
-    Frames(Bytes),
-    /// What the group's only frame holds: another reader wanted it a moment ago.
-    Content(Bytes),
-}
-
-async fn fetch(source: Arc<Opened>, group: Group) -> Result<(Group, Data)> {
-    let cached = match group.extents.len() {
-        1 => source.cached(&group.key, group.start),
-        _ => None,
-    };
-    let data = match cached {
-        Some(raw) => Data::Content(raw),
-        None => Data::Frames(source.fetch(&group.key, group.start..group.end).await?),
-    };
-    Ok((group, data))
 }

@@ -1,12 +1,14 @@
 //! The repository: opened or created, listed, and its history.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
-    Event, Listed, Manifest, Record, Repository, Result, ResultExt,
+    Event, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::tz::TimeZone;
 
@@ -126,6 +128,44 @@ impl Repo {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Reads a part of an object of a backup; fewer bytes where it ends before, `None` where there is
+    /// no such object.
+    pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.store.get_range(key, range).await
+    }
+
+    /// What objects are sealed with.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    pub(crate) fn options(&self) -> RepositoryOptions {
+        self.options
+    }
+
+    /// Whether the last verification of a backup that is on record found damage. Only records of its
+    /// own time and later are read.
+    pub(crate) async fn proven_damaged(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        let id = &manifest.backup;
+        let found = self.store.list(&key::records(&manifest.cluster)).await?;
+        let kind = RecordEvent::PROOF;
+        let proofs = found.objects.iter().rev().map(|(name, _)| name).take_while(|name| {
+            // Both begin with the time.
+            name.get(..16) >= id.as_str().get(..16)
+        });
+        for name in proofs.filter(|name| name.split('-').nth(1) == Some(kind)) {
+            cx.check()?;
+            // A record that cannot be read says nothing.
+            let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
+            if let RecordEvent::Proof { ok, .. } = record.event
+                && record.backup.as_ref() == Some(id)
+            {
+                return Ok(!ok);
+            }
+        }
+        Ok(false)
     }
 
     /// The place of an object, for reading it.
@@ -302,7 +342,7 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
-        let session = Session::begin(cx, &self.store, &self.seals, self.options, spec).await?;
+        let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }
 

@@ -9,6 +9,7 @@ use crate::format::{
     ObjectKind, Place, hex, open, unseal,
 };
 use crate::key::Key;
+use crate::packer::lost_task;
 use crate::store::Store;
 
 /// How much is asked of the store at once.
@@ -87,8 +88,13 @@ impl<'a> Scanner<'a> {
                 .await?
                 .ok_or_else(|| missing_object(self.key))?;
             let short = (bytes.len() as u64) < end - at;
-            if let Some(digest) = &mut self.digest {
-                digest.update(&bytes);
+            if let Some(mut digest) = self.digest.take() {
+                let bytes = bytes.clone();
+                let digested = tokio::task::spawn_blocking(move || {
+                    digest.update(&bytes);
+                    digest
+                });
+                self.digest = Some(digested.await.map_err(lost_task)?);
             }
             self.buffer.extend_from_slice(&bytes);
             if short {
@@ -158,11 +164,16 @@ impl<'a> Scanner<'a> {
 
     /// Checks a frame's bytes and gives its content; of a delta, which means nothing without its base,
     /// the payload.
-    pub(crate) fn open_frame(&self, frame: Scanned) -> Result<Bytes> {
-        if frame.header.delta.is_some() {
-            return unseal(self.place, frame.offset, &frame.header, frame.payload);
-        }
-        open(self.place, frame.offset, &frame.header, frame.payload)
+    pub(crate) async fn open_frame(&self, frame: Scanned) -> Result<Bytes> {
+        let place = self.place.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let Scanned { offset, header, payload } = frame;
+            if header.delta.is_some() {
+                return unseal(&place, offset, &header, payload);
+            }
+            open(&place, offset, &header, payload)
+        });
+        opened.await.map_err(lost_task)?
     }
 
     /// Reads what is left and gives the SHA-256 of the object as hex.

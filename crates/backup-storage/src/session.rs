@@ -7,18 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
-    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Result,
-    Totals,
+    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Repository,
+    Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Seals, seal};
+use crate::base::Base;
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, seal};
 use crate::key::{self, BackupObject};
 use crate::marker::{Beginning, Marker};
-use crate::options::RepositoryOptions;
-use crate::packer::{Packer, lock, taken};
-use crate::repo::WRITER;
+use crate::marks;
+use crate::packer::{Packer, lock, lost_task, taken};
+use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
 use crate::writer::Writer;
 
@@ -37,25 +38,22 @@ pub(crate) struct Session {
 
 impl Session {
     /// Reserves an id in the store, and memory.
-    pub(crate) async fn begin(
-        cx: &Context,
-        store: &Store,
-        seals: &Seals,
-        options: RepositoryOptions,
-        spec: BackupSpec,
-    ) -> Result<Self> {
+    pub(crate) async fn begin(cx: &Context, repo: &Repo, spec: BackupSpec) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
         // Taken once: a writer that waited for memory while its driver holds some could wait forever.
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
+        // Named in the marker before it is used: a prune lets it stay then.
+        let base = choose_base(cx, repo, &spec).await;
         let marker = Marker::create(
             cx,
             store,
             Beginning {
                 cluster: spec.cluster.clone(),
                 backup_type: spec.backup_type,
-                base: None,
+                base: base.as_ref().map(|m| m.backup.clone()),
                 parent: spec.parent.clone(),
                 heartbeat: options.heartbeat,
             },
@@ -71,7 +69,9 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let packer = Packer::new(cx, store, seals, &spec.cluster, &id, options);
+        let base = base.filter(|m| marker.base() == Some(&m.backup));
+        let base = load_base(cx, repo, base).await;
+        let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
@@ -127,12 +127,13 @@ impl Session {
             )));
         }
         packer.flush_shared().await?;
-        packer.close_last()?;
+        on_worker(packer, Packer::close_last).await?;
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
         let finished_at = packer.cx.now();
-        let index = packer.upload(BackupObject::Index, packer.index()?).await?;
+        let index = on_worker(packer, |packer| packer.index()).await?;
+        let index = packer.upload(BackupObject::Index, index).await?;
         let written: Vec<_> = packs.iter().chain([&index]).collect();
         self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
@@ -143,7 +144,7 @@ impl Session {
             strategy: self.spec.strategy,
             backup_type: self.spec.backup_type,
             parent: self.spec.parent.clone(),
-            needs: Vec::new(),
+            needs: packer.needs()?,
             started_at: self.started_at,
             finished_at,
             writer: WRITER.to_owned(),
@@ -151,7 +152,7 @@ impl Session {
             totals: Totals {
                 artifacts: packer.artifacts.load(Ordering::Relaxed),
                 bytes_read: bytes,
-                bytes_new: bytes,
+                bytes_new: packer.new_bytes.load(Ordering::Relaxed),
                 bytes_stored: packs.iter().map(|p| p.bytes).sum::<u64>() + index.bytes,
             },
             packs,
@@ -172,6 +173,55 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// Compresses and seals where no other task has to wait for it.
+async fn on_worker<T: Send + 'static>(
+    packer: &Arc<Packer>,
+    work: fn(&Arc<Packer>) -> Result<T>,
+) -> Result<T> {
+    let worker = Arc::clone(packer);
+    packer.tasks.spawn_blocking(move || work(&worker)).await.map_err(lost_task)?
+}
+
+/// Finds an earlier backup to compare with. There is always the other way, to store everything: what
+/// goes wrong here is told, and no more.
+async fn choose_base(cx: &Context, repo: &Repo, spec: &BackupSpec) -> Option<Manifest> {
+    if !repo.options().dedup {
+        return None;
+    }
+    let find = async {
+        // Those that are about to be removed are left out here so that another one may serve; what
+        // counts is the second look, of the marker.
+        let marked = marks::marked(cx, repo.store()).await?;
+        let listed = repo.backups(cx, Some(&spec.cluster)).await?;
+        let now = cx.now();
+        let fits = |m: &Manifest| {
+            m.strategy == spec.strategy
+                && m.backup.started_at() < now
+                && !marked.contains(&m.backup)
+        };
+        Base::choose(cx, repo, &listed, fits).await
+    };
+    find.await.unwrap_or_else(|e| no_base(cx, &e))
+}
+
+/// Reads what is needed of the base.
+async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
+    match Base::load(cx, repo, base?).await {
+        Ok(base) => Some(Arc::new(base)),
+        Err(e) => no_base(cx, &e),
+    }
+}
+
+fn no_base<T>(cx: &Context, error: &Error) -> Option<T> {
+    cx.event(Event::Warning {
+        text: format!(
+            "no earlier backup can be compared with, and everything is stored anew: {}",
+            error.chain()
+        ),
+    });
+    None
 }
 
 /// Ids sort by the second of their time, so a backup does not begin in the same second as the

@@ -1,39 +1,35 @@
 //! The artifacts of a backup, for reading.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, BackupId, Context, Error, Manifest,
     MemoryPermit, Result,
 };
-use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::format::{
-    Entry, Extent, FRAME_HEADER_LEN, FrameHeader, FrameKind, Place, open, parse_entry,
-};
-use crate::index::{Index, Line};
-use crate::key::{BackupObject, Key};
-use crate::packer::lost_task;
+use crate::catalog::Catalog;
+use crate::frames::Frames;
+use crate::index::Index;
 use crate::reader::Reader;
 use crate::repo::Repo;
-use crate::scan::missing_object;
 
-/// How many bytes of decoded frames are kept that more than one artifact may want.
-const CACHE: usize = 8 << 20;
+/// How many bytes of decoded frames are kept that may be wanted again.
+pub(crate) fn kept_frames(cx: &Context) -> usize {
+    usize::try_from(cx.memory().bytes() / 8).unwrap_or(usize::MAX)
+}
 
 pub(crate) struct Source(pub(crate) Arc<Opened>);
 
 /// What all readers of a backup share.
 pub(crate) struct Opened {
     pub(crate) cx: Context,
-    repo: Repo,
     manifest: Manifest,
     index: Index,
-    cache: Mutex<VecDeque<(Key, u64, Bytes)>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) frames: Frames,
     /// KiB that reading ahead may take: a quarter of the budget, so that what a driver needs to
     /// use up what was read is never all taken.
     ahead: Arc<Semaphore>,
@@ -51,14 +47,16 @@ impl Source {
         Ok(Source::new(cx, repo, manifest, index))
     }
 
-    pub(crate) fn new(cx: &Context, repo: &Repo, manifest: &Manifest, index: Index) -> Self {
+    pub(crate) fn new(cx: &Context, repo: &Repo, manifest: &Manifest, mut index: Index) -> Self {
         let quarter = usize::try_from(cx.memory().bytes() >> 12).unwrap_or(Semaphore::MAX_PERMITS);
+        let Manifest { cluster, backup, .. } = manifest;
+        let catalog = Catalog::new(repo, cluster, backup, std::mem::take(&mut index.frames));
         Source(Arc::new(Opened {
             cx: cx.clone(),
-            repo: repo.clone(),
             manifest: manifest.clone(),
             index,
-            cache: Mutex::default(),
+            catalog,
+            frames: Frames::new(repo, cluster, kept_frames(cx)),
             ahead: Arc::new(Semaphore::new(quarter)),
         }))
     }
@@ -95,20 +93,9 @@ impl ArtifactSource for Source {
 }
 
 impl Opened {
-    /// The key of a pack of this backup or of one that it refers to.
-    pub(crate) fn pack(&self, backup: Option<&BackupId>, number: u32) -> Key {
-        let backup = backup.unwrap_or(&self.manifest.backup);
-        let cluster = self.manifest.cluster.clone();
-        Key::Backup(cluster, backup.clone(), BackupObject::Pack(number))
-    }
-
-    pub(crate) fn place(&self, key: &Key) -> Place {
-        self.repo.place(key)
-    }
-
-    /// Reads a range of an object; fewer bytes where it ends before.
-    pub(crate) async fn fetch(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes> {
-        self.repo.store().get_range(key, range).await?.ok_or_else(|| missing_object(key))
+    /// The backup itself.
+    pub(crate) fn backup(&self) -> &BackupId {
+        &self.manifest.backup
     }
 
     /// Takes memory for reading ahead, unless there is too little just now.
@@ -118,75 +105,4 @@ impl Opened {
         let memory = self.cx.memory().reserve(bytes).now_or_never()?;
         Some(Ahead { _share: share, _memory: memory })
     }
-
-    /// Reads a line of the catalog.
-    pub(crate) async fn entry(&self, line: Line) -> Result<Entry> {
-        let frame = &self.index.frames[line.frame as usize];
-        let key = crate::index::key(&self.manifest, frame.object);
-        let raw = match self.cached(&key, frame.offset) {
-            Some(raw) => raw,
-            None => {
-                let end = frame.offset + u64::from(frame.frame_len);
-                let bytes = self.fetch(&key, frame.offset..end).await?;
-                let place = self.place(&key);
-                let offset = frame.offset;
-                let raw = tokio::task::spawn_blocking(move || {
-                    decode(&place, offset, &bytes, FrameKind::Catalog, None)
-                })
-                .await
-                .map_err(lost_task)??;
-                self.keep(key.clone(), frame.offset, raw.clone());
-                raw
-            }
-        };
-        // The lines were counted when the index was loaded; the frame's check passed then and now.
-        raw.get(line.start as usize..(line.start + line.len) as usize)
-            .ok_or_else(|| Error::damaged(format!("{key} changed while it was read")))
-            .and_then(parse_entry)
-    }
-
-    pub(crate) fn cached(&self, key: &Key, offset: u64) -> Option<Bytes> {
-        let mut cache = crate::packer::lock(&self.cache);
-        let at = cache.iter().position(|(k, o, _)| *o == offset && k == key)?;
-        let found = cache.remove(at)?;
-        let bytes = found.2.clone();
-        cache.push_front(found);
-        Some(bytes)
-    }
-
-    pub(crate) fn keep(&self, key: Key, offset: u64, raw: Bytes) {
-        let mut cache = crate::packer::lock(&self.cache);
-        cache.push_front((key, offset, raw));
-        let mut sum = 0;
-        cache.retain(|(_, _, raw)| {
-            sum += raw.len();
-            sum <= CACHE
-        });
-    }
-}
-
-/// Checks a whole frame and gives its content. `expected` is what the index says its check begins
-/// with.
-pub(crate) fn decode(
-    place: &Place,
-    offset: u64,
-    frame: &Bytes,
-    kind: FrameKind,
-    expected: Option<&Extent>,
-) -> Result<Bytes> {
-    let damaged = |problem: &str| {
-        Error::damaged(format!("{}: the frame at byte {offset} {problem}", place.path()))
-    };
-    let header = frame
-        .first_chunk()
-        .ok_or_else(|| damaged("is cut off"))
-        .and_then(FrameHeader::parse)
-        .map_err(|e| e.context(format!("{} at byte {offset}", place.path())))?;
-    if header.kind != kind || header.frame_len() as usize != frame.len() {
-        return Err(damaged("is not the one that the index means"));
-    }
-    if expected.is_some_and(|extent| header.check[..8] != extent.check) {
-        return Err(damaged("is not the one that was written"));
-    }
-    open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..))
 }

@@ -156,6 +156,11 @@ impl Store {
         self
     }
 
+    /// Whether it is a directory of this machine, cheap to read from.
+    pub(crate) fn is_local(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// What messages call it.
     #[must_use]
     pub fn name(&self) -> &str {

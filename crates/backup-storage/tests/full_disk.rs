@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backup_core::{ErrorKind, Repository};
-use backup_storage::{Repo, check_content, check_objects};
+use backup_storage::{Repo, RepositoryOptions, check_content, check_objects};
 use common::{back_up, context, options, restore_all, samples};
 
 /// A file system of its own, of a few MiB.
@@ -84,7 +84,9 @@ async fn a_full_disk_costs_the_backup_and_nothing_else() {
     let cx = context();
     let disk = SmallDisk::mount();
     let url = disk.path().as_path().into();
-    let repo = Repo::init(&cx, &url, options()).await.unwrap();
+    // Without deduplication: the second backup is to need as much room as the first.
+    let options = RepositoryOptions { dedup: false, ..options() };
+    let repo = Repo::init(&cx, &url, options).await.unwrap();
     let samples = samples();
     let first = back_up(&cx, &repo, &samples).await.unwrap();
     let before = files(&disk.path());

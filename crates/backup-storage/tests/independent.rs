@@ -5,11 +5,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 
-use backup_storage::{Repo, RepoUrl};
-use common::{back_up, context, options, samples};
+use backup_core::{Repository, select};
+use backup_storage::format::Compression;
+use backup_storage::{Repo, RepoUrl, RepositoryOptions};
+use common::{back_up, context, options, restore_all, samples};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +26,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 struct Frame {
     kind: u8,
+    codec: u8,
     offset: usize,
     length: usize,
     check: Vec<u8>,
@@ -55,14 +59,23 @@ fn frames(root: &Path, repository: &str, path: &str, kind: u8) -> Vec<Frame> {
         let payload = &bytes[offset + 80..offset + length];
         let covered = [&place, &(offset as u64).to_le_bytes()[..], &header[..60], payload].concat();
         assert_eq!(header[60..76], Sha256::digest(&covered)[..16]);
+        let all = |mut from: Box<dyn Read + '_>| {
+            let mut content = Vec::new();
+            from.read_to_end(&mut content).unwrap();
+            content
+        };
         let content = match header[6] {
             0 => payload.to_vec(),
             1 => zstd::decode_all(payload).unwrap(),
+            2 => lz4_flex::block::decompress(payload, raw_length).unwrap(),
+            3 => all(Box::new(flate2::read::GzDecoder::new(payload))),
+            4 => all(Box::new(liblzma::read::XzDecoder::new(payload))),
             codec => panic!("codec {codec}"),
         };
         assert_eq!(content.len(), raw_length);
+        assert!(header[6] == 0 || payload.len() < raw_length);
         let check = header[60..76].to_vec();
-        found.push(Frame { kind: header[5], offset, length, check, content });
+        found.push(Frame { kind: header[5], codec: header[6], offset, length, check, content });
         offset += length;
     }
     found
@@ -83,13 +96,14 @@ fn lines(frames: &[Frame]) -> Vec<String> {
 fn check_end(frames: &[Frame]) {
     let (end, before) = frames.split_last().unwrap();
     assert_eq!((end.kind, end.length), (5, 96));
-    let first = frames.iter().find(|f| f.kind != 1).unwrap();
+    let first = frames.iter().find(|f| f.kind != 1 && f.kind != 6).unwrap();
     assert_eq!(number(&end.content[..8]), first.offset as u64);
     assert_eq!(number(&end.content[8..12]), before.len() as u64);
     assert_eq!(end.content[12..], [0; 4]);
 }
 
-fn restore(root: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Gives the artifacts, and the codecs of their frames.
+fn restore(root: &Path) -> (BTreeMap<String, Vec<u8>>, BTreeSet<u8>) {
     // Section 2.
     let text = std::fs::read_to_string(root.join("holdfast.json")).unwrap();
     let (covered, tail) = text.split_at(text.find("  \"check\": \"").unwrap());
@@ -155,17 +169,33 @@ fn restore(root: &Path) -> BTreeMap<String, Vec<u8>> {
         restored.insert(end["name"].as_str().unwrap().to_owned(), bytes);
     }
     assert_eq!(manifest["totals"]["artifacts"], restored.len());
-    restored
+    let data = packs.iter().flatten().filter(|frame| frame.kind == 1);
+    (restored, data.map(|frame| frame.codec).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_describes_the_bytes() {
     let cx = context();
-    let dir = tempfile::tempdir().unwrap();
-    let repo = Repo::init(&cx, &RepoUrl::from(dir.path()), options()).await.unwrap();
     let samples = samples();
-    back_up(&cx, &repo, &samples).await.unwrap();
     let expected: BTreeMap<String, Vec<u8>> =
         samples.iter().map(|s| (s.name.clone(), s.content())).collect();
-    assert!(restore(dir.path()) == expected, "the bytes differ");
+    for (compression, codecs) in [
+        (Compression::Zstd(1), &[0, 1][..]),
+        (Compression::Auto, &[0, 1]),
+        (Compression::None, &[0]),
+        (Compression::Lz4, &[0, 2]),
+        (Compression::Gzip(6), &[0, 3]),
+        (Compression::Xz(6), &[0, 4]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = RepositoryOptions { compression, ..options() };
+        let repo = Repo::init(&cx, &RepoUrl::from(dir.path()), options).await.unwrap();
+        back_up(&cx, &repo, &samples).await.unwrap();
+        let (restored, used) = restore(dir.path());
+        assert!(restored == expected, "{compression}: the bytes differ");
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), codecs, "{compression}");
+        // And as everybody reads it.
+        let listed = repo.backups(&cx, None).await.unwrap();
+        restore_all(&cx, &repo, &select(listed, "latest").unwrap(), &samples).await.unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backup_core::{
-    BackupSpec, BackupType, ClusterName, ErrorKind, Manifest, Result, Strategy, pipeline,
+    BackupSpec, BackupType, ClusterName, Error, ErrorKind, Manifest, Result, Strategy, pipeline,
 };
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection, TableName, split_name};
 use backup_storage::RepositoryOptions;
@@ -46,7 +46,8 @@ pub(crate) struct Backup {
     /// meanwhile
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     lock_timeout: u64,
-    /// auto, none, zstd, or zstd:LEVEL with levels 1 (fast) to 22 (small) [default: auto]
+    /// auto, none, lz4, zstd[:1-22], gzip[:1-9] or xz[:0-9]; higher levels are slower and smaller
+    /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
     compression: Option<Compression>,
 }
@@ -78,7 +79,7 @@ impl Backup {
     fn repository_options(&self, app: &App) -> Result<RepositoryOptions> {
         let compression = match (self.compression, &app.config.defaults.compression) {
             (Some(chosen), _) => chosen,
-            (None, Some(text)) => parse_compression(text)?,
+            (None, Some(text)) => text.parse()?,
             (None, None) => Compression::default(),
         };
         Ok(RepositoryOptions { compression, ..RepositoryOptions::default() })
@@ -155,13 +156,8 @@ fn text(m: &Manifest) -> String {
     )
 }
 
-/// `auto` is the library's default, which leaves alone what does not get smaller.
-fn parse_compression(text: &str) -> Result<Compression> {
-    if text == "auto" { Ok(Compression::default()) } else { text.parse() }
-}
-
 fn compression(text: &str) -> Result<Compression, String> {
-    parse_compression(text).map_err(|e| e.report())
+    text.parse().map_err(|e: Error| e.report())
 }
 
 /// The value of one flag that takes a list.
@@ -217,8 +213,9 @@ mod tests {
 
     #[test]
     fn compressions() {
-        assert_eq!(compression("auto"), Ok(Compression::default()));
+        assert_eq!(compression("auto"), Ok(Compression::Auto));
         assert_eq!(compression("zstd:3"), Ok(Compression::Zstd(3)));
-        assert!(compression("lz4").is_err());
+        let report = compression("lzma").unwrap_err();
+        assert!(report.contains("`lzma`") && report.contains("zstd:9"), "{report}");
     }
 }

@@ -146,7 +146,7 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     let mut scanner = Scanner::open(repo.store(), &key, &place, kind, bytes, false).await?;
     while let Some(frame) = scanner.next().await? {
         if frame.header.kind == FrameKind::Catalog {
-            lines.add_frame(&scanner.open_frame(frame)?);
+            lines.add_frame(&scanner.open_frame(frame).await?);
         }
     }
     Ok(lines)
@@ -230,7 +230,7 @@ async fn walk(
             frames += 1;
             continue;
         }
-        let opened = scanner.open_frame(frame).and_then(|raw| match kind {
+        let opened = scanner.open_frame(frame).await.and_then(|raw| match kind {
             FrameKind::Catalog => {
                 catalog = catalog.or(Some(offset));
                 lines.add_frame(&raw);

@@ -35,6 +35,9 @@ pub struct End {
     pub bytes: u64,
     /// SHA-256 of its bytes, 64 hex digits.
     pub sha256: String,
+    /// Where the parts of its map are, which the next backup compares it with. Not needed for reading.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub map: Vec<Extent>,
     /// What the driver says about it.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub attributes: serde_json::Value,
@@ -97,7 +100,8 @@ pub fn parse_entry(line: &[u8]) -> Result<Entry> {
         Error::damaged("a line of the catalog is no valid entry").with_source(e)
     };
     let entry: Entry = serde_json::from_slice(line).map_err(damaged)?;
-    if entry.extents.iter().any(|e| e.source as usize > entry.sources.len()) {
+    let map = entry.end.iter().flat_map(|end| &end.map);
+    if entry.extents.iter().chain(map).any(|e| e.source as usize > entry.sources.len()) {
         return Err(Error::damaged(format!(
             "the catalog entry of {} refers to a backup that it does not name",
             entry.name
@@ -139,6 +143,7 @@ mod tests {
                 layout: Layout::Pages(16384),
                 bytes: 7,
                 sha256: "ab".repeat(32),
+                map: Vec::new(),
                 attributes: serde_json::json!({"rows": 3}),
             }),
         }
@@ -166,6 +171,7 @@ mod tests {
             assert!(parse_entry(&line).is_err(), "{}", String::from_utf8_lossy(&line));
         };
         refused(|e| e.extents[0].source = 2);
+        refused(|e| e.end.as_mut().unwrap().map = vec![Extent { source: 2, ..EXTENT }]);
         refused(|e| e.sources.clear());
         refused(|e| e.extents[0].frame_len = 79);
         refused(|e| e.extents[0].frame_len = 81 + MAX_RAW);

@@ -7,8 +7,10 @@ mod catalog;
 mod cipher;
 mod codec;
 mod config;
+mod delta;
 mod frame;
 mod manifest;
+mod map;
 mod object;
 mod tombstone;
 
@@ -16,11 +18,13 @@ pub use catalog::{End, Entry, Extent, parse_entry};
 pub use cipher::{Cipher, Keys};
 pub use codec::{Codec, Compression, Packed, compress, decompress};
 pub use config::{Config, RepositoryId};
+pub use delta::{BasePart, Delta, compress_delta};
 pub use frame::{
     DeltaLengths, END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind,
     MAX_MANIFEST, MAX_RAW, open, seal, unseal,
 };
 pub use manifest::parse_manifest;
+pub use map::{MAP_PART, MapPart, Run, RunBase, Spot, UnitHash, unit_hash};
 pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
 pub use tombstone::{GivenUp, Tombstone, parse_tombstone};
 

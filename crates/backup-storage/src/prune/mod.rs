@@ -76,10 +76,11 @@ impl Default for PruneOptions {
 /// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while another prune runs, and when the store
 /// fails. What the store does not allow to be removed is in the report.
 pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
-    if options.dry_run {
-        return Run { cx, repo, options, lease: None, now: cx.now() }.go().await;
-    }
     cx.phase("prune");
+    if options.dry_run {
+        let report = Run { cx, repo, options, lease: None, now: cx.now() }.go().await?;
+        return Ok(told(cx, report));
+    }
     let store = repo.store();
     let lease = Lease::acquire(cx, store, LeaseName::Prune, &options.holder, TTL).await?;
     let now = store.now(cx).await?;
@@ -96,10 +97,14 @@ pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<
             "the clock of this machine says {ours}, that of the store {now}: the earlier one counts"
         ));
     }
+    Ok(told(cx, report))
+}
+
+fn told(cx: &Context, report: PruneReport) -> PruneReport {
     for text in &report.warnings {
         cx.event(Event::Warning { text: text.clone() });
     }
-    Ok(report)
+    report
 }
 
 /// One run.

@@ -68,11 +68,6 @@ impl Store {
         Ok(contents)
     }
 
-    /// Whether it is a directory of this machine.
-    pub(crate) fn is_local(&self) -> bool {
-        self.directory.is_some()
-    }
-
     /// When an object was made, by the clock of the store; `None` when there is none.
     ///
     /// # Errors

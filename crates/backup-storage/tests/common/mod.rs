@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use serde_json::json;
 
+pub mod aged;
 pub mod fault;
 
 /// Collects warnings.

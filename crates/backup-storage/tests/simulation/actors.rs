@@ -67,10 +67,10 @@ impl Actor {
     pub(crate) async fn back_up(mut self) -> Result<()> {
         let repo = self.repo().await?;
         let there = laws::listed(&self.world);
-        // Mostly the latest.
+        // The program takes the latest; what is about to be removed is more dangerous.
         let base = match self.dice.below(10) {
             0 => None,
-            1 | 2 => self.dice.pick(&there).cloned(),
+            1..7 => self.dice.pick(&there).cloned(),
             _ => there.last().cloned(),
         };
         let parent = if self.dice.permille(300) { base.clone() } else { None };
@@ -178,7 +178,7 @@ impl Actor {
     pub(crate) async fn prune(mut self) -> Result<()> {
         let repo = self.repo().await?;
         let hours =
-            |dice: &mut Dice| SignedDuration::from_hours(*dice.pick(&[0, 0, 1, 24]).unwrap());
+            |dice: &mut Dice| SignedDuration::from_hours(*dice.pick(&[0, 0, 0, 1, 24]).unwrap());
         let policy = Policy {
             keep_last: self.dice.below(4) as u32,
             keep_daily: self.dice.below(3) as u32,

@@ -1,0 +1,315 @@
+//! Frames of a cluster's backups, fetched, checked and decoded; deltas joined with what they are made
+//! against.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use backup_core::{BackupId, ClusterName, Error, Result, ResultExt};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::format::{
+    BasePart, Delta, Extent, FRAME_HEADER_LEN, FrameHeader, FrameKind, Place, open, unseal,
+};
+use crate::key::{BackupObject, Key};
+use crate::packer::{lock, lost_task};
+use crate::repo::Repo;
+use crate::scan::missing_object;
+
+/// How much is asked of the store at once.
+pub(crate) const WINDOW: u64 = 4 << 20;
+/// Bytes between wanted frames that are read and dropped rather than asked around.
+const GAP: u64 = 256 << 10;
+/// How many requests to the store, or frames being decoded, one caller has under way.
+const AT_ONCE: usize = 4;
+/// How many frames are kept at most, however short they are.
+const KEPT: usize = 256;
+
+/// Where a frame is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrameAt {
+    pub(crate) backup: BackupId,
+    pub(crate) pack: u32,
+    pub(crate) offset: u64,
+    pub(crate) frame_len: u32,
+    /// What its check begins with.
+    pub(crate) check: [u8; 8],
+}
+
+impl FrameAt {
+    pub(crate) fn of(backup: &BackupId, extent: &Extent) -> Self {
+        FrameAt {
+            backup: backup.clone(),
+            pack: extent.pack,
+            offset: extent.offset,
+            frame_len: extent.frame_len,
+            check: extent.check,
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.frame_len)
+    }
+}
+
+impl From<&BasePart> for FrameAt {
+    fn from(part: &BasePart) -> Self {
+        FrameAt {
+            backup: part.backup.clone(),
+            pack: part.pack,
+            offset: part.offset,
+            frame_len: part.frame_len,
+            check: part.check,
+        }
+    }
+}
+
+/// Fetches frames, and keeps a few of those that will be wanted again.
+pub(crate) struct Frames {
+    repo: Repo,
+    cluster: ClusterName,
+    kept: Mutex<VecDeque<(FrameAt, Bytes)>>,
+    /// How many bytes of content are kept.
+    limit: usize,
+}
+
+/// A frame, and its number among those asked for.
+type Wanted = (usize, FrameAt);
+
+/// What came out of a frame.
+enum Decoded {
+    Whole(Bytes),
+    Delta(Delta),
+}
+
+/// Whether the content of a frame will be wanted again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Yes,
+    No,
+}
+
+impl Frames {
+    pub(crate) fn new(repo: &Repo, cluster: &ClusterName, limit: usize) -> Self {
+        Frames { repo: repo.clone(), cluster: cluster.clone(), kept: Mutex::default(), limit }
+    }
+
+    fn key(&self, at: &FrameAt) -> Key {
+        Key::Backup(self.cluster.clone(), at.backup.clone(), BackupObject::Pack(at.pack))
+    }
+
+    fn kept(&self, at: &FrameAt) -> Option<Bytes> {
+        let mut kept = lock(&self.kept);
+        let found = kept.iter().position(|(frame, _)| frame == at)?;
+        let frame = kept.remove(found)?;
+        let content = frame.1.clone();
+        kept.push_front(frame);
+        Some(content)
+    }
+
+    fn keep(&self, at: &FrameAt, content: &Bytes) {
+        let mut kept = lock(&self.kept);
+        if kept.iter().any(|(frame, _)| frame == at) {
+            return;
+        }
+        kept.push_front((at.clone(), content.clone()));
+        let mut sum = 0;
+        kept.retain(|(_, content)| {
+            sum += content.len();
+            sum <= self.limit
+        });
+        kept.truncate(KEPT);
+    }
+
+    /// The contents of `wanted`, in this order.
+    pub(crate) async fn get(
+        &self,
+        wanted: &[(FrameAt, Again)],
+        kind: FrameKind,
+    ) -> Result<Vec<Bytes>> {
+        let mut contents: Vec<Option<Bytes>> = wanted.iter().map(|(at, _)| self.kept(at)).collect();
+        let missing: Vec<Wanted> = (0..)
+            .zip(wanted)
+            .filter(|(i, _)| contents[*i].is_none())
+            .map(|(i, (at, _))| (i, at.clone()))
+            .collect();
+        let groups: Vec<Vec<Wanted>> =
+            missing.chunk_by(|(_, a), (_, b)| joins(a, b)).flat_map(windows).collect();
+        let decoded: Vec<(usize, Decoded)> = stream::iter(groups)
+            .map(|group| self.fetch(group, kind))
+            .buffer_unordered(AT_ONCE)
+            .try_concat()
+            .await?;
+        for (i, decoded) in decoded {
+            let (at, again) = &wanted[i];
+            let content = match decoded {
+                Decoded::Whole(content) => content,
+                Decoded::Delta(delta) => self.join(delta).await.context(|| self.here(at))?,
+            };
+            if *again == Again::Yes {
+                self.keep(at, &content);
+            }
+            contents[i] = Some(content);
+        }
+        contents
+            .into_iter()
+            .map(|content| content.ok_or_else(|| Error::internal("a frame was not fetched")))
+            .collect()
+    }
+
+    /// Reads frames that stand next to each other, and decodes each on a thread of its own.
+    async fn fetch(&self, group: Vec<Wanted>, kind: FrameKind) -> Result<Vec<(usize, Decoded)>> {
+        let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else {
+            return Ok(Vec::new());
+        };
+        let key = self.key(first);
+        let start = first.offset;
+        let range = start..last.end();
+        let bytes = self.repo.read(&key, range).await?.ok_or_else(|| missing_object(&key))?;
+        let place = self.repo.place(&key);
+        stream::iter(group)
+            .map(|(i, at)| {
+                let (place, bytes) = (place.clone(), bytes.clone());
+                async move {
+                    let task = tokio::task::spawn_blocking(move || {
+                        // Where the object ended early, what is left is too short for its frame.
+                        let from = usize::try_from(at.offset - start).unwrap_or(usize::MAX);
+                        let to = from.saturating_add(at.frame_len as usize).min(bytes.len());
+                        let frame = bytes.slice(from.min(to)..to);
+                        decode(&place, at.offset, &frame, kind, Some(&at.check))
+                    });
+                    Ok((i, task.await.map_err(lost_task)??))
+                }
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Joins a delta with its base.
+    async fn join(&self, delta: Delta) -> Result<Bytes> {
+        let base = self.parts(&delta.base).await?;
+        tokio::task::spawn_blocking(move || delta.apply(&base)).await.map_err(lost_task)?
+    }
+
+    /// The bytes that `parts` name, one after the other. Their frames must be whole ones.
+    pub(crate) async fn parts(&self, parts: &[BasePart]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len as usize).sum());
+        // Few frames at a time: a base may be scattered over a hundred of them.
+        let frames: Vec<&[BasePart]> = parts
+            .chunk_by(|a, b| (&a.backup, a.pack, a.offset) == (&b.backup, b.pack, b.offset))
+            .collect();
+        for some in frames.chunks(AT_ONCE) {
+            let wanted: Vec<FrameAt> = some.iter().map(|parts| (&parts[0]).into()).collect();
+            let contents = self.whole(wanted).await?;
+            for (content, part) in
+                contents.iter().zip(some).flat_map(|(c, parts)| parts.iter().map(move |p| (c, p)))
+            {
+                let end = part.raw_offset as usize + part.len as usize;
+                let piece = content.get(part.raw_offset as usize..end).ok_or_else(|| {
+                    Error::damaged(format!(
+                        "{} holds less than a delta says",
+                        self.here(&part.into())
+                    ))
+                })?;
+                bytes.extend_from_slice(piece);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The contents of whole frames; a delta among them is damage.
+    async fn whole(&self, wanted: Vec<FrameAt>) -> Result<Vec<Bytes>> {
+        stream::iter(wanted)
+            .map(|at| async move {
+                if let Some(content) = self.kept(&at) {
+                    return Ok(content);
+                }
+                let decoded = self.fetch(vec![(0, at.clone())], FrameKind::Data).await?.pop();
+                match decoded {
+                    Some((_, Decoded::Whole(content))) => {
+                        self.keep(&at, &content);
+                        Ok(content)
+                    }
+                    _ => Err(Error::damaged(format!(
+                        "{} is a delta, and another delta is made against it",
+                        self.here(&at)
+                    ))),
+                }
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    fn here(&self, at: &FrameAt) -> String {
+        format!("{} at byte {}", self.key(at), at.offset)
+    }
+}
+
+/// Whether two frames are read with one request.
+fn joins(a: &FrameAt, b: &FrameAt) -> bool {
+    a.backup == b.backup && a.pack == b.pack && b.offset >= a.end() && b.offset - a.end() <= GAP
+}
+
+/// Cuts frames that stand together into requests of about a window.
+fn windows(group: &[Wanted]) -> Vec<Vec<Wanted>> {
+    let mut windows: Vec<Vec<Wanted>> = Vec::new();
+    for (i, at) in group {
+        match windows.last_mut() {
+            Some(window) if at.end() - window[0].1.offset <= WINDOW => {
+                window.push((*i, at.clone()));
+            }
+            _ => windows.push(vec![(*i, at.clone())]),
+        }
+    }
+    windows
+}
+
+/// Checks a frame and decodes it. `expected` is what the index says its check begins with.
+fn decode(
+    place: &Place,
+    offset: u64,
+    frame: &Bytes,
+    kind: FrameKind,
+    expected: Option<&[u8; 8]>,
+) -> Result<Decoded> {
+    let damaged = |problem: &str| {
+        Error::damaged(format!("{}: the frame at byte {offset} {problem}", place.path()))
+    };
+    let header = frame
+        .first_chunk()
+        .ok_or_else(|| damaged("is cut off"))
+        .and_then(FrameHeader::parse)
+        .map_err(|e| e.context(format!("{} at byte {offset}", place.path())))?;
+    if header.kind != kind || header.frame_len() as usize != frame.len() {
+        return Err(damaged("is not the one that the index means"));
+    }
+    if expected.is_some_and(|check| header.check[..8] != *check) {
+        return Err(damaged("is not the one that was written"));
+    }
+    let payload = frame.slice(FRAME_HEADER_LEN..);
+    if header.delta.is_none() {
+        return open(place, offset, &header, payload).map(Decoded::Whole);
+    }
+    let payload = unseal(place, offset, &header, payload)?;
+    Delta::parse(&header, &payload)
+        .map(Decoded::Delta)
+        .map_err(|e| e.context(format!("{} at byte {offset}", place.path())))
+}
+
+/// Checks a whole frame that a catalog names by its place alone, and gives its content.
+pub(crate) fn decode_whole(
+    place: &Place,
+    offset: u64,
+    frame: &Bytes,
+    kind: FrameKind,
+) -> Result<Bytes> {
+    match decode(place, offset, frame, kind, None)? {
+        Decoded::Whole(content) => Ok(content),
+        Decoded::Delta(_) => Err(Error::damaged(format!(
+            "{}: the frame at byte {offset} is a delta where a whole frame should be",
+            place.path()
+        ))),
+    }
+}
