@@ -132,6 +132,7 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Show(show) => show.run(app).await,
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
+        Command::Prune(prune) => prune.run(app).await,
         Command::Completions(_) | Command::Man(_) => {
             Err(Error::internal("this command needs no runtime"))
         }

@@ -102,6 +102,7 @@ pub(crate) enum Command {
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
     Restore(cmd::restore::Restore),
+    Prune(cmd::prune::Prune),
     Completions(cmd::completions::Completions),
     Man(cmd::man::Man),
 }

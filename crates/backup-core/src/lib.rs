@@ -13,6 +13,7 @@ mod monitor;
 pub mod pipeline;
 mod position;
 mod repository;
+pub mod retention;
 mod secret;
 mod server;
 mod verify;

@@ -31,6 +31,12 @@ pub enum Key {
     Record(ClusterName, RecordName),
     /// A key slot of an encrypted repository.
     KeySlot(SlotName),
+    /// A plan to remove backups, by its file name.
+    Mark(RecordName),
+    /// An epoch of a lease.
+    Lease(LeaseName, u64),
+    /// An object that is made to learn what time the store has, and removed again.
+    Now(RecordName),
 }
 
 impl Key {
@@ -50,8 +56,26 @@ impl fmt::Display for Key {
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
             Key::KeySlot(name) => write!(f, "keys/{name}"),
+            Key::Mark(name) => write!(f, "marks/{name}"),
+            Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
+            Key::Now(name) => write!(f, "locks/{name}"),
         }
     }
+}
+
+/// The directory of plans to remove backups.
+pub(crate) fn marks() -> Path {
+    Path::from("marks")
+}
+
+/// The directory of all leases.
+pub(crate) fn locks() -> Path {
+    Path::from("locks")
+}
+
+/// The directory of one lease.
+pub(crate) fn lease(name: LeaseName) -> Path {
+    Path::from(format!("locks/{name}"))
 }
 
 /// The directory of all clusters.
@@ -90,6 +114,10 @@ pub enum BackupObject {
     Manifest,
     /// `active`.
     Active,
+    /// `active-<n>`, numbered from 1: a sign of life.
+    Beat(u32),
+    /// `retired`.
+    Retired,
 }
 
 impl fmt::Display for BackupObject {
@@ -99,6 +127,8 @@ impl fmt::Display for BackupObject {
             BackupObject::Index => f.write_str("index"),
             BackupObject::Manifest => f.write_str("manifest"),
             BackupObject::Active => f.write_str("active"),
+            BackupObject::Beat(n) => write!(f, "active-{n}"),
+            BackupObject::Retired => f.write_str("retired"),
         }
     }
 }
@@ -110,10 +140,37 @@ impl FromStr for BackupObject {
             "index" => BackupObject::Index,
             "manifest" => BackupObject::Manifest,
             "active" => BackupObject::Active,
-            _ => BackupObject::Pack(name.strip_prefix("pack-").ok_or(())?.parse().map_err(|_| ())?),
+            "retired" => BackupObject::Retired,
+            _ => {
+                let (word, number) = name.split_once('-').ok_or(())?;
+                let number = number.parse().map_err(|_| ())?;
+                match word {
+                    "pack" => BackupObject::Pack(number),
+                    "active" => BackupObject::Beat(number),
+                    _ => return Err(()),
+                }
+            }
         };
         // One name, one object: `pack-03` and `pack-+3` are not ours.
         if object.to_string() == name { Ok(object) } else { Err(()) }
+    }
+}
+
+/// What a lease is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LeaseName {
+    /// Removing backups.
+    Prune,
+    /// Moving packs between tiers.
+    Tier,
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeaseName::Prune => "prune",
+            LeaseName::Tier => "tier",
+        })
     }
 }
 
@@ -189,13 +246,24 @@ mod tests {
 
     #[test]
     fn only_the_canonical_name_is_an_object() {
-        for name in ["pack-0", "pack-4294967295", "index", "manifest", "active"] {
+        for name in
+            ["pack-0", "pack-4294967295", "index", "manifest", "active", "active-1", "retired"]
+        {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
-        for name in
-            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""]
-        {
+        for name in [
+            "pack-00",
+            "pack-+1",
+            "pack-",
+            "pack--1",
+            "pack-4294967296",
+            "Index",
+            "pack-1#1",
+            "",
+            "active-",
+            "active-01",
+        ] {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }
     }

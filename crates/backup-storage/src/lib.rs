@@ -20,9 +20,13 @@ mod frames;
 mod index;
 mod key;
 mod keys;
+mod lease;
 mod mapping;
+mod marker;
+mod marks;
 mod options;
 mod packer;
+mod prune;
 mod reader;
 mod repo;
 mod scan;
@@ -34,9 +38,14 @@ mod writer;
 
 pub use check::{check_content, check_objects};
 pub use format::{Cipher, SlotKind, Unlock};
-pub use key::{BackupObject, Key, RecordName, SlotName};
+pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
 pub use keys::KeySlot;
+pub use lease::Lease;
+pub use marker::{Beginning, Marker};
 pub use options::{Deltas, RepositoryOptions};
+pub use prune::{
+    Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
+};
 pub use repo::Repo;
 pub use store::{
     Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,

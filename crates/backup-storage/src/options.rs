@@ -1,5 +1,7 @@
 //! What a caller may choose about a repository.
 
+use std::time::Duration;
+
 use crate::format::{Cipher, Compression, Unlock};
 
 /// Choices of the program that creates or opens a repository.
@@ -15,6 +17,8 @@ pub struct RepositoryOptions {
     pub unlock: Option<Unlock>,
     /// The cipher of a new repository that is encrypted.
     pub cipher: Cipher,
+    /// How often a backup in progress stores a sign of life.
+    pub heartbeat: Duration,
     /// Whether what an earlier backup has is referred to rather than stored again. Without it a backup
     /// depends on no other one's packs.
     pub dedup: bool,
@@ -36,13 +40,15 @@ pub enum Deltas {
 }
 
 impl Default for RepositoryOptions {
-    /// zstd at its fastest level, packs of 32 MiB, deduplication, deltas in directories, no key.
+    /// zstd at its fastest level, packs of 32 MiB, deduplication, deltas in directories, no key, a sign
+    /// of life every ten minutes.
     fn default() -> Self {
         RepositoryOptions {
             compression: Compression::default(),
             pack_bytes: 32 << 20,
             unlock: None,
             cipher: Cipher::default(),
+            heartbeat: Duration::from_secs(600),
             dedup: true,
             deltas: Deltas::Auto,
         }

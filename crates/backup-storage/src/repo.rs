@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::format::{
     Config, FrameKind, Keys, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, Unlock,
-    hex, parse_manifest,
+    hex, parse_manifest, parse_tombstone,
 };
 use crate::key::{self, BackupObject, Key, RecordName, SlotName};
 use crate::keys;
@@ -32,7 +32,7 @@ use crate::url::RepoUrl;
 pub(crate) const WRITER: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
 
 /// How many small objects are read at once.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 
 /// A repository of format 1. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -149,6 +149,11 @@ impl Repo {
         Ok(Repo::with(store, config, opened, options))
     }
 
+    /// The place of an object that is about to be written.
+    pub(crate) fn new_place(&self, cx: &Context, key: &Key) -> Place {
+        self.seals.new_place(cx, key)
+    }
+
     fn with(
         store: Store,
         config: Config,
@@ -248,6 +253,21 @@ impl Repo {
         cluster: &ClusterName,
         backup: &BackupId,
     ) -> Result<Option<Manifest>> {
+        Ok(match self.commitment(cluster, backup).await? {
+            Commitment::Made(manifest) => Some(*manifest),
+            Commitment::Open | Commitment::GivenUp => None,
+        })
+    }
+
+    /// What stands in the place of a backup's manifest.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub(crate) async fn commitment(
+        &self,
+        cluster: &ClusterName,
+        backup: &BackupId,
+    ) -> Result<Commitment> {
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
         let place = self.place(&key);
         let json = read_single(
@@ -259,10 +279,13 @@ impl Repo {
             MAX_MANIFEST,
         )
         .await?;
-        let Some(json) = json else { return Ok(None) };
+        let Some(json) = json else { return Ok(Commitment::Open) };
+        if parse_tombstone(&json).is_some() {
+            return Ok(Commitment::GivenUp);
+        }
         let manifest = parse_manifest(&json).context(|| key.to_string())?;
         if &manifest.cluster == cluster && &manifest.backup == backup {
-            Ok(Some(manifest))
+            Ok(Commitment::Made(Box::new(manifest)))
         } else {
             Err(Error::damaged(format!("{key} is the manifest of another backup")))
         }
@@ -270,7 +293,8 @@ impl Repo {
 
     /// A second look at a directory in which no manifest was found. A writer keeps its marker from
     /// before the index until after the manifest: an index with neither is that of a backup that has
-    /// lost its manifest. To leave it out would pass an older backup off as the latest.
+    /// lost its manifest, unless it was retired. To leave it out would pass an older backup off as the
+    /// latest.
     async fn without_manifest(
         &self,
         cluster: &ClusterName,
@@ -285,7 +309,8 @@ impl Repo {
             // It was committed between the two looks.
             return Ok(self.manifest(cluster, backup).await.transpose());
         }
-        if has(BackupObject::Active) || !has(BackupObject::Index) {
+        let retired = has(BackupObject::Retired);
+        if has(BackupObject::Active) || retired || !has(BackupObject::Index) {
             return Ok(None);
         }
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
@@ -294,7 +319,7 @@ impl Repo {
         ))))
     }
 
-    async fn clusters(&self) -> Result<Vec<ClusterName>> {
+    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterName>> {
         let found = self.store.list(&key::clusters()).await?;
         // What has no name of ours is not ours.
         Ok(found.directories.iter().filter_map(|d| d.parse().ok()).collect())
@@ -313,6 +338,17 @@ impl Repo {
             Error::damaged(format!("{key} is no record of this version")).with_source(e)
         })
     }
+}
+
+/// What stands in the place of a manifest.
+#[derive(Debug)]
+pub(crate) enum Commitment {
+    /// Nothing.
+    Open,
+    /// The manifest of a backup.
+    Made(Box<Manifest>),
+    /// A tombstone: there will be no backup.
+    GivenUp,
 }
 
 /// Reads `holdfast.json`; `None` when there is none.

@@ -7,6 +7,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod show;
 pub(crate) mod verify;

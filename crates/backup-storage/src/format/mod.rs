@@ -14,6 +14,7 @@ mod manifest;
 mod map;
 mod object;
 mod slot;
+mod tombstone;
 mod unlock;
 
 pub use catalog::{End, Entry, Extent, parse_entry};
@@ -29,6 +30,7 @@ pub use manifest::parse_manifest;
 pub use map::{MAP_PART, MapPart, Run, RunBase, Spot, UnitHash, unit_hash};
 pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
 pub use slot::{Argon2Cost, Slot, SlotKind};
+pub use tombstone::{GivenUp, Tombstone, parse_tombstone};
 pub use unlock::Unlock;
 
 use backup_core::{Error, ErrorKind};

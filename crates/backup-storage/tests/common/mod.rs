@@ -20,6 +20,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::json;
 
+pub mod aged;
 pub mod fault;
 
 /// Collects warnings.
