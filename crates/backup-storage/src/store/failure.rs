@@ -129,7 +129,7 @@ pub(super) fn failure(error: object_store::Error, message: String, medium: Mediu
         let (kind, remedy) = answer.judge();
         return Error::new(kind, message).with_remedy(remedy).with_source(answer.clone());
     }
-    if chain(&error).any(|e| e.is::<Error>()) {
+    if find::<Error>(&error).is_some() {
         return with_inner(error, message);
     }
     if let Some(http) = find::<HttpError>(&error) {
