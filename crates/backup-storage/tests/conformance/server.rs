@@ -22,6 +22,7 @@ use s3s::auth::SimpleAuth;
 use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -276,6 +277,18 @@ impl State {
                 body = bytes.into();
             }
             _ => {}
+        }
+        // As S3 answers; s3s would say 500.
+        let digest =
+            Sha256::digest(&body).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        let said = parts.headers.get("x-amz-content-sha256").and_then(|d| d.to_str().ok());
+        if said.is_some_and(|said| said.len() == 64 && said != digest) {
+            return Ok(answer(400, "XAmzContentSHA256Mismatch", "The provided …"));
+        }
+        let bucket = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        if !self.root.join(bucket).is_dir() {
+            // s3s-fs knows that in listings only.
+            return Ok(answer(404, "NoSuchBucket", "The specified bucket does not exist"));
         }
         let request = Request::from_parts(parts, body);
         let mut response = match self.dialect {
