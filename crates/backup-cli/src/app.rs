@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use backup_core::{ClusterName, Context, Error, ErrorKind, MemoryBudget, Result, io_error};
-use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions, Unlock};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions, Stores, Unlock};
 use clap::Parser;
 
 use crate::answer::Answer;
@@ -52,7 +52,14 @@ impl App {
             }
             key => key,
         };
-        Repo::open_on(&self.cx, store, RepositoryOptions { unlock, ..options }).await
+        let stores = self.stores();
+        Repo::open_on(&self.cx, store, RepositoryOptions { unlock, stores, ..options }).await
+    }
+
+    /// How tiers and copies are reached.
+    pub(crate) fn stores(&self) -> Stores {
+        let limit = self.upload_limit;
+        Stores::new(move |url| store::options(url, limit, |name| std::env::var(name).ok()))
     }
 
     /// The key of the repository, from the flags, the environment or the configuration.
@@ -63,6 +70,11 @@ impl App {
     /// How to reach the store at `url`.
     pub(crate) fn store_options(&self, url: &RepoUrl) -> Result<StoreOptions> {
         store::options(url, self.upload_limit, |name| std::env::var(name).ok())
+    }
+
+    /// Opens the repository to read backups: where an object is damaged, a copy may stand in.
+    pub(crate) async fn repo_or_copies(&self, options: RepositoryOptions) -> Result<Repo> {
+        Ok(self.repo(options).await?.with_copies(&self.cx, &self.config.copies()?))
     }
 
     /// The cluster that a command needs, from its flag or the configuration.
@@ -133,6 +145,9 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
         Command::Prune(prune) => prune.run(app).await,
+        Command::Copy(copy) => copy.run(app).await,
+        Command::Tier(tier) => tier.run(app).await,
+        Command::Repair(repair) => repair.run(app).await,
         Command::Completions(_) | Command::Man(_) => {
             Err(Error::internal("this command needs no runtime"))
         }

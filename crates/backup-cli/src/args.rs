@@ -103,6 +103,9 @@ pub(crate) enum Command {
     Verify(cmd::verify::Verify),
     Restore(cmd::restore::Restore),
     Prune(cmd::prune::Prune),
+    Copy(cmd::copy::Copy),
+    Tier(cmd::tier::Tier),
+    Repair(cmd::repair::Repair),
     Completions(cmd::completions::Completions),
     Man(cmd::man::Man),
 }

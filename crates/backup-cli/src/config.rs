@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! repo = "/backup/holdfast"
+//! copies = ["/mnt/usb/holdfast"]          # every backup should be there too
 //! cluster = "shop"
 //! source = "mysql://backup@db1/?ssl-mode=verify-identity"
 //! key-file = "/etc/holdfast/backup.key"     # or passphrase-file
@@ -23,6 +24,7 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::{ClusterName, Error, ErrorKind, Result, io_error};
+use backup_storage::RepoUrl;
 use serde::Deserialize;
 
 /// What the file says; the command line wins over it.
@@ -33,6 +35,9 @@ pub(crate) struct Config {
     pub(crate) repo: Option<String>,
     /// The cluster, where a command needs one.
     pub(crate) cluster: Option<ClusterName>,
+    /// Other places that are to have every backup: `holdfast copy` writes them, and reads fall back
+    /// to those that are copies of the repository.
+    pub(crate) copies: Vec<String>,
     /// The source's URL.
     pub(crate) source: Option<String>,
     /// `--passphrase-file`.
@@ -90,6 +95,17 @@ pub(crate) struct Retention {
 }
 
 impl Config {
+    /// The addresses of [`copies`](Self::copies).
+    ///
+    /// # Errors
+    /// A usage error for one that is none.
+    pub(crate) fn copies(&self) -> Result<Vec<RepoUrl>> {
+        let parse = |url: &String| {
+            url.parse().map_err(|e: Error| e.context("`copies` in the configuration"))
+        };
+        self.copies.iter().map(parse).collect()
+    }
+
     /// Reads the file, or gives an empty configuration when there is none.
     ///
     /// # Errors

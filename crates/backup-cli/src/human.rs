@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use backup_core::Finding;
-use jiff::Timestamp;
+use backup_core::{Error, Finding};
+use backup_storage::RepoUrl;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use unicode_width::UnicodeWidthStr;
 
 /// `1.5 GiB`.
@@ -98,6 +99,22 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| bad())?;
     number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+/// Reads an age: `30d`, `2w`, `36h`, `0`.
+pub(crate) fn parse_age(text: &str) -> Result<SignedDuration, String> {
+    let bad = || format!("`{text}` is no age; write a number with h, d or w, such as 30d");
+    if text.trim() == "0" {
+        return Ok(SignedDuration::ZERO);
+    }
+    let span: Span = text.trim().parse().map_err(|_| bad())?;
+    let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
+    if age.is_negative() { Err(bad()) } else { Ok(age) }
+}
+
+/// Reads the address of a repository.
+pub(crate) fn parse_url(text: &str) -> Result<RepoUrl, String> {
+    text.parse().map_err(|e: Error| e.report())
 }
 
 /// A finding in one or two lines.

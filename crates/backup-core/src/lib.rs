@@ -43,4 +43,4 @@ pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Rep
 pub use secret::{Secret, SecretBytes};
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;
-pub use verify::{Finding, Level, Report, Severity, Verifier};
+pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

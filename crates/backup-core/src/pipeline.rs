@@ -152,7 +152,7 @@ pub async fn verify(
                     e.remedy().to_owned(),
                 );
                 let findings = report.map(|r| r.findings).unwrap_or_default();
-                let mut all = Report { level: verifier.level(), findings };
+                let mut all = Report::new(verifier.level(), findings);
                 all.findings.push(finding);
                 report = Some(all);
                 break;
@@ -162,7 +162,7 @@ pub async fn verify(
         let next = cx.run(verifier.verify(cx, manifest, artifacts)).await?;
         let mut findings = report.map(|r| r.findings).unwrap_or_default();
         findings.extend(next.findings);
-        let so_far = Report { level: next.level, findings };
+        let so_far = Report { level: next.level, findings, sampled: next.sampled };
         let ok = so_far.ok();
         report = Some(so_far);
         if !ok {
@@ -178,6 +178,7 @@ pub async fn verify(
             ok: report.ok(),
             findings: report.findings.clone(),
             duration_seconds: cx.now().duration_since(started).as_secs_f64(),
+            sampled: report.sampled,
         },
     };
     repository.record(cx, &manifest.cluster, &record).await?;

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BackupId, BackupType, ClusterName, Strategy};
 use crate::manifest::{Manifest, Outcome};
-use crate::verify::{Finding, Level};
+use crate::verify::{Finding, Level, Sampled};
 
 /// What a new backup will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,21 @@ pub enum RecordEvent {
         findings: Vec<Finding>,
         /// How long it took, in seconds.
         duration_seconds: f64,
+        /// How much was read where it was only a sample: no proof of the whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sampled: Option<Sampled>,
+    },
+    /// A copy of a backup was written elsewhere.
+    Copied {
+        /// Where: the address without secrets.
+        to: String,
+        /// The id of the repository there, 32 hex digits. The same as this one's: a copy byte for
+        /// byte.
+        repository: String,
+        /// Length of what the copy holds there, in bytes.
+        bytes: u64,
+        /// Whether all of it was read back and compared.
+        verified: bool,
     },
     /// A run failed before it made a backup.
     FailedRun {
@@ -79,11 +94,20 @@ impl RecordEvent {
     /// The word that names a proof.
     pub const PROOF: &'static str = "proof";
 
+    /// Whether it proves that every byte of a backup is what it was: a verification of level
+    /// `content` or above, of all of it, that found no error.
+    #[must_use]
+    pub fn proves_content(&self) -> bool {
+        matches!(self, RecordEvent::Proof { level, ok: true, sampled: None, .. }
+            if *level >= Level::Content)
+    }
+
     /// The word that names the kind in an object's name.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             RecordEvent::Proof { .. } => Self::PROOF,
+            RecordEvent::Copied { .. } => "copied",
             RecordEvent::FailedRun { .. } => "failed-run",
         }
     }

@@ -112,10 +112,12 @@ impl Proof {
     pub fn of(backup: &BackupId, records: &[Record]) -> Proof {
         let mut proof = Proof::None;
         for record in records {
-            let RecordEvent::Proof { level, ok, .. } = record.event else { continue };
+            let RecordEvent::Proof { level, ok, sampled, .. } = record.event else { continue };
             if record.backup.as_ref() != Some(backup) {
                 continue;
             }
+            // A sample that found nothing proves no more than a look at all objects does.
+            let level = if sampled.is_some() && ok { level.min(Level::Objects) } else { level };
             proof = match (proof, ok) {
                 (Proof::Failed(worst), false) => Proof::Failed(worst.max(level)),
                 (_, false) => Proof::Failed(level),

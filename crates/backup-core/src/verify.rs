@@ -114,9 +114,31 @@ pub struct Report {
     pub level: Level,
     /// What was found; worst first is up to the printer.
     pub findings: Vec<Finding>,
+    /// How much was read, where it was not everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<Sampled>,
+}
+
+/// What a verification read of a backup when it did not read all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// How many packs were read.
+    pub packs: u64,
+    /// How many the backup has, or needs of other backups.
+    pub of: u64,
+    /// Length of the packs that were read, in bytes.
+    pub bytes: u64,
+    /// A sample like this on each of so many days has looked at every pack once.
+    pub days: u64,
 }
 
 impl Report {
+    /// A report about everything that `level` looks at.
+    #[must_use]
+    pub fn new(level: Level, findings: Vec<Finding>) -> Self {
+        Report { level, findings, sampled: None }
+    }
+
     /// True when nothing of severity [`Severity::Error`] was found.
     #[must_use]
     pub fn ok(&self) -> bool {

@@ -101,7 +101,7 @@ impl Base {
         let place = repo.place(&index);
         let bytes = manifest.index.bytes;
         let kind = ObjectKind::Index;
-        let mut scanner = Scanner::open(repo.store(), &index, &place, kind, bytes, false).await?;
+        let mut scanner = Scanner::open(repo.shelf(), &index, &place, kind, bytes, false).await?;
         let (mut frames, mut last) = (Vec::new(), HashMap::new());
         while let Some(frame) = scanner.next().await? {
             cx.check()?;

@@ -164,7 +164,9 @@ impl Frames {
         stream::iter(group)
             .map(|(i, at)| {
                 let (place, bytes) = (place.clone(), bytes.clone());
+                let key = &key;
                 async move {
+                    let (there, frame_place) = (at.clone(), place.clone());
                     let task = tokio::task::spawn_blocking(move || {
                         // Where the object ended early, what is left is too short for its frame.
                         let from = usize::try_from(at.offset - start).unwrap_or(usize::MAX);
@@ -172,7 +174,16 @@ impl Frames {
                         let frame = bytes.slice(from.min(to)..to);
                         decode(&place, at.offset, &frame, kind, Some(&at.check))
                     });
-                    Ok((i, task.await.map_err(lost_task)??))
+                    let decoded = match task.await.map_err(lost_task)? {
+                        Err(e) => {
+                            let (at, place) = (&there, &frame_place);
+                            let open =
+                                |frame| decode(place, at.offset, &frame, kind, Some(&at.check));
+                            self.repo.copies().frame(key, at.offset..at.end(), e, open).await?
+                        }
+                        Ok(decoded) => decoded,
+                    };
+                    Ok((i, decoded))
                 }
             })
             .buffered(AT_ONCE)

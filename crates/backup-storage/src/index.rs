@@ -10,10 +10,12 @@ use backup_core::{
     ResultExt,
 };
 
-use crate::format::{Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry};
+use crate::format::{EndOfObject, Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry};
 use crate::key::{BackupObject, Key};
+use crate::repair;
 use crate::repo::Repo;
 use crate::scan::{Scanned, Scanner, is_damage, missing_object, read_end};
+use crate::shelf::Shelf;
 
 /// A frame of the catalog.
 #[derive(Debug, Clone)]
@@ -30,6 +32,13 @@ pub(crate) struct Line {
     pub(crate) frame: u32,
     pub(crate) start: u32,
     pub(crate) len: u32,
+}
+
+impl Line {
+    /// For sorting: lines in the order in which they stand.
+    pub(crate) fn place(&self) -> (u32, u32) {
+        (self.frame, self.start)
+    }
 }
 
 /// An artifact as the index knows it.
@@ -178,8 +187,9 @@ impl<'a> Builder<'a> {
 }
 
 impl Index {
-    /// Loads the index of a backup; where it is damaged or gone, rebuilds it from the packs, with a
-    /// warning.
+    /// Loads the index of a backup. Where it is damaged or gone, a rebuilt one that the store has
+    /// stands in for it, or that of a copy of the repository; else it is rebuilt from the packs,
+    /// with a warning.
     ///
     /// # Errors
     /// The store's failures; damage only when packs and index disagree beyond use.
@@ -188,6 +198,9 @@ impl Index {
             Err(e) if is_damage(&e) => e,
             other => return other,
         };
+        if let Some(index) = repair::stand_in(cx, repo, manifest, &error).await? {
+            return Ok(index);
+        }
         cx.event(Event::Warning {
             text: format!(
                 "the index of backup {} is damaged and is rebuilt from its packs: {}",
@@ -200,25 +213,51 @@ impl Index {
 
     /// Reads the object `index`, which must be what the manifest says to the last bit.
     pub(crate) async fn read(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Index> {
-        let key = key(manifest, BackupObject::Index);
+        Index::read_from(cx, repo, repo.shelf(), manifest, BackupObject::Index).await
+    }
+
+    /// Reads `index` or a rebuilt one from a store of the repository or of a copy. The manifest's
+    /// digest proves the former; the checks of its frames and that nothing is missing the latter.
+    pub(crate) async fn read_from(
+        cx: &Context,
+        repo: &Repo,
+        shelf: &Shelf,
+        manifest: &Manifest,
+        object: BackupObject,
+    ) -> Result<Index> {
+        let key = key(manifest, object);
         let place = repo.place(&key);
-        let bytes = manifest.index.bytes;
+        let original = object == BackupObject::Index;
+        let bytes = match original {
+            true => manifest.index.bytes,
+            false => shelf.len(&key).await?.ok_or_else(|| missing_object(&key))?,
+        };
         let mut scanner =
-            Scanner::open(repo.store(), &key, &place, ObjectKind::Index, bytes, true).await?;
+            Scanner::open(shelf, &key, &place, ObjectKind::Index, bytes, original).await?;
         let mut builder = Builder::new(manifest);
+        let mut ended = false;
         while let Some(frame) = scanner.next().await? {
             cx.check()?;
             match frame.header.kind {
-                FrameKind::Catalog => {
-                    add_frame(&mut builder, &scanner, BackupObject::Index, frame)
+                FrameKind::Catalog if !ended => {
+                    add_frame(&mut builder, &scanner, object, frame)
                         .await
                         .context(|| key.to_string())?;
                 }
-                FrameKind::End => break,
+                FrameKind::End if !ended => {
+                    let end = EndOfObject::parse(&scanner.open_frame(frame).await?)?;
+                    ended = end.frames as usize == builder.frames.len();
+                    if !ended {
+                        return Err(Error::damaged(format!("{key} has lost frames")));
+                    }
+                }
                 _ => return Err(Error::damaged(format!("{key} has a frame of another kind"))),
             }
         }
-        if scanner.finish().await? != manifest.index.sha256 {
+        if !ended {
+            return Err(Error::damaged(format!("{key} has no end")));
+        }
+        if scanner.finish().await? != manifest.index.sha256 && original {
             return Err(Error::damaged(format!("{key} does not match the manifest's digest")));
         }
         builder.finish(true).context(|| key.to_string())
@@ -265,14 +304,14 @@ async fn collect_pack(
 ) -> Result<()> {
     let key = key(manifest, object);
     let place = repo.place(&key);
-    let store = repo.store();
-    let len = store.len(&key).await?.ok_or_else(|| missing_object(&key))?.min(bytes);
-    let from = match read_end(store, &key, &place, len).await {
+    let shelf = repo.shelf();
+    let len = shelf.len(&key).await?.ok_or_else(|| missing_object(&key))?.min(bytes);
+    let from = match read_end(shelf, &key, &place, len).await {
         Ok(end) => end.catalog,
         Err(e) if is_damage(&e) => OBJECT_HEADER_LEN as u64,
         Err(e) => return Err(e),
     };
-    let mut scanner = Scanner::at(store, &key, &place, from, len);
+    let mut scanner = Scanner::at(shelf, &key, &place, from, len);
     let mut first = None;
     loop {
         cx.check()?;

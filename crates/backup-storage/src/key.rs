@@ -37,6 +37,10 @@ pub enum Key {
     Lease(LeaseName, u64),
     /// An object that is made to learn what time the store has, and removed again.
     Now(RecordName),
+    /// `tiers/<seq>`: where packs move as they age. The highest number is what counts.
+    Tiers(u64),
+    /// `tier.json`, in the store of a lower tier: whose tier it is.
+    TierMark,
 }
 
 impl Key {
@@ -59,6 +63,8 @@ impl fmt::Display for Key {
             Key::Mark(name) => write!(f, "marks/{name}"),
             Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
             Key::Now(name) => write!(f, "locks/{name}"),
+            Key::Tiers(seq) => write!(f, "tiers/{seq}"),
+            Key::TierMark => f.write_str("tier.json"),
         }
     }
 }
@@ -93,6 +99,11 @@ pub(crate) fn backups(cluster: &ClusterName) -> Path {
     Path::from(format!("clusters/{cluster}/backups"))
 }
 
+/// The directory of the policies of tiers.
+pub(crate) fn tiers() -> Path {
+    Path::from("tiers")
+}
+
 /// The directory of one backup.
 pub(crate) fn backup(cluster: &ClusterName, backup: &BackupId) -> Path {
     Path::from(format!("clusters/{cluster}/backups/{backup}"))
@@ -110,6 +121,8 @@ pub enum BackupObject {
     Pack(u32),
     /// `index`.
     Index,
+    /// `index-<n>`, numbered from 1: a rebuilt index.
+    IndexCopy(u32),
     /// `manifest`.
     Manifest,
     /// `active`.
@@ -125,6 +138,7 @@ impl fmt::Display for BackupObject {
         match self {
             BackupObject::Pack(n) => write!(f, "pack-{n}"),
             BackupObject::Index => f.write_str("index"),
+            BackupObject::IndexCopy(n) => write!(f, "index-{n}"),
             BackupObject::Manifest => f.write_str("manifest"),
             BackupObject::Active => f.write_str("active"),
             BackupObject::Beat(n) => write!(f, "active-{n}"),
@@ -146,6 +160,7 @@ impl FromStr for BackupObject {
                 let number = number.parse().map_err(|_| ())?;
                 match word {
                     "pack" => BackupObject::Pack(number),
+                    "index" if number > 0 => BackupObject::IndexCopy(number),
                     "active" => BackupObject::Beat(number),
                     _ => return Err(()),
                 }
@@ -163,6 +178,8 @@ pub enum LeaseName {
     Prune,
     /// Moving packs between tiers.
     Tier,
+    /// Copying backups of another repository to here.
+    Copy,
 }
 
 impl fmt::Display for LeaseName {
@@ -170,6 +187,7 @@ impl fmt::Display for LeaseName {
         f.write_str(match self {
             LeaseName::Prune => "prune",
             LeaseName::Tier => "tier",
+            LeaseName::Copy => "copy",
         })
     }
 }
@@ -246,9 +264,16 @@ mod tests {
 
     #[test]
     fn only_the_canonical_name_is_an_object() {
-        for name in
-            ["pack-0", "pack-4294967295", "index", "manifest", "active", "active-1", "retired"]
-        {
+        for name in [
+            "pack-0",
+            "pack-4294967295",
+            "index",
+            "index-1",
+            "manifest",
+            "active",
+            "active-1",
+            "retired",
+        ] {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
@@ -263,6 +288,9 @@ mod tests {
             "",
             "active-",
             "active-01",
+            "index-0",
+            "index-01",
+            "retired-1",
         ] {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }

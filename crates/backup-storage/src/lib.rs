@@ -14,7 +14,9 @@ mod auto;
 mod base;
 mod catalog;
 mod check;
+mod copy;
 mod cut;
+mod failover;
 pub mod format;
 mod frames;
 mod index;
@@ -28,26 +30,35 @@ mod options;
 mod packer;
 mod prune;
 mod reader;
+mod repair;
 mod repo;
 mod scan;
 mod session;
+mod shelf;
 mod source;
 mod store;
+mod tiers;
 mod url;
 mod writer;
 
-pub use check::{check_content, check_objects};
+pub use check::{SamplePlan, SampleRule, check_content, check_objects, check_sample};
+pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
 pub use format::{Cipher, SlotKind, Unlock};
 pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
 pub use keys::KeySlot;
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
-pub use options::{Deltas, RepositoryOptions};
+pub use options::{Deltas, RepositoryOptions, Stores};
 pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
 };
+pub use repair::{Repair, repair_index};
 pub use repo::Repo;
 pub use store::{
     Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
+};
+pub use tiers::{
+    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves,
+    policy, preview, set_policy,
 };
 pub use url::{BucketUrl, CreateOnly, RepoUrl};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use backup_core::{
-    BackupId, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, ObjectDigest,
-    Result,
+    BackupId, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, Manifest,
+    ObjectDigest, Result,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,10 @@ pub(crate) struct Active {
     /// The backup that a restore will need before this one. Left out when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<BackupId>,
+    /// It is a copy of a backup of another repository, and may refer to any pack of its cluster.
+    /// Left out when it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) copy: bool,
 }
 
 /// A backup that is about to be written.
@@ -94,6 +98,7 @@ impl Marker {
                 writer: WRITER.to_owned(),
                 base: base.clone(),
                 parent: parent.clone(),
+                copy: false,
             };
             let mut json = serde_json::to_vec_pretty(&active)
                 .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
@@ -121,6 +126,46 @@ impl Marker {
                 return Err(e);
             }
         }
+        marker.beating = Some(marker.beat(cx, heartbeat));
+        Ok(marker)
+    }
+
+    /// Marks a backup that is copied from another repository, under the id that it has there. A
+    /// marker that is there already is of an earlier copy, or of one beside us.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn create_as(
+        cx: &Context,
+        store: &Store,
+        original: &Manifest,
+        heartbeat: Duration,
+    ) -> Result<Marker> {
+        let active = Active {
+            format: FORMAT,
+            backup: original.backup.clone(),
+            started_at: cx.now(),
+            nonce: hex(&cx.random::<16>()),
+            writer: WRITER.to_owned(),
+            base: None,
+            parent: original.parent.clone(),
+            copy: true,
+        };
+        let mut json = serde_json::to_vec_pretty(&active)
+            .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
+        json.push(b'\n');
+        let (cluster, backup) = (original.cluster.clone(), original.backup.clone());
+        let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Active);
+        store.create(&key, json).await?;
+        let mut marker = Marker {
+            store: store.clone(),
+            cluster,
+            backup,
+            started_at: active.started_at,
+            base: None,
+            beats: Arc::default(),
+            beating: None,
+        };
         marker.beating = Some(marker.beat(cx, heartbeat));
         Ok(marker)
     }

@@ -10,10 +10,12 @@ use backup_core::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use object_store::path::Path;
 use zeroize::Zeroizing;
 
+use crate::failover::Copies;
 use crate::format::{
     Config, FrameKind, Keys, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, Unlock,
     hex, parse_manifest, parse_tombstone,
@@ -24,8 +26,10 @@ use crate::options::RepositoryOptions;
 use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
+use crate::shelf::{Elsewhere, Lower, Shelf};
 use crate::source::Source;
 use crate::store::{Created, Store, StoreOptions};
+use crate::tiers::{Tier, TierName};
 use crate::url::RepoUrl;
 
 /// The program and version that objects name as their writer.
@@ -38,6 +42,9 @@ pub(crate) const AT_ONCE: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Repo {
     store: Store,
+    shelf: Shelf,
+    /// Copies that reads fall back to.
+    copies: Copies,
     config: Arc<Config>,
     seals: Seals,
     /// The key slot that it was opened with.
@@ -163,7 +170,9 @@ impl Repo {
         let unlock = options.unlock.take();
         let (keys, slot) = opened.unzip();
         Repo {
+            shelf: Shelf::new(store.clone(), &options.stores),
             store,
+            copies: Copies::default(),
             seals: Seals { repository: config.repository.clone(), keys },
             slot,
             key_without_lock: config.encryption.is_none() && unlock.is_some(),
@@ -184,7 +193,86 @@ impl Repo {
         &self.store
     }
 
-    /// What holdfast.json says.
+    /// The same repository, with copies that reads of backups fall back to where an object here is
+    /// damaged or gone. They are opened when they are needed. Verification does not look at them.
+    #[must_use]
+    pub fn with_copies(&self, cx: &Context, urls: &[RepoUrl]) -> Self {
+        let copies = urls.iter().map(|url| {
+            let name = url.absolute().unwrap_or_else(|_| url.to_string());
+            Elsewhere::at(name, Some(url.clone()), &self.options.stores).copy_of(self.id())
+        });
+        self.placed(self.shelf.clone(), Copies::new(cx, copies.collect()))
+    }
+
+    /// As [`with_copies`](Self::with_copies), with stores that are open.
+    #[must_use]
+    pub fn with_copy_stores(&self, cx: &Context, stores: Vec<Store>) -> Self {
+        let copies = stores.into_iter().map(Elsewhere::open).collect();
+        self.placed(self.shelf.clone(), Copies::new(cx, copies))
+    }
+
+    /// The same repository with these lower tiers, whatever its policy says: name, age, store.
+    #[must_use]
+    pub fn with_tier_stores(&self, tiers: Vec<(TierName, SignedDuration, Store)>) -> Self {
+        let lower = tiers.into_iter().map(|(name, after, store)| Lower {
+            tier: Tier { name, url: store.name().to_owned(), after, id: String::new() },
+            place: Elsewhere::open(store),
+        });
+        let shelf = Shelf::with(self.store.clone(), lower.collect());
+        Repo { shelf, ..self.clone() }
+    }
+
+    /// Without copies: what stands here is what is looked at.
+    pub(crate) fn alone(&self) -> Self {
+        self.placed(self.shelf.clone(), Copies::default())
+    }
+
+    /// The manifest of a backup from the first copy that has it whole.
+    async fn manifest_of_copy(
+        &self,
+        cx: &Context,
+        cluster: &ClusterName,
+        backup: &BackupId,
+        error: Error,
+    ) -> Result<Manifest> {
+        for copy in self.copies.places() {
+            let read = async {
+                let there = self.placed(
+                    Shelf::new(copy.store().await?, &self.options.stores),
+                    Copies::default(),
+                );
+                there.manifest(cluster, backup).await
+            };
+            let name = copy.name();
+            match read.await {
+                Ok(Some(manifest)) => {
+                    let text = format!(
+                        "the manifest of backup {backup} is read from the copy in {name}: {}",
+                        error.chain()
+                    );
+                    cx.event(Event::Warning { text });
+                    return Ok(manifest);
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    cx.note(format!("the copy in {name} cannot give {backup}: {}", e.chain()));
+                }
+            }
+        }
+        Err(error)
+    }
+
+    /// Where its objects may stand.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Copies that reads fall back to.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    /// What makes it a repository.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -200,10 +288,16 @@ impl Repo {
         self.slot.as_ref()
     }
 
+    /// The same repository with these lower tiers and copies.
+    pub(crate) fn placed(&self, shelf: Shelf, copies: Copies) -> Self {
+        Repo { store: shelf.home().clone(), shelf, copies, ..self.clone() }
+    }
+
     /// Reads a part of an object of a backup; fewer bytes where it ends before, `None` where there is
     /// no such object.
     pub(crate) async fn read(&self, key: &Key, range: Range<u64>) -> Result<Option<Bytes>> {
-        self.store.get_range(key, range).await
+        let found = self.shelf.get_range(key, range.clone()).await;
+        self.copies.stand_in(key, range, found).await
     }
 
     /// What objects are sealed with.
@@ -229,8 +323,10 @@ impl Repo {
             cx.check()?;
             // A record that cannot be read says nothing.
             let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
-            if let RecordEvent::Proof { ok, .. } = record.event
+            if let RecordEvent::Proof { ok, sampled, .. } = record.event
                 && record.backup.as_ref() == Some(id)
+                // What a sample did not look at may be damaged as before.
+                && (!ok || sampled.is_none())
             {
                 return Ok(!ok);
             }
@@ -319,6 +415,11 @@ impl Repo {
         ))))
     }
 
+    /// Begins a copy of a backup of another repository.
+    pub(crate) async fn begin_as(&self, cx: &Context, original: &Manifest) -> Result<Session> {
+        Session::begin_as(cx, self, original).await
+    }
+
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterName>> {
         let found = self.store.list(&key::clusters()).await?;
         // What has no name of ours is not ours.
@@ -366,7 +467,7 @@ pub(crate) async fn read_config(store: &Store) -> Result<Option<Config>> {
 
 /// Whether a repository may be made here. What mkfs puts into a new file system does not count, nor
 /// the key slots of an `init` that came to no end.
-async fn is_free(store: &Store) -> Result<bool> {
+pub(crate) async fn is_free(store: &Store) -> Result<bool> {
     let found = store.list(&Path::default()).await?;
     let slots = store.list(&key::keys()).await?;
     let only_slots = slots.directories.is_empty()
@@ -403,6 +504,12 @@ impl Repository for Repo {
                 let manifest = match self.manifest(&cluster, &backup).await.transpose() {
                     None => self.without_manifest(&cluster, &backup).await?,
                     found => found,
+                };
+                let manifest = match manifest {
+                    Some(Err(e)) if is_damage(&e) => {
+                        Some(self.manifest_of_copy(cx, &cluster, &backup, e).await)
+                    }
+                    other => other,
                 };
                 Ok::<_, Error>(manifest.map(|manifest| Listed { cluster, backup, manifest }))
             })

@@ -10,6 +10,7 @@ use crate::format::{
 };
 use crate::key::Key;
 use crate::packer::lost_task;
+use crate::shelf::Shelf;
 use crate::store::Store;
 
 /// How much is asked of the store at once.
@@ -25,7 +26,7 @@ pub(crate) struct Scanned {
 
 /// Reads a pack or an index in order, with memory for one frame and one window.
 pub(crate) struct Scanner<'a> {
-    store: &'a Store,
+    shelf: &'a Shelf,
     key: &'a Key,
     place: &'a Place,
     /// What was fetched and not yet passed.
@@ -40,7 +41,7 @@ impl<'a> Scanner<'a> {
     /// Begins after the header of the object, which is checked. `len` is how long the object should
     /// be; `digest` whether its SHA-256 is wanted.
     pub(crate) async fn open(
-        store: &'a Store,
+        shelf: &'a Shelf,
         key: &'a Key,
         place: &'a Place,
         kind: ObjectKind,
@@ -48,7 +49,7 @@ impl<'a> Scanner<'a> {
         digest: bool,
     ) -> Result<Scanner<'a>> {
         let mut scanner = Scanner {
-            store,
+            shelf,
             key,
             place,
             buffer: BytesMut::new(),
@@ -64,13 +65,13 @@ impl<'a> Scanner<'a> {
 
     /// Begins at `offset`, where a frame should begin.
     pub(crate) fn at(
-        store: &'a Store,
+        shelf: &'a Shelf,
         key: &'a Key,
         place: &'a Place,
         offset: u64,
         len: u64,
     ) -> Scanner<'a> {
-        Scanner { store, key, place, buffer: BytesMut::new(), offset, len, digest: None }
+        Scanner { shelf, key, place, buffer: BytesMut::new(), offset, len, digest: None }
     }
 
     /// Fetches until `n` bytes are there or the object is at its end.
@@ -83,7 +84,7 @@ impl<'a> Scanner<'a> {
             let missing = (n - self.buffer.len()) as u64;
             let end = (at + missing.max(WINDOW)).min(self.len);
             let bytes = self
-                .store
+                .shelf
                 .get_range(self.key, at..end)
                 .await?
                 .ok_or_else(|| missing_object(self.key))?;
@@ -208,7 +209,18 @@ pub(crate) async fn read_single(
     let Some(bytes) = store.get(key, limit).await? else {
         return Ok(None);
     };
-    place.check_object_header(object, &bytes)?;
+    open_single(key, place, object, kind, &bytes).map(Some)
+}
+
+/// The content of an object that is one frame.
+pub(crate) fn open_single(
+    key: &Key,
+    place: &Place,
+    object: ObjectKind,
+    kind: FrameKind,
+    bytes: &Bytes,
+) -> Result<Bytes> {
+    place.check_object_header(object, bytes)?;
     let offset = OBJECT_HEADER_LEN as u64;
     let frame = bytes.slice(OBJECT_HEADER_LEN..);
     let header = frame
@@ -219,12 +231,12 @@ pub(crate) async fn read_single(
     if header.kind != kind || frame.len() != header.frame_len() as usize {
         return Err(Error::damaged(format!("{key} is not one frame of its kind and nothing else")));
     }
-    open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..)).map(Some)
+    open(place, offset, &header, frame.slice(FRAME_HEADER_LEN..))
 }
 
 /// Reads the end frame of a pack or index of `len` bytes.
 pub(crate) async fn read_end(
-    store: &Store,
+    shelf: &Shelf,
     key: &Key,
     place: &Place,
     len: u64,
@@ -234,7 +246,7 @@ pub(crate) async fn read_end(
         .checked_sub(END_FRAME_LEN as u64)
         .filter(|o| *o >= OBJECT_HEADER_LEN as u64)
         .ok_or_else(damaged)?;
-    let frame = store.get_range(key, offset..len).await?.ok_or_else(|| missing_object(key))?;
+    let frame = shelf.get_range(key, offset..len).await?.ok_or_else(|| missing_object(key))?;
     let header = frame
         .first_chunk()
         .ok_or_else(damaged)

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::base::Base;
+use crate::copy::all_arrived;
 use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, seal};
 use crate::key::{self, BackupObject};
 use crate::marker::{Beginning, Marker};
@@ -34,6 +35,9 @@ pub(crate) struct Session {
     memory: Mutex<Option<MemoryPermit>>,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
+    /// When the backup was finished of which this is a copy: a copy keeps its times, and nothing of
+    /// it counts before it was read back.
+    copied: Option<Timestamp>,
 }
 
 impl Session {
@@ -46,14 +50,14 @@ impl Session {
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
         // Named in the marker before it is used: a prune lets it stay then.
-        let base = choose_base(cx, repo, &spec).await;
+        let base = choose_base(cx, repo, &spec, None).await;
         let marker = Marker::create(
             cx,
             store,
             Beginning {
                 cluster: spec.cluster.clone(),
                 backup_type: spec.backup_type,
-                base: base.as_ref().map(|m| m.backup.clone()),
+                base: base.as_ref().map(|base| base.backup.clone()),
                 parent: spec.parent.clone(),
                 heartbeat: options.heartbeat,
             },
@@ -69,8 +73,8 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let base = base.filter(|m| marker.base() == Some(&m.backup));
-        let base = load_base(cx, repo, base).await;
+        let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
+        let base = load_base(cx, repo, base.filter(usable)).await;
         let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
@@ -81,6 +85,40 @@ impl Session {
             warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
+            copied: None,
+        })
+    }
+
+    /// Begins to write a copy of `original` from another repository, under the same id and with the
+    /// same times. Nothing may stand in its directory.
+    pub(crate) async fn begin_as(cx: &Context, repo: &Repo, original: &Manifest) -> Result<Self> {
+        let (store, options) = (repo.store(), repo.options());
+        let memory = Packer::memory(cx, options)
+            .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
+        let memory = cx.memory().reserve(memory).await;
+        let id = original.backup.clone();
+        let marker = Marker::create_as(cx, store, original, options.heartbeat).await?;
+        let spec = BackupSpec {
+            cluster: original.cluster.clone(),
+            strategy: original.strategy,
+            backup_type: original.backup_type,
+            parent: original.parent.clone(),
+        };
+        // The marker of a copy protects the whole cluster, and what was marked before it is not used.
+        let marked = marks::marked(cx, store).await?;
+        let base = choose_base(cx, repo, &spec, Some(&id)).await;
+        let base = load_base(cx, repo, base.filter(|m| !marked.contains(&m.backup))).await;
+        let packer = Packer::new(cx, repo, &original.cluster, &id, base);
+        Ok(Session {
+            packer: Arc::new(packer),
+            spec,
+            id,
+            started_at: original.started_at,
+            marker: tokio::sync::Mutex::new(marker),
+            warnings: Vec::new(),
+            memory: Mutex::new(Some(memory)),
+            ended: AtomicBool::new(false),
+            copied: Some(original.finished_at),
         })
     }
 
@@ -131,13 +169,13 @@ impl Session {
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
-        let finished_at = packer.cx.now();
+        let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
         let index = on_worker(packer, |packer| packer.index()).await?;
         let index = packer.upload(BackupObject::Index, index).await?;
         let written: Vec<_> = packs.iter().chain([&index]).collect();
         self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
-        Ok(Manifest {
+        let manifest = Manifest {
             format: FORMAT,
             backup: self.id.clone(),
             cluster: self.spec.cluster.clone(),
@@ -157,7 +195,11 @@ impl Session {
             },
             packs,
             index,
-        })
+        };
+        if self.copied.is_some() {
+            all_arrived(&packer.cx, &packer.store, &manifest).await?;
+        }
+        Ok(manifest)
     }
 
     async fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
@@ -186,7 +228,12 @@ async fn on_worker<T: Send + 'static>(
 
 /// Finds an earlier backup to compare with. There is always the other way, to store everything: what
 /// goes wrong here is told, and no more.
-async fn choose_base(cx: &Context, repo: &Repo, spec: &BackupSpec) -> Option<Manifest> {
+async fn choose_base(
+    cx: &Context,
+    repo: &Repo,
+    spec: &BackupSpec,
+    before: Option<&BackupId>,
+) -> Option<Manifest> {
     if !repo.options().dedup {
         return None;
     }
@@ -196,25 +243,29 @@ async fn choose_base(cx: &Context, repo: &Repo, spec: &BackupSpec) -> Option<Man
         let marked = marks::marked(cx, repo.store()).await?;
         let listed = repo.backups(cx, Some(&spec.cluster)).await?;
         let now = cx.now();
-        let fits = |m: &Manifest| {
-            m.strategy == spec.strategy
-                && m.backup.started_at() < now
-                && !marked.contains(&m.backup)
+        let earlier = |m: &Manifest| match before {
+            Some(before) => m.backup < *before,
+            None => m.backup.started_at() < now,
         };
+        let fits =
+            |m: &Manifest| m.strategy == spec.strategy && earlier(m) && !marked.contains(&m.backup);
         Base::choose(cx, repo, &listed, fits).await
     };
-    find.await.unwrap_or_else(|e| no_base(cx, &e))
-}
-
-/// Reads what is needed of the base.
-async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
-    match Base::load(cx, repo, base?).await {
-        Ok(base) => Some(Arc::new(base)),
-        Err(e) => no_base(cx, &e),
+    match find.await {
+        Ok(base) => base,
+        Err(e) => anew(cx, &e),
     }
 }
 
-fn no_base<T>(cx: &Context, error: &Error) -> Option<T> {
+/// Loads what is to be compared with.
+async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
+    match Base::load(cx, repo, base?).await {
+        Ok(base) => Some(Arc::new(base)),
+        Err(e) => anew(cx, &e),
+    }
+}
+
+fn anew<T>(cx: &Context, error: &Error) -> Option<T> {
     cx.event(Event::Warning {
         text: format!(
             "no earlier backup can be compared with, and everything is stored anew: {}",

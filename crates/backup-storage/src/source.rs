@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
 use crate::frames::Frames;
-use crate::index::Index;
+use crate::index::{Index, Line};
 use crate::reader::Reader;
 use crate::repo::Repo;
 
@@ -93,6 +93,16 @@ impl ArtifactSource for Source {
 }
 
 impl Opened {
+    /// What is known of an artifact.
+    pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
+        self.index.artifacts.get(name).map(|artifact| &artifact.info)
+    }
+
+    /// Where the catalog tells of an artifact, in order; nothing when it does not.
+    pub(crate) fn parts(&self, name: &ArtifactName) -> &[Line] {
+        self.index.artifacts.get(name).map(|a| a.parts.as_slice()).unwrap_or_default()
+    }
+
     /// The backup itself.
     pub(crate) fn backup(&self) -> &BackupId {
         &self.manifest.backup

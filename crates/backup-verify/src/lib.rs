@@ -10,5 +10,5 @@ mod listed;
 mod verifiers;
 
 pub use levels::{LEVELS, verifiers_for};
-pub use listed::verify_listed;
-pub use verifiers::{ContentVerifier, ObjectsVerifier};
+pub use listed::{verify_listed, verify_sample};
+pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier};

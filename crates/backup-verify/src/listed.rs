@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use backup_core::{
     Context, ErrorKind, Finding, Level, Listed, Record, RecordEvent, Report, Repository, Result,
-    Severity, pipeline,
+    Severity, Verifier, pipeline,
 };
-use backup_storage::Repo;
+use backup_storage::{Repo, SamplePlan};
 
 use crate::history::OptionalHistory;
-use crate::verifiers_for;
+use crate::{SampleVerifier, verifiers_for};
 
 /// Verifies a backup up to `level` and records the proof; a history that cannot be written is a
 /// warning.
@@ -23,7 +23,31 @@ pub async fn verify_listed(
     level: Level,
     listed: Listed,
 ) -> Result<Report> {
-    let verifiers = verifiers_for(level, repo)?;
+    run(cx, repo, verifiers_for(level, repo)?, listed).await
+}
+
+/// As [`verify_listed`] at level `content`, of the packs that a plan chose for the day. The proof says
+/// that it is one of a sample.
+///
+/// # Errors
+/// As [`verify_listed`].
+pub async fn verify_sample(
+    cx: &Context,
+    repo: &Arc<Repo>,
+    plan: &Arc<SamplePlan>,
+    listed: Listed,
+) -> Result<Report> {
+    let mut verifiers = verifiers_for(Level::Objects, repo)?;
+    verifiers.push(Arc::new(SampleVerifier::new(Arc::clone(repo), Arc::clone(plan))));
+    run(cx, repo, verifiers, listed).await
+}
+
+async fn run(
+    cx: &Context,
+    repo: &Arc<Repo>,
+    verifiers: Vec<Arc<dyn Verifier>>,
+    listed: Listed,
+) -> Result<Report> {
     let repo = OptionalHistory(repo);
     let error = match listed.manifest {
         Ok(manifest) => return pipeline::verify(cx, &repo, &verifiers, &manifest).await,
@@ -33,7 +57,7 @@ pub async fn verify_listed(
     let object = format!("{}/manifest", listed.backup);
     let finding = Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
         .with_kind(ErrorKind::Damaged);
-    let report = Report { level: Level::Objects, findings: vec![finding] };
+    let report = Report::new(Level::Objects, vec![finding]);
     let record = Record {
         time: cx.now(),
         backup: Some(listed.backup),
@@ -42,6 +66,7 @@ pub async fn verify_listed(
             ok: false,
             findings: report.findings.clone(),
             duration_seconds: 0.0,
+            sampled: None,
         },
     };
     repo.record(cx, &listed.cluster, &record).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Verifier};
-use backup_storage::{Repo, check_content, check_objects};
+use backup_storage::{Repo, SamplePlan, check_content, check_objects, check_sample};
 
 /// Checks that every object of a backup, and of those that it refers to, is there and has its
 /// length. It lists, and reads no data.
@@ -34,6 +34,37 @@ impl Verifier for ObjectsVerifier {
         _: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
         check_objects(cx, &self.repo, backup).await
+    }
+}
+
+/// Reads a sample of the packs of a backup, as a plan chose them for the day.
+#[derive(Clone)]
+pub struct SampleVerifier {
+    repo: Arc<Repo>,
+    plan: Arc<SamplePlan>,
+}
+
+impl SampleVerifier {
+    /// For backups of `repo`.
+    #[must_use]
+    pub fn new(repo: Arc<Repo>, plan: Arc<SamplePlan>) -> Self {
+        SampleVerifier { repo, plan }
+    }
+}
+
+#[async_trait]
+impl Verifier for SampleVerifier {
+    fn level(&self) -> Level {
+        Level::Content
+    }
+
+    async fn verify(
+        &self,
+        cx: &Context,
+        backup: &Manifest,
+        _: Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        check_sample(cx, &self.repo, backup, &self.plan).await
     }
 }
 

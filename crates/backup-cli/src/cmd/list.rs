@@ -35,17 +35,27 @@ struct Proof {
 impl List {
     /// Lists.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
         let listed = app.cx.run(repo.backups(&app.cx, self.cluster.as_ref())).await?;
-        let proofs = proofs(&app.cx, &repo, &listed).await?;
+        let known = known(&app.cx, &repo, &listed).await?;
+        let wanted = app.config.copies.len();
+        let copies = wanted > 0 || known.values().any(|known| !known.copies.is_empty());
+        let none = Known::default();
 
         let mut document = Vec::new();
         let mut rows = Vec::new();
         let mut ending = None;
         for entry in &listed {
-            let proof = proofs.get(&entry.backup);
-            document.push(as_json(entry, proof));
-            rows.push(as_row(entry, proof));
+            let known = known.get(&entry.backup).unwrap_or(&none);
+            let mut line = as_json(entry, known.proof.as_ref());
+            line["copies"] = json!(known.copies);
+            line["copies_wanted"] = json!(wanted);
+            document.push(line);
+            let mut row = as_row(entry, known.proof.as_ref());
+            if copies {
+                row.push(known.copies_of(wanted));
+            }
+            rows.push(row);
             if let Err(e) = &entry.manifest {
                 let text = format!("backup {} cannot be read: {}", entry.backup, e.report());
                 app.cx.event(Event::Warning { text });
@@ -56,7 +66,9 @@ impl List {
         let mut text = if rows.is_empty() {
             "There are no backups here yet.\n".to_owned()
         } else {
-            human::table(&COLUMNS, &rows)
+            let columns: Vec<_> =
+                COLUMNS.into_iter().chain(copies.then_some(("COPIES", Align::Left))).collect();
+            human::table(&columns, &rows)
         };
         if left.backups > 0 {
             let backups = human::several(left.backups, "unfinished backup");
@@ -68,22 +80,70 @@ impl List {
     }
 }
 
-/// The last proof of each of the backups.
-async fn proofs(
+/// A copy of a backup, as the history tells it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct CopyLine {
+    /// Where: an address without secrets.
+    pub(super) to: String,
+    repository: String,
+    bytes: u64,
+    verified: bool,
+    pub(super) time: Timestamp,
+}
+
+/// What the history tells of a backup.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    proof: Option<Proof>,
+    /// The last one for each place.
+    pub(super) copies: Vec<CopyLine>,
+}
+
+impl Known {
+    /// Takes a record of this backup, after all earlier ones.
+    pub(super) fn add(&mut self, time: Timestamp, event: RecordEvent) {
+        match event {
+            RecordEvent::Proof { level, ok, sampled, .. } => {
+                // A sample that found nothing is no proof of the whole.
+                let level = if sampled.is_some() && ok { Level::Objects } else { level };
+                let proven = self.proof.as_ref().is_some_and(|last| last.ok && last.level > level);
+                if !(sampled.is_some() && ok && proven) {
+                    self.proof = Some(Proof { level, ok, time });
+                }
+            }
+            RecordEvent::Copied { to, repository, bytes, verified } => {
+                self.copies.retain(|copy| copy.to != to);
+                self.copies.push(CopyLine { to, repository, bytes, verified, time });
+            }
+            _ => {}
+        }
+    }
+
+    /// `1 of 2`, or `1` where it is not said how many there should be.
+    fn copies_of(&self, wanted: usize) -> String {
+        match wanted {
+            0 => self.copies.len().to_string(),
+            _ => format!("{} of {wanted}", self.copies.len()),
+        }
+    }
+}
+
+/// What is known of each of the backups.
+async fn known(
     cx: &Context,
     repo: &dyn Repository,
     listed: &[Listed],
-) -> Result<BTreeMap<BackupId, Proof>> {
+) -> Result<BTreeMap<BackupId, Known>> {
     let clusters: BTreeSet<&ClusterName> = listed.iter().map(|entry| &entry.cluster).collect();
-    let mut proofs = BTreeMap::new();
+    let mut known: BTreeMap<BackupId, Known> = BTreeMap::new();
     for cluster in clusters {
         for Record { time, backup, event } in history(cx, repo, cluster).await? {
-            if let (Some(backup), RecordEvent::Proof { level, ok, .. }) = (backup, event) {
-                proofs.insert(backup, Proof { level, ok, time });
+            if let Some(backup) = backup {
+                known.entry(backup).or_default().add(time, event);
             }
         }
     }
-    Ok(proofs)
+    Ok(known)
 }
 
 /// The history of a cluster. Where it cannot be had, that is no reason to show nothing else.

@@ -53,7 +53,7 @@ impl Restore {
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
         let manifest = select(cx.run(repo.backups(cx, Some(&cluster))).await?, &self.backup)?;
         let target = Server {
             role: "target",

@@ -8,11 +8,11 @@ use backup_core::{
     Record, RecordEvent, Repository, Result, Strategy, select,
 };
 use backup_drivers::logical::{Catalog, TableName};
-use backup_storage::{Repo, RepositoryOptions};
+use backup_storage::{Repo, RepositoryOptions, places};
 use serde::Serialize;
 use serde_json::json;
 
-use super::list::history;
+use super::list::{Known, history};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human::{self, Align};
@@ -41,7 +41,7 @@ struct TableLine {
 impl Show {
     /// Shows it.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
         let cluster = self.cluster.as_ref().or(app.config.cluster.as_ref());
         let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
         let manifest = select(listed, &self.backup)?;
@@ -58,8 +58,25 @@ impl Show {
             }
             Err(e) => return Err(e),
         };
-        let text = page(&manifest, tables.as_deref(), &records);
-        Ok(Answer::new(&document(&manifest, tables.as_deref(), &records)?, text)?.ending(ending))
+        // Nor a tier that is away.
+        let places = app.cx.run(places(&repo, &manifest)).await.unwrap_or_else(|e| {
+            let text = format!("where the packs are cannot be told: {}", e.report());
+            app.cx.event(Event::Warning { text });
+            Vec::new()
+        });
+        app.cx.check()?;
+        let mut known = Known::default();
+        for record in &records {
+            known.add(record.time, record.event.clone());
+        }
+        let text = page(&manifest, tables.as_deref(), &records, &places, &known);
+        let mut document = document(&manifest, tables.as_deref(), &records)?;
+        document["copies"] = json!(known.copies);
+        document["tiers"] = places
+            .iter()
+            .map(|(tier, packs, bytes)| json!({"tier": tier, "packs": packs, "bytes": bytes}))
+            .collect();
+        Ok(Answer::new(&document, text)?.ending(ending))
     }
 }
 
@@ -94,11 +111,27 @@ fn document(
     Ok(document)
 }
 
-fn page(m: &Manifest, tables: Option<&[TableLine]>, records: &[Record]) -> String {
+fn page(
+    m: &Manifest,
+    tables: Option<&[TableLine]>,
+    records: &[Record],
+    places: &[(String, u64, u64)],
+    known: &Known,
+) -> String {
     let mut page = format!("Backup {}\n", m.backup);
     for (name, value) in facts(m) {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "  {name:<12} {}", human::plain(&value));
+    }
+    if let [_, _, ..] = places {
+        let tiers: Vec<String> = places
+            .iter()
+            .filter(|(_, packs, _)| *packs > 0)
+            .map(|(tier, packs, bytes)| {
+                format!("{tier} {} packs, {}", human::count(*packs), human::bytes(*bytes))
+            })
+            .collect();
+        let _ = writeln!(page, "  {:<12} {}", "tiers", tiers.join("; "));
     }
     if let Some(tables) = tables {
         let columns = [
@@ -119,13 +152,18 @@ fn page(m: &Manifest, tables: Option<&[TableLine]>, records: &[Record]) -> Strin
     page.push_str("\nVerified:\n");
     let mut proofs = 0;
     for record in records {
-        if let RecordEvent::Proof { level, ok, findings, duration_seconds } = &record.event {
+        if let RecordEvent::Proof { level, ok, findings, duration_seconds, sampled } = &record.event
+        {
             proofs += 1;
             let result =
                 if *ok { "ok".into() } else { format!("FAILED, {} findings", findings.len()) };
+            let sample = match sampled {
+                Some(sampled) => format!(" of a sample, {} of {} packs", sampled.packs, sampled.of),
+                None => String::new(),
+            };
             let _ = writeln!(
                 page,
-                "  {}  {level}: {result} (took {})",
+                "  {}  {level}: {result}{sample} (took {})",
                 human::time(record.time),
                 human::duration(*duration_seconds)
             );
@@ -133,6 +171,12 @@ fn page(m: &Manifest, tables: Option<&[TableLine]>, records: &[Record]) -> Strin
     }
     if proofs == 0 {
         page.push_str("  never; run `holdfast verify`\n");
+    }
+    if !known.copies.is_empty() {
+        page.push_str("\nCopies:\n");
+    }
+    for copy in &known.copies {
+        let _ = writeln!(page, "  {}  {}", human::time(copy.time), human::plain(&copy.to));
     }
     page
 }

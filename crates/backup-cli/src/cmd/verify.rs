@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use backup_core::{
-    BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Report, Repository, Result,
-    Severity, select,
+    BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Manifest, Report, Repository,
+    Result, Severity, select,
 };
-use backup_storage::RepositoryOptions;
-use backup_verify::{LEVELS, verify_listed};
+use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
+use backup_verify::{LEVELS, verify_listed, verify_sample};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
@@ -30,6 +30,20 @@ pub(crate) struct Verify {
     /// objects: everything is there and has its length; content: every byte matches its digest
     #[arg(long, value_parser = level(), default_value = Level::Content.as_str())]
     level: Level,
+    /// Read only so many percent of the packs, others each day; all within 100/N days
+    #[arg(long, value_name = "N", value_parser = percent, conflicts_with = "max_bytes")]
+    percent: Option<f64>,
+    /// Read at most so much, such as 20GiB, others each day
+    #[arg(long, value_name = "SIZE", value_parser = human::parse_bytes)]
+    max_bytes: Option<u64>,
+}
+
+/// `--percent`
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(n) if n > 0.0 && n <= 100.0 => Ok(n),
+        _ => Err("write a number above 0 and up to 100".to_owned()),
+    }
 }
 
 /// `--level`, with those that this version has.
@@ -62,12 +76,17 @@ impl Verify {
             listed
         };
 
+        let plan = self.sample(app, &repo, &chosen)?;
         let mut documents = Vec::new();
         let mut text = String::new();
         let mut ending = None;
         for entry in chosen {
             let backup = entry.backup.clone();
-            let report = match verify_listed(&app.cx, &repo, self.level, entry).await {
+            let result = match &plan {
+                Some(plan) => verify_sample(&app.cx, &repo, plan, entry).await,
+                None => verify_listed(&app.cx, &repo, self.level, entry).await,
+            };
+            let report = match result {
                 // One backup that cannot be read must not keep the others from being looked at.
                 Err(e) if self.all && e.kind() != ErrorKind::Interrupted => {
                     ending = ending.or(Some(e.kind()));
@@ -85,6 +104,7 @@ impl Verify {
                 "level": report.level,
                 "ok": report.ok(),
                 "findings": report.findings,
+                "sampled": report.sampled,
             }));
             text.push_str(&paragraph(&backup, &report));
         }
@@ -99,16 +119,34 @@ impl Verify {
     }
 }
 
+impl Verify {
+    /// Which packs are read, where it is not all of them.
+    fn sample(&self, app: &App, repo: &Repo, chosen: &[Listed]) -> Result<Option<Arc<SamplePlan>>> {
+        let rule = match (self.percent, self.max_bytes) {
+            (Some(percent), _) => SampleRule::Percent(percent),
+            (None, Some(bytes)) => SampleRule::Bytes(bytes),
+            (None, None) => return Ok(None),
+        };
+        if self.level != Level::Content {
+            return Err(Error::usage("--percent and --max-bytes are for --level content"));
+        }
+        let manifests: Vec<Manifest> =
+            chosen.iter().filter_map(|l| l.manifest.as_ref().ok()).cloned().collect();
+        Ok(Some(Arc::new(SamplePlan::new(repo, &manifests, rule, app.cx.now()))))
+    }
+}
+
 /// What is said of a backup of which nothing is known.
 fn unverified(backup: &BackupId, level: Level, error: &Error) -> Report {
     let problem = format!("it could not be verified: {}", error.chain());
     let finding = Finding::new(Severity::Error, backup.as_str(), problem, error.remedy());
-    Report { level, findings: vec![finding.with_kind(error.kind())] }
+    Report::new(level, vec![finding.with_kind(error.kind())])
 }
 
 fn paragraph(backup: &BackupId, report: &Report) -> String {
     let result = if report.ok() { "ok" } else { "FAILED" };
-    let mut text = format!("{backup}  {}: {result}\n", report.level);
+    let sample = if report.sampled.is_some() { " (sample)" } else { "" };
+    let mut text = format!("{backup}  {}: {result}{sample}\n", report.level);
     let mut findings: Vec<&Finding> = report.findings.iter().collect();
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     for finding in findings {

@@ -3,23 +3,24 @@
 use std::collections::BTreeMap;
 
 use backup_core::{
-    ArtifactName, ArtifactReader, ArtifactSource, Context, Error, ErrorKind, Finding, Level,
-    Manifest, ObjectDigest, Report, Result, Severity,
+    ArtifactName, ArtifactReader, ArtifactSource, BackupId, Context, Error, ErrorKind, Finding,
+    Level, Manifest, ObjectDigest, Report, Result, Severity,
 };
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 
+use super::pack::{Lines, Pass, Unit};
+use super::stream::prove;
+use super::users::{self, Problem};
 use super::{RESTORE_ANOTHER, check_manifest, damage, damage_of};
-use crate::format::{Config, EndOfObject, FrameKind, ObjectKind};
-use crate::index::{Index, key as object_key};
+use crate::format::{Config, FrameKind, ObjectKind};
+use crate::index::{Index, Line, key as object_key};
 use crate::key::{self, BackupObject, Key};
+use crate::repair;
 use crate::repo::Repo;
 use crate::scan::{Scanner, is_damage};
+use crate::shelf::Found;
 use crate::source::Source;
 
-/// How many damaged places of an object are named.
-const PLACES: usize = 5;
 /// How many damaged tables or files are named.
 const NAMES: usize = 100;
 
@@ -27,67 +28,60 @@ const NAMES: usize = 100;
 /// made: `holdfast.json`, the manifest, the digests of packs and index, the catalog in the packs
 /// against the index, and each artifact from its first byte to its last, wherever its frames are.
 ///
-/// Goes on after damage, and says what is hit and what is not.
+/// What is in the backup's own packs is read once. Goes on after damage, and says what is hit and
+/// what is not: here, and in other backups that need the same packs.
 ///
 /// # Errors
-/// When the store fails or the run is cancelled. Damage is in the report.
+/// When a store fails or the run is cancelled. Damage is in the report.
 pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Report> {
-    let mut findings = Vec::new();
-    findings.extend(check_config(repo).await?);
-    findings.extend(check_manifest(repo, manifest).await?);
+    // What a copy could give is no sign that this repository is whole.
+    let repo = &repo.alone();
+    let (mut findings, index) = outside(cx, repo, manifest).await?;
     let stored = manifest.packs.iter().fold(0, |sum: u64, pack| sum.saturating_add(pack.bytes));
-    cx.progress().expect_bytes(stored.saturating_add(manifest.totals.bytes_read));
+    cx.progress().expect_bytes(stored);
 
-    // A digest covers what was written; what was added behind it shows in the listing alone.
-    let directory = key::backup(&manifest.cluster, &manifest.backup);
-    let lengths: BTreeMap<String, u64> =
-        repo.store().list(&directory).await?.objects.into_iter().collect();
-    let grown = |digest: &ObjectDigest| {
-        let bytes = lengths.get(&digest.name).filter(|bytes| **bytes > digest.bytes)?;
-        let more = bytes - digest.bytes;
-        Some(damage(
-            format!("{directory}/{}", digest.name),
-            format!("{more} bytes were added to it"),
-        ))
+    let units = (0..).zip(&manifest.packs).map(|(number, digest)| Unit {
+        key: object_key(manifest, BackupObject::Pack(number)),
+        digest: digest.clone(),
+    });
+    let mut pass = Pass::start(cx, repo, units.collect());
+    let mut whole_index = false;
+    let lost = index.as_ref().map_or(0, |(index, _)| index.lost);
+    let (source, left) = match index {
+        Some((index, whole)) => {
+            whole_index = whole;
+            let mut names: Vec<ArtifactName> = index.artifacts.keys().cloned().collect();
+            // In the order of the catalog, so that each of its frames is read once.
+            names.sort_by_cached_key(|name| index.artifacts[name].parts.first().map(Line::place));
+            let source = Source::new(cx, repo, manifest, index);
+            let left = prove(cx, &source.0, &mut pass, names).await?;
+            (Some(source), left)
+        }
+        None => (None, Vec::new()),
     };
 
     let mut catalog = Lines::default();
-    let mut packs_are_whole = true;
-    findings.extend(manifest.packs.iter().chain([&manifest.index]).filter_map(grown));
-    let mut packs = stream::iter((0..).zip(manifest.packs.clone()))
-        .map(
-            |(number, digest)| async move { check_pack(cx, repo, manifest, number, &digest).await },
-        )
-        .buffered(cx.threads());
-    while let Some((finding, lines)) = packs.try_next().await? {
-        catalog.add(&lines);
-        packs_are_whole &= finding.is_none();
-        findings.extend(finding);
+    let mut problems = Vec::new();
+    for (pack, seen) in manifest.packs.iter().zip(pass.finish().await?) {
+        catalog.add(seen.lines);
+        problems.extend(seen.problem.map(|problem| Problem {
+            backup: manifest.backup.clone(),
+            object: pack.name.clone(),
+            problem,
+        }));
     }
-
-    let name = object_key(manifest, BackupObject::Index).to_string();
-    let index = match Index::read(cx, repo, manifest).await {
-        Ok(index) => {
-            if packs_are_whole && index_lines(repo, manifest).await? != catalog {
-                findings.push(damage(name, "it tells another story than the catalog in the packs"));
-            }
-            index
-        }
-        Err(e) => {
-            findings.push(damage_of(name, e)?);
-            match Index::rebuild(cx, repo, manifest).await {
-                Ok(index) => index,
-                Err(e) => {
-                    findings.push(damage_of(manifest.backup.as_str(), e)?);
-                    return Ok(Report { level: Level::Content, findings });
-                }
-            }
-        }
+    if whole_index && problems.is_empty() && index_lines(repo, manifest).await? != catalog {
+        let name = object_key(manifest, BackupObject::Index).to_string();
+        findings.push(damage(name, "it tells another story than the catalog in the packs"));
+    }
+    let (cluster, backup) = (&manifest.cluster, &manifest.backup);
+    findings.extend(users::findings(cx, repo, cluster, backup, problems).await?);
+    let Some(source) = source else {
+        return Ok(Report::new(Level::Content, findings));
     };
-    let lost = index.lost;
-    let names: Vec<ArtifactName> = index.artifacts.keys().cloned().collect();
-    let source = &Source::new(cx, repo, manifest, index);
-    let damaged: Vec<(ArtifactName, Error)> = stream::iter(names)
+
+    let source = &source;
+    let damaged: Vec<(ArtifactName, Error)> = stream::iter(left)
         .map(|name| async move {
             match read(cx, source, &name).await {
                 Ok(()) => Ok(None),
@@ -99,8 +93,83 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
         .try_filter_map(async |damaged| Ok(damaged))
         .try_collect()
         .await?;
-    findings.extend(consequences(manifest, &damaged, lost, !findings.is_empty()));
-    Ok(Report { level: Level::Content, findings })
+    if !damaged.is_empty() {
+        findings.extend(needed(cx, repo, manifest).await?);
+    }
+    let hit = findings.iter().any(|f| f.severity == Severity::Error);
+    findings.extend(consequences(manifest, &damaged, lost, hit));
+    Ok(Report::new(Level::Content, findings))
+}
+
+/// Looks at everything but the packs, and loads the index, from the packs where it is damaged. The
+/// flag says that it is the original; nothing is given where no index can be had.
+pub(super) async fn outside(
+    cx: &Context,
+    repo: &Repo,
+    manifest: &Manifest,
+) -> Result<(Vec<Finding>, Option<(Index, bool)>)> {
+    let mut findings = Vec::new();
+    findings.extend(check_config(repo).await?);
+    findings.extend(check_manifest(repo, manifest).await?);
+
+    // A digest covers what was written; what was added behind it shows in the listing alone.
+    let directory = key::backup(&manifest.cluster, &manifest.backup);
+    let digests = manifest.packs.iter().chain([&manifest.index]);
+    let wanted: BTreeMap<&str, u64> = digests.map(|d| (d.name.as_str(), d.bytes)).collect();
+    for Found { name, bytes, .. } in repo.shelf().list(&directory).await? {
+        if let Some(more) = wanted.get(&*name).and_then(|wanted| bytes.checked_sub(*wanted))
+            && more > 0
+        {
+            let object = format!("{directory}/{name}");
+            findings.push(damage(object, format!("{more} bytes were added to it")));
+        }
+    }
+
+    let name = object_key(manifest, BackupObject::Index).to_string();
+    let error = match Index::read(cx, repo, manifest).await {
+        Ok(index) => return Ok((findings, Some((index, true)))),
+        Err(e) if is_damage(&e) => e,
+        Err(e) => return Err(e),
+    };
+    if let Some((object, index)) = repair::newest_copy(cx, repo, manifest).await? {
+        let problem =
+            format!("{}; the rebuilt {object} is whole and stands in for it", error.chain());
+        findings.push(Finding::new(Severity::Warning, name, problem, "none is needed"));
+        return Ok((findings, Some((index, false))));
+    }
+    findings.push(damage_of(name, error.with_remedy("run `holdfast repair index`"))?);
+    match Index::rebuild(cx, repo, manifest).await {
+        Ok(index) => Ok((findings, Some((index, false)))),
+        Err(e) => {
+            findings.push(damage_of(manifest.backup.as_str(), e)?);
+            Ok((findings, None))
+        }
+    }
+}
+
+/// Looks for damage in the packs of other backups that this one needs, once something cannot be
+/// read: to say which, and whom else they hit.
+async fn needed(cx: &Context, repo: &Repo, manifest: &Manifest) -> Result<Vec<Finding>> {
+    let units: Vec<(BackupId, Unit)> = others(manifest);
+    let pass = Pass::start(cx, repo, units.iter().map(|(_, unit)| unit.clone()).collect());
+    let seen = pass.finish().await?;
+    let problems = units.into_iter().zip(seen).filter_map(|((backup, unit), seen)| {
+        let object = unit.digest.name;
+        seen.problem.map(|problem| Problem { backup, object, problem })
+    });
+    let problems = problems.collect();
+    users::findings(cx, repo, &manifest.cluster, &manifest.backup, problems).await
+}
+
+/// The packs of other backups that a backup needs.
+pub(super) fn others(manifest: &Manifest) -> Vec<(BackupId, Unit)> {
+    let unit = |backup: &BackupId, digest: &ObjectDigest| {
+        let object @ BackupObject::Pack(_) = digest.name.parse().ok()? else { return None };
+        let key = Key::Backup(manifest.cluster.clone(), backup.clone(), object);
+        Some((backup.clone(), Unit { key, digest: digest.clone() }))
+    };
+    let needs = manifest.needs.iter();
+    needs.flat_map(|n| n.packs.iter().filter_map(|pack| unit(&n.backup, pack))).collect()
 }
 
 async fn check_config(repo: &Repo) -> Result<Option<Finding>> {
@@ -118,35 +187,13 @@ async fn check_config(repo: &Repo) -> Result<Option<Finding>> {
     Ok(Some(damage(Key::Config.to_string(), problem)))
 }
 
-/// A sum over the lines of a catalog that does not depend on their order.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Lines {
-    count: u64,
-    sum: u128,
-}
-
-impl Lines {
-    fn add(&mut self, other: &Lines) {
-        self.count += other.count;
-        self.sum = self.sum.wrapping_add(other.sum);
-    }
-
-    fn add_frame(&mut self, raw: &[u8]) {
-        for line in raw.split_inclusive(|&b| b == b'\n') {
-            let digest = Sha256::digest(line);
-            let half = digest.first_chunk().expect("a SHA-256 is longer than 16 bytes");
-            self.add(&Lines { count: 1, sum: u128::from_le_bytes(*half) });
-        }
-    }
-}
-
 async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     let key = object_key(manifest, BackupObject::Index);
     let place = repo.place(&key);
     let mut lines = Lines::default();
     let bytes = manifest.index.bytes;
     let kind = ObjectKind::Index;
-    let mut scanner = Scanner::open(repo.store(), &key, &place, kind, bytes, false).await?;
+    let mut scanner = Scanner::open(repo.shelf(), &key, &place, kind, bytes, false).await?;
     while let Some(frame) = scanner.next().await? {
         if frame.header.kind == FrameKind::Catalog {
             lines.add_frame(&scanner.open_frame(frame).await?);
@@ -155,121 +202,11 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
     Ok(lines)
 }
 
-/// Compares a pack with its digest, and looks at its frames: where the digest is right at the
-/// catalog's only, where it is wrong at all of them, to say where the damage is.
-async fn check_pack(
-    cx: &Context,
-    repo: &Repo,
-    manifest: &Manifest,
-    number: u32,
-    digest: &ObjectDigest,
-) -> Result<(Option<Finding>, Lines)> {
-    let key = object_key(manifest, BackupObject::Pack(number));
-    let (lines, problem) = match walk(cx, repo, &key, digest, Frames::Catalog).await {
-        Ok((lines, sha256, places)) if sha256 == digest.sha256 => {
-            (lines, places.into_iter().next())
-        }
-        Ok((lines, ..)) => {
-            let (_, _, places) = walk(cx, repo, &key, digest, Frames::All).await?;
-            let shown = places.iter().take(PLACES).cloned().collect::<Vec<_>>().join("; ");
-            let more = match places.len().saturating_sub(PLACES) {
-                0 => String::new(),
-                n => format!("; and {n} more places"),
-            };
-            let problem = format!("its bytes do not match the manifest's digest: {shown}{more}");
-            (lines, Some(problem))
-        }
-        Err(e) if is_damage(&e) => (Lines::default(), Some(e.chain())),
-        Err(e) => return Err(e),
-    };
-    Ok((problem.map(|problem| damage(key.to_string(), problem)), lines))
-}
-
-/// Which frames of a pack to open.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Frames {
-    /// Catalog and end; data frames are opened when artifacts are read.
-    Catalog,
-    /// All.
-    All,
-}
-
-/// Walks through a pack. Gives its catalog lines, its SHA-256 and what is wrong with its frames.
-async fn walk(
-    cx: &Context,
-    repo: &Repo,
-    key: &Key,
-    digest: &ObjectDigest,
-    which: Frames,
-) -> Result<(Lines, String, Vec<String>)> {
-    let place = repo.place(key);
-    let kind = ObjectKind::Pack;
-    let mut scanner = Scanner::open(repo.store(), key, &place, kind, digest.bytes, true).await?;
-    let mut lines = Lines::default();
-    let mut places = Vec::new();
-    let mut frames = 0;
-    let mut catalog = None;
-    let mut end = None;
-    loop {
-        cx.check()?;
-        let frame = match scanner.next().await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
-            Err(e) if is_damage(&e) => {
-                places.push(e.chain());
-                scanner.resync().await?;
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        if which == Frames::Catalog {
-            cx.progress().add_bytes(u64::from(frame.header.frame_len()));
-        }
-        let (kind, offset) = (frame.header.kind, frame.offset);
-        if end.is_some() {
-            places.push(format!("a frame at byte {offset} stands behind the end"));
-        }
-        if matches!(kind, FrameKind::Data | FrameKind::Map) && which == Frames::Catalog {
-            frames += 1;
-            continue;
-        }
-        let opened = scanner.open_frame(frame).await.and_then(|raw| match kind {
-            FrameKind::Catalog => {
-                catalog = catalog.or(Some(offset));
-                lines.add_frame(&raw);
-                Ok(())
-            }
-            FrameKind::End => {
-                end = Some((offset, EndOfObject::parse(&raw)?));
-                Ok(())
-            }
-            FrameKind::Data | FrameKind::Map => Ok(()),
-            FrameKind::Manifest | FrameKind::Record => {
-                Err(Error::damaged(format!("the frame at byte {offset} belongs into no pack")))
-            }
-        });
-        match opened {
-            Err(e) if is_damage(&e) => places.push(e.chain()),
-            other => other?,
-        }
-        frames += u32::from(kind != FrameKind::End);
-    }
-    let right_end = end.is_some_and(|(offset, end)| {
-        end == EndOfObject { catalog: catalog.unwrap_or(offset), frames }
-    });
-    if places.is_empty() && !right_end {
-        places.push("its end frame is missing or does not fit".to_owned());
-    }
-    Ok((lines, scanner.finish().await?, places))
-}
-
 /// Reads an artifact to its end.
 async fn read(cx: &Context, source: &Source, name: &ArtifactName) -> Result<()> {
     let mut reader: Box<dyn ArtifactReader> = source.open(name).await?;
-    let count = |piece: &Bytes| cx.progress().add_bytes(piece.len() as u64);
-    while let Some(piece) = reader.next().await? {
+    while reader.next().await?.is_some() {
         cx.check()?;
-        count(&piece);
     }
     Ok(())
 }

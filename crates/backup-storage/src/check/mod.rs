@@ -1,12 +1,18 @@
 //! Checks of a backup as the repository holds it: by listing, and byte by byte.
 
+mod chain;
 mod content;
 mod objects;
+mod pack;
+mod sample;
+mod stream;
+mod users;
 
 use backup_core::{Error, ErrorKind, Finding, Manifest, Result, Severity};
 
 pub use content::check_content;
 pub use objects::check_objects;
+pub use sample::{SamplePlan, SampleRule, check_sample};
 
 use crate::index::key;
 use crate::key::BackupObject;
@@ -15,6 +21,9 @@ use crate::scan::is_damage;
 
 const RESTORE_ANOTHER: &str = "take a new backup now; put the object back from a copy of the \
                                repository, or restore another backup where this one is needed";
+
+/// What is said of an object that is not there.
+const MISSING: &str = "it is missing";
 
 /// Damage of an object.
 fn damage(object: impl Into<String>, problem: impl Into<String>) -> Finding {

@@ -125,7 +125,15 @@ pub(super) async fn look(
 ) -> Result<Option<Directory>> {
     cx.check()?;
     let path = key::backup(cluster, &backup);
-    let contents = repo.store().contents(&path).await?;
+    let mut contents = repo.store().contents(&path).await?;
+    for lower in &*repo.shelf().lower().await? {
+        // Packs that moved are as much part of it as the others.
+        for object in lower.store().await?.contents(&path).await?.objects {
+            if !contents.objects.iter().any(|o| o.name == object.name) {
+                contents.objects.push(object);
+            }
+        }
+    }
     // After the listing: a writer removes its marker after it stored its manifest. So what had no
     // marker then has its manifest now, or has never been in progress.
     let state = match repo.commitment(cluster, &backup).await {
@@ -153,20 +161,23 @@ async fn without_manifest(
     now: Timestamp,
 ) -> Result<State> {
     let has = |object: BackupObject| contents.get(object).is_some();
+    let newest = contents.objects.iter().chain(&contents.staging).map(|o| o.modified).max();
+    let still = newest.is_none_or(|newest| now.duration_since(newest) >= DEAD);
     if has(BackupObject::Retired) {
-        return Ok(State::Retired);
+        // A copy may be bringing it back.
+        let busy = has(BackupObject::Active) && !still;
+        return Ok(if busy { State::Active(Builds::Unknown) } else { State::Retired });
     }
     if has(BackupObject::Index) && !has(BackupObject::Active) {
         return Ok(State::Unreadable("it is missing".to_owned()));
     }
-    let newest = contents.objects.iter().chain(&contents.staging).map(|o| o.modified).max();
-    if newest.is_none_or(|newest| now.duration_since(newest) >= DEAD) {
+    if still {
         return Ok(State::Dead);
     }
     let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Active);
     let builds = match repo.store().get(&key, marker::MAX_BYTES).await {
         Ok(Some(bytes)) => match serde_json::from_slice::<Active>(&bytes) {
-            Ok(active) if active.format <= backup_core::FORMAT => {
+            Ok(active) if active.format <= backup_core::FORMAT && !active.copy => {
                 Builds::On(active.base.into_iter().chain(active.parent).collect())
             }
             _ => Builds::Unknown,

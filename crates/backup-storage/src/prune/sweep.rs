@@ -92,13 +92,13 @@ impl<'a> Sweep<'a> {
             return Ok(true);
         }
         self.run.check()?;
-        match self.run.repo.store().remove_if_allowed(&key.path()).await? {
-            Removal::Gone => Ok(true),
-            Removal::Refused(e) => {
+        for store in self.run.repo.shelf().stores_of(key).await? {
+            if let Removal::Refused(e) = store.remove_if_allowed(&key.path()).await? {
                 report.refused.push(Refused { object: key.to_string(), reason: e.chain() });
-                Ok(false)
+                return Ok(false);
             }
         }
+        Ok(true)
     }
 
     /// Removes the manifests of what is due, children before their parents: an increment that is

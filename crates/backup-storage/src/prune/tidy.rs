@@ -89,7 +89,7 @@ async fn old_marks(
 /// Removes epochs below the highest, which is the state, and questions of the time.
 async fn old_epochs(run: &Run<'_>, sweep: &Sweep<'_>, report: &mut PruneReport) -> Result<()> {
     let store = run.repo.store();
-    for name in [LeaseName::Prune, LeaseName::Tier] {
+    for name in [LeaseName::Prune, LeaseName::Tier, LeaseName::Copy] {
         let mut epochs = lease::epochs(store, name).await?;
         epochs.pop();
         for (epoch, modified) in epochs {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use backup_core::{Error, Result};
+use backup_core::{Error, ErrorKind, Result, io_error};
 
 pub use bucket::{BucketUrl, CreateOnly};
 
@@ -49,6 +49,25 @@ impl fmt::Display for RepoUrl {
             RepoUrl::S3(bucket) => write!(f, "s3://{bucket}"),
             RepoUrl::Oss(bucket) => write!(f, "oss://{bucket}"),
         }
+    }
+}
+
+impl RepoUrl {
+    /// The address without secrets, as it is to be kept: true wherever the program is run.
+    ///
+    /// # Errors
+    /// When this machine cannot tell the directory that it works in.
+    pub fn absolute(&self) -> Result<String> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|e| {
+                io_error(e, ErrorKind::Store, format!("cannot tell where {} is", path.display()))
+            })
+        };
+        Ok(match self {
+            RepoUrl::Local(path) => RepoUrl::Local(absolute(path)?).to_string(),
+            RepoUrl::Nfs(path) => RepoUrl::Nfs(absolute(path)?).to_string(),
+            RepoUrl::S3(_) | RepoUrl::Oss(_) => self.to_string(),
+        })
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Fault {
     CrashBefore,
     /// The process dies after it: its work is done, all later calls never happen.
     CrashAfter,
+    /// When it writes, other bytes are kept than were given, and nobody says a word.
+    Garble,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Gate {
         match self.fault {
             Fault::FailBefore(errno) => return Err(failure(errno)),
             Fault::FailAfter(errno) => return work.await.and(Err(failure(errno))),
+            Fault::Garble => return work.await,
             Fault::CrashBefore => {}
             Fault::CrashAfter => drop(work.await),
         }
@@ -111,6 +114,15 @@ impl FaultStore {
     }
 }
 
+/// The same length, and another last byte.
+fn garbled(payload: &PutPayload) -> PutPayload {
+    let mut bytes = payload.iter().flatten().copied().collect::<Vec<u8>>();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}
+
 impl fmt::Display for FaultStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FaultStore({})", self.inner)
@@ -126,6 +138,11 @@ impl ObjectStore for FaultStore {
         opts: PutOptions,
     ) -> Result<PutResult> {
         assert_eq!(opts.mode, PutMode::Create, "{at} could be overwritten");
+        let calls = self.gate.calls.load(Ordering::SeqCst);
+        let payload = match self.gate.fault == Fault::Garble && calls == self.gate.at {
+            true => garbled(&payload),
+            false => payload,
+        };
         self.gate.call(self.inner.put_opts(at, payload, opts)).await
     }
     async fn put_multipart_opts(

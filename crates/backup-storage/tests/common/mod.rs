@@ -22,6 +22,7 @@ use serde_json::json;
 
 pub mod aged;
 pub mod fault;
+pub mod world;
 
 /// Collects warnings.
 #[derive(Default)]

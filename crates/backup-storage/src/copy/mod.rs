@@ -1,0 +1,105 @@
+//! Copies of backups in other repositories.
+//!
+//! A target of the same id is a copy of the repository: its objects are the same byte for byte, and
+//! so is what a restore needs to know. Any other repository gets the artifacts, written anew under
+//! its own keys. Either way the manifest comes last, after everything else was read back from the
+//! target and compared; what is damaged at the source never arrives.
+
+pub(crate) mod object;
+mod order;
+mod other;
+mod same;
+mod target;
+
+use backup_core::{
+    Context, ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
+};
+
+pub use order::in_order;
+pub(crate) use other::all_arrived;
+pub use target::CopyTarget;
+
+use crate::repo::Repo;
+
+/// How a copy is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Read also what an earlier run has copied and compared.
+    pub verify: bool,
+    /// Remove what is damaged at the target and write it again.
+    pub replace_damaged: bool,
+}
+
+/// What became of one backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Whether the target had all of it before.
+    pub already: bool,
+    /// Length in bytes of the objects that make the backup at the target.
+    pub bytes: u64,
+    /// Of these, what was sent now.
+    pub sent: u64,
+    /// How many objects were sent.
+    pub objects: u64,
+}
+
+/// Copies one backup and notes it in the history of the source. What it needs before it has to be
+/// there already, see [`in_order`].
+///
+/// Run again after an interruption it goes on: what arrived whole is not sent again.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] when the source, or something that is at the target already, is damaged;
+/// [`ErrorKind::Busy`] when a prune at the target is about to remove what would be copied or built
+/// on; else what the stores fail with. The target is then as it was before, but for objects that no
+/// manifest names.
+pub async fn copy_backup(
+    cx: &Context,
+    from: &Repo,
+    target: &CopyTarget,
+    manifest: &Manifest,
+    options: CopyOptions,
+) -> Result<Copied> {
+    let to = target.repo();
+    let copied = if target.is_same() {
+        same::copy(cx, from, to, manifest, options).await
+    } else {
+        other::copy(cx, from, target, manifest, options).await
+    };
+    let copied = copied.context(|| {
+        format!("backup {} was not copied to {to}", manifest.backup, to = target.name())
+    })?;
+    if !copied.already || options.verify || !target.is_noted(&manifest.backup) {
+        note(cx, from, target, manifest, copied.bytes).await?;
+    }
+    Ok(copied)
+}
+
+/// Adds the copy to the history of the source; where that takes nothing, it is a warning.
+async fn note(
+    cx: &Context,
+    from: &Repo,
+    target: &CopyTarget,
+    manifest: &Manifest,
+    bytes: u64,
+) -> Result<()> {
+    let record = Record {
+        time: cx.now(),
+        backup: Some(manifest.backup.clone()),
+        event: RecordEvent::Copied {
+            to: target.name().to_owned(),
+            repository: target.repo().id().to_string(),
+            bytes,
+            verified: true,
+        },
+    };
+    match from.record(cx, &manifest.cluster, &record).await {
+        Err(e) if e.kind() != ErrorKind::Interrupted => {
+            let text = format!("the copy was not added to the history: {}", e.chain());
+            cx.event(Event::Warning { text });
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,284 @@
+//! Where a copy goes.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use backup_core::{
+    BackupId, Context, Error, ErrorKind, Event, RecordEvent, Repository, Result, ResultExt,
+};
+
+use crate::failover::Copies;
+use crate::format::{Config, Slot, hex};
+use crate::key::{self, Key, LeaseName, RecordName, SlotName};
+use crate::lease::Lease;
+use crate::options::RepositoryOptions;
+use crate::repo::{Repo, is_free};
+use crate::shelf::Shelf;
+use crate::store::{Created, Store};
+use crate::url::RepoUrl;
+
+/// A run that is silent for twice as long may be taken over; sooner where signs of life are to come
+/// more often.
+const TTL: Duration = Duration::from_secs(15);
+
+/// A repository that takes copies.
+#[derive(Debug)]
+pub struct CopyTarget {
+    repo: Repo,
+    /// A copy of the source, with its id and its keys.
+    same: bool,
+    name: String,
+    /// Backups that the history says were copied here.
+    noted: BTreeSet<BackupId>,
+    /// Held while backups are written anew here: what an earlier run left may be removed then.
+    lease: Option<Lease>,
+}
+
+impl CopyTarget {
+    /// Opens the repository at `url`. In an empty place a copy of `from` is begun; a directory that
+    /// is missing is made, unless the history says that there was a copy before: then a disk is
+    /// probably not mounted.
+    ///
+    /// `options` are for a target that is a repository of its own: its key, and how to compress.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] when the place holds something else, is the source itself, or has lost
+    /// the copies that it had.
+    pub async fn open(
+        cx: &Context,
+        from: &Repo,
+        url: &RepoUrl,
+        options: RepositoryOptions,
+        anew: bool,
+    ) -> Result<Self> {
+        let name = url.absolute()?;
+        let noted = noted(cx, from, &name).await?;
+        let had = !noted.is_empty() && !anew;
+        let stores = &from.options().stores;
+        let opened = match had {
+            true => stores.open(url).await,
+            false => stores.make(url).await,
+        };
+        let store = match opened {
+            Err(e) if had => {
+                return Err(e.with_remedy("see that the disk or share of the copy is mounted"));
+            }
+            other => other?,
+        };
+        CopyTarget::begin(cx, from, store, options, name, noted, anew).await
+    }
+
+    /// As [`open`](Self::open), in any store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_on(
+        cx: &Context,
+        from: &Repo,
+        store: Store,
+        options: RepositoryOptions,
+        anew: bool,
+    ) -> Result<Self> {
+        let name = store.name().to_owned();
+        let noted = noted(cx, from, &name).await?;
+        CopyTarget::begin(cx, from, store, options, name, noted, anew).await
+    }
+
+    async fn begin(
+        cx: &Context,
+        from: &Repo,
+        store: Store,
+        options: RepositoryOptions,
+        name: String,
+        noted: BTreeSet<BackupId>,
+        anew: bool,
+    ) -> Result<Self> {
+        let found = store.get(&Key::Config, Config::MAX_BYTES).await?;
+        let (repo, same) = match found.as_deref().map(Config::parse).transpose()? {
+            Some(config) if config.repository != *from.id() => {
+                (Repo::open_on(cx, store, options).await?, false)
+            }
+            Some(config) => {
+                if config != *from.config() {
+                    return Err(Error::new(
+                        ErrorKind::Store,
+                        format!("{name} has the id of this repository and another key"),
+                    )
+                    .with_remedy("copy into another place"));
+                }
+                is_elsewhere(cx, from, &store).await?;
+                (from.placed(Shelf::new(store, &from.options().stores), Copies::default()), true)
+            }
+            None => {
+                if !noted.is_empty() && !anew {
+                    return Err(Error::new(
+                        ErrorKind::Store,
+                        format!("{name} is empty, and it had copies of {} backups", noted.len()),
+                    )
+                    .with_remedy(
+                        "see that the disk or share is mounted; to begin a new copy there, add \
+                         --anew",
+                    ));
+                }
+                if !is_free(&store).await? {
+                    return Err(Error::new(
+                        ErrorKind::Store,
+                        format!("{name} is not empty, and what is in it is no repository"),
+                    )
+                    .with_remedy("name an empty place, or a repository"));
+                }
+                store.prove_create_only(&probe(cx).path()).await?;
+                // The keys first: a copy that nobody can open must never be there.
+                carry_keys(from, &store).await?;
+                create(from, &store).await.context(|| format!("cannot begin a copy in {name}"))?;
+                (from.placed(Shelf::new(store, &from.options().stores), Copies::default()), true)
+            }
+        };
+        let lease = match same {
+            true => None,
+            false => Some(lease(cx, &repo).await?),
+        };
+        let target = CopyTarget { repo, same, name, noted, lease };
+        if target.same {
+            carry_keys(from, target.repo.store()).await?;
+        }
+        Ok(target)
+    }
+
+    /// Fails when another run may copy to here by now.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), Lease::check)
+    }
+
+    /// Lets others copy to here. Without this they have to wait for a minute.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn close(self) -> Result<()> {
+        match self.lease {
+            Some(lease) => lease.release().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The repository.
+    #[must_use]
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// Whether it is a copy of the source byte for byte.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.same
+    }
+
+    /// Its address, without secrets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the history of the source has this copy already.
+    pub(crate) fn is_noted(&self, backup: &BackupId) -> bool {
+        self.noted.contains(backup)
+    }
+}
+
+/// Waits a little where somebody else holds it: it may be a run that was killed just now.
+async fn lease(cx: &Context, repo: &Repo) -> Result<Lease> {
+    let ttl = TTL.min(3 * repo.options().heartbeat);
+    let holder = format!("a copy, process {}", std::process::id());
+    let since = Instant::now();
+    loop {
+        match Lease::acquire(cx, repo.store(), LeaseName::Copy, &holder, ttl).await {
+            Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < 3 * ttl => {
+                cx.note(format!("waiting: {}", e.chain()));
+                cx.run(async {
+                    tokio::time::sleep(ttl / 10).await;
+                    Ok(())
+                })
+                .await?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The backups that the history says are in a copy.
+async fn noted(cx: &Context, from: &Repo, name: &str) -> Result<BTreeSet<BackupId>> {
+    let mut noted = BTreeSet::new();
+    for cluster in from.clusters().await? {
+        for record in from.records(cx, &cluster).await? {
+            if let (RecordEvent::Copied { to, .. }, Some(backup)) = (record.event, record.backup)
+                && to == name
+            {
+                noted.insert(backup);
+            }
+        }
+    }
+    Ok(noted)
+}
+
+/// Begins a copy in an empty store.
+async fn create(from: &Repo, store: &Store) -> Result<()> {
+    let bytes = from
+        .store()
+        .get(&Key::Config, Config::MAX_BYTES)
+        .await?
+        .ok_or_else(|| Error::new(ErrorKind::Store, "holdfast.json of the source is gone"))?;
+    // What cannot be read must not be passed on.
+    if Config::parse(&bytes)? != *from.config() {
+        return Err(Error::new(ErrorKind::Store, "holdfast.json of the source has changed"));
+    }
+    match store.create(&Key::Config, bytes).await? {
+        Created::New => Ok(()),
+        // The same bytes are no conflict; these are others.
+        Created::Exists => Err(Error::new(
+            ErrorKind::Store,
+            format!("somebody else makes a repository in {} at the same moment", store.name()),
+        )),
+    }
+}
+
+/// The name of an object that is made to try something, and removed again.
+fn probe(cx: &Context) -> Key {
+    let name = RecordName::new(&format!("copy-{}", hex(&cx.random::<8>())));
+    Key::Now(name.expect("letters, a dash and digits"))
+}
+
+/// Sees that what is written to the target does not appear at the source: a copy in the same place,
+/// reached by another name, is none.
+async fn is_elsewhere(cx: &Context, from: &Repo, store: &Store) -> Result<()> {
+    let probe = probe(cx);
+    store.create(&probe, "{}\n").await?;
+    let seen = from.store().len(&probe).await;
+    if let Err(e) = store.delete(&probe).await {
+        cx.event(Event::Warning { text: format!("{probe} was left behind: {}", e.chain()) });
+    }
+    match seen? {
+        None => Ok(()),
+        Some(_) => Err(Error::usage(format!(
+            "{} is the repository itself, reached by another name",
+            store.name()
+        ))
+        .with_remedy("name another place: a copy on the same store protects from nothing")),
+    }
+}
+
+/// Puts the key slots of the source that the target lacks there too. Those that were removed at the
+/// source stay: a copy is told of by nobody.
+async fn carry_keys(from: &Repo, to: &Store) -> Result<()> {
+    for (name, _) in from.store().list(&key::keys()).await?.objects {
+        let Ok(name) = name.parse::<SlotName>() else { continue };
+        let key = Key::KeySlot(name.clone());
+        // What is no slot is not passed on.
+        if let Some(bytes) = from.store().get(&key, Slot::MAX_BYTES).await?
+            && Slot::parse(&name, &bytes).is_ok()
+        {
+            // Slots are never changed: what has the name is the same slot.
+            to.create(&key, bytes).await?;
+        }
+    }
+    Ok(())
+}
