@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use backup_core::{BackupId, ClusterName};
+use backup_core::{BackupId, ClusterName, Context, Error};
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
 /// The name of an object. [`Display`](fmt::Display) gives its path inside the repository.
 ///
@@ -28,6 +29,14 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// A key slot of an encrypted repository.
+    KeySlot(SlotName),
+    /// A plan to remove backups, by its file name.
+    Mark(RecordName),
+    /// An epoch of a lease.
+    Lease(LeaseName, u64),
+    /// An object that is made to learn what time the store has, and removed again.
+    Now(RecordName),
 }
 
 impl Key {
@@ -46,13 +55,37 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::KeySlot(name) => write!(f, "keys/{name}"),
+            Key::Mark(name) => write!(f, "marks/{name}"),
+            Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
+            Key::Now(name) => write!(f, "locks/{name}"),
         }
     }
+}
+
+/// The directory of plans to remove backups.
+pub(crate) fn marks() -> Path {
+    Path::from("marks")
+}
+
+/// The directory of all leases.
+pub(crate) fn locks() -> Path {
+    Path::from("locks")
+}
+
+/// The directory of one lease.
+pub(crate) fn lease(name: LeaseName) -> Path {
+    Path::from(format!("locks/{name}"))
 }
 
 /// The directory of all clusters.
 pub(crate) fn clusters() -> Path {
     Path::from("clusters")
+}
+
+/// The directory of the key slots.
+pub(crate) fn keys() -> Path {
+    Path::from("keys")
 }
 
 /// The directory of a cluster's backups.
@@ -81,6 +114,10 @@ pub enum BackupObject {
     Manifest,
     /// `active`.
     Active,
+    /// `active-<n>`, numbered from 1: a sign of life.
+    Beat(u32),
+    /// `retired`.
+    Retired,
 }
 
 impl fmt::Display for BackupObject {
@@ -90,6 +127,8 @@ impl fmt::Display for BackupObject {
             BackupObject::Index => f.write_str("index"),
             BackupObject::Manifest => f.write_str("manifest"),
             BackupObject::Active => f.write_str("active"),
+            BackupObject::Beat(n) => write!(f, "active-{n}"),
+            BackupObject::Retired => f.write_str("retired"),
         }
     }
 }
@@ -101,10 +140,37 @@ impl FromStr for BackupObject {
             "index" => BackupObject::Index,
             "manifest" => BackupObject::Manifest,
             "active" => BackupObject::Active,
-            _ => BackupObject::Pack(name.strip_prefix("pack-").ok_or(())?.parse().map_err(|_| ())?),
+            "retired" => BackupObject::Retired,
+            _ => {
+                let (word, number) = name.split_once('-').ok_or(())?;
+                let number = number.parse().map_err(|_| ())?;
+                match word {
+                    "pack" => BackupObject::Pack(number),
+                    "active" => BackupObject::Beat(number),
+                    _ => return Err(()),
+                }
+            }
         };
         // One name, one object: `pack-03` and `pack-+3` are not ours.
         if object.to_string() == name { Ok(object) } else { Err(()) }
+    }
+}
+
+/// What a lease is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LeaseName {
+    /// Removing backups.
+    Prune,
+    /// Moving packs between tiers.
+    Tier,
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeaseName::Prune => "prune",
+            LeaseName::Tier => "tier",
+        })
     }
 }
 
@@ -128,19 +194,76 @@ impl fmt::Display for RecordName {
     }
 }
 
+/// The name of a key slot: 8 lower-case hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SlotName(String);
+
+impl SlotName {
+    /// A new one.
+    #[must_use]
+    pub fn new(cx: &Context) -> Self {
+        SlotName(format!("{:08x}", u32::from_le_bytes(cx.random())))
+    }
+}
+
+impl FromStr for SlotName {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self, Error> {
+        if name.len() == 8 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(SlotName(name.to_owned()));
+        }
+        Err(Error::usage(format!(
+            "`{}` is no name of a key slot: those have 8 digits of 0-9 and a-f",
+            name.escape_debug()
+        ))
+        .with_remedy("name one that `holdfast key list` shows"))
+    }
+}
+
+impl TryFrom<String> for SlotName {
+    type Error = Error;
+    fn try_from(name: String) -> Result<Self, Error> {
+        name.parse()
+    }
+}
+
+impl From<SlotName> for String {
+    fn from(name: SlotName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_the_canonical_name_is_an_object() {
-        for name in ["pack-0", "pack-4294967295", "index", "manifest", "active"] {
+        for name in
+            ["pack-0", "pack-4294967295", "index", "manifest", "active", "active-1", "retired"]
+        {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }
-        for name in
-            ["pack-00", "pack-+1", "pack-", "pack--1", "pack-4294967296", "Index", "pack-1#1", ""]
-        {
+        for name in [
+            "pack-00",
+            "pack-+1",
+            "pack-",
+            "pack--1",
+            "pack-4294967296",
+            "Index",
+            "pack-1#1",
+            "",
+            "active-",
+            "active-01",
+        ] {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
         }
     }

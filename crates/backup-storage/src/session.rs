@@ -12,11 +12,12 @@ use backup_core::{
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 use crate::base::Base;
-use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, hex, seal};
-use crate::key::{self, BackupObject, Key};
+use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, seal};
+use crate::key::{self, BackupObject};
+use crate::marker::{Beginning, Marker};
+use crate::marks;
 use crate::packer::{Packer, lock, lost_task, taken};
 use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
@@ -27,21 +28,12 @@ pub(crate) struct Session {
     spec: BackupSpec,
     id: BackupId,
     started_at: Timestamp,
+    marker: tokio::sync::Mutex<Marker>,
     /// What the manifest has to warn of besides what the driver says.
     warnings: Vec<String>,
     memory: Mutex<Option<MemoryPermit>>,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
-}
-
-/// The content of `active`.
-#[derive(Serialize)]
-struct Active<'a> {
-    format: u32,
-    backup: &'a BackupId,
-    started_at: Timestamp,
-    nonce: String,
-    writer: &'static str,
 }
 
 impl Session {
@@ -53,28 +45,21 @@ impl Session {
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
-        let started_at = cx.now();
-        let mut attempts = 0;
-        let id = loop {
-            let id = BackupId::new(cx, spec.backup_type);
-            let key = Key::Backup(spec.cluster.clone(), id.clone(), BackupObject::Active);
-            let active = Active {
-                format: FORMAT,
-                backup: &id,
-                started_at,
-                nonce: hex(&cx.random::<16>()),
-                writer: WRITER,
-            };
-            let mut json = serde_json::to_vec_pretty(&active)
-                .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
-            json.push(b'\n');
-            attempts += 1;
-            match store.create(&key, json).await? {
-                Created::New => break id,
-                Created::Exists if attempts < 5 => {}
-                Created::Exists => return Err(taken(&key)),
-            }
-        };
+        // Named in the marker before it is used: a prune lets it stay then.
+        let base = choose_base(cx, repo, &spec).await;
+        let marker = Marker::create(
+            cx,
+            store,
+            Beginning {
+                cluster: spec.cluster.clone(),
+                backup_type: spec.backup_type,
+                base: base.as_ref().map(|m| m.backup.clone()),
+                parent: spec.parent.clone(),
+                heartbeat: options.heartbeat,
+            },
+        )
+        .await?;
+        let id = marker.backup().clone();
         let mut warnings = Vec::new();
         if let Some(newest) = newest.filter(|newest| *newest > id) {
             let text = format!(
@@ -84,13 +69,15 @@ impl Session {
             cx.event(Event::Warning { text: text.clone() });
             warnings.push(text);
         }
-        let base = choose_base(cx, repo, &spec, &id).await;
+        let base = base.filter(|m| marker.base() == Some(&m.backup));
+        let base = load_base(cx, repo, base).await;
         let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
         Ok(Session {
             packer: Arc::new(packer),
             spec,
             id,
-            started_at,
+            started_at: marker.started_at(),
+            marker: tokio::sync::Mutex::new(marker),
             warnings,
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
@@ -113,6 +100,7 @@ impl Session {
 
     /// Removes what was written, the marker last. Nothing of this backup may be running.
     async fn remove(&self) -> Result<()> {
+        self.marker.lock().await.stop().await;
         let directory = key::backup(&self.spec.cluster, &self.id);
         let marker = BackupObject::Active.to_string();
         self.packer.store.remove_all(&directory, &marker).await
@@ -146,6 +134,8 @@ impl Session {
         let finished_at = packer.cx.now();
         let index = on_worker(packer, |packer| packer.index()).await?;
         let index = packer.upload(BackupObject::Index, index).await?;
+        let written: Vec<_> = packs.iter().chain([&index]).collect();
+        self.marker.lock().await.check(&written).await?;
         let bytes = packer.bytes.load(Ordering::Relaxed);
         Ok(Manifest {
             format: FORMAT,
@@ -196,35 +186,42 @@ async fn on_worker<T: Send + 'static>(
 
 /// Finds an earlier backup to compare with. There is always the other way, to store everything: what
 /// goes wrong here is told, and no more.
-async fn choose_base(
-    cx: &Context,
-    repo: &Repo,
-    spec: &BackupSpec,
-    id: &BackupId,
-) -> Option<Arc<Base>> {
+async fn choose_base(cx: &Context, repo: &Repo, spec: &BackupSpec) -> Option<Manifest> {
     if !repo.options().dedup {
         return None;
     }
     let find = async {
+        // Those that are about to be removed are left out here so that another one may serve; what
+        // counts is the second look, of the marker.
+        let marked = marks::marked(cx, repo.store()).await?;
         let listed = repo.backups(cx, Some(&spec.cluster)).await?;
-        let fits = |m: &Manifest| m.strategy == spec.strategy && m.backup < *id;
-        match Base::choose(cx, repo, &listed, fits).await? {
-            Some(manifest) => Base::load(cx, repo, manifest).await.map(Some),
-            None => Ok(None),
-        }
+        let now = cx.now();
+        let fits = |m: &Manifest| {
+            m.strategy == spec.strategy
+                && m.backup.started_at() < now
+                && !marked.contains(&m.backup)
+        };
+        Base::choose(cx, repo, &listed, fits).await
     };
-    match find.await {
-        Ok(base) => base.map(Arc::new),
-        Err(e) => {
-            cx.event(Event::Warning {
-                text: format!(
-                    "no earlier backup can be compared with, and everything is stored anew: {}",
-                    e.chain()
-                ),
-            });
-            None
-        }
+    find.await.unwrap_or_else(|e| no_base(cx, &e))
+}
+
+/// Reads what is needed of the base.
+async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
+    match Base::load(cx, repo, base?).await {
+        Ok(base) => Some(Arc::new(base)),
+        Err(e) => no_base(cx, &e),
     }
+}
+
+fn no_base<T>(cx: &Context, error: &Error) -> Option<T> {
+    cx.event(Event::Warning {
+        text: format!(
+            "no earlier backup can be compared with, and everything is stored anew: {}",
+            error.chain()
+        ),
+    });
+    None
 }
 
 /// Ids sort by the second of their time, so a backup does not begin in the same second as the
@@ -313,10 +310,9 @@ impl BackupSession for Session {
         let message = format!("backup {} has been committed", self.id);
         self.packer.fail(&Error::internal(message));
         // There is a backup now; the marker is of no more use.
-        let marker = self.packer.key(BackupObject::Active);
-        if let Err(e) = self.packer.store.delete(&marker).await {
+        if let Err(e) = self.marker.lock().await.remove().await {
             self.packer.cx.event(Event::Warning {
-                text: format!("the marker {marker} was not removed: {}", e.chain()),
+                text: format!("the marker of backup {} was not removed: {}", self.id, e.chain()),
             });
         }
         Ok(manifest)

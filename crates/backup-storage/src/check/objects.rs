@@ -6,7 +6,6 @@ use backup_core::{Context, Finding, Level, Manifest, ObjectDigest, Report, Resul
 use object_store::path::Path;
 
 use super::{check_manifest, damage};
-use crate::index::key;
 use crate::key::{self, BackupObject};
 use crate::repo::Repo;
 
@@ -44,14 +43,19 @@ async fn list(
         &mut there,
     ));
     there.remove(&BackupObject::Manifest.to_string());
-    if there.remove(&BackupObject::Active.to_string()).is_some() {
-        findings.push(Finding::new(
-            Severity::Info,
-            key(manifest, BackupObject::Active).to_string(),
-            "the marker of a backup in progress was left behind; the backup is finished",
-            "none is needed; the marker does no harm",
-        ));
-    }
+    there.retain(|name, _| {
+        let problem = match name.parse() {
+            Ok(BackupObject::Active | BackupObject::Beat(_)) => {
+                "the marker of a backup in progress was left behind; the backup is finished"
+            }
+            Ok(BackupObject::Retired) => "a prune began to remove the backup, and it is kept",
+            _ => return true,
+        };
+        let object = format!("{directory}/{name}");
+        let remedy = "none is needed; it does no harm, and a later prune removes it";
+        findings.push(Finding::new(Severity::Info, object, problem, remedy));
+        false
+    });
     for name in there.into_keys().chain(listing.directories) {
         findings.push(Finding::new(
             Severity::Warning,

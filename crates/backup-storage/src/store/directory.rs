@@ -231,7 +231,7 @@ fn read_directory(path: &FsPath, prefix: &Path) -> io::Result<(ListResult, bool)
 }
 
 /// Whether `LocalFileSystem` gives files that are being written such a name.
-fn is_unfinished(name: &str) -> bool {
+pub(super) fn is_unfinished(name: &str) -> bool {
     name.split_once('#')
         .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -32,6 +32,9 @@ use throttle::Throttle;
 pub use listing::{Listing, Meta};
 pub use options::{Credentials, Proxy, StoreOptions};
 
+mod contents;
+pub(crate) use contents::{Contents, Removal};
+
 /// An object store as a repository uses it. Cheap to clone.
 ///
 /// What it promises, given a store that keeps the contract of [`ObjectStore`]:
@@ -59,6 +62,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     name: Arc<str>,
     medium: Medium,
+    /// Where it is a directory.
+    root: Option<Arc<FsPath>>,
     retry: Retry,
     /// For media that cannot limit a stream themselves.
     throttle: Option<Arc<Throttle>>,
@@ -120,6 +125,7 @@ impl Store {
             inner,
             name: name.into().into(),
             medium: Medium::Any,
+            root: None,
             retry: Retry::default(),
             throttle: None,
             counts: Arc::default(),
@@ -133,7 +139,7 @@ impl Store {
     pub fn local(path: &FsPath) -> Result<Self> {
         let inner = Directory::open(path, Medium::Disk)?;
         let store = Store::new(Arc::new(inner), path.display().to_string());
-        Ok(Store { medium: Medium::Disk, ..store })
+        Ok(Store { medium: Medium::Disk, root: Some(path.into()), ..store })
     }
 
     /// Waits this long before the first and at most that long before a later retry, and tries again
@@ -281,12 +287,6 @@ impl Store {
             .await
             .map(Listing::from)
             .map_err(|e| self.failure(e, "list", &format!("{directory}/")))
-    }
-
-    /// Whether the store holds nothing at all. What mkfs puts into a new file system does not count.
-    pub(crate) async fn is_empty(&self) -> Result<bool> {
-        let found = self.list(&Path::default()).await?;
-        Ok(found.objects.is_empty() && found.directories.iter().all(|d| d == "lost+found"))
     }
 
     /// Removes whatever stands under a directory, `last` after all others.

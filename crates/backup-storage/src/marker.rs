@@ -1,0 +1,285 @@
+//! What protects a backup while it is written: the `active` marker, its beats, and a last look before
+//! the manifest.
+//!
+//! A writer creates its marker, which names what it builds on, and only then looks for marks; a prune
+//! creates its mark, and only then looks for markers. So one of the two always sees the other: what
+//! is built on here is not marked, or the prune lets it stay.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use backup_core::{
+    BackupId, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, ObjectDigest,
+    Result,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::format::hex;
+use crate::key::{self, BackupObject, Key};
+use crate::marks;
+use crate::packer::taken;
+use crate::repo::WRITER;
+use crate::store::{Created, Store};
+
+/// The longest `active`.
+pub(crate) const MAX_BYTES: u64 = 1 << 20;
+
+/// The content of `active`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Active {
+    pub(crate) format: u32,
+    backup: BackupId,
+    started_at: Timestamp,
+    nonce: String,
+    writer: String,
+    /// The backup whose packs may be referred to. Left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<BackupId>,
+    /// The backup that a restore will need before this one. Left out when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<BackupId>,
+}
+
+/// A backup that is about to be written.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// How much it holds by itself.
+    pub backup_type: BackupType,
+    /// The backup whose packs may be referred to.
+    pub base: Option<BackupId>,
+    /// The backup that a restore needs before this one.
+    pub parent: Option<BackupId>,
+    /// How often a sign of life is stored, at least 1 ms.
+    pub heartbeat: Duration,
+}
+
+/// The marker of a backup in progress. Whoever writes into the directory of a backup holds one.
+///
+/// Dropping it ends the signs of life; the marker itself stays until [`remove`](Self::remove), or
+/// until a prune finds that nothing happened for a day.
+#[derive(Debug)]
+pub struct Marker {
+    store: Store,
+    cluster: ClusterName,
+    backup: BackupId,
+    started_at: Timestamp,
+    base: Option<BackupId>,
+    beats: Arc<AtomicU32>,
+    beating: Option<AbortOnDropHandle<()>>,
+}
+
+impl Marker {
+    /// Reserves an id and says what the backup builds on; then finds out whether it may.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when the parent is about to be removed, [`ErrorKind::Damaged`] when it is
+    /// not there; and when the store fails.
+    pub async fn create(cx: &Context, store: &Store, beginning: Beginning) -> Result<Marker> {
+        let Beginning { cluster, backup_type, base, parent, heartbeat } = beginning;
+        let started_at = cx.now();
+        let mut attempts = 0;
+        let backup = loop {
+            let backup = BackupId::new(cx, backup_type);
+            let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Active);
+            let active = Active {
+                format: FORMAT,
+                backup: backup.clone(),
+                started_at,
+                nonce: hex(&cx.random::<16>()),
+                writer: WRITER.to_owned(),
+                base: base.clone(),
+                parent: parent.clone(),
+            };
+            let mut json = serde_json::to_vec_pretty(&active)
+                .map_err(|e| Error::internal("cannot write the marker").with_source(e))?;
+            json.push(b'\n');
+            attempts += 1;
+            match store.create(&key, json).await? {
+                Created::New => break backup,
+                Created::Exists if attempts < 5 => {}
+                Created::Exists => return Err(taken(&key)),
+            }
+        };
+        let mut marker = Marker {
+            store: store.clone(),
+            cluster,
+            backup,
+            started_at,
+            base: None,
+            beats: Arc::default(),
+            beating: None,
+        };
+        match marker.look(cx, base, parent).await {
+            Ok(base) => marker.base = base,
+            Err(e) => {
+                let _ = marker.remove().await;
+                return Err(e);
+            }
+        }
+        marker.beating = Some(marker.beat(cx, heartbeat));
+        Ok(marker)
+    }
+
+    /// What may be built on. It was stored in `active` before: a prune that began to remove it
+    /// earlier is seen here, and a later one sees us.
+    async fn look(
+        &self,
+        cx: &Context,
+        base: Option<BackupId>,
+        parent: Option<BackupId>,
+    ) -> Result<Option<BackupId>> {
+        if base.is_none() && parent.is_none() {
+            return Ok(None);
+        }
+        let marked = marks::marked(cx, &self.store).await?;
+        // After the marks: a prune removes the manifest before its mark.
+        let mut usable = Vec::new();
+        for backup in [&parent, &base].into_iter().flatten() {
+            let manifest =
+                Key::Backup(self.cluster.clone(), backup.clone(), BackupObject::Manifest);
+            let there = self.store.len(&manifest).await?.is_some();
+            usable.push(there && !marked.contains(backup));
+            if Some(backup) != parent.as_ref() || usable[0] {
+                continue;
+            }
+            let (kind, problem, remedy) = if there {
+                (ErrorKind::Busy, "is about to be removed", "take a full backup")
+            } else {
+                (ErrorKind::Damaged, "is not there", "take a full backup; see `holdfast list`")
+            };
+            return Err(Error::new(
+                kind,
+                format!("backup {backup}, which this one would build on, {problem}"),
+            )
+            .with_remedy(remedy));
+        }
+        match (base, usable.last()) {
+            (Some(base), Some(true)) => Ok(Some(base)),
+            (Some(base), _) => {
+                cx.note(format!("nothing is taken from backup {base}: it is about to be removed"));
+                Ok(None)
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// The id of the backup.
+    #[must_use]
+    pub fn backup(&self) -> &BackupId {
+        &self.backup
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// The backup whose packs may be referred to: that which was asked for, unless it is about to
+    /// be removed.
+    #[must_use]
+    pub fn base(&self) -> Option<&BackupId> {
+        self.base.as_ref()
+    }
+
+    /// Stores signs of life until the handle is dropped.
+    fn beat(&self, cx: &Context, every: Duration) -> AbortOnDropHandle<()> {
+        let (cx, store) = (cx.clone(), self.store.clone());
+        let (cluster, backup) = (self.cluster.clone(), self.backup.clone());
+        let beats = Arc::clone(&self.beats);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let key = |n| Key::Backup(cluster.clone(), backup.clone(), BackupObject::Beat(n));
+            let mut warned = false;
+            loop {
+                tokio::time::sleep(every.max(Duration::from_millis(1))).await;
+                let number = beats.fetch_add(1, Ordering::SeqCst) + 1;
+                // Any bytes do: what counts is when the store got them.
+                let beat = store.create(&key(number), Vec::from(number.to_string())).await;
+                match beat {
+                    Ok(_) => {
+                        if number > 1 {
+                            let _ = store.delete(&key(number - 1)).await;
+                        }
+                    }
+                    Err(e) if !warned => {
+                        warned = true;
+                        let text = format!(
+                            "no sign of life of backup {backup} could be stored: {}; it goes on, \
+                             and a prune may take it for dead after a day",
+                            e.chain()
+                        );
+                        cx.event(Event::Warning { text });
+                    }
+                    Err(_) => {}
+                }
+            }
+        }))
+    }
+
+    /// A last look before the manifest: that nobody took this backup for dead meanwhile, and that
+    /// everything it wrote is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] when it was given up or something is missing.
+    pub async fn check(&self, written: &[&ObjectDigest]) -> Result<()> {
+        let directory = key::backup(&self.cluster, &self.backup);
+        let contents = self.store.contents(&directory).await?;
+        let lost = |what: String| {
+            Err(Error::new(
+                ErrorKind::Store,
+                format!("backup {} cannot be finished: {what}", self.backup),
+            )
+            .with_remedy(
+                "run the backup again; where the machine slept or the store was away for a day, a \
+                 prune took the backup for dead",
+            ))
+        };
+        if contents.get(BackupObject::Manifest).is_some() {
+            return lost("it was given up as dead while it was written".into());
+        }
+        if contents.get(BackupObject::Active).is_none() {
+            return lost("somebody removed its marker while it was written".into());
+        }
+        for object in written {
+            match contents.get(&object.name).map(|found| found.bytes) {
+                None => return lost(format!("somebody removed its {}", object.name)),
+                Some(bytes) if bytes != object.bytes => {
+                    let (name, wanted) = (&object.name, object.bytes);
+                    return lost(format!("{name} has {bytes} bytes where {wanted} were written"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the signs of life, before what was written is removed.
+    pub async fn stop(&mut self) {
+        if let Some(beating) = self.beating.take() {
+            beating.abort();
+            // It was told to end; how it ends is no matter.
+            let _ = beating.await;
+        }
+    }
+
+    /// Removes the marker, when the backup is finished or nothing is left of it.
+    ///
+    /// # Errors
+    /// When the store fails. What is left does no harm to a finished backup.
+    pub async fn remove(&mut self) -> Result<()> {
+        self.stop().await;
+        let key = |object| Key::Backup(self.cluster.clone(), self.backup.clone(), object);
+        let last = self.beats.load(Ordering::SeqCst);
+        for number in [last.saturating_sub(1), last] {
+            if number > 0 {
+                self.store.delete(&key(BackupObject::Beat(number))).await?;
+            }
+        }
+        self.store.delete(&key(BackupObject::Active)).await
+    }
+}

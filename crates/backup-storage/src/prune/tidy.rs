@@ -1,0 +1,151 @@
+//! Removing what is of no more use: markers, marks, epochs of leases, unfinished files.
+
+use std::collections::BTreeSet;
+
+use backup_core::Result;
+use jiff::Timestamp;
+use object_store::path::Path;
+
+use super::report::{PruneReport, Refused};
+use super::survey::{DEAD, State};
+use super::sweep::Sweep;
+use super::{Id, Run, ZOMBIE};
+use crate::key::{self, BackupObject, Key, LeaseName, RecordName};
+use crate::lease;
+use crate::marks::{StoredMark, Victim};
+use crate::store::Removal;
+
+pub(super) async fn tidy(
+    run: &Run<'_>,
+    sweep: &Sweep<'_>,
+    marks: &[StoredMark],
+    report: &mut PruneReport,
+) -> Result<()> {
+    let listed: BTreeSet<Id> =
+        sweep.directories.iter().filter(|d| d.is_listed()).map(super::Directory::id).collect();
+    let barred = old_marks(run, sweep, marks, &listed, report).await?;
+    for directory in &sweep.directories {
+        if !matches!(directory.state, State::Backup(_)) {
+            continue;
+        }
+        for object in &directory.contents.objects {
+            let useless = match object.name.parse() {
+                Ok(BackupObject::Active | BackupObject::Beat(_)) => true,
+                // A prune that was stopped, of a backup that is kept after all.
+                Ok(BackupObject::Retired) => !barred.contains(&directory.id()),
+                _ => false,
+            };
+            if useless
+                && let Ok(kind) = object.name.parse()
+                && sweep.delete(&directory.key(kind), report).await?
+            {
+                report.leftovers.other += 1;
+            }
+        }
+    }
+    old_epochs(run, sweep, report).await?;
+    unfinished_files(run, sweep, report).await
+}
+
+fn is_old(run: &Run<'_>, modified: Timestamp, than: jiff::SignedDuration) -> bool {
+    run.now.duration_since(modified) >= than
+}
+
+/// Removes marks of which every backup is gone. Gives the backups that marks go on naming.
+async fn old_marks(
+    run: &Run<'_>,
+    sweep: &Sweep<'_>,
+    marks: &[StoredMark],
+    listed: &BTreeSet<Id>,
+    report: &mut PruneReport,
+) -> Result<BTreeSet<Id>> {
+    let mut barred = BTreeSet::new();
+    for StoredMark { name, modified, mark } in marks {
+        let old = is_old(run, *modified, ZOMBIE);
+        let done = match mark {
+            // Whatever it says, nobody acts by it any more.
+            None => old,
+            Some(mark) => {
+                let open = |victim: &Victim| {
+                    let cluster = &victim.cluster;
+                    let other = run.options.cluster.as_ref().is_some_and(|only| only != cluster);
+                    other || listed.contains(&(cluster.clone(), victim.backup.clone()))
+                };
+                let open_victims = mark.victims.iter().any(open);
+                let open_spared = mark.spared.iter().any(open);
+                !open_victims && (!open_spared || old)
+            }
+        };
+        if done && sweep.delete(&Key::Mark(name.clone()), report).await? {
+            report.leftovers.other += 1;
+            continue;
+        }
+        let named = mark.iter().flat_map(|m| m.victims.iter().chain(&m.spared));
+        barred.extend(named.map(|v| (v.cluster.clone(), v.backup.clone())));
+    }
+    Ok(barred)
+}
+
+/// Removes epochs below the highest, which is the state, and questions of the time.
+async fn old_epochs(run: &Run<'_>, sweep: &Sweep<'_>, report: &mut PruneReport) -> Result<()> {
+    let store = run.repo.store();
+    for name in [LeaseName::Prune, LeaseName::Tier] {
+        let mut epochs = lease::epochs(store, name).await?;
+        epochs.pop();
+        for (epoch, modified) in epochs {
+            if is_old(run, modified, DEAD) && sweep.delete(&Key::Lease(name, epoch), report).await?
+            {
+                report.leftovers.other += 1;
+            }
+        }
+    }
+    for object in store.contents(&key::locks()).await?.objects {
+        if let Some(name) = RecordName::new(&object.name)
+            && object.name.starts_with("now-")
+            && is_old(run, object.modified, DEAD)
+            && sweep.delete(&Key::Now(name), report).await?
+        {
+            report.leftovers.other += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what writers to a local directory left half written when they died.
+async fn unfinished_files(
+    run: &Run<'_>,
+    sweep: &Sweep<'_>,
+    report: &mut PruneReport,
+) -> Result<()> {
+    let store = run.repo.store();
+    if !store.is_local() {
+        return Ok(());
+    }
+    let mut places: Vec<Path> =
+        vec![Path::default(), key::marks(), key::locks(), key::lease(LeaseName::Prune)];
+    let clusters: BTreeSet<_> = sweep.directories.iter().map(|d| &d.cluster).collect();
+    places.extend(clusters.into_iter().map(key::records));
+    places.extend(sweep.directories.iter().map(|d| key::backup(&d.cluster, &d.backup)));
+    for place in places {
+        for file in store.contents(&place).await?.staging {
+            if !is_old(run, file.modified, DEAD) {
+                continue;
+            }
+            run.check()?;
+            let removal = match run.lease {
+                None => Removal::Gone,
+                Some(_) => store.delete_staging(&place, &file.name).await?,
+            };
+            match removal {
+                Removal::Gone => {
+                    report.leftovers.other += 1;
+                    report.bytes_freed += file.bytes;
+                }
+                Removal::Refused(e) => report
+                    .refused
+                    .push(Refused { object: format!("{place}/{}", file.name), reason: e.chain() }),
+            }
+        }
+    }
+    Ok(())
+}
