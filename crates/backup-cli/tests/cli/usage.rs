@@ -6,7 +6,7 @@ use crate::home::{Home, Run};
 fn help_and_version_are_no_errors() {
     let home = Home::new();
     for command in
-        ["init", "check", "backup", "list", "show", "verify", "restore", "completions", "man"]
+        ["init", "check", "backup", "list", "show", "verify", "restore", "prune", "completions", "man"]
     {
         let run = home.run([command, "--help"]).expect(0);
         assert!(run.stdout.contains("--repo"), "{run:?}");
@@ -56,6 +56,10 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "0"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
+        vec!["prune", "--keep-last", "-1"],
+        vec!["prune", "--keep-within", "soon", "--repo", "none"],
+        vec!["prune", "--wait", "1mo", "--repo", "none"],
+        vec!["prune", "--time-zone", "Mars/Olympus", "--repo", "none"],
         vec!["list", "--progress", "loud"],
         vec!["list", "-q", "-v"],
         vec!["verify", "latest", "--all"],
