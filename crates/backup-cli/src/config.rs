@@ -4,6 +4,7 @@
 //! repo = "/backup/holdfast"
 //! cluster = "shop"
 //! source = "mysql://backup@db1/?ssl-mode=verify-identity"
+//! key-file = "/etc/holdfast/backup.key"     # or passphrase-file
 //!
 //! [defaults]
 //! defaults-file = "/etc/holdfast/my.cnf"   # where the source's password is
@@ -34,6 +35,12 @@ pub(crate) struct Config {
     pub(crate) cluster: Option<ClusterName>,
     /// The source's URL.
     pub(crate) source: Option<String>,
+    /// `--passphrase-file`.
+    #[serde(rename = "passphrase-file")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// `--key-file`.
+    #[serde(rename = "key-file")]
+    pub(crate) key_file: Option<PathBuf>,
     /// Values for other flags.
     pub(crate) defaults: Defaults,
     /// Values for the flags of `prune`.

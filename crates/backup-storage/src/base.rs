@@ -18,7 +18,7 @@ use crate::check::check_objects;
 use crate::format::{
     End, Entry, Extent, FrameKind, MAP_PART, MapPart, ObjectKind, Spot, UnitHash, parse_entry,
 };
-use crate::frames::{Again, FrameAt, Frames};
+use crate::frames::{FrameAt, Frames};
 use crate::index::{CatalogFrame, Line, key};
 use crate::key::BackupObject;
 use crate::packer::FRAME_TARGET;
@@ -291,13 +291,13 @@ impl BaseArtifact {
     /// The frame that a part of the map is in, where its content is just this.
     pub(crate) async fn same_map(&self, number: usize, content: &[u8]) -> Option<Copy> {
         let at = self.locate(self.end.map.get(number)?);
-        let found = self.base.frames.get(&[(at.at.clone(), Again::No)], FrameKind::Map).await;
+        let found = self.base.frames.get(&[(at.at.clone(), u32::MAX)], FrameKind::Map).await;
         (found.ok()?.first()? == content).then_some(at)
     }
 
     async fn read(&self, number: usize) -> Result<Option<Part>> {
         let Some(extent) = self.end.map.get(number) else { return Ok(None) };
-        let wanted = [(self.locate(extent).at, Again::No)];
+        let wanted = [(self.locate(extent).at, u32::MAX)];
         let contents: Vec<Bytes> = self.base.frames.get(&wanted, FrameKind::Map).await?;
         let Some(content) = contents.first() else { return Ok(None) };
         let layout = self.layout();

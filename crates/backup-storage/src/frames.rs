@@ -82,13 +82,6 @@ enum Decoded {
     Delta(Delta),
 }
 
-/// Whether the content of a frame will be wanted again soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
-    Yes,
-    No,
-}
-
 impl Frames {
     pub(crate) fn new(repo: &Repo, cluster: &ClusterName, limit: usize) -> Self {
         Frames { repo: repo.clone(), cluster: cluster.clone(), kept: Mutex::default(), limit }
@@ -121,10 +114,11 @@ impl Frames {
         kept.truncate(KEPT);
     }
 
-    /// The contents of `wanted`, in this order.
+    /// The contents of `wanted`, in this order. With each frame comes how many bytes of it are used now:
+    /// where it has more, it is kept, for it may be wanted again soon.
     pub(crate) async fn get(
         &self,
-        wanted: &[(FrameAt, Again)],
+        wanted: &[(FrameAt, u32)],
         kind: FrameKind,
     ) -> Result<Vec<Bytes>> {
         let mut contents: Vec<Option<Bytes>> = wanted.iter().map(|(at, _)| self.kept(at)).collect();
@@ -141,12 +135,12 @@ impl Frames {
             .try_concat()
             .await?;
         for (i, decoded) in decoded {
-            let (at, again) = &wanted[i];
+            let (at, used) = &wanted[i];
             let content = match decoded {
                 Decoded::Whole(content) => content,
                 Decoded::Delta(delta) => self.join(delta).await.context(|| self.here(at))?,
             };
-            if *again == Again::Yes {
+            if content.len() > *used as usize {
                 self.keep(at, &content);
             }
             contents[i] = Some(content);

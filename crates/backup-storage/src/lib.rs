@@ -1,8 +1,9 @@
-//! Where backups live: stores, packs, frames, codecs.
+//! Where backups live: stores, packs, frames, codecs, keys.
 //!
 //! ```text
 //! url → Store → Repo ┬ session → writer → packer → packs, index, manifest
 //!                    ├ source  → reader → frames, checked, in order
+//!                    ├ keys      slots that hold the master key, each under a secret of its own
 //!                    └ check     objects against listing, bytes against digests
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod format;
 mod frames;
 mod index;
 mod key;
+mod keys;
 mod lease;
 mod mapping;
 mod marker;
@@ -35,7 +37,9 @@ mod url;
 mod writer;
 
 pub use check::{check_content, check_objects};
-pub use key::{BackupObject, Key, LeaseName, RecordName};
+pub use format::{Cipher, SlotKind, Unlock};
+pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
+pub use keys::KeySlot;
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
 pub use options::{Deltas, RepositoryOptions};
@@ -43,5 +47,7 @@ pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
 };
 pub use repo::Repo;
-pub use store::{Created, Store, StoreCounts};
-pub use url::RepoUrl;
+pub use store::{
+    Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
+};
+pub use url::{BucketUrl, CreateOnly, RepoUrl};

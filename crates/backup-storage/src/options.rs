@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
-use crate::format::Compression;
+use crate::format::{Cipher, Compression, Unlock};
 
-/// Choices of the program that opens a repository. Nothing here is needed to read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Choices of the program that creates or opens a repository.
+#[derive(Debug, Clone)]
 pub struct RepositoryOptions {
     /// How new frames are compressed.
     pub compression: Compression,
     /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
-    /// moved to the nearest bound). An eighth of the memory budget where that is less.
+    /// moved to the nearest bound). A tenth of the memory budget where that is less.
     pub pack_bytes: u64,
     /// How often a backup in progress stores a sign of life.
     pub heartbeat: Duration,
+    /// The passphrase or key file. A new repository is encrypted when there is one; one that is
+    /// encrypted opens with nothing else.
+    pub unlock: Option<Unlock>,
+    /// The cipher of a new repository that is encrypted.
+    pub cipher: Cipher,
     /// Whether what an earlier backup has is referred to rather than stored again. Without it a backup
     /// depends on no other one's packs.
     pub dedup: bool,
@@ -36,12 +41,14 @@ pub enum Deltas {
 
 impl Default for RepositoryOptions {
     /// zstd at its fastest level, packs of 32 MiB, a sign of life every ten minutes, deduplication,
-    /// deltas in directories.
+    /// deltas in directories, no key.
     fn default() -> Self {
         RepositoryOptions {
             compression: Compression::default(),
             pack_bytes: 32 << 20,
             heartbeat: Duration::from_secs(600),
+            unlock: None,
+            cipher: Cipher::default(),
             dedup: true,
             deltas: Deltas::Auto,
         }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::{Extent, FrameKind, hex};
-use crate::frames::{Again, FrameAt, WINDOW};
+use crate::frames::{FrameAt, WINDOW};
 use crate::index::Line;
 use crate::packer::lost_task;
 use crate::source::{Ahead, Opened};
@@ -89,7 +89,8 @@ struct Producer {
 struct Batch {
     /// Each with the number of its frame.
     extents: Vec<(Extent, usize)>,
-    frames: Vec<(FrameAt, Again)>,
+    /// Each with how much of it is used.
+    frames: Vec<(FrameAt, u32)>,
     _ahead: Option<Ahead>,
 }
 
@@ -202,16 +203,14 @@ impl Producer {
             self.extents = entry.extents.into();
         }
         let mut batch = Batch { extents: Vec::new(), frames: Vec::new(), _ahead: None };
-        // What the frames take as they are stored, and what of their content is known of.
+        // What the frames take as they are stored, and what is used of their content.
         let (mut stored, mut content) = (0, 0);
-        let mut known: Vec<u32> = Vec::new();
         while let Some(extent) = self.extents.front() {
             let backup = match extent.source {
                 0 => self.source.backup(),
                 n => &self.sources[n as usize - 1],
             };
             let at = FrameAt::of(backup, extent);
-            let end = extent.raw_offset + extent.len;
             let frame = batch.frames.iter().rposition(|(frame, _)| *frame == at);
             let more = u64::from(extent.frame_len);
             let fits = batch.extents.is_empty()
@@ -222,27 +221,17 @@ impl Producer {
             if !fits {
                 break;
             }
-            // A frame of which only a part is wanted here may be wanted again: by an extent further
-            // on, or for another artifact.
-            let part = extent.raw_offset > 0;
             let frame = frame.unwrap_or_else(|| {
-                batch.frames.push((at, if part { Again::Yes } else { Again::No }));
-                known.push(0);
+                batch.frames.push((at, 0));
                 stored += more;
                 batch.frames.len() - 1
             });
-            known[frame] = known[frame].max(end);
+            batch.frames[frame].1 = batch.frames[frame].1.saturating_add(extent.len);
             content += u64::from(extent.len);
             batch.extents.push((*extent, frame));
             self.extents.pop_front();
         }
-        for ((at, again), known) in batch.frames.iter_mut().zip(&known) {
-            // What does not look like all of its frame.
-            if known + 80 < at.frame_len || (*known as usize) < PIECE {
-                *again = Again::Yes;
-            }
-        }
-        let needed = stored + known.iter().map(|&n| u64::from(n)).sum::<u64>();
+        let needed = stored + content;
         batch._ahead = self.source.try_ahead(usize::try_from(needed).unwrap_or(usize::MAX));
         if batch._ahead.is_none() {
             let kept = match memory {

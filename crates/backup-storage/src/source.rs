@@ -30,7 +30,7 @@ pub(crate) struct Opened {
     index: Index,
     pub(crate) catalog: Catalog,
     pub(crate) frames: Frames,
-    /// KiB that reading ahead may take: a quarter of the budget, so that what a driver needs to
+    /// KiB that reading ahead may take: an eighth of the budget, so that what a driver needs to
     /// use up what was read is never all taken.
     ahead: Arc<Semaphore>,
 }
@@ -48,7 +48,7 @@ impl Source {
     }
 
     pub(crate) fn new(cx: &Context, repo: &Repo, manifest: &Manifest, mut index: Index) -> Self {
-        let quarter = usize::try_from(cx.memory().bytes() >> 12).unwrap_or(Semaphore::MAX_PERMITS);
+        let share = usize::try_from(cx.memory().bytes() >> 13).unwrap_or(Semaphore::MAX_PERMITS);
         let Manifest { cluster, backup, .. } = manifest;
         let catalog = Catalog::new(repo, cluster, backup, std::mem::take(&mut index.frames));
         Source(Arc::new(Opened {
@@ -57,7 +57,7 @@ impl Source {
             index,
             catalog,
             frames: Frames::new(repo, cluster, kept_frames(cx)),
-            ahead: Arc::new(Semaphore::new(quarter)),
+            ahead: Arc::new(Semaphore::new(share)),
         }))
     }
 }

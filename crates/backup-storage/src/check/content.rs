@@ -107,7 +107,10 @@ async fn check_config(repo: &Repo) -> Result<Option<Finding>> {
     let found = repo.store().get(&Key::Config, Config::MAX_BYTES).await;
     let problem = match found.map(|bytes| bytes.as_deref().map(Config::parse)) {
         Ok(None) => "it is missing".to_owned(),
-        Ok(Some(Ok(config))) if &config.repository == repo.id() => return Ok(None),
+        Ok(Some(Ok(config))) if &config == repo.config() => return Ok(None),
+        Ok(Some(Ok(config))) if &config.repository == repo.id() => {
+            "it is another one than when the repository was opened".to_owned()
+        }
         Ok(Some(Ok(_))) => "it is that of another repository".to_owned(),
         Ok(Some(Err(e))) => e.chain(),
         Err(e) => return damage_of(Key::Config.to_string(), e).map(Some),

@@ -92,10 +92,10 @@ impl<'a> Sweep<'a> {
             return Ok(true);
         }
         self.run.check()?;
-        match self.run.repo.store().try_delete(&key.path()).await? {
+        match self.run.repo.store().remove_if_allowed(key).await? {
             Removal::Gone => Ok(true),
-            Removal::Refused(e) => {
-                report.refused.push(Refused { object: key.to_string(), reason: e.chain() });
+            Removal::Refused(reason) => {
+                report.refused.push(Refused { object: key.to_string(), reason });
                 Ok(false)
             }
         }

@@ -123,7 +123,7 @@ async fn unfinished_files(
     report: &mut PruneReport,
 ) -> Result<()> {
     let store = run.repo.store();
-    if !store.is_local() {
+    if !store.is_directory() {
         return Ok(());
     }
     let mut places: Vec<Path> =
@@ -146,9 +146,9 @@ async fn unfinished_files(
                     report.leftovers.other += 1;
                     report.bytes_freed += file.bytes;
                 }
-                Removal::Refused(e) => report
+                Removal::Refused(reason) => report
                     .refused
-                    .push(Refused { object: format!("{place}/{}", file.name), reason: e.chain() }),
+                    .push(Refused { object: format!("{place}/{}", file.name), reason }),
             }
         }
     }
