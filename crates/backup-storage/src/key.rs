@@ -29,14 +29,14 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// A key slot of an encrypted repository.
+    KeySlot(SlotName),
     /// A plan to remove backups, by its file name.
     Mark(RecordName),
     /// An epoch of a lease.
     Lease(LeaseName, u64),
     /// An object that is made to learn what time the store has, and removed again.
     Now(RecordName),
-    /// A key slot of an encrypted repository.
-    KeySlot(SlotName),
 }
 
 impl Key {
@@ -55,10 +55,10 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::KeySlot(name) => write!(f, "keys/{name}"),
             Key::Mark(name) => write!(f, "marks/{name}"),
             Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
             Key::Now(name) => write!(f, "locks/{name}"),
-            Key::KeySlot(name) => write!(f, "keys/{name}"),
         }
     }
 }

@@ -12,13 +12,13 @@ pub struct RepositoryOptions {
     /// The length in bytes at which a pack is closed, from 1 MiB to 1 GiB (values outside are
     /// moved to the nearest bound). A tenth of the memory budget where that is less.
     pub pack_bytes: u64,
-    /// How often a backup in progress stores a sign of life.
-    pub heartbeat: Duration,
     /// The passphrase or key file. A new repository is encrypted when there is one; one that is
     /// encrypted opens with nothing else.
     pub unlock: Option<Unlock>,
     /// The cipher of a new repository that is encrypted.
     pub cipher: Cipher,
+    /// How often a backup in progress stores a sign of life.
+    pub heartbeat: Duration,
     /// Whether what an earlier backup has is referred to rather than stored again. Without it a backup
     /// depends on no other one's packs.
     pub dedup: bool,
@@ -40,15 +40,15 @@ pub enum Deltas {
 }
 
 impl Default for RepositoryOptions {
-    /// zstd at its fastest level, packs of 32 MiB, a sign of life every ten minutes, deduplication,
-    /// deltas in directories, no key.
+    /// zstd at its fastest level, packs of 32 MiB, deduplication, deltas in directories, no key, a sign
+    /// of life every ten minutes.
     fn default() -> Self {
         RepositoryOptions {
             compression: Compression::default(),
             pack_bytes: 32 << 20,
-            heartbeat: Duration::from_secs(600),
             unlock: None,
             cipher: Cipher::default(),
+            heartbeat: Duration::from_secs(600),
             dedup: true,
             deltas: Deltas::Auto,
         }

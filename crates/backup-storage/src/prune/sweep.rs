@@ -92,10 +92,10 @@ impl<'a> Sweep<'a> {
             return Ok(true);
         }
         self.run.check()?;
-        match self.run.repo.store().remove_if_allowed(key).await? {
+        match self.run.repo.store().remove_if_allowed(&key.path()).await? {
             Removal::Gone => Ok(true),
-            Removal::Refused(reason) => {
-                report.refused.push(Refused { object: key.to_string(), reason });
+            Removal::Refused(e) => {
+                report.refused.push(Refused { object: key.to_string(), reason: e.chain() });
                 Ok(false)
             }
         }

@@ -146,9 +146,9 @@ async fn unfinished_files(
                     report.leftovers.other += 1;
                     report.bytes_freed += file.bytes;
                 }
-                Removal::Refused(reason) => report
+                Removal::Refused(e) => report
                     .refused
-                    .push(Refused { object: format!("{place}/{}", file.name), reason }),
+                    .push(Refused { object: format!("{place}/{}", file.name), reason: e.chain() }),
             }
         }
     }

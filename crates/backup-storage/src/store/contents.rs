@@ -1,16 +1,13 @@
 //! What a store holds and when it was made, by the store's own clock; and removing with care.
 
-use std::error::Error as StdError;
-use std::path::Path as FsPath;
+use std::path::{Path as FsPath, PathBuf};
 
-use backup_core::{Context, Error, ErrorKind, Result, io_error};
+use backup_core::{Context, Error, ErrorKind, Result};
 use jiff::Timestamp;
 use object_store::path::Path;
 
 use super::directory::is_unfinished;
-use super::failure::answer;
-use super::s3::Answer;
-use super::{Created, Meta, Store};
+use super::{Created, Store, failure, s3};
 use crate::format::hex;
 use crate::key::{Key, RecordName};
 
@@ -44,36 +41,48 @@ impl Contents {
 pub(crate) enum Removal {
     /// It is not there any more.
     Gone,
-    /// The store does not allow it, and why: an object lock, a missing permission.
-    Refused(String),
+    /// The store does not allow it: an object lock, a missing permission.
+    Refused(Error),
 }
 
 impl Store {
-    /// What a directory holds directly, with times and what is unfinished; nothing when there is no
-    /// such directory.
+    /// Whether its objects are files, here or on a file server.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// What a directory holds directly, with times; nothing when there is no such directory.
     ///
     /// # Errors
     /// When the store fails.
     pub(crate) async fn contents(&self, directory: &Path) -> Result<Contents> {
-        let listing = self.list(directory).await?;
-        let stored = |(name, meta): (&str, Meta)| Stored {
-            name: name.to_owned(),
-            bytes: meta.bytes,
-            modified: meta.modified,
-        };
-        let objects = listing.entries().map(stored).collect();
-        let staging = match &self.root {
+        let objects = self
+            .list(directory)
+            .await?
+            .entries()
+            .map(|(name, meta)| Stored {
+                name: name.to_owned(),
+                bytes: meta.bytes,
+                modified: meta.modified,
+            })
+            .collect();
+        let mut staging = match &self.root {
+            Some(root) => read_staging(root.join(directory.as_ref())).await.map_err(|e| {
+                let message = format!("cannot list {directory}/ in {}", self.name());
+                backup_core::io_error(e, ErrorKind::Store, message)
+            })?,
             None => Vec::new(),
-            Some(root) => {
-                let path = root.join(directory.as_ref());
-                let read = tokio::task::spawn_blocking(move || unfinished(&path));
-                read.await.map_err(std::io::Error::other).flatten().map_err(|e| {
-                    let message = format!("cannot list {directory}/ in {}", self.name);
-                    io_error(e, ErrorKind::Store, message)
-                })?
-            }
         };
+        staging.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Contents { objects, staging })
+    }
+
+    /// When an object was made, by the clock of the store; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn modified(&self, key: &Key) -> Result<Option<Timestamp>> {
+        Ok(self.head(key).await?.map(|meta| meta.modified))
     }
 
     /// The time of the store's clock, from an object that is made for it and removed again. What
@@ -86,11 +95,11 @@ impl Store {
             .ok_or_else(|| Error::internal("a name for the question of the time is no name"))?;
         let key = Key::Now(name);
         let created = self.create(&key, Vec::from(key.to_string())).await?;
-        let now = self.head(&key).await;
+        let now = self.modified(&key).await;
         // A leftover of this does no harm; it is removed later with others.
         let _ = self.delete(&key).await;
         match (created, now?) {
-            (Created::New, Some(now)) => Ok(now.modified),
+            (Created::New, Some(now)) => Ok(now),
             _ => Err(Error::new(
                 ErrorKind::Store,
                 format!("{} does not show what was just stored in it", self.name),
@@ -102,15 +111,14 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) async fn remove_if_allowed(&self, key: &Key) -> Result<Removal> {
-        let path = key.path();
-        match self.try_remove(&path).await {
+    pub(crate) async fn remove_if_allowed(&self, path: &Path) -> Result<Removal> {
+        match self.try_remove(path).await {
             Ok(()) => Ok(Removal::Gone),
             Err(e) => {
-                let locked = answer(&e).is_some_and(Answer::is_locked);
-                let refused = locked || is_forbidden(&e);
-                let error = self.failure(e, "remove", &path);
-                if refused { Ok(Removal::Refused(error.chain())) } else { Err(error) }
+                let refused = failure::answer(&e).is_some_and(s3::Answer::is_locked)
+                    || failure::is_forbidden(&e);
+                let error = self.failure(e, "remove", path);
+                if refused { Ok(Removal::Refused(error)) } else { Err(error) }
             }
         }
     }
@@ -124,58 +132,50 @@ impl Store {
             return Err(Error::internal(format!("{name} is no unfinished file")));
         };
         let path = root.join(directory.as_ref()).join(name);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await;
-        match removed.map_err(std::io::Error::other).flatten() {
+        match remove_file(path).await {
             Ok(()) => Ok(Removal::Gone),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Removal::Gone),
             Err(e) => {
                 let refused = e.kind() == std::io::ErrorKind::PermissionDenied;
                 let message = format!("cannot remove {directory}/{name} in {}", self.name);
-                let error = io_error(e, ErrorKind::Store, message);
-                if refused { Ok(Removal::Refused(error.chain())) } else { Err(error) }
+                let error = backup_core::io_error(e, ErrorKind::Store, message);
+                if refused { Ok(Removal::Refused(error)) } else { Err(error) }
             }
         }
     }
 }
 
-/// Whether the account may not do it.
-fn is_forbidden(error: &object_store::Error) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(e) = cause {
-        if let Some(io) = e.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::PermissionDenied
-        {
-            return true;
-        }
-        cause = e.source();
-    }
-    matches!(error, object_store::Error::PermissionDenied { .. })
+async fn remove_file(path: PathBuf) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(move || std::fs::remove_file(path))
+        .await
+        .map_err(std::io::Error::other)?
 }
 
-/// The files in a directory that writers left unfinished, or are writing.
-fn unfinished(path: &FsPath) -> std::io::Result<Vec<Stored>> {
+/// What writers that died left in a directory of this machine.
+async fn read_staging(path: PathBuf) -> std::io::Result<Vec<Stored>> {
+    tokio::task::spawn_blocking(move || read(&path)).await.map_err(std::io::Error::other)?
+}
+
+fn read(path: &FsPath) -> std::io::Result<Vec<Stored>> {
+    let mut staging = Vec::new();
     let entries = match std::fs::read_dir(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(staging),
         entries => entries?,
     };
-    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if !is_unfinished(&name) {
             continue;
         }
-        let meta = match std::fs::metadata(entry.path()) {
-            Ok(meta) if meta.is_file() => meta,
-            Ok(_) => continue,
-            // It was finished or removed just now.
+        let meta = match std::fs::symlink_metadata(entry.path()) {
+            Ok(meta) => meta,
+            // It was finished just now.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(_) if entry.file_type()?.is_symlink() => continue,
             Err(e) => return Err(e),
         };
         let modified = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::MAX);
-        found.push(Stored { name, bytes: meta.len(), modified });
+        staging.push(Stored { name, bytes: meta.len(), modified });
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    Ok(staging)
 }

@@ -56,11 +56,6 @@ impl Directory {
         Ok(Directory { inner, root, mount })
     }
 
-    /// Where it is.
-    pub(super) fn root(&self) -> &FsPath {
-        &self.root
-    }
-
     /// Whether the file system is still the one that was there when the store was opened.
     async fn check_mount(&self) -> StoreResult<()> {
         let mount = self.mount.clone();

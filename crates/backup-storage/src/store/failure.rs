@@ -53,6 +53,13 @@ fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
     chain(error).filter_map(|e| e.downcast_ref::<io::Error>()).last()
 }
 
+/// Whether the store does not allow it.
+pub(super) fn is_forbidden(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::PermissionDenied { .. })
+        || answer(error).is_some_and(Answer::is_denied)
+        || io_cause(error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// Whether a medium could not give back what it took.
 pub(super) fn is_lost(error: &object_store::Error, medium: Medium) -> bool {
     matches!(medium, Medium::Any | Medium::Disk) && raw(error) == Some(EIO)
@@ -122,7 +129,7 @@ pub(super) fn failure(error: object_store::Error, message: String, medium: Mediu
         let (kind, remedy) = answer.judge();
         return Error::new(kind, message).with_remedy(remedy).with_source(answer.clone());
     }
-    if chain(&error).any(|e| e.is::<Error>()) {
+    if find::<Error>(&error).is_some() {
         return with_inner(error, message);
     }
     if let Some(http) = find::<HttpError>(&error) {

@@ -1,6 +1,5 @@
 //! The object store under a repository, with our rules.
 
-mod contents;
 mod directory;
 mod failure;
 mod listing;
@@ -33,6 +32,7 @@ use throttle::Throttle;
 pub use listing::{Listing, Meta};
 pub use options::{Credentials, Proxy, StoreOptions};
 
+mod contents;
 pub(crate) use contents::{Contents, Removal};
 
 /// An object store as a repository uses it. Cheap to clone.
@@ -138,9 +138,8 @@ impl Store {
     /// [`ErrorKind::Store`] when it is not there, is no directory, or cannot be entered.
     pub fn local(path: &FsPath) -> Result<Self> {
         let inner = Directory::open(path, Medium::Disk)?;
-        let root = Some(inner.root().into());
         let store = Store::new(Arc::new(inner), path.display().to_string());
-        Ok(Store { medium: Medium::Disk, root, ..store })
+        Ok(Store { medium: Medium::Disk, root: Some(path.into()), ..store })
     }
 
     /// Waits this long before the first and at most that long before a later retry, and tries again
@@ -155,11 +154,6 @@ impl Store {
     /// Whether it is a directory of this machine, cheap to read from.
     pub(crate) fn is_local(&self) -> bool {
         self.medium == Medium::Disk
-    }
-
-    /// Whether its objects are files, here or on a file server.
-    pub(crate) fn is_directory(&self) -> bool {
-        self.root.is_some()
     }
 
     /// What messages call it.

@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{Error, ErrorKind, Result, io_error};
 
-/// `NFS_SUPER_MAGIC` of linux/magic.h.
-const NFS: i64 = 0x6969;
-
 const REMEDY: &str = "mount the file system again (`mount`, `dmesg`), see that it is the same one, and run \
                       the command again; what was stored before is whole";
 
@@ -47,7 +44,7 @@ impl Mount {
 pub(super) fn is_nfs(path: &Path) -> io::Result<bool> {
     for path in path.ancestors() {
         match rustix::fs::statfs(path) {
-            Ok(found) => return Ok(i64::from(found.f_type) == NFS),
+            Ok(found) => return Ok(found.f_type == rustix::fs::NFS_SUPER_MAGIC),
             Err(rustix::io::Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }

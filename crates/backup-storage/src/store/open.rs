@@ -56,15 +56,15 @@ impl Store {
                         ),
                     });
                 }
-                let root = Some(inner.root().into());
                 let store = Store::new(Arc::new(inner), url.to_string());
+                let root = Some(path.as_path().into());
                 Ok(Store { throttle, medium: Medium::Disk, root, ..store })
             }
             RepoUrl::Nfs(path) => {
                 let inner = directory(path, Medium::Nfs, options, make).await?;
                 let retry = Retry::file_server(options.patience, options.request_timeout);
-                let root = Some(inner.root().into());
                 let store = Store::new(Arc::new(inner), url.to_string());
+                let root = Some(path.as_path().into());
                 Ok(Store { throttle, retry, medium: Medium::Nfs, root, ..store })
             }
             RepoUrl::S3(bucket) => Store::bucket("s3", Make::S3, bucket, options, throttle),

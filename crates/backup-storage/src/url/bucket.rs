@@ -89,11 +89,11 @@ impl BucketUrl {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let edge = |c: char| c.is_ascii_alphanumeric();
-        let bounded = (1..=255).contains(&bucket.len());
-        if !bounded
-            || !bucket.bytes().all(plain)
-            || !(bucket.starts_with(edge) && bucket.ends_with(edge))
-        {
+        let named = (1..=255).contains(&bucket.len())
+            && bucket.bytes().all(plain)
+            && bucket.starts_with(edge)
+            && bucket.ends_with(edge);
+        if !named {
             return Err(bad("names no bucket"));
         }
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);

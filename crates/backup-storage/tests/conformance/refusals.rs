@@ -75,10 +75,14 @@ async fn a_bucket_that_is_not_there_is_no_empty_repository() {
     let parts = ["NoSuchBucket", "create the bucket"];
     says(&store.get(&Key::Config, 100).await.unwrap_err(), ErrorKind::Store, &parts);
     says(&store.create(&pack(0), Bytes::new()).await.unwrap_err(), ErrorKind::Store, &parts);
-    let options = RepositoryOptions::default();
-    let error = Repo::open_on(&context(), store.clone(), options.clone()).await.unwrap_err();
+    let error =
+        Repo::open_on(&context(), store.clone(), RepositoryOptions::default()).await.unwrap_err();
     says(&error, ErrorKind::Store, &parts);
-    says(&Repo::init_on(&context(), store, options).await.unwrap_err(), ErrorKind::Store, &parts);
+    says(
+        &Repo::init_on(&context(), store, RepositoryOptions::default()).await.unwrap_err(),
+        ErrorKind::Store,
+        &parts,
+    );
 }
 
 /// What servers of other makes answer, played back.
@@ -133,14 +137,13 @@ async fn an_object_that_a_lock_keeps_is_recognised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_is_not_made_where_objects_are_overwritten() {
     let server = Server::start(Dialect::Deaf).await;
-    let options = RepositoryOptions::default();
     let store = server.store("db").await;
-    let error = Repo::init_on(&context(), store, options.clone()).await.unwrap_err();
+    let error = Repo::init_on(&context(), store, RepositoryOptions::default()).await.unwrap_err();
     says(&error, ErrorKind::Store, &["overwrites objects", "create-only=look-first"]);
     assert_eq!(server.files("db").read_dir().unwrap().count(), 0, "the probe is left behind");
     let url = server.url_with("db", "&create-only=look-first");
     let store = server.store_with(&url, &server.options()).await;
-    Repo::init_on(&context(), store, options).await.unwrap();
+    Repo::init_on(&context(), store, RepositoryOptions::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,20 +22,21 @@ use s3s::auth::SimpleAuth;
 use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub const BUCKET: &str = "backups";
-pub const KEY_ID: &str = "AKIATESTTESTTESTTEST";
-pub const SECRET: &str = "not-a-real-secret-key";
+pub(crate) const BUCKET: &str = "backups";
+pub(crate) const KEY_ID: &str = "AKIATESTTESTTESTTEST";
+pub(crate) const SECRET: &str = "not-a-real-secret-key";
 const OSS_DOMAIN: &str = "oss-cn-test.example";
 
 /// Which store it is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// S3 with conditional puts.
     S3,
     /// As S3, but deaf for `If-None-Match`, as some are.
@@ -46,7 +47,7 @@ pub enum Dialect {
 
 /// What goes wrong.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It answers this and does nothing.
     Answer(u16, &'static str, &'static str),
     /// As `Answer`, with a header.
@@ -65,10 +66,10 @@ pub enum Fault {
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub method: Method,
-    pub path: String,
-    pub headers: HeaderMap,
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
 }
 
 struct Rule {
@@ -90,8 +91,8 @@ struct State {
     held: Mutex<HashSet<String>>,
 }
 
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
     directory: TempDir,
     accepting: AbortHandle,
@@ -105,11 +106,11 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub async fn start(dialect: Dialect) -> Self {
+    pub(crate) async fn start(dialect: Dialect) -> Self {
         Server::start_with(dialect, None).await
     }
 
-    pub async fn start_with(dialect: Dialect, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start_with(dialect: Dialect, tls: Option<TlsAcceptor>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(directory.path()).unwrap());
@@ -134,15 +135,15 @@ impl Server {
     }
 
     /// Where the objects of a prefix are on disk.
-    pub fn files(&self, prefix: &str) -> PathBuf {
+    pub(crate) fn files(&self, prefix: &str) -> PathBuf {
         self.directory.path().join(BUCKET).join(prefix)
     }
 
-    pub fn url(&self, prefix: &str) -> RepoUrl {
+    pub(crate) fn url(&self, prefix: &str) -> RepoUrl {
         self.url_with(prefix, "")
     }
 
-    pub fn url_with(&self, prefix: &str, parameters: &str) -> RepoUrl {
+    pub(crate) fn url_with(&self, prefix: &str, parameters: &str) -> RepoUrl {
         let (scheme, address) = (self.scheme, self.address);
         let text = match self.state.dialect {
             Dialect::Oss => {
@@ -153,7 +154,7 @@ impl Server {
         text.parse().unwrap()
     }
 
-    pub fn options(&self) -> StoreOptions {
+    pub(crate) fn options(&self) -> StoreOptions {
         let proxy =
             Proxy { url: Secret::new(format!("http://{}", self.address)), except: String::new() };
         StoreOptions {
@@ -169,32 +170,32 @@ impl Server {
     }
 
     /// A store on a prefix, with short pauses between attempts.
-    pub async fn store(&self, prefix: &str) -> Store {
+    pub(crate) async fn store(&self, prefix: &str) -> Store {
         self.store_with(&self.url(prefix), &self.options()).await
     }
 
-    pub async fn store_with(&self, url: &RepoUrl, options: &StoreOptions) -> Store {
+    pub(crate) async fn store_with(&self, url: &RepoUrl, options: &StoreOptions) -> Store {
         let store = Store::open(&crate::common::context(), url, options).await.unwrap();
         store.with_retry(Duration::from_millis(1), Duration::from_millis(5), 6)
     }
 
     /// Hurts the next `times` requests of a method whose path has `part`.
-    pub fn hurt(&self, method: Method, part: &str, times: usize, fault: Fault) {
+    pub(crate) fn hurt(&self, method: Method, part: &str, times: usize, fault: Fault) {
         let rule = Rule { method, part: part.to_owned(), times, fault };
         self.state.rules.lock().unwrap().push(rule);
     }
 
     /// How many hurts are left.
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.state.rules.lock().unwrap().iter().map(|rule| rule.times).sum()
     }
 
     /// Locks an object: it cannot be removed.
-    pub fn hold(&self, key: &str) {
+    pub(crate) fn hold(&self, key: &str) {
         self.state.held.lock().unwrap().insert(format!("/{BUCKET}/{key}"));
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
 }
@@ -277,6 +278,18 @@ impl State {
             }
             _ => {}
         }
+        // As S3 answers; s3s would say 500.
+        let digest =
+            Sha256::digest(&body).iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
+        let said = parts.headers.get("x-amz-content-sha256").and_then(|d| d.to_str().ok());
+        if said.is_some_and(|said| said.len() == 64 && said != digest) {
+            return Ok(answer(400, "XAmzContentSHA256Mismatch", "The provided …"));
+        }
+        let bucket = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        if !self.root.join(bucket).is_dir() {
+            // s3s-fs knows that in listings only.
+            return Ok(answer(404, "NoSuchBucket", "The specified bucket does not exist"));
+        }
         let request = Request::from_parts(parts, body);
         let mut response = match self.dialect {
             Dialect::Oss => self.oss(request, &path).await,
@@ -285,7 +298,7 @@ impl State {
         match fault {
             Some(Fault::CutAfter) => return Err(Cut),
             Some(Fault::CutBody) => {
-                let Ok(whole) = response.body_mut().collect().await;
+                let whole = response.body_mut().collect().await.unwrap();
                 let whole = whole.to_bytes();
                 let half = whole.slice(..whole.len() / 2);
                 let pieces = [Ok(half), Err(std::io::Error::other("cut"))];

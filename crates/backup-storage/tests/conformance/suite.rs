@@ -15,13 +15,13 @@ use crate::common::noise;
 const MANY: usize = 1_100;
 
 /// All of it.
-pub async fn conforms(store: &Store) {
+pub(crate) async fn conforms(store: &Store) {
     conforms_without_races(store).await;
     races(store).await;
 }
 
 /// All but what needs a store that keeps writers apart.
-pub async fn conforms_without_races(store: &Store) {
+pub(crate) async fn conforms_without_races(store: &Store) {
     conforms_in_small(store).await;
     big_objects(store).await;
     names(store).await;
@@ -29,7 +29,7 @@ pub async fn conforms_without_races(store: &Store) {
 }
 
 /// The part with few calls.
-pub async fn conforms_in_small(store: &Store) {
+pub(crate) async fn conforms_in_small(store: &Store) {
     missing_objects(store).await;
     objects(store).await;
     ranges(store).await;
@@ -40,7 +40,7 @@ fn backup(cluster: &str) -> (backup_core::ClusterName, BackupId) {
     (cluster.parse().unwrap(), "20261120T101530Z-full-7f3a9c".parse().unwrap())
 }
 
-pub fn key(cluster: &str, object: BackupObject) -> Key {
+pub(crate) fn key(cluster: &str, object: BackupObject) -> Key {
     let (cluster, backup) = backup(cluster);
     Key::Backup(cluster, backup, object)
 }

@@ -84,6 +84,11 @@ impl Answer {
                 || words.iter().any(|word| message.contains(word)))
     }
 
+    /// Whether the store does not allow it to this user.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && self.code == "AccessDenied"
+    }
+
     /// Whether the same request may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../../backup-storage/tests/common/mod.rs"]
 mod common;
 
 use std::path::{Path, PathBuf};
