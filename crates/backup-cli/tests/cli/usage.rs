@@ -14,6 +14,7 @@ fn help_and_version_are_no_errors() {
         "show",
         "verify",
         "restore",
+        "prune",
         "completions",
         "man",
     ] {
@@ -65,6 +66,10 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "0"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
+        vec!["prune", "--keep-last", "-1"],
+        vec!["prune", "--keep-within", "soon", "--repo", "none"],
+        vec!["prune", "--wait", "1mo", "--repo", "none"],
+        vec!["prune", "--time-zone", "Mars/Olympus", "--repo", "none"],
         vec!["list", "--progress", "loud"],
         vec!["list", "-q", "-v"],
         vec!["verify", "latest", "--all"],

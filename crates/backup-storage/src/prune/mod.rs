@@ -118,6 +118,7 @@ struct Run<'a> {
 }
 
 /// Backups that marks name.
+#[derive(Clone)]
 struct Marks {
     stored: Vec<StoredMark>,
     /// The time of the oldest mark that names a backup.
@@ -137,29 +138,31 @@ impl Run<'_> {
             rules: !self.options.policy.is_empty(),
             ..PruneReport::default()
         };
+        // Marks first, always: only what was marked before the look at a directory may be removed
+        // from it, since a backup that began after the mark does not build on it.
+        let mut known = Marks::read(self).await?;
         let mut directories = self.survey().await?;
         // Before anything is decided: what a dead one built on is free only when it cannot come
         // back.
         if self.lease.is_some() && sweep::bury(self, &mut directories, &mut report).await? {
             directories = self.survey().await?;
         }
-        let mut marks = Marks::read(self).await?;
-        let mut plan = self.plan(&directories, &marks);
-        if self.spare(&plan, &marks).await? {
-            marks = Marks::read(self).await?;
-        }
-        if self.mark(&plan, &marks).await? {
+        let mut plan = self.plan(&directories, &known);
+        let spared = self.spare(&plan, &known).await?;
+        let marked = self.mark(&plan, &known).await?;
+        let mut marks = known.clone();
+        if spared || marked {
             marks = Marks::read(self).await?;
             if self.options.wait.is_zero() {
-                // Those who began before they could see the mark are seen now.
+                known = marks.clone();
                 directories = self.survey().await?;
-                plan = self.plan(&directories, &marks);
+                plan = self.plan(&directories, &known);
             }
         }
         report.warnings.extend(warnings(&plan, &directories));
         let wanted: BTreeSet<Id> =
             plan.removed().map(|v| (v.cluster.clone(), v.backup.clone())).collect();
-        let due = |id: &Id| match marks.named.get(id) {
+        let due = |id: &Id| match known.named.get(id) {
             Some(since) => {
                 self.now.duration_since(*since) >= self.options.wait || self.options.wait.is_zero()
             }
@@ -170,7 +173,7 @@ impl Run<'_> {
         let mut sweep = Sweep::new(self, directories, &held, &due);
         let removed = sweep.retire(&mut report).await?;
         sweep.free(&mut report).await?;
-        tidy::tidy(self, &sweep, &marks.stored, &mut report).await?;
+        tidy::tidy(self, &sweep, &known.stored, &marks.stored, &mut report).await?;
         for directory in
             sweep.directories.iter().filter(|d| d.is_listed() || removed.contains(&d.id()))
         {

@@ -46,6 +46,11 @@ pub(crate) enum Removal {
 }
 
 impl Store {
+    /// Whether its objects are files, here or on a file server.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.root.is_some()
+    }
+
     /// What a directory holds directly, with times; nothing when there is no such directory.
     ///
     /// # Errors
