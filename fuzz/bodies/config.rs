@@ -20,7 +20,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "created_at": "2026-11-20T10:15:30Z",
         "writer": "holdfast 0.1.0",
         "requires": ["something"],
-        "encryption": {"cipher": "aes-256-gcm"},
+        "encryption": {"cipher": "aes-256-gcm", "key_check": "00".repeat(32)},
     }))
     .expect("a config");
     vec![config.encode(), serde_json::to_vec(&config).expect("JSON")]

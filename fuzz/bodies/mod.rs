@@ -4,9 +4,11 @@
 
 mod codec;
 mod config;
+mod delta;
 mod frame;
 mod index;
 mod manifest;
+mod map;
 mod object;
 mod record;
 
@@ -21,12 +23,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "codec", run: codec::run, seeds: codec::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
+    Target { name: "delta", run: delta::run, seeds: delta::seeds },
     Target { name: "frame", run: frame::run, seeds: frame::seeds },
     Target { name: "index", run: index::run, seeds: index::seeds },
     Target { name: "manifest", run: manifest::run, seeds: manifest::seeds },
+    Target { name: "map", run: map::run, seeds: map::seeds },
     Target { name: "object", run: object::run, seeds: object::seeds },
     Target { name: "record", run: record::run, seeds: record::seeds },
 ];

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use backup_core::{
     ArtifactInfo, ArtifactName, ArtifactSource, ArtifactWriter, BackupSession, BackupSpec,
-    BackupType, Context, Error, ErrorKind, Layout, Manifest, Outcome, Repository, Result, Strategy,
-    io_error, select,
+    BackupType, Context, Error, ErrorKind, Layout, Manifest, Outcome, Repository, Result, Secret,
+    Strategy, io_error, select,
 };
-use backup_storage::format::Compression;
+use backup_storage::format::{Compression, Unlock};
 use backup_storage::{Repo, RepositoryOptions, check_content};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
@@ -37,6 +37,9 @@ pub(crate) struct Ours {
     repository: PathBuf,
     #[arg(long, default_value = "zstd")]
     compression: Compression,
+    /// Without encryption
+    #[arg(long)]
+    plain: bool,
     #[command(subcommand)]
     work: Work,
 }
@@ -57,8 +60,12 @@ impl Ours {
     /// Does it.
     pub(crate) async fn run(self) -> Result<()> {
         let cx = Context::builder().build();
-        let options =
-            RepositoryOptions { compression: self.compression, ..RepositoryOptions::default() };
+        let options = RepositoryOptions {
+            compression: self.compression,
+            // No secret, like that of restic here.
+            unlock: (!self.plain).then(|| Unlock::Passphrase(Secret::new("bench"))),
+            ..RepositoryOptions::default()
+        };
         let url = self.repository.as_path().into();
         if matches!(self.work, Work::Init) {
             return Repo::init(&cx, &url, options).await.map(drop);

@@ -4,14 +4,15 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use backup_core::{ClusterName, Context, Error, ErrorKind, MemoryBudget, Result, io_error};
-use backup_storage::{Repo, RepoUrl, RepositoryOptions};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions, Stores, Unlock};
 use clap::Parser;
 
 use crate::answer::Answer;
 use crate::args::{Cli, Command, Global, MAX_THREADS};
 use crate::config::Config;
 use crate::progress::{Mode, Reporter};
-use crate::{failure, human, signals};
+use crate::unlock::KeySource;
+use crate::{failure, human, prompt, signals, store};
 
 /// What commands are given.
 pub(crate) struct App {
@@ -20,6 +21,8 @@ pub(crate) struct App {
     /// The configuration file.
     pub(crate) config: Config,
     repo: Option<String>,
+    key: Option<KeySource>,
+    upload_limit: Option<u64>,
 }
 
 impl App {
@@ -37,9 +40,36 @@ impl App {
         self.repo.is_some()
     }
 
-    /// Opens the repository.
+    /// Opens the repository. Where it is encrypted, no key was given, and there is a terminal, the
+    /// user is asked.
     pub(crate) async fn repo(&self, options: RepositoryOptions) -> Result<Repo> {
-        Repo::open(&self.cx, &self.repo_url()?, options).await
+        let url = self.repo_url()?;
+        let store = Store::open(&self.cx, &url, &self.store_options(&url)?).await?;
+        let unlock = match self.key()? {
+            None if prompt::is_possible() && Repo::is_encrypted(&store).await? => {
+                let question = format!("Passphrase of repository {url}: ");
+                Some(Unlock::Passphrase(prompt::ask(&self.cx, question).await?))
+            }
+            key => key,
+        };
+        let stores = self.stores();
+        Repo::open_on(&self.cx, store, RepositoryOptions { unlock, stores, ..options }).await
+    }
+
+    /// How tiers and copies are reached.
+    pub(crate) fn stores(&self) -> Stores {
+        let limit = self.upload_limit;
+        Stores::new(move |url| store::options(url, limit, |name| std::env::var(name).ok()))
+    }
+
+    /// The key of the repository, from the flags, the environment or the configuration.
+    pub(crate) fn key(&self) -> Result<Option<Unlock>> {
+        self.key.as_ref().map(|key| key.read(&self.cx)).transpose()
+    }
+
+    /// How to reach the store at `url`.
+    pub(crate) fn store_options(&self, url: &RepoUrl) -> Result<StoreOptions> {
+        store::options(url, self.upload_limit, |name| std::env::var(name).ok())
     }
 
     /// Opens the repository to read backups: where an object is damaged, a copy may stand in.
@@ -92,7 +122,8 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
     let cx = builder.build();
     reporter.watch(&cx);
     let repo = global.repo.or_else(|| config.repo.clone());
-    let app = App { cx, config, repo };
+    let key = KeySource::find(&global.key, &config)?;
+    let app = App { cx, config, repo, key, upload_limit: global.upload_limit };
     let answer = runtime.block_on(async {
         signals::watch(&app.cx)?;
         execute(&app, command).await
@@ -106,12 +137,14 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
 async fn execute(app: &App, command: &Command) -> Result<Answer> {
     match command {
         Command::Init(init) => init.run(app).await,
+        Command::Key(key) => key.run(app).await,
         Command::Check(check) => check.run(app).await,
         Command::Backup(backup) => backup.run(app).await,
         Command::List(list) => list.run(app).await,
         Command::Show(show) => show.run(app).await,
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
+        Command::Prune(prune) => prune.run(app).await,
         Command::Copy(copy) => copy.run(app).await,
         Command::Tier(tier) => tier.run(app).await,
         Command::Repair(repair) => repair.run(app).await,

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::cmd;
 use crate::human::parse_bytes;
 use crate::progress::{Mode, Verbosity};
+use crate::unlock::KeyFlags;
 
 /// Backs up MySQL and MariaDB, and proves that what it backed up can be restored
 #[derive(Parser)]
@@ -23,7 +24,8 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Passwords come from HOLDFAST_SOURCE_PASSWORD and HOLDFAST_TARGET_PASSWORD, from --defaults-file, or
-from a prompt.
+from a prompt. The key of an encrypted repository comes from --passphrase-file, --key-file,
+HOLDFAST_PASSPHRASE, HOLDFAST_PASSPHRASE_FILE, HOLDFAST_KEY_FILE, or from a prompt.
 
 Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 cannot connect or sign in,
 4 missing privilege, 5 not enough space, 6 source in the wrong state, 7 repository or store failure,
@@ -34,9 +36,11 @@ reachable, 11 verification found problems, 12 busy, 13 interrupted, 14 finished 
 #[derive(Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The repository: /path or file:///path
+    /// The repository: /path, nfs:///mount/path, s3://bucket/prefix or oss://bucket/prefix
     #[arg(long, value_name = "URL", env = "HOLDFAST_REPO", hide_env_values = true, global = true)]
     pub(crate) repo: Option<String>,
+    #[command(flatten)]
+    pub(crate) key: KeyFlags,
     /// Configuration file (TOML); flags win over it
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
@@ -59,6 +63,17 @@ pub(crate) struct Global {
     /// How much memory buffers may take, such as 512MiB [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, global = true)]
     pub(crate) memory: Option<u64>,
+    /// How many bytes a second to write to the repository, such as 20MiB [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, global = true)]
+    pub(crate) upload_limit: Option<u64>,
+}
+
+/// A slower rate would let every request time out.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        rate @ 1024.. => Ok(rate),
+        _ => Err("a rate is at least 1KiB a second".to_owned()),
+    }
 }
 
 /// More connections than this help nobody and exhaust the server.
@@ -80,12 +95,14 @@ impl Global {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Init(cmd::init::Init),
+    Key(cmd::key::Key),
     Check(cmd::check::Check),
     Backup(cmd::backup::Backup),
     List(cmd::list::List),
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
     Restore(cmd::restore::Restore),
+    Prune(cmd::prune::Prune),
     Copy(cmd::copy::Copy),
     Tier(cmd::tier::Tier),
     Repair(cmd::repair::Repair),

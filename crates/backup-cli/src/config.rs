@@ -5,6 +5,7 @@
 //! copies = ["/mnt/usb/holdfast"]          # every backup should be there too
 //! cluster = "shop"
 //! source = "mysql://backup@db1/?ssl-mode=verify-identity"
+//! key-file = "/etc/holdfast/backup.key"     # or passphrase-file
 //!
 //! [defaults]
 //! defaults-file = "/etc/holdfast/my.cnf"   # where the source's password is
@@ -12,6 +13,12 @@
 //! memory = "512MiB"
 //! compression = "zstd:3"
 //! progress = "lines"
+//!
+//! [retention]
+//! keep-last = 3
+//! keep-daily = 14
+//! keep-weekly = 8
+//! keep-monthly = 12
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -33,8 +40,16 @@ pub(crate) struct Config {
     pub(crate) copies: Vec<String>,
     /// The source's URL.
     pub(crate) source: Option<String>,
+    /// `--passphrase-file`.
+    #[serde(rename = "passphrase-file")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// `--key-file`.
+    #[serde(rename = "key-file")]
+    pub(crate) key_file: Option<PathBuf>,
     /// Values for other flags.
     pub(crate) defaults: Defaults,
+    /// Values for the flags of `prune`.
+    pub(crate) retention: Retention,
 }
 
 /// Values for flags that are not given.
@@ -53,13 +68,41 @@ pub(crate) struct Defaults {
     pub(crate) progress: Option<String>,
 }
 
+/// Values for flags of `prune` that are not given.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Retention {
+    /// `--keep-last`.
+    pub(crate) keep_last: Option<u32>,
+    /// `--keep-within`.
+    pub(crate) keep_within: Option<String>,
+    /// `--keep-hourly`.
+    pub(crate) keep_hourly: Option<u32>,
+    /// `--keep-daily`.
+    pub(crate) keep_daily: Option<u32>,
+    /// `--keep-weekly`.
+    pub(crate) keep_weekly: Option<u32>,
+    /// `--keep-monthly`.
+    pub(crate) keep_monthly: Option<u32>,
+    /// `--keep-yearly`.
+    pub(crate) keep_yearly: Option<u32>,
+    /// `--grace`.
+    pub(crate) grace: Option<String>,
+    /// `--wait`.
+    pub(crate) wait: Option<String>,
+    /// `--time-zone`.
+    pub(crate) time_zone: Option<String>,
+}
+
 impl Config {
     /// The addresses of [`copies`](Self::copies).
     ///
     /// # Errors
     /// A usage error for one that is none.
     pub(crate) fn copies(&self) -> Result<Vec<RepoUrl>> {
-        let parse = |url: &String| url.parse().map_err(|e: Error| e.context("`copies` in the configuration"));
+        let parse = |url: &String| {
+            url.parse().map_err(|e: Error| e.context("`copies` in the configuration"))
+        };
         self.copies.iter().map(parse).collect()
     }
 
@@ -106,6 +149,7 @@ mod tests {
         let config = load(&example.join("\n")).unwrap();
         assert_eq!(config.cluster.unwrap().as_str(), "shop");
         assert_eq!(config.defaults.threads, Some(4));
+        assert_eq!(config.retention.keep_weekly, Some(8));
         assert_eq!(config.defaults.defaults_file, Some("/etc/holdfast/my.cnf".into()));
     }
 

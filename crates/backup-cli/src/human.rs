@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use backup_core::{Error, Finding};
 use backup_storage::RepoUrl;
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use unicode_width::UnicodeWidthStr;
 
 /// `1.5 GiB`.
@@ -61,7 +61,12 @@ pub(crate) fn time(time: Timestamp) -> String {
 
 /// `1 warning`, `2 warnings`.
 pub(crate) fn warnings(n: usize) -> String {
-    format!("{n} warning{}", if n == 1 { "" } else { "s" })
+    several(n as u64, "warning")
+}
+
+/// `1 backup`, `2 backups`.
+pub(crate) fn several(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// `text` without anything that a terminal would obey: names and messages come from outside.

@@ -1,11 +1,11 @@
 //! Addresses of servers, and where their passwords come from.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use backup_core::{Context, Error, ErrorKind, Event, Result, Secret, io_error};
+use backup_core::{Context, Error, Event, Result, Secret};
 use backup_drivers::connect::{ConnectOptions, Session};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::prompt;
 
 /// A server that a command reads or writes.
 pub(crate) struct Server<'a> {
@@ -51,7 +51,7 @@ impl Server<'_> {
                 ),
             });
         }
-        if options.password.is_some() || !std::io::stdin().is_terminal() {
+        if options.password.is_some() || !prompt::is_possible() {
             return Ok(options);
         }
         match cx.run(Session::open(&options)).await {
@@ -61,7 +61,7 @@ impl Server<'_> {
                 Ok(options)
             }
             Err(e) if e.server().is_some_and(|server| server.code == ACCESS_DENIED) => {
-                let password = prompt(cx, &options).await?;
+                let password = prompt::ask(cx, format!("Password of {options}: ")).await?;
                 Ok(options.with_password(password))
             }
             Err(e) => Err(e),
@@ -81,26 +81,6 @@ impl Server<'_> {
 
 /// `ER_ACCESS_DENIED_ERROR` of both servers.
 const ACCESS_DENIED: u16 = 1045;
-
-async fn prompt(cx: &Context, server: &ConnectOptions) -> Result<Secret> {
-    let question = format!("Password of {server}: ");
-    let terminal = tcgetattr(std::io::stdin());
-    let answer = cx.run(async {
-        let prompt = tokio::task::spawn_blocking(|| rpassword::prompt_password(question));
-        prompt.await.map_err(|e| Error::internal("the prompt ended early").with_source(e))?.map_err(
-            |e| match e.kind() {
-                std::io::ErrorKind::Interrupted => Error::interrupted(),
-                _ => io_error(e, ErrorKind::Usage, "cannot ask for the password"),
-            },
-        )
-    });
-    let answer = answer.await;
-    if let (Err(_), Ok(before)) = (&answer, terminal) {
-        // A prompt that is left in the middle would leave a terminal that echoes nothing.
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &before);
-    }
-    answer.map(Secret::new)
-}
 
 /// The flag that both directions share.
 #[derive(clap::Args)]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! args ─┬─ config ── app ── cmd/<one file a command> ── answer ── stdout
-//!       └─ login              │
+//!       ├─ login              │
+//!       └─ unlock             │
 //!                             ├─ progress ── stderr
 //!                             └─ failure ─── stderr, and the exit code
 //! ```
@@ -16,7 +17,10 @@ mod failure;
 mod human;
 mod login;
 mod progress;
+mod prompt;
 mod signals;
+mod store;
+mod unlock;
 
 fn main() -> std::process::ExitCode {
     app::main()

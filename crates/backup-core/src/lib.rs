@@ -40,7 +40,7 @@ pub use manifest::{
 pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
 pub use position::{BinlogFile, Position};
 pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
-pub use secret::Secret;
+pub use secret::{Secret, SecretBytes};
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;
 pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

@@ -184,7 +184,13 @@ fn a_proof_holds_until_one_of_its_level_fails() {
             .map(|&(level, ok)| Record {
                 time: now(),
                 backup: Some(backup.clone()),
-                event: RecordEvent::Proof { level, ok, findings: vec![], duration_seconds: 0.0, sampled: None },
+                event: RecordEvent::Proof {
+                    level,
+                    ok,
+                    findings: vec![],
+                    duration_seconds: 0.0,
+                    sampled: None,
+                },
             })
             .collect();
         Proof::of(&backup, &records)

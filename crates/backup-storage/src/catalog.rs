@@ -65,10 +65,10 @@ impl Catalog {
         let key = Key::Backup(self.cluster.clone(), self.backup.clone(), frame.object);
         let offset = frame.offset;
         let range = offset..offset + u64::from(frame.frame_len);
-        let bytes = self.repo.read(&key, range.clone()).await?.ok_or_else(|| missing_object(&key))?;
+        let bytes =
+            self.repo.read(&key, range.clone()).await?.ok_or_else(|| missing_object(&key))?;
         let place = self.repo.place(&key);
-        let decode =
-            move |bytes: Bytes| decode_whole(&place, offset, &bytes, FrameKind::Catalog);
+        let decode = move |bytes: Bytes| decode_whole(&place, offset, &bytes, FrameKind::Catalog);
         let again = decode.clone();
         match tokio::task::spawn_blocking(move || decode(bytes)).await.map_err(lost_task)? {
             Err(e) => self.repo.copies().frame(&key, range, e, again).await,

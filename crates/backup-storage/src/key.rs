@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use backup_core::{BackupId, ClusterName};
+use backup_core::{BackupId, ClusterName, Context, Error};
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
 /// The name of an object. [`Display`](fmt::Display) gives its path inside the repository.
 ///
@@ -28,6 +29,8 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// A key slot of an encrypted repository.
+    KeySlot(SlotName),
     /// A plan to remove backups, by its file name.
     Mark(RecordName),
     /// An epoch of a lease.
@@ -56,6 +59,7 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::KeySlot(name) => write!(f, "keys/{name}"),
             Key::Mark(name) => write!(f, "marks/{name}"),
             Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
             Key::Now(name) => write!(f, "locks/{name}"),
@@ -83,6 +87,11 @@ pub(crate) fn lease(name: LeaseName) -> Path {
 /// The directory of all clusters.
 pub(crate) fn clusters() -> Path {
     Path::from("clusters")
+}
+
+/// The directory of the key slots.
+pub(crate) fn keys() -> Path {
+    Path::from("keys")
 }
 
 /// The directory of a cluster's backups.
@@ -203,15 +212,68 @@ impl fmt::Display for RecordName {
     }
 }
 
+/// The name of a key slot: 8 lower-case hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SlotName(String);
+
+impl SlotName {
+    /// A new one.
+    #[must_use]
+    pub fn new(cx: &Context) -> Self {
+        SlotName(format!("{:08x}", u32::from_le_bytes(cx.random())))
+    }
+}
+
+impl FromStr for SlotName {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self, Error> {
+        if name.len() == 8 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(SlotName(name.to_owned()));
+        }
+        Err(Error::usage(format!(
+            "`{}` is no name of a key slot: those have 8 digits of 0-9 and a-f",
+            name.escape_debug()
+        ))
+        .with_remedy("name one that `holdfast key list` shows"))
+    }
+}
+
+impl TryFrom<String> for SlotName {
+    type Error = Error;
+    fn try_from(name: String) -> Result<Self, Error> {
+        name.parse()
+    }
+}
+
+impl From<SlotName> for String {
+    fn from(name: SlotName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_the_canonical_name_is_an_object() {
-        for name in
-            ["pack-0", "pack-4294967295", "index", "index-1", "manifest", "active", "active-1", "retired"]
-        {
+        for name in [
+            "pack-0",
+            "pack-4294967295",
+            "index",
+            "index-1",
+            "manifest",
+            "active",
+            "active-1",
+            "retired",
+        ] {
             let object: BackupObject = name.parse().unwrap();
             assert_eq!(object.to_string(), name);
         }

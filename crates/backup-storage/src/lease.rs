@@ -73,7 +73,7 @@ impl Lease {
     /// Takes a lease for `holder`, a name that people know it by, such as host and process. It is
     /// renewed three times within `ttl`.
     ///
-    /// Where the last holder died without a word, this waits for a third of that holder's `ttl` to
+    /// Where the last holder died without a word, this waits for half of that holder's `ttl` to
     /// see that it is really dead, and says so.
     ///
     /// # Errors
@@ -138,7 +138,8 @@ impl Lease {
         let held = || busy(name, &format!("{holder} holds it, and renewed it {shown:#} ago"));
         let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
         let watch = if age > signed(2 * ttl) {
-            ttl / 3
+            // Longer than a living one takes to the next renewal.
+            ttl / 2
         } else if age < -signed(ttl) {
             // The store's clock was set back: what it says about the past is worth nothing.
             2 * ttl

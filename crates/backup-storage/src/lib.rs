@@ -1,8 +1,9 @@
-//! Where backups live: stores, packs, frames, codecs.
+//! Where backups live: stores, packs, frames, codecs, keys.
 //!
 //! ```text
 //! url → Store → Repo ┬ session → writer → packer → packs, index, manifest
 //!                    ├ source  → reader → frames, checked, in order
+//!                    ├ keys      slots that hold the master key, each under a secret of its own
 //!                    └ check     objects against listing, bytes against digests
 //! ```
 //!
@@ -14,16 +15,17 @@ mod base;
 mod catalog;
 mod check;
 mod copy;
-mod failover;
 mod cut;
+mod failover;
 pub mod format;
 mod frames;
 mod index;
 mod key;
+mod keys;
 mod lease;
+mod mapping;
 mod marker;
 mod marks;
-mod mapping;
 mod options;
 mod packer;
 mod prune;
@@ -41,18 +43,22 @@ mod writer;
 
 pub use check::{SamplePlan, SampleRule, check_content, check_objects, check_sample};
 pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
-pub use key::{BackupObject, Key, LeaseName, RecordName};
+pub use format::{Cipher, SlotKind, Unlock};
+pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
+pub use keys::KeySlot;
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
-pub use options::{Deltas, RepositoryOptions};
+pub use options::{Deltas, RepositoryOptions, Stores};
 pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
 };
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;
-pub use store::{Created, Store, StoreCounts};
-pub use tiers::{
-    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves, policy,
-    preview, set_policy,
+pub use store::{
+    Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
 };
-pub use url::RepoUrl;
+pub use tiers::{
+    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves,
+    policy, preview, set_policy,
+};
+pub use url::{BucketUrl, CreateOnly, RepoUrl};

@@ -178,7 +178,7 @@ impl Packer {
             seals: seals.clone(),
             cluster: cluster.clone(),
             backup: backup.clone(),
-            options,
+            options: options.clone(),
             auto: Auto::default(),
             base,
             deltas: match options.deltas {
@@ -209,7 +209,7 @@ impl Packer {
     }
 
     /// The length at which a pack is closed.
-    fn pack_target(cx: &Context, options: RepositoryOptions) -> u64 {
+    fn pack_target(cx: &Context, options: &RepositoryOptions) -> u64 {
         let share = (cx.memory().bytes() / 10).max(1 << 20);
         options.pack_bytes.clamp(1 << 20, 1 << 30).min(share)
     }
@@ -223,14 +223,14 @@ impl Packer {
 
     /// How many frames are compressed at once: as many as there are threads, or fewer where a
     /// quarter of the memory budget would not do for them.
-    fn stage(cx: &Context, options: RepositoryOptions) -> usize {
+    fn stage(cx: &Context, options: &RepositoryOptions) -> usize {
         let share = usize::try_from(cx.memory().bytes() / 4).unwrap_or(usize::MAX);
         let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
         cx.threads().min(share / each).max(1)
     }
 
     /// The memory that a backup takes with these options.
-    pub(crate) fn memory(cx: &Context, options: RepositoryOptions) -> usize {
+    pub(crate) fn memory(cx: &Context, options: &RepositoryOptions) -> usize {
         let each = FRAME_MAX + options.compression.memory(FRAME_MAX);
         Self::space(Self::pack_target(cx, options)) + Self::stage(cx, options) * each
     }

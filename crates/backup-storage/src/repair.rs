@@ -118,7 +118,7 @@ pub(crate) async fn stand_in(
     }
     for copy in repo.copies().places() {
         let read = async {
-            let shelf = Shelf::new(copy.store().await?);
+            let shelf = Shelf::new(copy.store().await?, &repo.options().stores);
             Index::read_from(cx, repo, &shelf, manifest, BackupObject::Index).await
         };
         let text = match read.await {

@@ -12,20 +12,23 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use object_store::path::Path;
+use zeroize::Zeroizing;
 
 use crate::failover::Copies;
 use crate::format::{
-    Config, FrameKind, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, hex,
-    parse_manifest, parse_tombstone,
+    Config, FrameKind, Keys, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, Unlock,
+    hex, parse_manifest, parse_tombstone,
 };
-use crate::key::{self, BackupObject, Key, RecordName};
+use crate::key::{self, BackupObject, Key, RecordName, SlotName};
+use crate::keys;
 use crate::options::RepositoryOptions;
 use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
 use crate::shelf::{Elsewhere, Lower, Shelf};
 use crate::source::Source;
-use crate::store::{Created, Store, make_directory};
+use crate::store::{Created, Store, StoreOptions};
 use crate::tiers::{Tier, TierName};
 use crate::url::RepoUrl;
 
@@ -44,20 +47,24 @@ pub struct Repo {
     copies: Copies,
     config: Arc<Config>,
     seals: Seals,
+    /// The key slot that it was opened with.
+    slot: Option<SlotName>,
+    /// A key was given to a repository that is not encrypted.
+    key_without_lock: bool,
+    /// Without the key, which nobody needs any more.
     options: RepositoryOptions,
 }
 
 impl Repo {
-    /// Creates a repository. A missing directory is made, for its owner alone.
+    /// Creates a repository, an encrypted one when there is a key in the options. A missing directory
+    /// is made, for its owner alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Store`] when there is a repository already, or anything else in the place.
+    /// [`ErrorKind::Store`] when there is a repository already, or anything else in the place;
+    /// [`ErrorKind::Usage`] for an empty passphrase or a key file of the wrong length.
     pub async fn init(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
-        let RepoUrl::Local(path) = url;
-        let store = match std::fs::metadata(path) {
-            Ok(_) => Store::local(path)?,
-            Err(_) => Store::local(&make_directory(path)?)?,
-        };
+        options.unlock.as_ref().map_or(Ok(()), Unlock::check)?;
+        let store = Store::make(cx, url, &StoreOptions::default()).await?;
         Repo::init_on(cx, store, options).await
     }
 
@@ -76,33 +83,52 @@ impl Repo {
         if store.len(&Key::Config).await?.is_some() {
             return Err(exists());
         }
-        if !store.is_empty().await? {
+        if !is_free(&store).await? {
             return Err(Error::new(
                 ErrorKind::Store,
                 format!("{} is not empty, and what is in it is no repository", store.name()),
             )
             .with_remedy("choose an empty or a new place for the repository"));
         }
-        let config = Config::new(cx, WRITER);
-        match store.create(&Key::Config, config.encode()).await? {
-            Created::New => {}
-            Created::Exists => return Err(exists()),
+        store.prove_create_only(&Path::from(format!("probe-{}", hex(&cx.random::<8>())))).await?;
+        let mut config = Config::new(cx, WRITER);
+        let mut opened = None;
+        if let Some(unlock) = &options.unlock {
+            let keys = Keys::new(options.cipher, Zeroizing::new(cx.random()));
+            // The slot first: a repository that nobody can open must never be there.
+            let slot = keys::create(cx, &store, &config.repository, &keys, unlock, "").await?;
+            config = config.encrypted(&keys);
+            opened = Some((keys, slot.name().clone()));
         }
-        Ok(Repo::with(store, config, options))
+        match store.create(&Key::Config, config.encode()).await? {
+            Created::New => Ok(Repo::with(store, config, opened, options)),
+            Created::Exists => {
+                if let Some((_, slot)) = opened {
+                    // It belongs to no repository; when it stays, it is ignored.
+                    let _ = store.delete(&Key::KeySlot(slot)).await;
+                }
+                Err(exists())
+            }
+        }
+    }
+
+    /// Whether the repository in a store needs a key to be opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
+    pub async fn is_encrypted(store: &Store) -> Result<bool> {
+        let config = read_config(store).await?.ok_or_else(|| no_repository(store.name()))?;
+        Ok(config.encryption.is_some())
     }
 
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
+    /// [`ErrorKind::Store`] when there is none, or it was made by a newer version;
+    /// [`ErrorKind::Usage`] when it is encrypted and the key is missing or wrong.
     pub async fn open(cx: &Context, url: &RepoUrl, options: RepositoryOptions) -> Result<Self> {
-        let RepoUrl::Local(path) = url;
-        match std::fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(no_repository(&url.to_string()))
-            }
-            _ => Repo::open_on(cx, Store::local(path)?, options).await,
-        }
+        let store = Store::open(cx, url, &StoreOptions::default()).await?;
+        Repo::open_on(cx, store, options).await
     }
 
     /// Opens a repository in any store.
@@ -112,7 +138,22 @@ impl Repo {
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
         let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
-        Ok(Repo::with(store, config, options))
+        let opened = match (&config.encryption, &options.unlock) {
+            (Some(encryption), unlock) => {
+                let unlock = unlock.as_ref();
+                Some(keys::open(cx, &store, &config.repository, encryption, unlock).await?)
+            }
+            (None, Some(_)) => {
+                let text = format!(
+                    "the repository in {} is not encrypted; the passphrase or key file is not used",
+                    store.name()
+                );
+                cx.event(Event::Warning { text });
+                None
+            }
+            (None, None) => None,
+        };
+        Ok(Repo::with(store, config, opened, options))
     }
 
     /// The place of an object that is about to be written.
@@ -120,10 +161,24 @@ impl Repo {
         self.seals.new_place(cx, key)
     }
 
-    fn with(store: Store, config: Config, options: RepositoryOptions) -> Self {
-        let seals = Seals { repository: config.repository.clone(), keys: None };
-        let shelf = Shelf::new(store.clone());
-        Repo { store, shelf, copies: Copies::default(), config: Arc::new(config), seals, options }
+    fn with(
+        store: Store,
+        config: Config,
+        opened: Option<(Keys, SlotName)>,
+        mut options: RepositoryOptions,
+    ) -> Self {
+        let unlock = options.unlock.take();
+        let (keys, slot) = opened.unzip();
+        Repo {
+            shelf: Shelf::new(store.clone(), &options.stores),
+            store,
+            copies: Copies::default(),
+            seals: Seals { repository: config.repository.clone(), keys },
+            slot,
+            key_without_lock: config.encryption.is_none() && unlock.is_some(),
+            config: Arc::new(config),
+            options,
+        }
     }
 
     /// The repository's id.
@@ -144,7 +199,7 @@ impl Repo {
     pub fn with_copies(&self, cx: &Context, urls: &[RepoUrl]) -> Self {
         let copies = urls.iter().map(|url| {
             let name = url.absolute().unwrap_or_else(|_| url.to_string());
-            Elsewhere::at(name, Some(url.clone())).copy_of(self.id())
+            Elsewhere::at(name, Some(url.clone()), &self.options.stores).copy_of(self.id())
         });
         self.placed(self.shelf.clone(), Copies::new(cx, copies.collect()))
     }
@@ -182,7 +237,10 @@ impl Repo {
     ) -> Result<Manifest> {
         for copy in self.copies.places() {
             let read = async {
-                let there = self.placed(Shelf::new(copy.store().await?), Copies::default());
+                let there = self.placed(
+                    Shelf::new(copy.store().await?, &self.options.stores),
+                    Copies::default(),
+                );
                 there.manifest(cluster, backup).await
             };
             let name = copy.name();
@@ -219,6 +277,17 @@ impl Repo {
         &self.config
     }
 
+    /// The keys, where it is encrypted.
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        self.seals.keys.as_ref()
+    }
+
+    /// The key slot that it was opened with, where it is encrypted.
+    #[must_use]
+    pub fn opened_with(&self) -> Option<&SlotName> {
+        self.slot.as_ref()
+    }
+
     /// The same repository with these lower tiers and copies.
     pub(crate) fn placed(&self, shelf: Shelf, copies: Copies) -> Self {
         Repo { store: shelf.home().clone(), shelf, copies, ..self.clone() }
@@ -236,8 +305,8 @@ impl Repo {
         &self.seals
     }
 
-    pub(crate) fn options(&self) -> RepositoryOptions {
-        self.options
+    pub(crate) fn options(&self) -> &RepositoryOptions {
+        &self.options
     }
 
     /// Whether the last verification of a backup that is on record found damage. Only records of its
@@ -396,6 +465,17 @@ pub(crate) async fn read_config(store: &Store) -> Result<Option<Config>> {
     })
 }
 
+/// Whether a repository may be made here. What mkfs puts into a new file system does not count, nor
+/// the key slots of an `init` that came to no end.
+pub(crate) async fn is_free(store: &Store) -> Result<bool> {
+    let found = store.list(&Path::default()).await?;
+    let slots = store.list(&key::keys()).await?;
+    let only_slots = slots.directories.is_empty()
+        && slots.objects.iter().all(|(name, _)| name.parse::<SlotName>().is_ok());
+    Ok(found.objects.is_empty()
+        && found.directories.iter().all(|d| d == "lost+found" || (d == "keys" && only_slots)))
+}
+
 fn no_repository(name: &str) -> Error {
     Error::new(ErrorKind::Store, format!("there is no repository in {name}"))
         .with_remedy("check the address; `holdfast init` makes a new repository")
@@ -450,6 +530,19 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
+        // Who gives a key means to encrypt. Whoever can write to the store could have put another
+        // holdfast.json in its place; no backup may end up in the clear by that.
+        if self.key_without_lock {
+            return Err(Error::usage(format!(
+                "a passphrase or key file was given, and the repository in {} is not encrypted: \
+                 the backup would be stored in the clear",
+                self.store.name()
+            ))
+            .with_remedy(
+                "leave the key out if that is meant; if the repository was encrypted before, \
+                 somebody replaced its holdfast.json: put that back from a copy",
+            ));
+        }
         let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }

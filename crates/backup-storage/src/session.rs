@@ -49,6 +49,7 @@ impl Session {
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
         let memory = cx.memory().reserve(memory).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
+        // Named in the marker before it is used: a prune lets it stay then.
         let base = choose_base(cx, repo, &spec, None).await;
         let marker = Marker::create(
             cx,
@@ -90,11 +91,7 @@ impl Session {
 
     /// Begins to write a copy of `original` from another repository, under the same id and with the
     /// same times. Nothing may stand in its directory.
-    pub(crate) async fn begin_as(
-        cx: &Context,
-        repo: &Repo,
-        original: &Manifest,
-    ) -> Result<Self> {
+    pub(crate) async fn begin_as(cx: &Context, repo: &Repo, original: &Manifest) -> Result<Self> {
         let (store, options) = (repo.store(), repo.options());
         let memory = Packer::memory(cx, options)
             .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
@@ -241,9 +238,17 @@ async fn choose_base(
         return None;
     }
     let find = async {
+        // Those that are about to be removed are left out here so that another one may serve; what
+        // counts is the second look, of the marker.
+        let marked = marks::marked(cx, repo.store()).await?;
         let listed = repo.backups(cx, Some(&spec.cluster)).await?;
-        let earlier = |m: &Manifest| before.is_none_or(|before| m.backup < *before);
-        let fits = |m: &Manifest| m.strategy == spec.strategy && earlier(m);
+        let now = cx.now();
+        let earlier = |m: &Manifest| match before {
+            Some(before) => m.backup < *before,
+            None => m.backup.started_at() < now,
+        };
+        let fits =
+            |m: &Manifest| m.strategy == spec.strategy && earlier(m) && !marked.contains(&m.backup);
         Base::choose(cx, repo, &listed, fits).await
     };
     match find.await {

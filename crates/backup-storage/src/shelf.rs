@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::format::{Config, RepositoryId};
 use crate::key::{BackupObject, Key};
+use crate::options::Stores;
 use crate::packer::lock;
 use crate::store::Store;
 use crate::tiers::{self, Tier};
@@ -29,6 +30,7 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     home: Store,
+    stores: Stores,
     lower: Arc<Mutex<Option<Loaded>>>,
 }
 
@@ -48,6 +50,11 @@ pub(crate) struct Lower {
 }
 
 impl Lower {
+    fn new(tier: Tier, stores: &Stores) -> Self {
+        let place = Elsewhere::at(tier.url.clone(), tier.url.parse().ok(), stores);
+        Lower { tier, place }
+    }
+
     /// Its store.
     ///
     /// # Errors
@@ -74,14 +81,15 @@ pub(crate) struct Found {
 
 impl Shelf {
     /// The tiers of the repository in `home`, as its policy says.
-    pub(crate) fn new(home: Store) -> Self {
-        Shelf { home, lower: Arc::default() }
+    pub(crate) fn new(home: Store, stores: &Stores) -> Self {
+        Shelf { home, stores: stores.clone(), lower: Arc::default() }
     }
 
     /// With these lower tiers, whatever the policy says.
     pub(crate) fn with(home: Store, lower: Vec<Lower>) -> Self {
         let loaded = Loaded { at: None, tiers: lower.into() };
-        Shelf { home, lower: Arc::new(Mutex::new(Some(loaded))) }
+        let stores = Stores::default();
+        Shelf { home, stores, lower: Arc::new(Mutex::new(Some(loaded))) }
     }
 
     /// The repository's own store.
@@ -109,7 +117,7 @@ impl Shelf {
             Some(known) if known.tiers.iter().map(|l| &l.tier).eq(&policy) => {
                 Arc::clone(&known.tiers)
             }
-            _ => policy.into_iter().map(Lower::from).collect(),
+            _ => policy.into_iter().map(|tier| Lower::new(tier, &self.stores)).collect(),
         };
         *slot = Some(Loaded { at: Some(Instant::now()), tiers: Arc::clone(&tiers) });
         Ok(tiers)
@@ -215,18 +223,12 @@ fn moves(key: &Key) -> bool {
     matches!(key, Key::Backup(_, _, BackupObject::Pack(_)))
 }
 
-impl From<Tier> for Lower {
-    fn from(tier: Tier) -> Self {
-        let place = Elsewhere::at(tier.url.clone(), tier.url.parse().ok());
-        Lower { tier, place }
-    }
-}
-
 /// A store that is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Elsewhere {
     name: String,
     url: Option<RepoUrl>,
+    stores: Stores,
     /// Whose copy it has to be; `None` for a tier.
     repository: Option<RepositoryId>,
     store: OnceCell<Store>,
@@ -234,14 +236,16 @@ pub(crate) struct Elsewhere {
 
 impl Elsewhere {
     /// At an address; `None` where this version cannot read it.
-    pub(crate) fn at(name: impl Into<String>, url: Option<RepoUrl>) -> Self {
-        Elsewhere { name: name.into(), url, repository: None, store: OnceCell::new() }
+    pub(crate) fn at(name: impl Into<String>, url: Option<RepoUrl>, stores: &Stores) -> Self {
+        let (name, stores) = (name.into(), stores.clone());
+        Elsewhere { name, url, stores, repository: None, store: OnceCell::new() }
     }
 
     /// A store that is open already.
     pub(crate) fn open(store: Store) -> Self {
         let name = store.name().to_owned();
-        Elsewhere { name, url: None, repository: None, store: OnceCell::new_with(Some(store)) }
+        let (stores, store) = (Stores::default(), OnceCell::new_with(Some(store)));
+        Elsewhere { name, url: None, stores, repository: None, store }
     }
 
     /// It is used only where it is a copy of this repository.
@@ -265,7 +269,7 @@ impl Elsewhere {
                     Error::new(ErrorKind::Store, format!("`{}` is no address", self.name))
                         .with_remedy("use a holdfast that knows this kind of address")
                 })?;
-                let store = open_store(url).await?;
+                let store = self.stores.open(url).await?;
                 match &self.repository {
                     Some(repository) => is_copy(&store, repository).await?,
                     None => {}
@@ -286,10 +290,4 @@ async fn is_copy(store: &Store, repository: &RepositoryId) -> Result<()> {
         )
         .with_remedy("correct `copies` in the configuration")),
     }
-}
-
-/// Opens the store that an address names; it has to be there.
-pub(crate) async fn open_store(url: &RepoUrl) -> Result<Store> {
-    let RepoUrl::Local(path) = url;
-    Store::local(path)
 }

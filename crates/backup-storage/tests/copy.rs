@@ -7,9 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use backup_core::{
-    Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity,
-};
+use backup_core::{Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
 use backup_storage::{
     Copied, CopyOptions, CopyTarget, Repo, RepositoryOptions, check_content, check_objects,
     copy_backup, in_order,
@@ -92,8 +90,10 @@ async fn an_empty_place_becomes_a_copy_byte_for_byte() {
     let records = world.repo.records(&cx, &"shop".parse().unwrap()).await.unwrap();
     let copies: Vec<_> = records
         .iter()
-        .filter(|r| matches!(&r.event, RecordEvent::Copied { to, repository, verified: true, bytes }
-            if to == "target" && repository == world.repo.id().as_str() && *bytes > 0))
+        .filter(|r| {
+            matches!(&r.event, RecordEvent::Copied { to, repository, verified: true, bytes }
+            if to == "target" && repository == world.repo.id().as_str() && *bytes > 0)
+        })
         .collect();
     assert_eq!(copies.len(), 3, "{records:?}");
     let before = (objects(&world.inner).await, objects(&to).await);
@@ -513,7 +513,11 @@ async fn damage_of_a_shared_pack_names_all_whom_it_hits() {
     let shared = &third.needs.iter().find(|n| n.backup == first.backup).unwrap().packs[0];
     for lost in [false, true] {
         let pack = path(first, &shared.name);
-        if lost { lose(&world.inner, &pack).await } else { hurt(&world.inner, &pack).await }
+        if lost {
+            lose(&world.inner, &pack).await
+        } else {
+            hurt(&world.inner, &pack).await
+        }
         let report = match lost {
             true => check_objects(&cx, &world.repo, second).await.unwrap(),
             false => check_content(&cx, &world.repo, second).await.unwrap(),

@@ -10,21 +10,24 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::{Context, ErrorKind, Manifest, Repository, Severity, select};
+use backup_core::{Context, ErrorKind, Manifest, Repository, Result, Severity, select};
 use backup_storage::format::{
-    Codec, Config, FRAME_HEADER_LEN, FrameHeader, FrameKind, Packed, Place, seal,
+    Codec, Config, FRAME_HEADER_LEN, FrameHeader, FrameKind, Keys, Packed, Seals, Slot, open, seal,
 };
 use backup_storage::{Key, Repo, RepositoryOptions, Store, check_content, check_objects};
 use bytes::Bytes;
-use common::{Sample, back_up, context, listening, noise, options, read_checked, samples};
-use futures::TryStreamExt;
-use object_store::memory::InMemory;
+use common::{
+    Lock, Sample, back_up, context, listening, memory_repo_with, noise, objects, options, put_all,
+    read_checked, samples,
+};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use rstest::rstest;
 
 /// A repository with two backups, of which the second is hurt.
 struct Matrix {
     cx: Context,
+    lock: Lock,
     samples: Vec<Sample>,
     objects: BTreeMap<Path, Bytes>,
     older: Manifest,
@@ -41,34 +44,20 @@ struct Seen {
     lost: BTreeSet<String>,
 }
 
-async fn put_all(objects: &BTreeMap<Path, Bytes>) -> Arc<dyn ObjectStore> {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    for (path, bytes) in objects {
-        store.put(path, bytes.clone().into()).await.unwrap();
-    }
-    store
-}
-
 impl Matrix {
-    async fn new() -> Matrix {
+    async fn new(lock: Lock) -> Matrix {
         let cx = context();
-        let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         // Each backup has all of its bytes: what another's damage does to it is tried elsewhere.
-        let options = RepositoryOptions { dedup: false, ..options() };
-        let store = Store::new(Arc::clone(&inner), "memory");
-        let repo = Repo::init_on(&cx, store, options).await.unwrap();
+        let options = RepositoryOptions { dedup: false, ..lock.options() };
+        let (repo, inner) = memory_repo_with(&cx, options).await;
         let samples = samples();
         let older = back_up(&cx, &repo, &samples).await.unwrap();
         let manifest = back_up(&cx, &repo, &samples).await.unwrap();
         assert!(manifest.packs.len() >= 3, "{:?}", manifest.packs);
-        let mut objects = BTreeMap::new();
-        let metas: Vec<_> = inner.list(None).try_collect().await.unwrap();
-        for meta in metas {
-            let bytes = inner.get(&meta.location).await.unwrap().bytes().await.unwrap();
-            objects.insert(meta.location, bytes);
-        }
+        let objects = objects(&*inner).await;
         let mut matrix = Matrix {
             cx,
+            lock,
             samples,
             objects,
             older,
@@ -91,6 +80,11 @@ impl Matrix {
         matrix
     }
 
+    async fn open(&self, store: &Arc<dyn ObjectStore>) -> Result<Repo> {
+        let store = Store::new(Arc::clone(store), "memory");
+        Repo::open_on(&self.cx, store, self.lock.options()).await
+    }
+
     fn path(&self, object: &str) -> Path {
         Path::from(format!("clusters/shop/backups/{}/{object}", self.manifest.backup))
     }
@@ -108,15 +102,26 @@ impl Matrix {
         targets
     }
 
+    /// What its objects are sealed with.
+    fn seals(&self) -> Seals {
+        let config = Config::parse(&self.objects[&Path::from("holdfast.json")]).unwrap();
+        let keys = config.encryption.map(|encryption| {
+            let path = self.objects.keys().find(|path| path.as_ref().starts_with("keys/")).unwrap();
+            let name = path.filename().unwrap().parse().unwrap();
+            let slot = Slot::parse(&name, &self.objects[path]).unwrap();
+            let master = slot.unwrap(&self.lock.options().unlock.unwrap()).unwrap();
+            Keys::new(encryption.cipher, master)
+        });
+        Seals { repository: config.repository, keys }
+    }
+
     /// Looks at a repository whose objects were changed: it must be found, and no wrong byte read.
     async fn look(&self, objects: &BTreeMap<Path, Bytes>, what: &str) -> Seen {
         let store = put_all(objects).await;
         // Opened in peace, then hurt: a repository that cannot be opened finds nothing more.
         let config = self.objects[&Path::from("holdfast.json")].clone();
         store.put(&"holdfast.json".into(), config.clone().into()).await.unwrap();
-        let repo = Repo::open_on(&self.cx, Store::new(Arc::clone(&store), "memory"), options())
-            .await
-            .unwrap();
+        let repo = self.open(&store).await.unwrap();
         match objects.get(&Path::from("holdfast.json")) {
             Some(bytes) => {
                 store.put(&"holdfast.json".into(), bytes.clone().into()).await.unwrap();
@@ -124,7 +129,7 @@ impl Matrix {
             None => store.delete(&"holdfast.json".into()).await.unwrap(),
         }
         if objects.get(&Path::from("holdfast.json")) != Some(&config) {
-            let again = Repo::open_on(&self.cx, Store::new(store, "memory"), options()).await;
+            let again = self.open(&store).await;
             assert_eq!(again.unwrap_err().kind(), ErrorKind::Store, "{what}: it opened");
         }
 
@@ -188,7 +193,7 @@ impl Matrix {
         assert!(seen.lost.is_subset(at_most), "{what}: {:?} lost", seen.lost);
 
         let store = put_all(&objects).await;
-        let opened = Repo::open_on(&self.cx, Store::new(store, "memory"), options()).await;
+        let opened = self.open(&store).await;
         let Ok(repo) = opened else { return };
         let objects_report = check_objects(&self.cx, &repo, &self.manifest).await.unwrap();
         let manifest = path.filename() == Some("manifest");
@@ -212,9 +217,10 @@ impl Matrix {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_or_cut_or_longer() {
-    let matrix = Matrix::new().await;
+async fn deleted_or_cut_or_longer(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     for path in matrix.targets() {
         let good = matrix.objects[&path].clone();
         matrix.hurt(&path, "deleted", None).await;
@@ -230,9 +236,10 @@ async fn deleted_or_cut_or_longer() {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_bit_flipped() {
-    let matrix = Matrix::new().await;
+async fn one_bit_flipped(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     for (seed, path) in (1..).zip(matrix.targets()) {
         let good = matrix.objects[&path].clone();
         let random = noise(seed, 120);
@@ -251,9 +258,10 @@ async fn one_bit_flipped() {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn zeroed_and_overwritten_ranges() {
-    let matrix = Matrix::new().await;
+async fn zeroed_and_overwritten_ranges(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     for path in matrix.targets() {
         let good = matrix.objects[&path].clone();
         for (from, to) in
@@ -268,9 +276,10 @@ async fn zeroed_and_overwritten_ranges() {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn taken_from_elsewhere() {
-    let matrix = Matrix::new().await;
+async fn taken_from_elsewhere(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let (older, newer) = (matrix.older.backup.as_str(), matrix.manifest.backup.as_str());
     for path in matrix.targets() {
         // The object of the same name of the older backup: as whole as can be, and wrong.
@@ -288,9 +297,10 @@ async fn taken_from_elsewhere() {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn two_objects_swapped() {
-    let matrix = Matrix::new().await;
+async fn two_objects_swapped(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let targets = matrix.targets();
     for (i, a) in targets.iter().enumerate() {
         for b in &targets[..i] {
@@ -311,9 +321,10 @@ async fn two_objects_swapped() {
 }
 
 /// Two frames of the same pack swapped: each one is whole, and at the wrong place.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_swapped_inside_a_pack() {
-    let matrix = Matrix::new().await;
+async fn frames_swapped_inside_a_pack(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let mut swapped = 0;
     for pack in &matrix.manifest.packs {
         let path = matrix.path(&pack.name);
@@ -338,33 +349,31 @@ async fn frames_swapped_inside_a_pack() {
 /// Seals the frame at `at` again, for its own place, with other content of the same length: as whole
 /// as the frame that was there, so that only what is recorded elsewhere can tell.
 fn forge(matrix: &Matrix, path: &Path, at: usize, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let config = Config::parse(&matrix.objects[&Path::from("holdfast.json")]).unwrap();
     let object = path.filename().unwrap().parse().unwrap();
     let manifest = &matrix.manifest;
     let key = Key::Backup(manifest.cluster.clone(), manifest.backup.clone(), object);
-    let place = Place::new(&config.repository, &key);
+    let seals = matrix.seals();
 
     let mut bytes = matrix.objects[path].to_vec();
     let header = FrameHeader::parse(bytes[at..].first_chunk().unwrap()).unwrap();
     assert_eq!(header.codec, Codec::None, "its length would change");
     let payload = at + FRAME_HEADER_LEN..at + header.frame_len() as usize;
-    let mut content = bytes[payload.clone()].to_vec();
+    let stored = Bytes::copy_from_slice(&bytes[payload.clone()]);
+    let mut content = open(&seals.place(&key), at as u64, &header, stored).unwrap().to_vec();
     change(&mut content);
-    let packed = Packed {
-        codec: Codec::None,
-        raw_len: header.raw_len,
-        delta: None,
-        stored: content.clone().into(),
-    };
-    let sealed = seal(&place, at as u64, header.kind, packed).unwrap().head;
-    bytes[at..at + FRAME_HEADER_LEN].copy_from_slice(&sealed);
-    bytes[payload].copy_from_slice(&content);
+    let packed =
+        Packed { codec: Codec::None, raw_len: header.raw_len, delta: None, stored: content.into() };
+    let place = seals.new_place(&matrix.cx, &key);
+    let forged = seal(&place, at as u64, header.kind, packed).unwrap();
+    bytes[at..at + FRAME_HEADER_LEN].copy_from_slice(&forged.head);
+    bytes[payload].copy_from_slice(&forged.payload);
     bytes.into()
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn whole_frames_that_were_never_written() {
-    let matrix = Matrix::new().await;
+async fn whole_frames_that_were_never_written(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let mut forged = 0;
     for path in matrix.targets() {
         let good = matrix.objects[&path].clone();
@@ -382,9 +391,12 @@ async fn whole_frames_that_were_never_written() {
 }
 
 /// A manifest is the root of all digests; one that is replaced under a running check is noticed.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_that_is_another_than_the_one_listed() {
-    let matrix = Matrix::new().await;
+async fn a_manifest_that_is_another_than_the_one_listed(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
+    let matrix = Matrix::new(lock).await;
     let path = matrix.path("manifest");
     let bad = forge(&matrix, &path, 16, |content| {
         let text = String::from_utf8(content.clone()).unwrap();
@@ -398,9 +410,10 @@ async fn a_manifest_that_is_another_than_the_one_listed() {
 
 /// The index and a pack at once: what the other packs' catalogs know can be read by name, but there
 /// is no list that would pass for a complete one.
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn index_and_pack_lost_together() {
-    let matrix = Matrix::new().await;
+async fn index_and_pack_lost_together(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let (cx, warnings) = listening();
     let mut incomplete = 0;
     for pack in &matrix.manifest.packs {
@@ -408,8 +421,7 @@ async fn index_and_pack_lost_together() {
         let path = matrix.path(&pack.name);
         objects.remove(&path);
         objects.remove(&matrix.path("index"));
-        let store = Store::new(put_all(&objects).await, "memory");
-        let repo = Repo::open_on(&cx, store, options()).await.unwrap();
+        let repo = matrix.open(&put_all(&objects).await).await.unwrap();
         let source = repo.artifacts(&cx, &matrix.manifest).await.unwrap();
         let heard = warnings.take();
         assert!(heard.iter().any(|w| w.contains("index")), "{heard:?}");
@@ -431,14 +443,14 @@ async fn index_and_pack_lost_together() {
     assert!(incomplete > 0);
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn findings_name_object_and_table() {
-    let matrix = Matrix::new().await;
+async fn findings_name_object_and_table(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let path = matrix.path("pack-0");
     let mut objects = matrix.objects.clone();
     objects.remove(&path);
-    let store = Store::new(put_all(&objects).await, "memory");
-    let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+    let repo = matrix.open(&put_all(&objects).await).await.unwrap();
     let report = check_content(&matrix.cx, &repo, &matrix.manifest).await.unwrap();
     let errors: Vec<&str> = report
         .findings
@@ -456,16 +468,16 @@ async fn findings_name_object_and_table() {
     }
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_in_the_directory_are_told_of() {
-    let matrix = Matrix::new().await;
+async fn strangers_in_the_directory_are_told_of(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
+    let matrix = Matrix::new(lock).await;
     let mut objects = matrix.objects.clone();
     objects.insert(matrix.path("active"), "x".into());
     objects.insert(matrix.path("pack-99"), "x".into());
     objects.insert(matrix.path("notes.txt"), "x".into());
     objects.insert(matrix.path("sub/notes.txt"), "x".into());
-    let store = Store::new(put_all(&objects).await, "memory");
-    let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+    let repo = matrix.open(&put_all(&objects).await).await.unwrap();
     let report = check_objects(&matrix.cx, &repo, &matrix.manifest).await.unwrap();
     assert!(report.ok());
     let mut found: Vec<_> = report
@@ -488,12 +500,14 @@ async fn strangers_in_the_directory_are_told_of() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_manifest_does_not_pass_an_older_backup_off_as_the_latest() {
-    let matrix = Matrix::new().await;
+async fn a_lost_manifest_does_not_pass_an_older_backup_off_as_the_latest(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
+    let matrix = Matrix::new(lock).await;
     let listed = async |objects: &BTreeMap<Path, Bytes>| {
-        let store = Store::new(put_all(objects).await, "memory");
-        let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+        let repo = matrix.open(&put_all(objects).await).await.unwrap();
         repo.backups(&matrix.cx, None).await.unwrap()
     };
     let mut objects = matrix.objects.clone();
@@ -544,11 +558,13 @@ async fn names_that_are_not_ours_hide_nothing() {
     assert_eq!(repo.backups(&cx, None).await.unwrap_err().kind(), ErrorKind::Store);
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn absurd_sizes_in_a_manifest_are_findings() {
-    let matrix = Matrix::new().await;
-    let store = Store::new(put_all(&matrix.objects).await, "memory");
-    let repo = Repo::open_on(&matrix.cx, store, options()).await.unwrap();
+async fn absurd_sizes_in_a_manifest_are_findings(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
+    let matrix = Matrix::new(lock).await;
+    let repo = matrix.open(&put_all(&matrix.objects).await).await.unwrap();
     let mut manifest = matrix.manifest.clone();
     manifest.totals.bytes_read = u64::MAX;
     manifest.totals.artifacts = u64::MAX;

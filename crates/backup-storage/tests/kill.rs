@@ -44,8 +44,14 @@ async fn a_killed_backup_hurts_no_other() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let url = RepoUrl::from(dir.path());
     let repo = Repo::init(&cx, &url, options()).await.unwrap();
+    // How long a backup takes just now, process and all, decides when to kill.
+    let started = std::time::Instant::now();
+    let spare = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let spare = Repo::init(&cx, &spare.path().into(), options()).await.unwrap();
+    back_up(&cx, &spare, &samples()).await.unwrap();
+    let usual = started.elapsed().max(Duration::from_millis(100));
     let mut finished = 0;
-    for round in 0..25u64 {
+    for round in 0..25u32 {
         let mut killed = Command::new(std::env::current_exe().unwrap())
             .args(["a_killed_backup_hurts_no_other", "--exact", "--nocapture"])
             .env(CHILD, dir.path())
@@ -53,7 +59,7 @@ async fn a_killed_backup_hurts_no_other() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        tokio::time::sleep(Duration::from_millis(30 + round * 13)).await;
+        tokio::time::sleep(usual / 4 + usual * round / 6).await;
         killed.kill().unwrap();
         let status = killed.wait().unwrap();
         assert!(!status.success() && status.code().is_none(), "it ended by itself: {status}");

@@ -19,7 +19,11 @@ async fn a_lost_or_damaged_index_is_rebuilt_and_then_all_is_well() {
         let manifest = back_up(&cx, &repo, &samples).await.unwrap();
         assert_eq!(repair_index(&cx, &repo, &manifest).await.unwrap(), Repair::Whole);
         let index = path(&manifest, "index");
-        if lost { lose(&inner, &index).await } else { hurt(&inner, &index).await }
+        if lost {
+            lose(&inner, &index).await
+        } else {
+            hurt(&inner, &index).await
+        }
         let before = backups(&inner).await;
 
         // Before the repair a restore works too, from the packs, with a warning.
@@ -41,8 +45,12 @@ async fn a_lost_or_damaged_index_is_rebuilt_and_then_all_is_well() {
         assert_eq!(warnings.take(), Vec::<String>::new(), "a repaired backup needs no warning");
         let content = check_content(&cx, &repo, &manifest).await.unwrap();
         assert!(content.ok(), "{:?}", content.findings);
-        assert!(content.findings.iter().any(|f| f.severity == Severity::Warning
-            && f.problem.contains("index-1")));
+        assert!(
+            content
+                .findings
+                .iter()
+                .any(|f| f.severity == Severity::Warning && f.problem.contains("index-1"))
+        );
         let listing = check_objects(&cx, &repo, &manifest).await.unwrap();
         assert!(listing.ok(), "{:?}", listing.findings);
 
@@ -79,12 +87,9 @@ async fn an_index_that_lacks_artifacts_is_not_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_may_fail_or_die_at_any_call() {
-    for fault in [
-        Fault::CrashBefore,
-        Fault::CrashAfter,
-        Fault::FailBefore(EACCES),
-        Fault::FailAfter(EACCES),
-    ] {
+    for fault in
+        [Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore(EACCES), Fault::FailAfter(EACCES)]
+    {
         for at in 0.. {
             let what = format!("{fault:?} at call {at}");
             let cx = context();

@@ -13,33 +13,36 @@ use backup_storage::format::Compression;
 use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store};
 use bytes::Bytes;
 use common::{
-    Sample, Warnings, back_up, builder, context, listening, memory_repo, noise, options, outcome,
-    restore_all, samples, spec, write,
+    Lock, Sample, Warnings, back_up, builder, context, listening, memory_repo, memory_repo_of,
+    noise, options, outcome, restore_all, samples, spec, write,
 };
 use object_store::ObjectStoreExt;
 use proptest::prelude::*;
+use rstest::rstest;
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_in_a_directory_comes_back() {
+async fn a_backup_in_a_directory_comes_back(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
     let (cx, warnings) = listening();
     let dir = tempfile::tempdir().unwrap();
     let url = RepoUrl::from(dir.path().join("new/repo"));
-    let repo = Repo::init(&cx, &url, options()).await.unwrap();
+    let repo = Repo::init(&cx, &url, lock.options()).await.unwrap();
     let manifest = back_up(&cx, &repo, &samples()).await.unwrap();
     assert_eq!(manifest.totals.artifacts, 7);
     assert!(manifest.packs.len() >= 2, "{:?}", manifest.packs);
 
-    let repo = Repo::open(&cx, &url, RepositoryOptions::default()).await.unwrap();
+    let repo = Repo::open(&cx, &url, lock.options()).await.unwrap();
     let listed = repo.backups(&cx, None).await.unwrap();
     assert_eq!(select(listed, "latest").unwrap(), manifest);
     restore_all(&cx, &repo, &manifest, &samples()).await.unwrap();
     assert_eq!(warnings.take(), Vec::<String>::new());
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_listed_is_what_finish_gave() {
+async fn what_is_listed_is_what_finish_gave(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
     let cx = context();
-    let (repo, _) = memory_repo(&cx).await;
+    let (repo, _) = memory_repo_of(&cx, lock).await;
     let session = repo.begin(&cx, spec()).await.unwrap();
     let mut given = Vec::new();
     for sample in samples() {
@@ -53,11 +56,14 @@ async fn what_is_listed_is_what_finish_gave() {
     assert_eq!(none.kind(), ErrorKind::Damaged);
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_artifact_of_many_extents_is_continued() {
+async fn an_artifact_of_many_extents_is_continued(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
     let cx = context();
     let inner = Arc::new(object_store::memory::InMemory::new());
-    let options = RepositoryOptions { compression: Compression::None, ..options() };
+    let options = RepositoryOptions { compression: Compression::None, ..lock.options() };
     let repo = Repo::init_on(&cx, Store::new(inner, "memory"), options).await.unwrap();
     // More extents than a line of the catalog holds.
     let sample = Sample {
@@ -69,10 +75,13 @@ async fn an_artifact_of_many_extents_is_continued() {
     restore_all(&cx, &repo, &manifest, &[sample]).await.unwrap();
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn unfinished_and_aborted_backups_are_not_there() {
+async fn unfinished_and_aborted_backups_are_not_there(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
     let cx = context();
-    let (repo, inner) = memory_repo(&cx).await;
+    let (repo, inner) = memory_repo_of(&cx, lock).await;
     let all = samples();
     let session = repo.begin(&cx, spec()).await.unwrap();
     write(&*session, &all[0]).await.unwrap();
@@ -101,10 +110,13 @@ async fn unfinished_and_aborted_backups_are_not_there() {
     restore_all(&cx, &repo, &manifest, &all[..1]).await.unwrap();
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_is_dropped_leaves_no_artifact() {
+async fn a_writer_that_is_dropped_leaves_no_artifact(
+    #[values(Lock::Open, Lock::Encrypted)] lock: Lock,
+) {
     let cx = context();
-    let (repo, _) = memory_repo(&cx).await;
+    let (repo, _) = memory_repo_of(&cx, lock).await;
     let all = samples();
     let session = repo.begin(&cx, spec()).await.unwrap();
     let mut dropped = session.create(all[0].name.parse().unwrap(), Layout::Stream).await.unwrap();
@@ -129,11 +141,12 @@ async fn a_writer_that_is_dropped_leaves_no_artifact() {
     assert!(session.commit(outcome()).await.is_err(), "an artifact is not finished");
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_smallest_budget_is_enough() {
+async fn the_smallest_budget_is_enough(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
     let memory = MemoryBudget::new(1 << 20);
     let cx = builder().threads(2).memory(memory.clone()).build();
-    let (repo, _) = memory_repo(&cx).await;
+    let (repo, _) = memory_repo_of(&cx, lock).await;
     let session = repo.begin(&cx, spec()).await.unwrap();
     // A driver always has its half.
     let half = memory.reserve(1 << 19).await;
@@ -149,10 +162,11 @@ async fn the_smallest_budget_is_enough() {
         .expect("the backup gave its memory back");
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn history_is_kept_in_order() {
+async fn history_is_kept_in_order(#[values(Lock::Open, Lock::Encrypted)] lock: Lock) {
     let (cx, warnings) = listening();
-    let (repo, inner) = memory_repo(&cx).await;
+    let (repo, inner) = memory_repo_of(&cx, lock).await;
     let cluster = spec().cluster;
     let record = |time: &str, error: &str| Record {
         time: time.parse().unwrap(),
@@ -295,6 +309,7 @@ proptest! {
         artifacts in prop::collection::vec(artifact(), 0..12),
         level in 0u8..3,
         threads in 1usize..5,
+        lock in prop_oneof![Just(Lock::Open), Just(Lock::Encrypted)],
     ) {
         let samples: Vec<Sample> = artifacts
             .into_iter()
@@ -311,7 +326,7 @@ proptest! {
             })
             .collect();
         let compression = if level == 0 { Compression::None } else { Compression::Zstd(level) };
-        let options = RepositoryOptions { compression, ..options() };
+        let options = RepositoryOptions { compression, ..lock.options() };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let cx = builder().threads(threads).build();

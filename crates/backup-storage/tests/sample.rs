@@ -43,8 +43,10 @@ async fn samples_of_some_days_find_any_damage() {
                 let sampled = report.sampled.unwrap();
                 assert_eq!(sampled.packs, plan.of(&manifest.backup).len() as u64);
                 assert_eq!(report.level, Level::Content);
-                assert!(report.findings.iter().any(|f| f.severity == Severity::Info
-                    && f.problem.contains("not proven by samples")));
+                assert!(
+                    report.findings.iter().any(|f| f.severity == Severity::Info
+                        && f.problem.contains("not proven by samples"))
+                );
                 read.extend(plan.of(&manifest.backup).into_iter().cloned());
             }
         }

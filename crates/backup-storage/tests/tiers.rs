@@ -15,9 +15,7 @@ use backup_storage::{
 };
 use common::fault::{EACCES, Fault, FaultStore};
 use common::world::{Inner, backups, hurt, later, lose, memory, objects, path, put, store};
-use common::{
-    Sample, back_up, context, memory_repo, options, read_checked, restore_all, samples,
-};
+use common::{Sample, back_up, context, memory_repo, options, read_checked, restore_all, samples};
 use jiff::{SignedDuration, Timestamp};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -60,8 +58,7 @@ async fn world(days: u64) -> World {
     let (warm, cold) = (memory(), memory());
     let repo = tiered(&repo, &warm, &cold);
     let first: Vec<Sample> = samples().into_iter().take(4).collect();
-    let mut world =
-        World { hot, warm, cold, repo, manifests: Vec::new(), samples: Vec::new() };
+    let mut world = World { hot, warm, cold, repo, manifests: Vec::new(), samples: Vec::new() };
     for day in 0..days {
         let samples = later(&first, day);
         world.manifests.push(back_up(&cx, &world.repo, &samples).await.unwrap());
@@ -98,7 +95,8 @@ async fn packs_move_down_as_they_age_and_everything_can_be_read() {
     let manifest = &world.manifests[0];
     let all = manifest.packs.len();
     assert!(all >= 3);
-    for (days, expected) in [(0, [all, 0, 0]), (2, [0, all, 0]), (5, [0, all, 0]), (11, [0, 0, all])]
+    for (days, expected) in
+        [(0, [all, 0, 0]), (2, [0, all, 0]), (5, [0, all, 0]), (11, [0, 0, all])]
     {
         let cx = after(manifest, days);
         let plan = plan_moves(&cx, &world.repo).await.unwrap();
@@ -366,11 +364,7 @@ async fn a_prune_frees_the_lower_tiers_too() {
         .flat_map(|n| n.packs.iter().map(|p| p.name.clone()))
         .collect();
     let options = PruneOptions {
-        policy: Policy {
-            keep_last: 1,
-            grace: SignedDuration::ZERO,
-            ..Policy::default()
-        },
+        policy: Policy { keep_last: 1, grace: SignedDuration::ZERO, ..Policy::default() },
         wait: SignedDuration::ZERO,
         holder: "a test".into(),
         ..PruneOptions::default()

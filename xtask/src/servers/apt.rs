@@ -120,10 +120,10 @@ pub(super) fn unpack(package: &Path, root: &Path) -> Result<()> {
     run(Command::new("dpkg").arg("--extract").args([package, root])).map(drop)
 }
 
-/// Whether a relocated server needs a package: it needs its own family and libraries, not the
+/// Whether a relocated program needs a package: it needs its own family and libraries, not the
 /// programs that maintainer scripts and helper scripts call.
 fn is_needed(package: &str) -> bool {
-    let family = ["lib", "zlib", "mysql-", "mariadb-"];
+    let family = ["lib", "zlib", "mysql-", "mariadb-", "python3"];
     family.iter().any(|prefix| package.starts_with(prefix)) && !package.ends_with("-perl")
 }
 

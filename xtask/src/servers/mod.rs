@@ -6,6 +6,8 @@
 //! ```
 
 mod apt;
+mod guest;
+mod python;
 mod sources;
 
 use std::fs::File;
@@ -16,7 +18,10 @@ use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 use serde::{Deserialize, Serialize};
 
 use apt::Apt;
+pub use python::python;
 use sources::Mirror;
+
+pub use guest::{Guest, guest};
 
 /// A server that can be had.
 #[derive(Debug, PartialEq)]
@@ -204,7 +209,7 @@ impl Server {
             .tempdir_in(directory())
             .map_err(failed(&directory()))?;
         // The lists of a suite take 100 MB and a second or two: not worth keeping.
-        let apt = Apt::new(&work.path().join("apt"), &self.suites())?;
+        let apt = Apt::new(&work.path().join("apt"), &suites(self.suite))?;
         cx.note(format!("{}: reading the package lists of {}", self.name, self.suite));
         apt.update()?;
         let version = apt.version(self.packages[0])?;
@@ -247,16 +252,17 @@ impl Server {
         }
         std::fs::rename(&root, &place).map_err(failed(&place))
     }
+}
 
-    fn suites(&self) -> Vec<(String, String)> {
-        let mirror = Mirror::of_this_machine();
-        let mut suites = vec![(mirror.archive.clone(), self.suite.to_owned())];
-        if self.suite != "sid" {
-            suites.push((mirror.archive, format!("{}-updates", self.suite)));
-            suites.extend(mirror.security.map(|uri| (uri, format!("{}-security", self.suite))));
-        }
-        suites
+/// The parts of a suite, each with the mirror that has it.
+fn suites(suite: &str) -> Vec<(String, String)> {
+    let mirror = Mirror::of_this_machine();
+    let mut suites = vec![(mirror.archive.clone(), suite.to_owned())];
+    if suite != "sid" {
+        suites.push((mirror.archive, format!("{suite}-updates")));
+        suites.extend(mirror.security.map(|uri| (uri, format!("{suite}-security"))));
     }
+    suites
 }
 
 /// Waits until no other process fetches or prepares a server.

@@ -90,7 +90,7 @@ async fn repository(app: &App, data: u64) -> Result<Vec<Finding>> {
         return Ok(vec![finding(&url, &e)]);
     }
     match &url {
-        RepoUrl::Local(path) => Ok(vec![match room(path, data) {
+        RepoUrl::Local(path) | RepoUrl::Nfs(path) => Ok(vec![match room(path, data) {
             Ok(finding) => finding,
             Err(e) => finding(&url, &e),
         }]),

@@ -1,6 +1,7 @@
 //! `holdfast copy`
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Event, Listed, Manifest, Repository, Result, select,
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human;
+use crate::unlock::KeySource;
 
 /// Copy backups into another repository, and verify them there
 #[derive(clap::Args)]
@@ -30,6 +32,12 @@ pub(crate) struct Copy {
     /// [default: every one of `copies` in the configuration]
     #[arg(long, value_name = "URL", value_parser = human::parse_url)]
     to: Vec<RepoUrl>,
+    /// File with the passphrase of the target, where that is another repository and encrypted
+    #[arg(long, value_name = "FILE", requires = "to", conflicts_with = "to_key_file")]
+    to_passphrase_file: Option<PathBuf>,
+    /// Key file of the target, where that is another repository and encrypted
+    #[arg(long, value_name = "FILE", requires = "to")]
+    to_key_file: Option<PathBuf>,
     /// Read again what earlier runs have copied and verified
     #[arg(long)]
     verify: bool,
@@ -65,8 +73,13 @@ impl Copy {
         let mut ending = (!unreadable.is_empty()).then_some(ErrorKind::Damaged);
         for url in urls {
             app.cx.phase(format!("copy to {url}"));
-            let options = RepositoryOptions::default();
-            let opened = app.cx.run(CopyTarget::open(&app.cx, &repo, &url, options, self.anew)).await;
+            let key =
+                KeySource::of(self.to_passphrase_file.as_deref(), self.to_key_file.as_deref());
+            let unlock = key.first().map(|key| key.read(&app.cx)).transpose()?;
+            let stores = app.stores();
+            let options = RepositoryOptions { unlock, stores, ..RepositoryOptions::default() };
+            let opened =
+                app.cx.run(CopyTarget::open(&app.cx, &repo, &url, options, self.anew)).await;
             let target = match opened {
                 Ok(target) => target,
                 // One place that is away must not keep the others from their copies.

@@ -1,12 +1,13 @@
 //! `holdfast list`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use backup_core::{
     BackupId, ClusterName, Context, ErrorKind, Event, Level, Listed, Record, RecordEvent,
     Repository, Result,
 };
-use backup_storage::RepositoryOptions;
+use backup_storage::{RepositoryOptions, unfinished};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -61,13 +62,20 @@ impl List {
                 ending = Some(ErrorKind::Warnings);
             }
         }
-        let text = if rows.is_empty() {
+        let left = app.cx.run(unfinished(&app.cx, &repo, self.cluster.as_ref(), &listed)).await?;
+        let mut text = if rows.is_empty() {
             "There are no backups here yet.\n".to_owned()
         } else {
             let columns: Vec<_> =
                 COLUMNS.into_iter().chain(copies.then_some(("COPIES", Align::Left))).collect();
             human::table(&columns, &rows)
         };
+        if left.backups > 0 {
+            let backups = human::several(left.backups, "unfinished backup");
+            let bytes = human::bytes(left.bytes);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{backups}, {bytes}; `holdfast prune` removes them.");
+        }
         Ok(Answer::new(&document, text)?.ending(ending))
     }
 }

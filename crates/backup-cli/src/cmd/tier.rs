@@ -82,7 +82,9 @@ impl Tier {
                 (Some(_), None) => {
                     return Err(Error::usage(format!("--{name} needs --{name}-after")));
                 }
-                (None, Some(_)) => return Err(Error::usage(format!("--{name}-after needs --{name}"))),
+                (None, Some(_)) => {
+                    return Err(Error::usage(format!("--{name}-after needs --{name}")));
+                }
             }
         }
         Ok(Some(specs))
@@ -91,7 +93,9 @@ impl Tier {
 
 fn held(plan: &TierPlan) -> serde_json::Value {
     let tiers = plan.names.iter().zip(&plan.held);
-    tiers.map(|(name, (packs, bytes))| json!({"tier": name, "packs": packs, "bytes": bytes})).collect()
+    tiers
+        .map(|(name, (packs, bytes))| json!({"tier": name, "packs": packs, "bytes": bytes}))
+        .collect()
 }
 
 fn planned(plan: &TierPlan) -> Result<Answer> {

@@ -155,7 +155,7 @@ async fn a_full_disk_ends_the_backup_and_harms_no_other() {
     let server = Server::with_shop("mysql-9.7").await;
     let home = Home::new();
     let _disk = SmallDisk::mount(&home.path("small"), "6m");
-    home.run(["init", "--repo", "small/repo"]).expect(0);
+    home.run(["init", "--repo", "small/repo", "--no-encryption"]).expect(0);
     let url = server.url();
     let backup = || {
         home.run(["backup", "--repo", "small/repo", "--source", &url, "--cluster", "c", "--json"])

@@ -13,8 +13,11 @@ async fn two_backups(home: &Home, server: &Server) {
     let url = server.url();
     for _ in 0..2 {
         home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
-        server::run(&mut server.session().await, &["UPDATE shop.orders SET amount = 1 WHERE id = 7"])
-            .await;
+        server::run(
+            &mut server.session().await,
+            &["UPDATE shop.orders SET amount = 1 WHERE id = 7"],
+        )
+        .await;
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 use crate::home::Home;
 use crate::server::{self, PASSWORD, Server};
 
-/// `holdfast check` that asks for a password, on a terminal of its own.
+/// A command that asks for a secret, on a terminal of its own.
 struct Prompt {
     script: Child,
     output: BufReader<ChildStdout>,
@@ -20,19 +20,19 @@ struct Prompt {
 impl Prompt {
     /// Starts it; util-linux's `script` makes the terminal. Returns once the terminal echoes no
     /// more.
-    fn start(home: &Home, server: &Server) -> Prompt {
+    fn start(home: &Home, arguments: &str) -> Prompt {
         let program = home.command::<&str>([]);
         let line = format!(
-            "trap : INT; tty; sh -c 'echo $$; exec \"$0\" \"$@\"' '{}' check --source '{}'; \
+            "trap : INT; tty; sh -c 'echo $$; exec \"$0\" \"$@\"' '{}' {arguments}; \
              echo exit code $?; stty -a",
             program.get_program().to_str().unwrap(),
-            server.tcp_url("backup")
         );
         let mut script = Command::new("script")
             .args(["--quiet", "--command", &line, "/dev/null"])
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("SHELL", "/bin/sh")
+            .current_dir(home.path("."))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -76,7 +76,8 @@ async fn a_person_is_asked_and_the_answer_is_not_shown() {
     let server = Server::with_shop("mysql-9.7").await;
     server::backup_account(&mut server.session().await).await;
     let home = Home::new();
-    let prompt = || Prompt::start(&home, &server);
+    let check = format!("check --source '{}'", server.tcp_url("backup"));
+    let prompt = || Prompt::start(&home, &check);
 
     let shown = prompt().answer(format!("{PASSWORD}\n").as_bytes());
     assert!(shown.contains("Password of backup@127.0.0.1"), "{shown}");
@@ -93,4 +94,31 @@ async fn a_person_is_asked_and_the_answer_is_not_shown() {
     kill_process(prompt.process, Signal::TERM).unwrap();
     let shown = prompt.end();
     assert!(shown.contains("interrupted") && shown.contains("exit code 13"), "{shown}");
+}
+
+#[test]
+fn a_passphrase_is_asked_for_where_one_is_needed() {
+    let home = Home::new();
+    let ask =
+        |arguments: &str, answer: &str| Prompt::start(&home, arguments).answer(answer.as_bytes());
+    let shown = ask("init --repo repo", "correct horse\ncorrect horsf\n");
+    assert!(shown.contains("not the same") && shown.contains("exit code 2"), "{shown}");
+    let shown = ask("init --repo repo", "\n");
+    assert!(shown.contains("is empty") && shown.contains("exit code 2"), "{shown}");
+    assert!(!home.path("repo").exists());
+
+    let shown = ask("init --repo repo", "correct horse\ncorrect horse\n");
+    assert!(shown.contains("It is encrypted") && shown.contains("exit code 0"), "{shown}");
+    let shown = ask("list --repo repo", "correct horse\n");
+    assert!(shown.contains("Passphrase of repository"), "{shown}");
+    assert!(shown.contains("no backups") && shown.contains("exit code 0"), "{shown}");
+    let shown = ask("list --repo repo", "wrong horse\n");
+    assert!(shown.contains("wrong passphrase") && shown.contains("exit code 2"), "{shown}");
+
+    home.write("p", "correct horse\n");
+    let shown = ask("key add --repo repo --passphrase-file p", "another\nanother\n");
+    assert!(shown.contains("Added key slot") && shown.contains("exit code 0"), "{shown}");
+    assert!(!shown.contains("another horse"), "{shown}");
+    let shown = ask("list --repo repo", "another\n");
+    assert!(shown.contains("exit code 0") && !shown.contains("another"), "{shown}");
 }

@@ -5,9 +5,19 @@ use crate::home::{Home, Run};
 #[test]
 fn help_and_version_are_no_errors() {
     let home = Home::new();
-    for command in
-        ["init", "check", "backup", "list", "show", "verify", "restore", "completions", "man"]
-    {
+    for command in [
+        "init",
+        "key",
+        "check",
+        "backup",
+        "list",
+        "show",
+        "verify",
+        "restore",
+        "prune",
+        "completions",
+        "man",
+    ] {
         let run = home.run([command, "--help"]).expect(0);
         assert!(run.stdout.contains("--repo"), "{run:?}");
     }
@@ -25,7 +35,7 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--strategy", "clone"], "clone"),
         (vec!["backup", "--type", "incremental"], "incremental"),
         (vec!["backup", "--type", "differential"], "differential"),
-        (vec!["backup", "--compression", "lz4"], "lz4"),
+        (vec!["backup", "--compression", "lzo"], "lzo"),
         (vec!["backup", "--compression", "zstd:99"], "99"),
         (vec!["check", "--strategy", "physical"], "physical"),
         (vec!["verify", "--level", "logical"], "logical"),
@@ -56,6 +66,10 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "0"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
+        vec!["prune", "--keep-last", "-1"],
+        vec!["prune", "--keep-within", "soon", "--repo", "none"],
+        vec!["prune", "--wait", "1mo", "--repo", "none"],
+        vec!["prune", "--time-zone", "Mars/Olympus", "--repo", "none"],
         vec!["list", "--progress", "loud"],
         vec!["list", "-q", "-v"],
         vec!["verify", "latest", "--all"],

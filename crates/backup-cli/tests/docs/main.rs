@@ -63,6 +63,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case(GUIDE, MYSQL, Sample::Shop)]
 #[case(GUIDE, "mariadb-11.8", Sample::Shop)]
 #[case("docs/errors.md", MYSQL, Sample::Shop)]
+#[case("docs/retention.md", MYSQL, Sample::Shop)]
+#[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/benchmarks.md", MYSQL, Sample::Shop)]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_the_page_shows(
@@ -82,7 +84,15 @@ async fn every_command_does_what_the_page_shows(
 fn no_page_is_left_out() {
     let runnable: BTreeSet<String> =
         pages().into_iter().filter(|p| !p.steps.is_empty()).map(|p| p.path).collect();
-    let expected = ["README.md", GUIDE, "docs/errors.md", "docs/benchmarks.md"].map(str::to_owned);
+    let expected = [
+        "README.md",
+        GUIDE,
+        "docs/errors.md",
+        "docs/encryption.md",
+        "docs/retention.md",
+        "docs/benchmarks.md",
+    ]
+    .map(str::to_owned);
     assert_eq!(runnable, BTreeSet::from(expected), "give the page a case of the test above");
 }
 
@@ -101,7 +111,7 @@ async fn the_account_of_the_guide_is_enough(
     }
     for command in [
         "export HOLDFAST_REPO=/srv/backup HOLDFAST_SOURCE_PASSWORD='choose-a-password'",
-        "holdfast init",
+        "holdfast init --no-encryption",
         "holdfast check --source mysql://backup@db1/",
         "holdfast backup --source mysql://backup@db1/ --cluster shop",
     ] {

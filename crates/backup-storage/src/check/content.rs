@@ -132,13 +132,12 @@ pub(super) async fn outside(
         Err(e) => return Err(e),
     };
     if let Some((object, index)) = repair::newest_copy(cx, repo, manifest).await? {
-        let problem = format!("{}; the rebuilt {object} is whole and stands in for it", error.chain());
+        let problem =
+            format!("{}; the rebuilt {object} is whole and stands in for it", error.chain());
         findings.push(Finding::new(Severity::Warning, name, problem, "none is needed"));
         return Ok((findings, Some((index, false))));
     }
-    findings.push(
-        damage_of(name, error.with_remedy("run `holdfast repair index`"))?,
-    );
+    findings.push(damage_of(name, error.with_remedy("run `holdfast repair index`"))?);
     match Index::rebuild(cx, repo, manifest).await {
         Ok(index) => Ok((findings, Some((index, false)))),
         Err(e) => {
@@ -177,7 +176,10 @@ async fn check_config(repo: &Repo) -> Result<Option<Finding>> {
     let found = repo.store().get(&Key::Config, Config::MAX_BYTES).await;
     let problem = match found.map(|bytes| bytes.as_deref().map(Config::parse)) {
         Ok(None) => "it is missing".to_owned(),
-        Ok(Some(Ok(config))) if &config.repository == repo.id() => return Ok(None),
+        Ok(Some(Ok(config))) if &config == repo.config() => return Ok(None),
+        Ok(Some(Ok(config))) if &config.repository == repo.id() => {
+            "it is another one than when the repository was opened".to_owned()
+        }
         Ok(Some(Ok(_))) => "it is that of another repository".to_owned(),
         Ok(Some(Err(e))) => e.chain(),
         Err(e) => return damage_of(Key::Config.to_string(), e).map(Some),

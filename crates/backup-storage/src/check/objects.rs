@@ -9,7 +9,6 @@ use backup_core::{
 use super::chain::check_chain;
 use super::users::{Problem, findings};
 use super::{MISSING, check_manifest};
-use crate::index::key;
 use crate::key::{self, BackupObject};
 use crate::repo::Repo;
 use crate::shelf::Found;
@@ -92,18 +91,20 @@ async fn own(cx: &Context, repo: &Repo, manifest: &Manifest, seen: &mut Seen) ->
         there.take(object);
     }
     there.take(BackupObject::Manifest);
-    if there.take(BackupObject::Active) {
-        seen.remarks.push(Finding::new(
-            Severity::Info,
-            key(manifest, BackupObject::Active).to_string(),
-            "the marker of a backup in progress was left behind; the backup is finished",
-            "none is needed; the marker does no harm",
-        ));
-    }
-    let strange = |name: &String| {
-        !matches!(name.parse(), Ok(BackupObject::Beat(_) | BackupObject::Retired))
-    };
-    for name in there.0.into_keys().filter(strange).chain(directories) {
+    there.0.retain(|name, _| {
+        let problem = match name.parse() {
+            Ok(BackupObject::Active | BackupObject::Beat(_)) => {
+                "the marker of a backup in progress was left behind; the backup is finished"
+            }
+            Ok(BackupObject::Retired) => "a prune began to remove the backup, and it is kept",
+            _ => return true,
+        };
+        let object = format!("{directory}/{name}");
+        let remedy = "none is needed; it does no harm, and a later prune removes it";
+        seen.remarks.push(Finding::new(Severity::Info, object, problem, remedy));
+        false
+    });
+    for name in there.0.into_keys().chain(directories) {
         seen.remarks.push(Finding::new(
             Severity::Warning,
             format!("{directory}/{name}"),

@@ -235,7 +235,9 @@ impl Walk<'_> {
                     end = Some((offset, EndOfObject::parse(&raw)?));
                     Ok(())
                 }
-                _ => Err(Error::damaged(format!("the frame at byte {offset} belongs into no pack"))),
+                _ => {
+                    Err(Error::damaged(format!("the frame at byte {offset} belongs into no pack")))
+                }
             });
             match opened {
                 Err(e) if is_damage(&e) => {
@@ -273,7 +275,8 @@ impl Walk<'_> {
         let Some(last) = frames.last() else { return };
         let end = last.offset + u64::from(last.header.frame_len());
         // Nobody listens any more only when the pass was dropped.
-        let _ = self.out.send(Sealed { unit: self.number, place: place.clone(), end, frames }).await;
+        let _ =
+            self.out.send(Sealed { unit: self.number, place: place.clone(), end, frames }).await;
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::{
-    BackupId, Context, Finding, Level, Manifest, Report, Result, Sampled, Severity,
-};
+use backup_core::{BackupId, Context, Finding, Level, Manifest, Report, Result, Sampled, Severity};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -212,8 +210,7 @@ mod tests {
         for (b, packs) in backups.iter().enumerate() {
             let backup: BackupId = format!("20261120T101530Z-full-{b:06x}").parse().unwrap();
             for n in 0..u32::from(*packs) {
-                let key =
-                    Key::Backup("c".parse().unwrap(), backup.clone(), BackupObject::Pack(n));
+                let key = Key::Backup("c".parse().unwrap(), backup.clone(), BackupObject::Pack(n));
                 let rank = u64::from_le_bytes(
                     *Sha256::digest(format!("{seed} {key}")).first_chunk().unwrap(),
                 );

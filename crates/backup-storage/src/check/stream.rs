@@ -160,7 +160,11 @@ impl Stream<'_> {
         loop {
             let line = self.source.parts(&cursor.name).get(cursor.part).copied();
             let Some(line) = line else {
-                if !self.source.is_proven(&cursor.name, cursor.bytes, &hex(&cursor.digest.finalize())) {
+                if !self.source.is_proven(
+                    &cursor.name,
+                    cursor.bytes,
+                    &hex(&cursor.digest.finalize()),
+                ) {
                     self.odd.push(cursor.name);
                 }
                 return Ok(None);

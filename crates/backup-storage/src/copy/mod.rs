@@ -67,8 +67,9 @@ pub async fn copy_backup(
     } else {
         other::copy(cx, from, target, manifest, options).await
     };
-    let copied =
-        copied.context(|| format!("backup {} was not copied to {to}", manifest.backup, to = target.name()))?;
+    let copied = copied.context(|| {
+        format!("backup {} was not copied to {to}", manifest.backup, to = target.name())
+    })?;
     if !copied.already || options.verify || !target.is_noted(&manifest.backup) {
         note(cx, from, target, manifest, copied.bytes).await?;
     }

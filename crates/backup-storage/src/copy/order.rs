@@ -83,8 +83,11 @@ mod tests {
     #[test]
     fn ancestors_come_along_and_come_first() {
         // Ids that sort against the order of the chain: a clock was set back.
-        let known =
-            [manifest("a", Some("b"), &["c"]), manifest("b", Some("c"), &[]), manifest("c", None, &[])];
+        let known = [
+            manifest("a", Some("b"), &["c"]),
+            manifest("b", Some("c"), &[]),
+            manifest("c", None, &[]),
+        ];
         assert_eq!(ids(&in_order(&known[..1], &known)), ["c", "b", "a"]);
         assert_eq!(ids(&in_order(&known[1..2], &known)), ["c", "b"]);
         assert_eq!(ids(&in_order(&known, &known)), ["c", "b", "a"]);

@@ -24,8 +24,7 @@ use crate::scan::{is_damage, missing_object, open_single};
 use crate::store::Created;
 
 /// The longest manifest object.
-const MANIFEST: u64 =
-    OBJECT_HEADER_LEN as u64 + FRAME_HEADER_LEN as u64 + MAX_MANIFEST as u64;
+const MANIFEST: u64 = OBJECT_HEADER_LEN as u64 + FRAME_HEADER_LEN as u64 + MAX_MANIFEST as u64;
 
 /// The content of `retired` where the source has none.
 #[derive(Serialize)]

@@ -9,13 +9,13 @@ use backup_core::{
 use bytes::Bytes;
 
 use crate::failover::Copies;
-use crate::format::{Config, hex};
-use crate::key::{Key, LeaseName, RecordName};
+use crate::format::{Config, Slot, hex};
+use crate::key::{self, Key, LeaseName, RecordName, SlotName};
 use crate::lease::Lease;
 use crate::options::RepositoryOptions;
-use crate::repo::Repo;
-use crate::shelf::{Shelf, open_store};
-use crate::store::{Created, Store, make_directory};
+use crate::repo::{Repo, is_free};
+use crate::shelf::Shelf;
+use crate::store::{Created, Store};
 use crate::url::RepoUrl;
 
 /// A run that is silent for twice as long may be taken over; sooner where signs of life are to come
@@ -55,11 +55,12 @@ impl CopyTarget {
         let name = url.absolute()?;
         let noted = noted(cx, from, &name).await?;
         let had = !noted.is_empty() && !anew;
-        let store = match open_store(url).await {
-            Err(_) if !had && is_missing(url) => {
-                let RepoUrl::Local(path) = url;
-                Store::local(&make_directory(path)?)?
-            }
+        let stores = &from.options().stores;
+        let opened = match had {
+            true => stores.open(url).await,
+            false => stores.make(url).await,
+        };
+        let store = match opened {
             Err(e) if had => {
                 return Err(e.with_remedy("see that the disk or share of the copy is mounted"));
             }
@@ -107,7 +108,7 @@ impl CopyTarget {
                     .with_remedy("copy into another place"));
                 }
                 is_elsewhere(cx, from, &store).await?;
-                (from.placed(Shelf::new(store), Copies::default()), true)
+                (from.placed(Shelf::new(store, &from.options().stores), Copies::default()), true)
             }
             None => {
                 if !noted.is_empty() && !anew {
@@ -120,15 +121,18 @@ impl CopyTarget {
                          --anew",
                     ));
                 }
-                if !store.is_empty().await? {
+                if !is_free(&store).await? {
                     return Err(Error::new(
                         ErrorKind::Store,
                         format!("{name} is not empty, and what is in it is no repository"),
                     )
                     .with_remedy("name an empty place, or a repository"));
                 }
+                store.prove_create_only(&probe(cx).path()).await?;
+                // The keys first: a copy that nobody can open must never be there.
+                carry_keys(from, &store).await?;
                 create(from, &store).await.context(|| format!("cannot begin a copy in {name}"))?;
-                (from.placed(Shelf::new(store), Copies::default()), true)
+                (from.placed(Shelf::new(store, &from.options().stores), Copies::default()), true)
             }
         };
         let lease = match same {
@@ -137,7 +141,7 @@ impl CopyTarget {
         };
         let target = CopyTarget { repo, same, name, noted, lease };
         if target.same {
-            carry_keys(cx, from, &target).await?;
+            carry_keys(from, target.repo.store()).await?;
         }
         Ok(target)
     }
@@ -202,11 +206,6 @@ async fn lease(cx: &Context, repo: &Repo) -> Result<Lease> {
     }
 }
 
-fn is_missing(url: &RepoUrl) -> bool {
-    let RepoUrl::Local(path) = url;
-    matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
-}
-
 /// The backups that the history says are in a copy.
 async fn noted(cx: &Context, from: &Repo, name: &str) -> Result<BTreeSet<BackupId>> {
     let mut noted = BTreeSet::new();
@@ -255,12 +254,16 @@ async fn same(store: &Store, key: &Key, bytes: &Bytes) -> Result<()> {
     }
 }
 
+/// The name of an object that is made to try something, and removed again.
+fn probe(cx: &Context) -> Key {
+    let name = RecordName::new(&format!("copy-{}", hex(&cx.random::<8>())));
+    Key::Now(name.expect("letters, a dash and digits"))
+}
+
 /// Sees that what is written to the target does not appear at the source: a copy in the same place,
 /// reached by another name, is none.
 async fn is_elsewhere(cx: &Context, from: &Repo, store: &Store) -> Result<()> {
-    let name = format!("copy-{}", hex(&cx.random::<8>()));
-    let name = RecordName::new(&name).ok_or_else(|| Error::internal("a probe without a name"))?;
-    let probe = Key::Now(name);
+    let probe = probe(cx);
     store.create(&probe, "{}\n").await?;
     let seen = from.store().len(&probe).await;
     if let Err(e) = store.delete(&probe).await {
@@ -276,7 +279,20 @@ async fn is_elsewhere(cx: &Context, from: &Repo, store: &Store) -> Result<()> {
     }
 }
 
-/// Puts the key slots of the source that the target lacks there too.
-async fn carry_keys(_cx: &Context, _from: &Repo, _target: &CopyTarget) -> Result<()> {
+/// Puts the key slots of the source that the target lacks there too. Those that were removed at the
+/// source stay: a copy is told of by nobody.
+async fn carry_keys(from: &Repo, to: &Store) -> Result<()> {
+    for (name, _) in from.store().list(&key::keys()).await?.objects {
+        let Ok(name) = name.parse::<SlotName>() else { continue };
+        let key = Key::KeySlot(name.clone());
+        // What is no slot is not passed on.
+        if let Some(bytes) = from.store().get(&key, Slot::MAX_BYTES).await?
+            && Slot::parse(&name, &bytes).is_ok()
+        {
+            // Slots are never changed: what has the name is the same slot.
+            to.create(&key, bytes.clone()).await?;
+            same(to, &key, &bytes).await?;
+        }
+    }
     Ok(())
 }

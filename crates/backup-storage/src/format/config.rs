@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::constant_time;
 use backup_core::{Context, Error, ErrorKind, FORMAT, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{hex, newer, unhex};
+use super::cipher::{Cipher, Keys};
+use super::{Hex, checked, hex, newer, unhex};
 
 /// The id of a repository: 16 random bytes as 32 lower-case hex digits. Copies of a repository keep
 /// it.
@@ -70,17 +71,46 @@ pub struct Config {
     pub created_at: Timestamp,
     /// The program and version that created it.
     pub writer: String,
-    /// What a program must know to use the repository, beyond format 1. This version knows nothing
-    /// beyond it.
+    /// What a program must know to use the repository, beyond format 1. This version knows
+    /// `encryption`, which an encrypted repository names.
     #[serde(default)]
     pub requires: Vec<String>,
     /// How it is encrypted; `null` when it is not.
     #[serde(default)]
-    pub encryption: serde_json::Value,
+    pub encryption: Option<Encryption>,
 }
 
-/// What comes before the digest in the last line but one.
-const CHECK: &str = "  \"check\": \"";
+/// The feature that `requires` of an encrypted repository names.
+const ENCRYPTION: &str = "encryption";
+
+/// How a repository is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// The cipher that new frames are sealed with.
+    pub cipher: Cipher,
+    /// Tells the right master key from a wrong one, and nothing about it.
+    key_check: Hex<32>,
+}
+
+impl Encryption {
+    /// That of a repository with these keys.
+    #[must_use]
+    pub fn new(repository: &RepositoryId, keys: &Keys) -> Self {
+        Encryption { cipher: keys.cipher(), key_check: Hex(key_check(repository, keys)) }
+    }
+
+    /// Whether these are the keys of the repository.
+    #[must_use]
+    pub fn is_key(&self, repository: &RepositoryId, keys: &Keys) -> bool {
+        let check = key_check(repository, keys);
+        constant_time::verify_slices_are_equal(&self.key_check.0, &check).is_ok()
+    }
+}
+
+/// Bound to repository and cipher too, so that neither can be changed without the key.
+fn key_check(repository: &RepositoryId, keys: &Keys) -> [u8; 32] {
+    *keys.derive(&format!("holdfast key check {repository} {}", keys.cipher().as_str()))
+}
 
 impl Config {
     /// The longest `holdfast.json` that is read, in bytes.
@@ -95,18 +125,22 @@ impl Config {
             created_at: cx.now(),
             writer: writer.to_owned(),
             requires: Vec::new(),
-            encryption: serde_json::Value::Null,
+            encryption: None,
         }
+    }
+
+    /// The same repository, encrypted with the master key and cipher of `keys`.
+    #[must_use]
+    pub fn encrypted(mut self, keys: &Keys) -> Self {
+        self.encryption = Some(Encryption::new(&self.repository, keys));
+        self.requires.push(ENCRYPTION.to_owned());
+        self
     }
 
     /// The bytes of the object.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let json = serde_json::to_string_pretty(self).expect("plain strings and numbers");
-        // The check is the last member, on a line of its own, and covers every byte before its line.
-        let covered = format!("{},\n", json.trim_end_matches("\n}"));
-        let check = hex(&Sha256::digest(covered.as_bytes()));
-        format!("{covered}{CHECK}{check}\"\n}}\n").into_bytes()
+        checked::close(&checked::members(self))
     }
 
     /// Reads the object.
@@ -118,38 +152,37 @@ impl Config {
             Error::new(ErrorKind::Store, format!("holdfast.json is damaged: {problem}"))
                 .with_remedy("put holdfast.json back from a copy of the repository")
         };
-        let text = str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
-        let (covered, tail) = text
-            .rfind(CHECK)
-            .map(|at| text.split_at(at))
-            .ok_or_else(|| damaged("it has no check"))?;
-        let check = hex(&Sha256::digest(covered.as_bytes()));
-        if tail != format!("{CHECK}{check}\"\n}}\n") {
-            return Err(damaged("it does not match its check"));
-        }
+        let (text, _) = checked::open(bytes).map_err(damaged)?;
         // The format first: what else is in the file is for that format to say.
         #[derive(Deserialize)]
         struct Format {
             format: u64,
+            #[serde(default)]
+            requires: Vec<String>,
+            #[serde(default)]
+            encryption: serde_json::Value,
         }
         let no_json =
             |e: serde_json::Error| damaged("it is not what its format says").with_source(e);
-        let Format { format } = serde_json::from_str(text).map_err(no_json)?;
+        let Format { format, requires, encryption } =
+            serde_json::from_str(text).map_err(no_json)?;
         if format > u64::from(FORMAT) {
             return Err(newer(format!("holdfast.json: the repository has format {format}")));
         }
-        let config: Config = serde_json::from_str(text).map_err(no_json)?;
-        if config.format != FORMAT {
-            return Err(damaged("there is no such format"));
-        }
-        if let Some(feature) = config.requires.first() {
+        if let Some(feature) = requires.iter().find(|feature| *feature != ENCRYPTION) {
             return Err(newer(format!(
                 "holdfast.json: the repository needs `{}`",
                 feature.escape_debug()
             )));
         }
-        if !config.encryption.is_null() {
-            return Err(newer("holdfast.json: the repository is encrypted"));
+        if requires.is_empty() != encryption.is_null()
+            || serde_json::from_value::<Option<Encryption>>(encryption).is_err()
+        {
+            return Err(newer("holdfast.json: the repository is encrypted in another way"));
+        }
+        let config: Config = serde_json::from_str(text).map_err(no_json)?;
+        if config.format != FORMAT {
+            return Err(damaged("there is no such format"));
         }
         Ok(config)
     }
@@ -159,6 +192,7 @@ impl Config {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
 
     fn config() -> Config {
         Config {
@@ -167,8 +201,12 @@ mod tests {
             created_at: "2026-11-20T10:15:30Z".parse().unwrap(),
             writer: "holdfast 0.1.0".to_owned(),
             requires: Vec::new(),
-            encryption: serde_json::Value::Null,
+            encryption: None,
         }
+    }
+
+    fn keys(byte: u8) -> Keys {
+        Keys::new(Cipher::Aes256Gcm, [byte; 32].into())
     }
 
     #[test]
@@ -185,6 +223,26 @@ mod tests {
         let digest = hex(&Sha256::digest(before.as_bytes()));
         assert_eq!(text, format!("{before}  \"check\": \"{digest}\"\n}}\n"));
         assert_eq!(Config::parse(text.as_bytes()).unwrap(), config());
+    }
+
+    #[test]
+    fn an_encrypted_repository_knows_its_key_and_cipher() {
+        let config = config().encrypted(&keys(7));
+        let parsed = Config::parse(&config.encode()).unwrap();
+        assert_eq!(parsed, config);
+        assert_eq!(parsed.requires, ["encryption"]);
+        let encryption = parsed.encryption.unwrap();
+        // Computed with Python's hmac, as docs/format.md says it.
+        assert_eq!(
+            hex(&encryption.key_check.0),
+            "7b0ac6f320e34f53cc563ec1624b97d54eeb329f19911109394f1b10d625a95b"
+        );
+        assert!(encryption.is_key(&config.repository, &keys(7)));
+        assert!(!encryption.is_key(&config.repository, &keys(8)));
+        let other = Keys::new(Cipher::ChaCha20Poly1305, [7; 32].into());
+        assert!(!encryption.is_key(&config.repository, &other));
+        let elsewhere = "00112233445566778899aabbccddeef0".parse().unwrap();
+        assert!(!encryption.is_key(&elsewhere, &keys(7)));
     }
 
     #[test]
@@ -210,7 +268,8 @@ mod tests {
         for newer in [
             Config { format: 2, ..config() },
             Config { requires: vec!["frob".into()], ..config() },
-            Config { encryption: serde_json::json!({}), ..config() },
+            Config { requires: vec!["encryption".into()], ..config() },
+            Config { requires: Vec::new(), ..config().encrypted(&keys(7)) },
         ] {
             let e = Config::parse(&newer.encode()).unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Store);
@@ -218,6 +277,13 @@ mod tests {
             assert!(e.report().contains("holdfast.json"), "{}", e.report());
         }
         assert!(Config::parse(&Config { format: 0, ..config() }.encode()).is_err());
+        let text = String::from_utf8(config().encrypted(&keys(7)).encode()).unwrap();
+        for (from, to) in [("aes-256-gcm", "rot-13"), ("\"key_check\"", "\"kex_check\"")] {
+            let members = text.replace(from, to);
+            let (members, _) = members.split_at(members.find("  \"check\"").unwrap());
+            let e = Config::parse(&checked::close(members)).unwrap_err();
+            assert!(e.report().contains("newer holdfast"), "{}", e.report());
+        }
     }
 
     proptest! {

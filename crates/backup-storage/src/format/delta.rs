@@ -63,14 +63,14 @@ pub fn compress_delta(raw: &[u8], base: &[u8], parts: &[BasePart]) -> Result<Opt
     context.set_parameter(CParameter::HashLog(table)).map_err(failed)?;
     context.set_parameter(CParameter::ChainLog(table)).map_err(failed)?;
     context.ref_prefix(base).map_err(failed)?;
-    let mut stored = Vec::with_capacity(list.len() + compress_bound(raw.len()));
-    stored.extend_from_slice(&list);
     let mut compressed = Vec::with_capacity(compress_bound(raw.len()));
     context.compress2(&mut compressed, raw).map_err(failed)?;
-    stored.extend_from_slice(&compressed);
-    if stored.len() >= raw.len() {
+    if list.len() + compressed.len() >= raw.len() {
         return Ok(None);
     }
+    // Kept until its pack is stored, with thousands of others: it must not hold on to the room that
+    // a delta might have taken.
+    let stored = [list.as_slice(), &compressed].concat();
     let length = |n: usize| u32::try_from(n).map_err(|_| Error::internal("a delta is too long"));
     Ok(Some(Packed {
         codec: Codec::Zstd,

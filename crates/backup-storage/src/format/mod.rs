@@ -4,6 +4,7 @@
 //! documented bounds, whatever the bytes say.
 
 mod catalog;
+mod checked;
 mod cipher;
 mod codec;
 mod config;
@@ -12,12 +13,14 @@ mod frame;
 mod manifest;
 mod map;
 mod object;
+mod slot;
 mod tombstone;
+mod unlock;
 
 pub use catalog::{End, Entry, Extent, parse_entry};
 pub use cipher::{Cipher, Keys};
 pub use codec::{Codec, Compression, Packed, compress, decompress};
-pub use config::{Config, RepositoryId};
+pub use config::{Config, Encryption, RepositoryId};
 pub use delta::{BasePart, Delta, compress_delta};
 pub use frame::{
     DeltaLengths, END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind,
@@ -26,9 +29,12 @@ pub use frame::{
 pub use manifest::parse_manifest;
 pub use map::{MAP_PART, MapPart, Run, RunBase, Spot, UnitHash, unit_hash};
 pub use object::{OBJECT_HEADER_LEN, ObjectKind, Place, Seals};
+pub use slot::{Argon2Cost, Slot, SlotKind};
 pub use tombstone::{GivenUp, Tombstone, parse_tombstone};
+pub use unlock::Unlock;
 
 use backup_core::{Error, ErrorKind};
+use serde::{Deserialize, Serialize};
 
 /// Something that only a later version can have written.
 pub(crate) fn newer(what: impl std::fmt::Display) -> Error {
@@ -62,6 +68,26 @@ pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
+}
+
+/// Bytes that JSON has as hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Hex<const N: usize>(pub(crate) [u8; N]);
+
+impl<const N: usize> TryFrom<String> for Hex<N> {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        unhex(&text)
+            .map(Hex)
+            .ok_or_else(|| format!("{} lower-case hex digits were expected", 2 * N))
+    }
+}
+
+impl<const N: usize> From<Hex<N>> for String {
+    fn from(bytes: Hex<N>) -> String {
+        hex(&bytes.0)
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod unfinished;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backup_core::retention::{Decision, Plan, Policy, plan_marked};
+use backup_core::retention::{Decision, Plan, Policy, Verdict, plan_marked};
 use backup_core::{BackupId, ClusterName, Context, Event, Result};
 use jiff::{SignedDuration, Timestamp};
 
@@ -76,10 +76,11 @@ impl Default for PruneOptions {
 /// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while another prune runs, and when the store
 /// fails. What the store does not allow to be removed is in the report.
 pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
-    if options.dry_run {
-        return Run { cx, repo, options, lease: None, now: cx.now() }.go().await;
-    }
     cx.phase("prune");
+    if options.dry_run {
+        let report = Run { cx, repo, options, lease: None, now: cx.now() }.go().await?;
+        return Ok(told(cx, report));
+    }
     let store = repo.store();
     let lease = Lease::acquire(cx, store, LeaseName::Prune, &options.holder, TTL).await?;
     let now = store.now(cx).await?;
@@ -96,10 +97,14 @@ pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<
             "the clock of this machine says {ours}, that of the store {now}: the earlier one counts"
         ));
     }
+    Ok(told(cx, report))
+}
+
+fn told(cx: &Context, report: PruneReport) -> PruneReport {
     for text in &report.warnings {
         cx.event(Event::Warning { text: text.clone() });
     }
-    Ok(report)
+    report
 }
 
 /// One run.
@@ -113,10 +118,13 @@ struct Run<'a> {
 }
 
 /// Backups that marks name.
+#[derive(Clone)]
 struct Marks {
     stored: Vec<StoredMark>,
     /// The time of the oldest mark that names a backup.
     named: BTreeMap<Id, Timestamp>,
+    /// Those, and those that were named and are kept after all.
+    barred: BTreeSet<Id>,
 }
 
 impl Run<'_> {
@@ -130,27 +138,31 @@ impl Run<'_> {
             rules: !self.options.policy.is_empty(),
             ..PruneReport::default()
         };
+        // Marks first, always: only what was marked before the look at a directory may be removed
+        // from it, since a backup that began after the mark does not build on it.
+        let mut known = Marks::read(self).await?;
         let mut directories = self.survey().await?;
         // Before anything is decided: what a dead one built on is free only when it cannot come
         // back.
         if self.lease.is_some() && sweep::bury(self, &mut directories, &mut report).await? {
             directories = self.survey().await?;
         }
-        let mut marks = Marks::read(self).await?;
-        let mut plan = self.plan(&directories, &marks);
-        if self.spare(&plan, &marks).await? {
+        let mut plan = self.plan(&directories, &known);
+        let spared = self.spare(&plan, &known).await?;
+        let marked = self.mark(&plan, &known).await?;
+        let mut marks = known.clone();
+        if spared || marked {
             marks = Marks::read(self).await?;
-        }
-        if self.mark(&plan, &marks).await? && self.options.wait.is_zero() {
-            // Those who began before they could see the mark are seen now.
-            directories = self.survey().await?;
-            marks = Marks::read(self).await?;
-            plan = self.plan(&directories, &marks);
+            if self.options.wait.is_zero() {
+                known = marks.clone();
+                directories = self.survey().await?;
+                plan = self.plan(&directories, &known);
+            }
         }
         report.warnings.extend(warnings(&plan, &directories));
         let wanted: BTreeSet<Id> =
             plan.removed().map(|v| (v.cluster.clone(), v.backup.clone())).collect();
-        let due = |id: &Id| match marks.named.get(id) {
+        let due = |id: &Id| match known.named.get(id) {
             Some(since) => {
                 self.now.duration_since(*since) >= self.options.wait || self.options.wait.is_zero()
             }
@@ -161,7 +173,7 @@ impl Run<'_> {
         let mut sweep = Sweep::new(self, directories, &held, &due);
         let removed = sweep.retire(&mut report).await?;
         sweep.free(&mut report).await?;
-        tidy::tidy(self, &sweep, &marks.stored, &mut report).await?;
+        tidy::tidy(self, &sweep, &known.stored, &marks.stored, &mut report).await?;
         for directory in
             sweep.directories.iter().filter(|d| d.is_listed() || removed.contains(&d.id()))
         {
@@ -185,7 +197,24 @@ impl Run<'_> {
             let named = marks.named.keys().cloned().collect();
             plan_marked(&candidates, &named, policy.grace, self.now)
         } else {
-            policy.plan(&candidates, self.now)
+            let mut plan = policy.plan(&candidates, self.now);
+            // What a mark names may go at any moment, by a prune that stood still: until that is
+            // over it takes no place, and is not the last that is proven.
+            let clear: Vec<_> = candidates
+                .into_iter()
+                .filter(|c| !marks.barred.contains(&(c.cluster.clone(), c.backup.clone())))
+                .collect();
+            let mut strict = policy.plan(&clear, self.now).verdicts.into_iter().peekable();
+            for verdict in &mut plan.verdicts {
+                let same =
+                    |v: &Verdict| (&v.cluster, &v.backup) == (&verdict.cluster, &verdict.backup);
+                if let Some(stricter) = strict.next_if(same)
+                    && verdict.decision == Decision::Remove
+                {
+                    verdict.decision = stricter.decision;
+                }
+            }
+            plan
         }
     }
 
@@ -209,11 +238,11 @@ impl Run<'_> {
             if spared.is_empty() {
                 continue;
             }
-            // Backups of other clusters stay as they are; ours are marked again if they have to go.
+            // The others are in the new mark too, and wait again: not for a moment may one be in none.
             let others = mark
                 .victims
                 .iter()
-                .filter(|v| self.options.cluster.as_ref().is_some_and(|c| *c != v.cluster))
+                .filter(|v| !kept.contains(&(&v.cluster, &v.backup)))
                 .cloned()
                 .collect();
             marks::create(self.cx, self.repo.store(), others, spared).await?;
@@ -299,7 +328,10 @@ impl Marks {
                 *since = (*since).min(*modified);
             }
         }
-        Ok(Marks { stored, named })
+        let spared = stored.iter().flat_map(|s| &s.mark).flat_map(|m| &m.spared);
+        let spared = spared.map(|v| (v.cluster.clone(), v.backup.clone()));
+        let barred = named.keys().cloned().chain(spared).collect();
+        Ok(Marks { stored, named, barred })
     }
 }
 

@@ -93,7 +93,7 @@ impl<'a> Sweep<'a> {
         }
         self.run.check()?;
         for store in self.run.repo.shelf().stores_of(key).await? {
-            if let Removal::Refused(e) = store.try_delete(&key.path()).await? {
+            if let Removal::Refused(e) = store.remove_if_allowed(&key.path()).await? {
                 report.refused.push(Refused { object: key.to_string(), reason: e.chain() });
                 return Ok(false);
             }

@@ -15,15 +15,17 @@ use crate::lease;
 use crate::marks::{StoredMark, Victim};
 use crate::store::Removal;
 
+/// `known` are the marks from before the look at the directories, `marks` those of now.
 pub(super) async fn tidy(
     run: &Run<'_>,
     sweep: &Sweep<'_>,
+    known: &[StoredMark],
     marks: &[StoredMark],
     report: &mut PruneReport,
 ) -> Result<()> {
     let listed: BTreeSet<Id> =
         sweep.directories.iter().filter(|d| d.is_listed()).map(super::Directory::id).collect();
-    let barred = old_marks(run, sweep, marks, &listed, report).await?;
+    let barred = old_marks(run, sweep, known, marks, &listed, report).await?;
     for directory in &sweep.directories {
         if !matches!(directory.state, State::Backup(_)) {
             continue;
@@ -55,6 +57,7 @@ fn is_old(run: &Run<'_>, modified: Timestamp, than: jiff::SignedDuration) -> boo
 async fn old_marks(
     run: &Run<'_>,
     sweep: &Sweep<'_>,
+    known: &[StoredMark],
     marks: &[StoredMark],
     listed: &BTreeSet<Id>,
     report: &mut PruneReport,
@@ -76,7 +79,9 @@ async fn old_marks(
                 !open_victims && (!open_spared || old)
             }
         };
-        if done && sweep.delete(&Key::Mark(name.clone()), report).await? {
+        // What a newer one names may have come after we looked.
+        let seen = known.iter().any(|k| k.name == *name);
+        if seen && done && sweep.delete(&Key::Mark(name.clone()), report).await? {
             report.leftovers.other += 1;
             continue;
         }
@@ -118,7 +123,7 @@ async fn unfinished_files(
     report: &mut PruneReport,
 ) -> Result<()> {
     let store = run.repo.store();
-    if !store.is_local() {
+    if !store.is_directory() {
         return Ok(());
     }
     let mut places: Vec<Path> =

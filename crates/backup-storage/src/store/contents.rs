@@ -5,9 +5,9 @@ use std::path::{Path as FsPath, PathBuf};
 use backup_core::{Context, Error, ErrorKind, Result};
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{ListResult, ObjectMeta, ObjectStoreExt};
 
-use super::{Created, Store, io_cause, is_unfinished};
+use super::directory::is_unfinished;
+use super::{Created, Store, failure, s3};
 use crate::format::hex;
 use crate::key::{Key, RecordName};
 
@@ -46,26 +46,35 @@ pub(crate) enum Removal {
 }
 
 impl Store {
+    /// Whether its objects are files, here or on a file server.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.root.is_some()
+    }
+
     /// What a directory holds directly, with times; nothing when there is no such directory.
     ///
     /// # Errors
     /// When the store fails.
     pub(crate) async fn contents(&self, directory: &Path) -> Result<Contents> {
-        let contents = match &self.directory {
-            Some(root) => {
-                let path = root.join(directory.as_ref());
-                self.retry(&self.counts.lists, || read_contents(path.clone())).await
-            }
-            None => self
-                .retry(&self.counts.lists, || self.inner.list_with_delimiter(Some(directory)))
-                .await
-                .map(Contents::from),
+        let objects = self
+            .list(directory)
+            .await?
+            .entries()
+            .map(|(name, meta)| Stored {
+                name: name.to_owned(),
+                bytes: meta.bytes,
+                modified: meta.modified,
+            })
+            .collect();
+        let mut staging = match &self.root {
+            Some(root) => read_staging(root.join(directory.as_ref())).await.map_err(|e| {
+                let message = format!("cannot list {directory}/ in {}", self.name());
+                backup_core::io_error(e, ErrorKind::Store, message)
+            })?,
+            None => Vec::new(),
         };
-        let mut contents =
-            contents.map_err(|e| self.failure(e, "list", &format!("{directory}/")))?;
-        contents.objects.sort_by(|a, b| a.name.cmp(&b.name));
-        contents.staging.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(contents)
+        staging.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Contents { objects, staging })
     }
 
     /// When an object was made, by the clock of the store; `None` when there is none.
@@ -73,12 +82,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn modified(&self, key: &Key) -> Result<Option<Timestamp>> {
-        let path = key.path();
-        match self.retry(&self.counts.heads, || self.inner.head(&path)).await {
-            Ok(meta) => Ok(Some(modified(&meta))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(self.failure(e, "look at", key)),
-        }
+        Ok(self.head(key).await?.map(|meta| meta.modified))
     }
 
     /// The time of the store's clock, from an object that is made for it and removed again. What
@@ -107,13 +111,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub(crate) async fn try_delete(&self, path: &Path) -> Result<Removal> {
-        match self.retry(&self.counts.deletes, || self.inner.delete(path)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(Removal::Gone),
+    pub(crate) async fn remove_if_allowed(&self, path: &Path) -> Result<Removal> {
+        match self.try_remove(path).await {
+            Ok(()) => Ok(Removal::Gone),
             Err(e) => {
-                let refused = matches!(e, object_store::Error::PermissionDenied { .. })
-                    || io_cause(&e)
-                        .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+                let refused = failure::answer(&e).is_some_and(s3::Answer::is_locked)
+                    || failure::is_forbidden(&e);
                 let error = self.failure(e, "remove", path);
                 if refused { Ok(Removal::Refused(error)) } else { Err(error) }
             }
@@ -125,7 +128,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub(crate) async fn delete_staging(&self, directory: &Path, name: &str) -> Result<Removal> {
-        let Some(root) = self.directory.as_deref().filter(|_| is_unfinished(name)) else {
+        let Some(root) = self.root.as_deref().filter(|_| is_unfinished(name)) else {
             return Err(Error::internal(format!("{name} is no unfinished file")));
         };
         let path = root.join(directory.as_ref()).join(name);
@@ -148,55 +151,31 @@ async fn remove_file(path: PathBuf) -> std::io::Result<()> {
         .map_err(std::io::Error::other)?
 }
 
-fn modified(meta: &ObjectMeta) -> Timestamp {
-    let time = meta.last_modified;
-    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
-    Timestamp::new(time.timestamp(), nanos).unwrap_or(Timestamp::MAX)
+/// What writers that died left in a directory of this machine.
+async fn read_staging(path: PathBuf) -> std::io::Result<Vec<Stored>> {
+    tokio::task::spawn_blocking(move || read(&path)).await.map_err(std::io::Error::other)?
 }
 
-impl From<ListResult> for Contents {
-    fn from(found: ListResult) -> Self {
-        let object = |meta: &ObjectMeta| {
-            Some(Stored {
-                name: meta.location.filename()?.to_owned(),
-                bytes: meta.size,
-                modified: modified(meta),
-            })
-        };
-        Contents { objects: found.objects.iter().filter_map(object).collect(), staging: Vec::new() }
-    }
-}
-
-/// As `read_directory` beside [`Store`], for the same reasons.
-async fn read_contents(path: PathBuf) -> object_store::Result<Contents> {
-    let generic = |source| object_store::Error::Generic { store: "directory", source };
-    match tokio::task::spawn_blocking(move || read(&path)).await {
-        Ok(contents) => contents.map_err(|e| generic(e.into())),
-        Err(e) => Err(generic(e.into())),
-    }
-}
-
-fn read(path: &FsPath) -> std::io::Result<Contents> {
-    let mut contents = Contents::default();
+fn read(path: &FsPath) -> std::io::Result<Vec<Stored>> {
+    let mut staging = Vec::new();
     let entries = match std::fs::read_dir(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(contents),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(staging),
         entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let meta = match std::fs::metadata(entry.path()) {
-            Ok(meta) if meta.is_dir() => continue,
+        if !is_unfinished(&name) {
+            continue;
+        }
+        let meta = match std::fs::symlink_metadata(entry.path()) {
             Ok(meta) => meta,
-            // It was removed just now, or is a link to nowhere.
+            // It was finished just now.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(_) if entry.file_type()?.is_symlink() => continue,
             Err(e) => return Err(e),
         };
         let modified = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::MAX);
-        let unfinished = is_unfinished(&name);
-        let stored = Stored { name, bytes: meta.len(), modified };
-        if unfinished { &mut contents.staging } else { &mut contents.objects }.push(stored);
+        staging.push(Stored { name, bytes: meta.len(), modified });
     }
-    Ok(contents)
+    Ok(staging)
 }

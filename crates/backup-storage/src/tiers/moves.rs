@@ -163,11 +163,7 @@ fn needed(manifests: &[Manifest]) -> BTreeMap<BackupId, HashMap<String, Needed>>
 /// # Errors
 /// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while packs are moved or backups are removed by
 /// somebody else, and when a store fails. Damaged packs stay where they are and are in the report.
-pub async fn move_packs(
-    cx: &Context,
-    repo: &Repo,
-    holder: &str,
-) -> Result<(TierPlan, TierReport)> {
+pub async fn move_packs(cx: &Context, repo: &Repo, holder: &str) -> Result<(TierPlan, TierReport)> {
     // A pack that is on its way must not be removed: it would come to rest in the lower tier.
     let mut leases = Vec::new();
     for name in [LeaseName::Tier, LeaseName::Prune] {
@@ -232,16 +228,10 @@ async fn carry_out(
     Ok(report)
 }
 
-async fn move_pack(
-    cx: &Context,
-    stores: &[Store],
-    planned: &Move,
-    leases: &[Lease],
-) -> Result<()> {
+async fn move_pack(cx: &Context, stores: &[Store], planned: &Move, leases: &[Lease]) -> Result<()> {
     let Move { key, pack, .. } = planned;
     let (from, to) = (&stores[planned.from], &stores[planned.to]);
-    let _memory =
-        cx.memory().reserve(usize::try_from(pack.bytes).unwrap_or(usize::MAX)).await;
+    let _memory = cx.memory().reserve(usize::try_from(pack.bytes).unwrap_or(usize::MAX)).await;
     let only = |store: &Store| Shelf::with(store.clone(), Vec::new());
     let arrival = arrived(&only(to), key, pack).await?;
     if arrival != Arrival::Whole {

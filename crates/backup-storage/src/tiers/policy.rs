@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::hex;
 use crate::key::{self, Key};
-use crate::repo::Repo;
-use crate::shelf::open_store;
+use crate::repo::{Repo, is_free};
 use crate::store::{Created, Store};
 use crate::url::RepoUrl;
 
@@ -129,13 +128,13 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
     let mut tiers: Vec<Tier> = Vec::new();
     for spec in specs {
         cx.check()?;
-        let store = open_store(&spec.url).await?;
+        let store = repo.options().stores.open(&spec.url).await?;
         let id = mark(cx, repo, spec.name, &store).await?;
         let url = spec.url.absolute()?;
         tiers.push(Tier { name: spec.name, url, after: spec.after, id });
     }
     for tier in old.tiers.iter().filter(|old| !tiers.iter().any(|new| new.id == old.id)) {
-        let holds = is_in_use(tier).await.context(|| {
+        let holds = is_in_use(repo, tier).await.context(|| {
             format!("the {} tier in {} may hold packs and cannot be looked at", tier.name, tier.url)
         })?;
         if holds {
@@ -155,11 +154,10 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
     json.push(b'\n');
     match repo.store().create(&Key::Tiers(policy.seq), json).await? {
         Created::New => Ok(policy),
-        Created::Exists => Err(Error::new(
-            ErrorKind::Busy,
-            "somebody else set another policy at the same moment",
-        )
-        .with_remedy("look at it with `holdfast tier --dry-run`, then try again")),
+        Created::Exists => {
+            Err(Error::new(ErrorKind::Busy, "somebody else set another policy at the same moment")
+                .with_remedy("look at it with `holdfast tier --dry-run`, then try again"))
+        }
     }
 }
 
@@ -171,7 +169,7 @@ pub async fn preview(repo: &Repo, specs: &[TierSpec]) -> Result<Repo> {
     check(specs)?;
     let mut tiers = Vec::new();
     for spec in specs {
-        tiers.push((spec.name, spec.after, open_store(&spec.url).await?));
+        tiers.push((spec.name, spec.after, repo.options().stores.open(&spec.url).await?));
     }
     Ok(repo.with_tier_stores(tiers))
 }
@@ -201,7 +199,7 @@ async fn mark(cx: &Context, repo: &Repo, name: TierName, store: &Store) -> Resul
     if let Some(found) = read_mark(store).await? {
         return is_ours(repo, name, store, found);
     }
-    if !store.is_empty().await? {
+    if !is_free(store).await? {
         return Err(Error::new(
             ErrorKind::Store,
             format!("{} is not empty, and what is in it is no tier", store.name()),
@@ -255,8 +253,8 @@ pub(super) async fn check_mark(tier: &Tier, store: &Store) -> Result<()> {
 }
 
 /// Whether a tier that is to be left out still holds anything.
-async fn is_in_use(tier: &Tier) -> Result<bool> {
-    let store = open_store(&tier.url.parse()?).await?;
+async fn is_in_use(repo: &Repo, tier: &Tier) -> Result<bool> {
+    let store = repo.options().stores.open(&tier.url.parse()?).await?;
     check_mark(tier, &store).await?;
     for cluster in store.list(&key::clusters()).await?.directories {
         let Ok(cluster) = cluster.parse() else { continue };

@@ -2,20 +2,25 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backup_core::{
     ArtifactInfo, ArtifactSink, ArtifactSource, BackupSpec, BackupType, Clock, Context,
-    ContextBuilder, Error, Event, Layout, Manifest, Monitor, Outcome, Repository, Result, Strategy,
+    ContextBuilder, Error, Event, Layout, Manifest, Monitor, Outcome, Repository, Result,
+    SecretBytes, Strategy,
 };
-use backup_storage::{Repo, RepositoryOptions, Store};
+use backup_storage::{Repo, RepositoryOptions, Store, Unlock};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use jiff::Timestamp;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::json;
 
+pub mod aged;
 pub mod fault;
 pub mod world;
 
@@ -86,10 +91,64 @@ pub fn options() -> RepositoryOptions {
     RepositoryOptions { pack_bytes: 1 << 20, ..RepositoryOptions::default() }
 }
 
+/// What a test is done with, once each.
+#[derive(Debug, Clone, Copy)]
+pub enum Lock {
+    Open,
+    Encrypted,
+}
+
+impl Lock {
+    /// [`options`], with a key where there is a lock.
+    pub fn options(self) -> RepositoryOptions {
+        let unlock = match self {
+            Lock::Open => None,
+            Lock::Encrypted => Some(key_file(7)),
+        };
+        RepositoryOptions { unlock, ..options() }
+    }
+}
+
+/// A key file of 64 equal bytes.
+pub fn key_file(byte: u8) -> Unlock {
+    Unlock::KeyFile(SecretBytes::new(vec![byte; 64]))
+}
+
 pub async fn memory_repo(cx: &Context) -> (Repo, Arc<dyn ObjectStore>) {
+    memory_repo_of(cx, Lock::Open).await
+}
+
+pub async fn memory_repo_of(cx: &Context, lock: Lock) -> (Repo, Arc<dyn ObjectStore>) {
+    memory_repo_with(cx, lock.options()).await
+}
+
+pub async fn memory_repo_with(
+    cx: &Context,
+    options: RepositoryOptions,
+) -> (Repo, Arc<dyn ObjectStore>) {
     let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let store = Store::new(Arc::clone(&inner), "memory");
-    (Repo::init_on(cx, store, options()).await.unwrap(), inner)
+    (Repo::init_on(cx, store, options).await.unwrap(), inner)
+}
+
+/// Everything that a store holds.
+pub async fn objects(store: &dyn ObjectStore) -> BTreeMap<Path, Bytes> {
+    let mut objects = BTreeMap::new();
+    let metas: Vec<_> = store.list(None).try_collect().await.unwrap();
+    for meta in metas {
+        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
+        objects.insert(meta.location, bytes);
+    }
+    objects
+}
+
+/// A store that holds just that.
+pub async fn put_all(objects: &BTreeMap<Path, Bytes>) -> Arc<dyn ObjectStore> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    for (path, bytes) in objects {
+        store.put(path, bytes.clone().into()).await.unwrap();
+    }
+    store
 }
 
 /// An artifact to be written: its name, how it is cut, what each write gives.

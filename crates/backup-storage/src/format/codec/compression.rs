@@ -51,14 +51,17 @@ impl Compression {
     #[must_use]
     pub fn memory(self, raw_len: usize) -> usize {
         const STATE: usize = 1 << 20;
-        // What comes out, then what the codec searches in. The tables of zstd and xz are in
-        // proportion to the frame, because no frame is longer than their windows.
+        // Tables are in proportion to the frame, because no window is longer: zstd's of 4 and 8 bytes
+        // for each byte, or fewer, by its table of levels; xz needs 11.75 times its dictionary.
         let tables = match self {
             Compression::None => return 0,
             Compression::Lz4 | Compression::Gzip(_) => 0,
             Compression::Zstd(1..=4) => raw_len / 2,
-            Compression::Zstd(5..=12) | Compression::Auto => 4 * raw_len,
-            Compression::Zstd(_) | Compression::Xz(_) => 12 * raw_len,
+            Compression::Zstd(5..=8) => 2 * raw_len,
+            Compression::Zstd(9) | Compression::Auto => 4 * raw_len,
+            Compression::Zstd(10 | 11) => 9 * raw_len,
+            Compression::Xz(_) => 12 * raw_len,
+            Compression::Zstd(_) => 17 * raw_len,
         };
         STATE + raw_len + raw_len / 128 + tables
     }

@@ -1,19 +1,31 @@
 //! Where a repository is.
 
+mod bucket;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use backup_core::{Error, ErrorKind, Result, io_error};
 
+pub use bucket::{BucketUrl, CreateOnly};
+
 /// The address of a repository.
 ///
-/// A path, absolute or relative, or a `file://` URL. ``nfs://``, ``s3://`` and ``oss://`` are known
-/// and refused by a build without them.
+/// | written as | what it is |
+/// |---|---|
+/// | `/path`, `path`, `file:///path` | a directory of this machine |
+/// | `nfs:///mount/path` | a directory that must be on a mounted NFS file system |
+/// | `s3://bucket/prefix?endpoint=…&region=…` | an S3-compatible object store |
+/// | `oss://bucket/prefix?endpoint=…` | Alibaba Cloud OSS |
+///
+/// It never holds a secret: an address with a user or a password in it is refused.
 ///
 /// ```
 /// use backup_storage::RepoUrl;
 /// assert_eq!("file:///srv/my%20backups".parse::<RepoUrl>().unwrap().to_string(), "/srv/my backups");
+/// assert!("s3://backups/db?region=eu-central-1".parse::<RepoUrl>().is_ok());
+/// assert!("s3://key:secret@backups/db".parse::<RepoUrl>().is_err());
 /// assert!("ftp://host/x".parse::<RepoUrl>().is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +33,21 @@ use backup_core::{Error, ErrorKind, Result, io_error};
 pub enum RepoUrl {
     /// A directory of this machine.
     Local(PathBuf),
+    /// A directory below the mount point of an NFS file system.
+    Nfs(PathBuf),
+    /// A prefix in a bucket of an S3-compatible store.
+    S3(BucketUrl),
+    /// A prefix in a bucket of Alibaba Cloud OSS.
+    Oss(BucketUrl),
 }
 
 impl fmt::Display for RepoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RepoUrl::Local(path) => path.display().fmt(f),
+            RepoUrl::Nfs(path) => write!(f, "nfs://{}", path.display()),
+            RepoUrl::S3(bucket) => write!(f, "s3://{bucket}"),
+            RepoUrl::Oss(bucket) => write!(f, "oss://{bucket}"),
         }
     }
 }
@@ -37,11 +58,16 @@ impl RepoUrl {
     /// # Errors
     /// When this machine cannot tell the directory that it works in.
     pub fn absolute(&self) -> Result<String> {
-        let RepoUrl::Local(path) = self;
-        let absolute = std::path::absolute(path).map_err(|e| {
-            io_error(e, ErrorKind::Store, format!("cannot tell where {} is", path.display()))
-        })?;
-        Ok(absolute.display().to_string())
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|e| {
+                io_error(e, ErrorKind::Store, format!("cannot tell where {} is", path.display()))
+            })
+        };
+        Ok(match self {
+            RepoUrl::Local(path) => RepoUrl::Local(absolute(path)?).to_string(),
+            RepoUrl::Nfs(path) => RepoUrl::Nfs(absolute(path)?).to_string(),
+            RepoUrl::S3(_) | RepoUrl::Oss(_) => self.to_string(),
+        })
     }
 }
 
@@ -75,7 +101,8 @@ impl FromStr for RepoUrl {
     /// # Errors
     /// A usage error that never quotes more than the scheme: the rest may hold a password.
     fn from_str(text: &str) -> Result<Self> {
-        const REMEDY: &str = "give a directory, as /path or file:///path";
+        const REMEDY: &str = "give a directory, as /path or file:///path, or nfs:///mount/path, \
+                              s3://bucket/prefix, oss://bucket/prefix";
         if text.is_empty() {
             return Err(Error::usage("the address of the repository is empty").with_remedy(REMEDY));
         }
@@ -86,21 +113,10 @@ impl FromStr for RepoUrl {
             return Ok(RepoUrl::Local(PathBuf::from(text)));
         };
         match scheme.to_ascii_lowercase().as_str() {
-            "file" => {
-                let bad = || {
-                    Error::usage("this file:// URL names no path of this machine")
-                        .with_remedy("write it with three slashes: file:///path")
-                };
-                let url = url::Url::parse(text).map_err(|e| bad().with_source(e))?;
-                if url.query().is_some() || url.fragment().is_some() {
-                    return Err(bad().with_remedy("write `?` as %3F and `#` as %23"));
-                }
-                url.to_file_path().map(RepoUrl::Local).map_err(|()| bad())
-            }
-            known @ ("nfs" | "s3" | "oss") => {
-                Err(Error::usage(format!("this build has no {known}:// support"))
-                    .with_remedy(REMEDY))
-            }
+            "file" => path(text, "file").map(RepoUrl::Local),
+            "nfs" => path(text, "nfs").map(RepoUrl::Nfs),
+            "s3" => BucketUrl::parse(text, "s3").map(RepoUrl::S3),
+            "oss" => BucketUrl::parse(text, "oss").map(RepoUrl::Oss),
             _ => Err(Error::usage(format!(
                 "`{scheme}://` is no scheme of a repository; known are file://, nfs://, s3:// and \
                  oss://"
@@ -110,14 +126,31 @@ impl FromStr for RepoUrl {
     }
 }
 
+/// The path of a `file://` or `nfs://` URL.
+fn path(text: &str, scheme: &str) -> Result<PathBuf> {
+    let bad = || {
+        Error::usage(format!("this {scheme}:// URL names no path of this machine"))
+            .with_remedy(format!("write it with three slashes: {scheme}:///path"))
+    };
+    // Both follow the rules of `file`.
+    let rest = text.split_once(':').map_or(text, |(_, rest)| rest);
+    let url = url::Url::parse(&format!("file:{rest}")).map_err(|e| bad().with_source(e))?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad().with_remedy("write `?` as %3F and `#` as %23"));
+    }
+    url.to_file_path().map_err(|()| bad())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use backup_core::ErrorKind;
 
     fn local(text: &str) -> PathBuf {
-        let RepoUrl::Local(path) = text.parse().unwrap();
-        path
+        match text.parse().unwrap() {
+            RepoUrl::Local(path) => path,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -132,15 +165,23 @@ mod tests {
     }
 
     #[test]
+    fn nfs_urls_name_a_path_below_a_mount() {
+        let url: RepoUrl = "nfs:///mnt/backup/my%20db".parse().unwrap();
+        assert_eq!(url, RepoUrl::Nfs("/mnt/backup/my db".into()));
+        assert_eq!(url.to_string(), "nfs:///mnt/backup/my db");
+        let e = "nfs://filer/export".parse::<RepoUrl>().unwrap_err();
+        assert!(e.remedy().contains("nfs:///path"), "{e:?}");
+    }
+
+    #[test]
     fn what_cannot_be_had_is_a_usage_error_without_secrets() {
         for bad in [
             "",
             "a\0b",
             "file://host/x",
             "file:///x?y",
-            "s3://key:hunter2@b/p",
-            "oss://key:hunter2@b",
-            "nfs:///hunter2",
+            "nfs://hunter2/x",
+            "nfs:///x?hunter2",
             "sftp://hunter2@host/x",
         ] {
             let e = bad.parse::<RepoUrl>().unwrap_err();

@@ -1,0 +1,420 @@
+//! Pruning real repositories: what it leaves when it fails or dies before or after each of its calls
+//! to the store, beside backups, on two machines at once, and what others left behind.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use backup_core::retention::Policy;
+use backup_core::{Context, ErrorKind, Layout, Manifest, Repository, Result};
+use backup_storage::{
+    BackupObject, Fate, Key, PruneOptions, PruneReport, Repo, RepoUrl, Store, check_content,
+    check_objects, prune, unfinished,
+};
+use bytes::Bytes;
+use common::aged::{Aged, Snapshot, Time};
+use common::fault::{EACCES, ETIMEDOUT, Fault, FaultStore};
+use common::{Sample, back_up, builder, noise, options, restore_all, spec};
+use jiff::SignedDuration;
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+fn at(time: &Time) -> Context {
+    Context::builder().clock(Arc::new(time.clone())).threads(2).build()
+}
+
+fn store(inner: Arc<dyn ObjectStore>) -> Store {
+    Store::new(inner, "memory").with_retry(Duration::from_millis(1), Duration::from_millis(2), 3)
+}
+
+async fn open(cx: &Context, inner: Arc<dyn ObjectStore>) -> Result<Repo> {
+    Repo::open_on(cx, store(inner), options()).await
+}
+
+/// The data on a day: most of it never changes, so later backups need packs of earlier ones.
+fn data(day: u64) -> Vec<Sample> {
+    let mut pages = noise(1, 16_384 * 24);
+    pages[16_384 * 3..16_384 * 4].copy_from_slice(&noise(100 + day, 16_384));
+    let sample = |name: &str, layout, bytes: Vec<u8>| Sample {
+        name: name.to_owned(),
+        layout,
+        writes: vec![Bytes::from(bytes)],
+    };
+    vec![
+        sample("files/orders.ibd", Layout::Pages(16_384), pages),
+        sample("new", Layout::Stream, noise(1000 + day, 100_000)),
+        sample("same", Layout::Stream, noise(7, 100_000)),
+    ]
+}
+
+/// Rules that keep the last one, at once.
+fn last(n: u32) -> PruneOptions {
+    PruneOptions {
+        policy: Policy { keep_last: n, grace: SignedDuration::ZERO, ..Policy::default() },
+        wait: SignedDuration::ZERO,
+        ..PruneOptions::default()
+    }
+}
+
+fn day_of(manifest: &Manifest) -> u64 {
+    manifest.outcome.rows.unwrap()
+}
+
+/// Restores whatever is listed, and checks every byte of it.
+async fn all_is_readable(cx: &Context, repo: &Repo, what: &str) -> Vec<Manifest> {
+    let mut manifests = Vec::new();
+    for listed in repo.backups(cx, None).await.unwrap() {
+        let manifest = listed.manifest.unwrap_or_else(|e| panic!("{what}: {e:?}"));
+        restore_all(cx, repo, &manifest, &data(day_of(&manifest))).await.unwrap();
+        let report = check_content(cx, repo, &manifest).await.unwrap();
+        assert!(report.ok(), "{what}: {:?}", report.findings);
+        let report = check_objects(cx, repo, &manifest).await.unwrap();
+        assert!(report.ok(), "{what}: {:?}", report.findings);
+        manifests.push(manifest);
+    }
+    manifests
+}
+
+async fn back_up_day(cx: &Context, repo: &Repo, day: u64) -> Result<Manifest> {
+    let session = repo.begin(cx, spec()).await?;
+    for sample in data(day) {
+        common::write(&*session, &sample).await?;
+    }
+    let outcome = backup_core::Outcome { rows: Some(day), ..common::outcome() };
+    session.commit(outcome).await
+}
+
+/// Four days of backups, one that died on the second, and what is left of others.
+async fn four_days(time: &Time) -> Snapshot {
+    let aged = Aged::new(time, &Snapshot::new()).await;
+    let cx = at(time);
+    let repo = Repo::init_on(&cx, store(aged.clone()), options()).await.unwrap();
+    for day in 0..4 {
+        back_up_day(&cx, &repo, day).await.unwrap();
+        time.pass(SignedDuration::from_mins(5));
+        if day == 1 {
+            let session = repo.begin(&cx, spec()).await.unwrap();
+            for sample in data(9) {
+                common::write(&*session, &sample).await.unwrap();
+            }
+            let pack = Key::Backup(spec().cluster, session.id().clone(), BackupObject::Pack(0));
+            repo.store().create(&pack, Bytes::from_static(b"half a pack")).await.unwrap();
+        }
+        time.pass(DAY);
+    }
+    let manifests = all_is_readable(&cx, &repo, "before").await;
+    assert_eq!(manifests.len(), 4);
+    let needs: usize = manifests.iter().map(|m| m.needs.len()).sum();
+    assert!(needs >= 3, "nothing was deduplicated: {manifests:?}");
+    aged.snapshot().await
+}
+
+/// The paths of what is there, without what has a random name of its own.
+fn shape(snapshot: &Snapshot) -> BTreeSet<Path> {
+    snapshot.keys().filter(|p| !p.as_ref().starts_with("locks")).cloned().collect()
+}
+
+enum Ended {
+    Done,
+    Failed(backup_core::Error),
+    Died,
+}
+
+async fn hurt_prune(cx: &Context, faulty: &Arc<FaultStore>) -> Ended {
+    let work = async {
+        let repo = open(cx, faulty.clone()).await?;
+        prune(cx, &repo, &last(1)).await
+    };
+    tokio::select! {
+        result = work => match result {
+            Ok(_) => Ended::Done,
+            Err(e) => Ended::Failed(e),
+        },
+        () = faulty.crashed() => Ended::Died,
+    }
+}
+
+/// A prune is hurt at every call; then everything listed is whole, and another prune finishes.
+async fn at_every_call_of_prune(fault: Fault) -> (usize, usize, usize) {
+    let time = Time::new();
+    let before = four_days(&time).await;
+    let cx = at(&time);
+    let peaceful = {
+        let aged = Aged::new(&time, &before).await;
+        let repo = open(&cx, aged.clone()).await.unwrap();
+        let report = prune(&cx, &repo, &last(1)).await.unwrap();
+        assert_eq!(report.backups.iter().filter(|p| p.fate == Fate::Removed).count(), 3);
+        assert_eq!(report.leftovers.unfinished, 1);
+        assert!(report.bytes_freed > 0 && report.bytes_kept > 0, "{report:?}");
+        assert_eq!(all_is_readable(&cx, &repo, "in peace").await.len(), 1);
+        shape(&aged.snapshot().await)
+    };
+    let (mut done, mut failed, mut died) = (0, 0, 0);
+    for number in 0.. {
+        let what = format!("{fault:?} at call {number}");
+        let aged = Aged::new(&time, &before).await;
+        let inner: Arc<dyn ObjectStore> = aged.clone();
+        let faulty = FaultStore::new(&inner, number, fault);
+        let ended = hurt_prune(&cx, &faulty).await;
+        if !faulty.struck() {
+            assert!(matches!(ended, Ended::Done) && number > 40, "only {number} calls");
+            break;
+        }
+        match ended {
+            Ended::Done => done += 1,
+            Ended::Failed(e) => {
+                common::no_panic(&e);
+                failed += 1;
+            }
+            Ended::Died => died += 1,
+        }
+        let repo = open(&cx, inner).await.unwrap();
+        let left = all_is_readable(&cx, &repo, &what).await;
+        assert!(left.iter().any(|m| day_of(m) == 3), "{what}: the last is gone");
+        time.pass(SignedDuration::from_hours(1));
+        let report = prune(&cx, &repo, &last(1)).await;
+        let report = report.unwrap_or_else(|e| panic!("{what}: {e:?}"));
+        assert!(report.refused.is_empty(), "{what}: {report:?}");
+        assert_eq!(all_is_readable(&cx, &repo, &what).await.len(), 1, "{what}");
+        assert_eq!(shape(&aged.snapshot().await), peaceful, "{what}");
+    }
+    (done, failed, died)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prune_that_dies_is_finished_by_the_next() {
+    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
+        let (done, failed, died) = at_every_call_of_prune(fault).await;
+        assert!(done == 0 && failed == 0 && died > 40, "{done} {failed} {died}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prune_that_fails_is_finished_by_the_next() {
+    for fault in [Fault::FailBefore(EACCES), Fault::FailAfter(EACCES)] {
+        let (done, failed, died) = at_every_call_of_prune(fault).await;
+        // What is refused is reported, and is no failure.
+        assert!(done > 5 && failed > 5 && died == 0, "{done} {failed} {died}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_failure_is_no_failure() {
+    for fault in [Fault::FailBefore(ETIMEDOUT), Fault::FailAfter(ETIMEDOUT)] {
+        let (done, failed, died) = at_every_call_of_prune(fault).await;
+        assert!(failed == 0 && died == 0, "{done} {failed} {died}");
+    }
+}
+
+/// A backup that is hurt at any call while a prune runs beside it.
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_dies_beside_a_prune_hurts_nobody() {
+    let time = Time::new();
+    let before = four_days(&time).await;
+    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore(EACCES)] {
+        for number in 0.. {
+            let what = format!("{fault:?} at call {number}");
+            let (cx, other) = (at(&time), at(&time));
+            let aged = Aged::new(&time, &before).await;
+            let inner: Arc<dyn ObjectStore> = aged.clone();
+            let faulty = FaultStore::new(&inner, number, fault);
+            let hurt = async {
+                let backup = async { back_up_day(&cx, &open(&cx, faulty.clone()).await?, 4).await };
+                tokio::select! {
+                    result = backup => result.is_ok(),
+                    () = faulty.crashed() => false,
+                }
+            };
+            let repo = open(&other, inner).await.unwrap();
+            let options = last(1);
+            let (made, pruned) = tokio::join!(hurt, prune(&other, &repo, &options));
+            pruned.unwrap();
+            let left = all_is_readable(&other, &repo, &what).await;
+            assert!(!made || left.iter().any(|m| day_of(m) == 4), "{what}: the new one is gone");
+            assert!(!left.is_empty(), "{what}");
+            if !faulty.struck() {
+                break;
+            }
+        }
+    }
+}
+
+/// A store on which machines meet, as two of them see it; and what makes time pass there.
+struct Meeting {
+    name: &'static str,
+    here: Store,
+    there: Store,
+    time: Option<Time>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// All stores. Others belong here too.
+async fn meetings() -> Vec<Meeting> {
+    let time = Time::new();
+    let memory: Arc<dyn ObjectStore> = Aged::new(&time, &Snapshot::new()).await;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let local = || Store::local(dir.path()).unwrap();
+    let (here, there) = (local(), local());
+    vec![
+        Meeting {
+            name: "memory",
+            here: store(memory.clone()),
+            there: store(memory),
+            time: Some(time),
+            _dir: None,
+        },
+        Meeting { name: "directory", here, there, time: None, _dir: Some(dir) },
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_on_one_repository() {
+    for Meeting { name, here, there, time, _dir } in meetings().await {
+        let machine = || time.as_ref().map_or_else(|| Context::builder().build(), at);
+        let (cx, other) = (machine(), machine());
+        let repo = Repo::init_on(&cx, here, options()).await.unwrap();
+        let second = Repo::open_on(&other, there, options()).await.unwrap();
+        back_up_day(&cx, &repo, 0).await.unwrap();
+        let mut removed = 0;
+        for day in 1..5 {
+            if let Some(time) = &time {
+                time.pass(SignedDuration::from_secs(2));
+            }
+            let options = last(1);
+            let (made, one, two) = tokio::join!(
+                back_up_day(&cx, &repo, day),
+                prune(&cx, &repo, &options),
+                prune(&other, &second, &options),
+            );
+            made.unwrap();
+            let mut pruned = 0;
+            for result in [one, two] {
+                match result {
+                    Ok(report) => {
+                        pruned += 1;
+                        let gone = report.backups.iter().filter(|p| p.fate == Fate::Removed);
+                        removed += gone.count();
+                    }
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::Busy, "{name}: {e:?}"),
+                }
+            }
+            assert!(pruned > 0, "{name}: the two kept each other from it");
+            let left = all_is_readable(&other, &second, name).await;
+            assert!(left.iter().any(|m| day_of(m) == day), "{name}: day {day}");
+        }
+        assert!(removed >= 2, "{name}: {removed}");
+    }
+}
+
+#[tokio::test]
+async fn what_dead_writers_left_in_a_directory_goes_when_it_is_old() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let cx = Context::builder().build();
+    let repo = Repo::init(&cx, &RepoUrl::from(dir.path()), options()).await.unwrap();
+    back_up_day(&cx, &repo, 0).await.unwrap();
+    let session = repo.begin(&cx, spec()).await.unwrap();
+    let backups = dir.path().join("clusters/shop/backups");
+    let dead = backups.join(session.id().as_str());
+    std::fs::write(dead.join("pack-0"), vec![1; 5000]).unwrap();
+    std::fs::write(dead.join("pack-1#7"), vec![1; 3000]).unwrap();
+    let locks = dir.path().join("locks");
+    std::fs::create_dir_all(&locks).unwrap();
+    std::fs::write(locks.join("now-00112233445566778899aabbccddeeff"), "x").unwrap();
+    let mine = backups.join("notes.txt");
+    std::fs::write(&mine, "mine").unwrap();
+    let listed = repo.backups(&cx, None).await.unwrap();
+
+    let young = prune(&cx, &repo, &PruneOptions::default()).await.unwrap();
+    assert_eq!((young.leftovers.unfinished, young.leftovers.other), (0, 0), "{young:?}");
+    assert!(!young.rules && dead.join("pack-1#7").exists());
+    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, 0);
+
+    let old = SystemTime::now() - Duration::from_secs(25 * 3600);
+    for file in ["active", "pack-0", "pack-1#7"]
+        .map(|f| dead.join(f))
+        .iter()
+        .chain(&[locks.join("now-00112233445566778899aabbccddeeff"), mine.clone()])
+    {
+        std::fs::File::options().append(true).open(file).unwrap().set_modified(old).unwrap();
+    }
+    let left = unfinished(&cx, &repo, None, &listed).await.unwrap();
+    assert!(left.backups == 1 && left.bytes > 8000, "{left:?}");
+    let dry = PruneOptions { dry_run: true, ..PruneOptions::default() };
+    let would = prune(&cx, &repo, &dry).await.unwrap();
+    assert_eq!(would.leftovers.unfinished, 1);
+    assert!(dead.join("pack-0").exists(), "a dry run removed it");
+    let report = prune(&cx, &repo, &PruneOptions::default()).await.unwrap();
+    assert_eq!(report.leftovers.unfinished, 1, "{report:?}");
+    let names: Vec<_> = std::fs::read_dir(&dead).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["manifest"], "only the tombstone");
+    assert!(mine.exists() && !locks.join("now-00112233445566778899aabbccddeeff").exists());
+    // The writer was not dead: it learns that it was given up, and leaves nothing.
+    let error = session.commit(common::outcome()).await.unwrap_err();
+    assert!(error.report().contains("given up as dead"), "{}", error.report());
+    assert_eq!(repo.backups(&cx, None).await.unwrap().len(), 1);
+    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_waits_and_a_backup_that_is_kept_after_all_stays() {
+    let time = Time::new();
+    let before = four_days(&time).await;
+    let aged = Aged::new(&time, &before).await;
+    let cx = at(&time);
+    let repo = open(&cx, aged.clone()).await.unwrap();
+    let fates = |report: &PruneReport| {
+        report
+            .backups
+            .iter()
+            .map(|p| match p.fate {
+                Fate::Kept => 'k',
+                Fate::Marked { .. } => 'm',
+                Fate::Removed => 'r',
+                _ => '?',
+            })
+            .collect::<String>()
+    };
+    let wait = |n| PruneOptions { wait: DAY, ..last(n) };
+    assert_eq!(fates(&prune(&cx, &repo, &wait(1)).await.unwrap()), "mmmk");
+    assert_eq!(fates(&prune(&cx, &repo, &wait(1)).await.unwrap()), "mmmk", "too early");
+    // Now two more are to stay. They are not removed, whatever comes.
+    assert_eq!(fates(&prune(&cx, &repo, &wait(3)).await.unwrap()), "mkkk");
+    time.pass(DAY + SignedDuration::from_hours(1));
+    let none = PruneOptions {
+        policy: Policy { grace: SignedDuration::ZERO, ..Policy::default() },
+        ..wait(0)
+    };
+    assert_eq!(fates(&prune(&cx, &repo, &none).await.unwrap()), "rkkk");
+    assert_eq!(fates(&prune(&cx, &repo, &none).await.unwrap()), "kkk");
+    assert_eq!(all_is_readable(&cx, &repo, "after").await.len(), 3);
+    // A week later nothing remembers it.
+    time.pass(DAY * 9);
+    prune(&cx, &repo, &none).await.unwrap();
+    let left = aged.snapshot().await;
+    assert!(!left.keys().any(|p| p.as_ref().starts_with("marks")), "{:?}", left.keys());
+    assert!(!left.keys().any(|p| p.filename() == Some("active")), "{:?}", left.keys());
+}
+
+#[tokio::test]
+async fn an_unreadable_manifest_holds_its_cluster() {
+    let cx = builder().build();
+    let (repo, inner) = common::memory_repo(&cx).await;
+    let samples = common::samples();
+    for _ in 0..2 {
+        back_up(&cx, &repo, &samples[4..]).await.unwrap();
+    }
+    let bad = back_up(&cx, &repo, &samples[4..]).await.unwrap();
+    back_up(&cx, &repo, &samples[4..]).await.unwrap();
+    let path = Path::from(format!("clusters/shop/backups/{}/manifest", bad.backup));
+    use object_store::ObjectStoreExt;
+    inner.delete(&path).await.unwrap();
+    let report = prune(&cx, &repo, &last(1)).await.unwrap();
+    assert!(report.backups.iter().all(|p| p.fate == Fate::Kept), "{report:?}");
+    assert!(report.warnings.iter().any(|w| w.contains(bad.backup.as_str())), "{report:?}");
+}
