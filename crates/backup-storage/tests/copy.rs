@@ -397,7 +397,9 @@ async fn a_target_that_keeps_other_bytes_is_found_out() {
             let hurt: Inner = faulty.clone();
             let result = copy_all(&cx, &world, &hurt).await;
             found += usize::from(result.is_err());
-            if let Ok(repo) = Repo::open_on(&cx, store(&to, "target"), quick()).await {
+            let opened = Repo::open_on(&cx, store(&to, "target"), quick()).await;
+            assert!(opened.is_ok() || result.is_err(), "{what}: {opened:?}");
+            if let Ok(repo) = opened {
                 // A manifest that arrived damaged is no backup, and there is no other damage.
                 for listed in repo.backups(&cx, None).await.unwrap() {
                     let Ok(manifest) = listed.manifest else { continue };
@@ -409,7 +411,7 @@ async fn a_target_that_keeps_other_bytes_is_found_out() {
                 break;
             }
         }
-        assert!(found >= 8, "{found} of the packs, indexes and manifests");
+        assert!(found >= 6, "{found} of the packs, indexes and manifests");
     }
 }
 

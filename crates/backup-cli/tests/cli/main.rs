@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod completions;
 mod config;
+mod copy;
 mod crash;
 mod home;
 mod init;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use backup_core::{
     BackupId, Context, Error, ErrorKind, Event, RecordEvent, Repository, Result, ResultExt,
 };
+use bytes::Bytes;
 
 use crate::failover::Copies;
 use crate::format::{Config, Slot, hex};
@@ -231,13 +232,25 @@ async fn create(from: &Repo, store: &Store) -> Result<()> {
     if Config::parse(&bytes)? != *from.config() {
         return Err(Error::new(ErrorKind::Store, "holdfast.json of the source has changed"));
     }
-    match store.create(&Key::Config, bytes).await? {
-        Created::New => Ok(()),
+    match store.create(&Key::Config, bytes.clone()).await? {
+        Created::New => same(store, &Key::Config, &bytes).await,
         // The same bytes are no conflict; these are others.
         Created::Exists => Err(Error::new(
             ErrorKind::Store,
             format!("somebody else makes a repository in {} at the same moment", store.name()),
         )),
+    }
+}
+
+/// Sees that an object that was just written is the same when it is read back.
+async fn same(store: &Store, key: &Key, bytes: &Bytes) -> Result<()> {
+    match store.get(key, bytes.len() as u64).await? {
+        Some(found) if found == *bytes => Ok(()),
+        _ => Err(Error::damaged(format!(
+            "{key} was written to {} and is not the same when it is read back",
+            store.name()
+        ))
+        .with_remedy("see what the log says about the disk or the share; copy to another place")),
     }
 }
 
@@ -277,7 +290,8 @@ async fn carry_keys(from: &Repo, to: &Store) -> Result<()> {
             && Slot::parse(&name, &bytes).is_ok()
         {
             // Slots are never changed: what has the name is the same slot.
-            to.create(&key, bytes).await?;
+            to.create(&key, bytes.clone()).await?;
+            same(to, &key, &bytes).await?;
         }
     }
     Ok(())

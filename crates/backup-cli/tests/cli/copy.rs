@@ -1,0 +1,194 @@
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// How many times a copy is killed.
+const KILLS: u32 = 10;
+
+/// A repository with two backups of a server.
+async fn two_backups(home: &Home, server: &Server) {
+    let url = server.url();
+    for _ in 0..2 {
+        home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+        server::run(
+            &mut server.session().await,
+            &["UPDATE shop.orders SET amount = 1 WHERE id = 7"],
+        )
+        .await;
+    }
+}
+
+/// The objects of backups below a repository, with their lengths.
+fn objects(home: &Home, repo: &str) -> Vec<(String, u64)> {
+    let root = home.path(repo);
+    let files = home.files(repo).into_iter();
+    let names = files.map(|(path, len)| (path.strip_prefix(&root).unwrap().to_owned(), len));
+    let names = names.map(|(path, len)| (path.to_str().unwrap().to_owned(), len));
+    names.filter(|(name, _)| name.contains("/backups/")).collect()
+}
+
+#[tokio::test]
+async fn backups_are_copied_listed_and_restored_from_the_copy() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    let content = server.content("shop").await;
+    home.on_repo(["copy", "--all"]).expect(2).says("--to");
+    home.on_repo(["copy", "--to", "copy"]).expect(2);
+    home.on_repo(["copy", "--all", "--to", "ftp://u:hunter2@h/x"]).expect(2).hides("hunter2");
+
+    let document = home.on_repo(["copy", "--all", "--to", "copy", "--json"]).expect(0).json();
+    let target = &document["targets"][0];
+    assert_eq!(target["same"], true, "{document:#}");
+    assert_eq!(target["backups"].as_array().unwrap().len(), 2);
+    assert!(target["backups"][0]["bytes_sent"].as_u64().unwrap() > 0);
+    assert_eq!(objects(&home, "copy"), objects(&home, "repo"));
+    let text = home.on_repo(["copy", "--all", "--to", "copy"]).expect(0).stdout;
+    assert_eq!(text.matches("was there").count(), 2, "{text}");
+
+    // Another repository.
+    home.run(["init", "--repo", "other", "--no-encryption"]).expect(0);
+    let document = home.on_repo(["copy", "latest", "--to", "other", "--json"]).expect(0).json();
+    assert_eq!(document["targets"][0]["same"], false);
+    for repo in ["copy", "other"] {
+        home.run(["verify", "--all", "--repo", repo]).expect(0);
+    }
+
+    let listed = home.on_repo(["list", "--json"]).expect(0).json();
+    let copies: Vec<usize> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["copies"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(copies, [1, 2], "{listed:#}");
+    let config = home.write("c.toml", "repo = \"repo\"\ncopies = [\"copy\", \"other\"]\n");
+    let config = config.to_str().unwrap();
+    let table = home.run(["list", "--config", config]).expect(0).stdout;
+    assert!(table.contains("COPIES") && table.contains("1 of 2"), "{table}");
+    assert!(table.contains("2 of 2"), "{table}");
+    let page = home.on_repo(["show", "latest"]).expect(0).stdout;
+    assert!(page.contains("Copies:") && page.contains("/other\n"), "{page}");
+    // Without --to it is every copy of the configuration.
+    home.run(["copy", "--all", "--config", config]).expect(0);
+    let table = home.run(["list", "--config", config]).expect(0).stdout;
+    assert_eq!(table.matches("2 of 2").count(), 2, "{table}");
+
+    // The primary has lost a pack: a restore takes it from the copy, and says so.
+    let pack = objects(&home, "repo").into_iter().find(|(name, _)| name.ends_with("pack-0"));
+    std::fs::remove_file(home.path("repo").join(pack.unwrap().0)).unwrap();
+    let url = server.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &url, "--rename", "shop=again"];
+    home.on_repo(restore).expect(8);
+    let restore = ["restore", "--config", config, "--cluster", "shop", "--target", &url];
+    let rename = ["--rename", "shop=restored"];
+    home.run(restore.into_iter().chain(rename)).expect(0).says("is read from the copy in");
+    assert_eq!(
+        server.value("SELECT COUNT(*) FROM restored.orders").await,
+        Some(content.iter().map(|_| 512).next().unwrap().to_string())
+    );
+    home.run(["verify", "--config", config, "--all"]).expect(11);
+
+    // The copy puts back what is lost.
+    home.run(["copy", "--all", "--repo", "copy", "--to", "repo"]).expect(0);
+    home.on_repo(["verify", "--all"]).expect(0);
+}
+
+#[tokio::test]
+async fn a_killed_copy_goes_on() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    server::double_orders(&mut server.session().await, 4).await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    let before = objects(&home, "repo");
+    let began = Instant::now();
+    home.on_repo(["copy", "--all", "--to", "whole"]).expect(0);
+    let duration = began.elapsed();
+    for n in 0..KILLS {
+        let moment = duration * n / KILLS + duration.mul_f64(rand::random()) / KILLS;
+        let mut command = home.command(["copy", "--all", "--repo", "repo", "--to", "copy"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < moment && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if home.path("copy/holdfast.json").exists() {
+            home.run(["verify", "--all", "--level", "objects", "--repo", "copy"]).expect(0);
+        }
+    }
+    home.on_repo(["copy", "--all", "--to", "copy"]).expect(0);
+    home.run(["verify", "--all", "--repo", "copy"]).expect(0);
+    let finished = |name: &str| !name.rsplit('/').next().unwrap().contains('#');
+    let there: Vec<_> =
+        objects(&home, "copy").into_iter().filter(|(name, _)| finished(name)).collect();
+    assert_eq!(there, before);
+    assert_eq!(objects(&home, "repo"), before);
+}
+
+#[tokio::test]
+async fn packs_move_to_tiers_and_back_into_sight() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    home.on_repo(["tier"]).expect(2).says("--warm");
+    home.on_repo(["tier", "--warm", "warm"]).expect(2).says("--warm-after");
+    home.on_repo(["tier", "--warm", "warm", "--warm-after", "soon"]).expect(2).says("30d");
+    for name in ["warm", "cold"] {
+        std::fs::create_dir(home.path(name)).unwrap();
+    }
+    let flags = ["tier", "--warm", "warm", "--warm-after", "0"];
+    let planned = home.on_repo(flags.into_iter().chain(["--dry-run", "--json"])).expect(0).json();
+    let packs = planned["moves"].as_array().unwrap().len();
+    assert!(packs > 0, "{planned:#}");
+    assert!(home.files("warm").is_empty());
+    let done = home.on_repo(flags.into_iter().chain(["--json"])).expect(0).json();
+    assert_eq!(done["packs"], packs);
+    assert!(!objects(&home, "repo").iter().any(|(name, _)| name.contains("/pack-")));
+    home.on_repo(["tier"]).expect(0);
+    home.on_repo(["verify", "--all"]).expect(0);
+    let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    assert_eq!(shown["tiers"][0]["packs"], 0, "{shown:#}");
+    assert!(shown["tiers"][1]["packs"].as_u64().unwrap() > 0);
+    assert!(home.on_repo(["show", "latest"]).expect(0).stdout.contains("warm"));
+    home.on_repo(["tier", "--cold", "cold", "--cold-after", "0h"]).expect(0);
+    let url = server.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &url, "--rename", "shop=restored"];
+    home.on_repo(restore).expect(0);
+    // A tier that is away is said by name; it is no damage.
+    std::fs::rename(home.path("cold"), home.path("away")).unwrap();
+    home.on_repo(["verify", "latest"]).expect(7).says("cold tier");
+}
+
+#[tokio::test]
+async fn an_index_is_repaired_and_samples_are_no_proof_of_the_whole() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    for (index, _) in objects(&home, "repo").iter().filter(|(name, _)| name.ends_with("/index")) {
+        std::fs::remove_file(home.path("repo").join(index)).unwrap();
+    }
+    home.on_repo(["verify", "--all", "--level", "objects"]).expect(11);
+    home.on_repo(["repair", "index"]).expect(2);
+    let repaired = home.on_repo(["repair", "index", "--all", "--json"]).expect(0).json();
+    let results: Vec<_> = repaired.as_array().unwrap().iter().map(|r| &r["result"]).collect();
+    assert_eq!(results, ["rebuilt", "rebuilt"], "{repaired:#}");
+    home.on_repo(["verify", "--all"]).expect(0);
+    let text = home.on_repo(["repair", "index", "latest"]).expect(0).stdout;
+    assert!(text.contains("index-1 stands in"), "{text}");
+
+    let sample = ["verify", "latest", "--percent", "50", "--json"];
+    let report = home.on_repo(sample).expect(0).json();
+    assert_eq!(report["sampled"]["days"], 2, "{report:#}");
+    let proof = || home.on_repo(["list", "--json"]).expect(0).json()[1]["proof"].clone();
+    assert_eq!(proof()["level"], "content", "the full proof stays");
+    assert!(home.on_repo(["show", "latest"]).expect(0).stdout.contains("of a sample"));
+    home.on_repo(["verify", "--all", "--max-bytes", "10MiB"]).expect(0);
+    home.on_repo(["verify", "--percent", "0"]).expect(2);
+    home.on_repo(["verify", "--percent", "5", "--max-bytes", "1M"]).expect(2);
+    home.on_repo(["verify", "--percent", "5", "--level", "objects"]).expect(2).says("content");
+}
