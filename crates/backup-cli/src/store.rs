@@ -28,7 +28,7 @@ pub(crate) fn options(
     let upload_limit = upload_limit.and_then(NonZeroU64::new);
     let options = StoreOptions { upload_limit, ..StoreOptions::default() };
     match url {
-        RepoUrl::S3(_) => variables.s3(options),
+        RepoUrl::S3(_) => variables.s3(&options),
         RepoUrl::Oss(_) => Ok(variables.oss(options)),
         _ => Ok(options),
     }
@@ -61,7 +61,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
         StoreOptions { credentials: key, proxy: self.proxy(), ..options }
     }
 
-    fn s3(&self, options: StoreOptions) -> Result<StoreOptions> {
+    fn s3(&self, options: &StoreOptions) -> Result<StoreOptions> {
         let in_variables = ["HOLDFAST_S3_", "AWS_"].iter().find_map(|prefix| {
             self.key(
                 &format!("{prefix}ACCESS_KEY_ID"),
@@ -82,7 +82,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
             (None, false) => self.workload().or(of_profile),
         };
         let endpoint = self.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
-        Ok(StoreOptions { credentials, endpoint, region, proxy: self.proxy(), ..options })
+        Ok(StoreOptions { credentials, endpoint, region, proxy: self.proxy(), ..options.clone() })
     }
 
     /// What schedulers of containers give to what they run.

@@ -227,6 +227,10 @@ impl Plan {
     }
 }
 
+/// A rule that keeps one backup each of so many periods: its name, how many, and which period a
+/// time is in.
+type Counted = (&'static str, u32, fn(&Zoned) -> String);
+
 impl Policy {
     /// Whether there is no rule: then everything is kept.
     #[must_use]
@@ -245,7 +249,7 @@ impl Policy {
         })
     }
 
-    fn counted(&self) -> [(&'static str, u32, fn(&Zoned) -> String); 6] {
+    fn counted(&self) -> [Counted; 6] {
         [
             ("keep-last", self.keep_last, |_| String::new()),
             ("keep-hourly", self.keep_hourly, |t| t.strftime("%F %H:00 %z").to_string()),

@@ -291,7 +291,7 @@ impl Marker {
             return lost("somebody removed its marker while it was written".into());
         }
         for object in written {
-            match contents.get(&object.name).map(|found| found.bytes) {
+            match contents.named(&object.name).map(|found| found.bytes) {
                 None => return lost(format!("somebody removed its {}", object.name)),
                 Some(bytes) if bytes != object.bytes => {
                     let (name, wanted) = (&object.name, object.bytes);

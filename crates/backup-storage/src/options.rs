@@ -37,7 +37,9 @@ pub struct RepositoryOptions {
 /// How the stores are reached that a repository names besides its own: tiers and copies. Libraries read
 /// no environment, so the program that opens a repository says it: credentials, limits, time-outs.
 #[derive(Clone)]
-pub struct Stores(Arc<dyn Fn(&RepoUrl) -> Result<StoreOptions> + Send + Sync>);
+pub struct Stores(Arc<Options>);
+
+type Options = dyn Fn(&RepoUrl) -> Result<StoreOptions> + Send + Sync;
 
 impl Stores {
     /// By a function that gives the options for an address.

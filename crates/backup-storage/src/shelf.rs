@@ -270,9 +270,8 @@ impl Elsewhere {
                         .with_remedy("use a holdfast that knows this kind of address")
                 })?;
                 let store = self.stores.open(url).await?;
-                match &self.repository {
-                    Some(repository) => is_copy(&store, repository).await?,
-                    None => {}
+                if let Some(repository) = &self.repository {
+                    is_copy(&store, repository).await?;
                 }
                 Ok(store)
             })

@@ -1,7 +1,7 @@
 //! A repository on a real NFS server that goes away and comes back: server and client are in a
 //! User-Mode Linux, which runs this program again.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, and what runs in its guest")]
 
 #[path = "../../backup-storage/tests/common/mod.rs"]
 mod common;

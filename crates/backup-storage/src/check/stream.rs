@@ -193,6 +193,7 @@ impl Waiting {
 }
 
 /// Advances cursors on all cores.
+#[expect(clippy::vec_box, reason = "they come boxed and go boxed: a cursor is long")]
 async fn advance_all(
     cx: &Context,
     cursors: Vec<Box<Cursor>>,

@@ -217,9 +217,8 @@ pub(super) fn candidates(directories: &[Directory]) -> Vec<Candidate> {
             modified: d
                 .contents
                 .get(BackupObject::Manifest)
-                .map(|m| m.modified)
-                // Stored after the listing.
-                .unwrap_or(Timestamp::MAX),
+                // Without one it was stored after the listing.
+                .map_or(Timestamp::MAX, |m| m.modified),
             facts: match &d.state {
                 State::Backup(known) => Some(known.facts.clone()),
                 _ => None,

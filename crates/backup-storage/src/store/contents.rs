@@ -9,7 +9,7 @@ use object_store::path::Path;
 use super::directory::is_unfinished;
 use super::{Created, Store, failure, s3};
 use crate::format::hex;
-use crate::key::{Key, RecordName};
+use crate::key::{BackupObject, Key, RecordName};
 
 /// An object as its store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,12 @@ pub(crate) struct Contents {
 
 impl Contents {
     /// The object of that name.
-    pub(crate) fn get(&self, name: impl ToString) -> Option<&Stored> {
-        let name = name.to_string();
+    pub(crate) fn get(&self, object: BackupObject) -> Option<&Stored> {
+        self.named(&object.to_string())
+    }
+
+    /// The object of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Stored> {
         self.objects.iter().find(|o| o.name == name)
     }
 }
