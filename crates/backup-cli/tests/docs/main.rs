@@ -65,6 +65,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/errors.md", MYSQL, Sample::Shop)]
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
+#[case("docs/copies.md", MYSQL, Sample::Shop)]
+#[case("docs/tiers.md", MYSQL, Sample::Shop)]
 #[case("docs/benchmarks.md", MYSQL, Sample::Shop)]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_the_page_shows(
@@ -88,6 +90,8 @@ fn no_page_is_left_out() {
         "README.md",
         GUIDE,
         "docs/errors.md",
+        "docs/copies.md",
+        "docs/tiers.md",
         "docs/encryption.md",
         "docs/retention.md",
         "docs/benchmarks.md",

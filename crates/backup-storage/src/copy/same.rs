@@ -30,8 +30,10 @@ const MANIFEST: u64 = OBJECT_HEADER_LEN as u64 + FRAME_HEADER_LEN as u64 + MAX_M
 #[derive(Serialize)]
 struct Retired {
     format: u32,
+    backup: BackupId,
     at: jiff::Timestamp,
     by: &'static str,
+    writer: &'static str,
 }
 
 /// An object to be copied.
@@ -229,7 +231,14 @@ async fn retire(cx: &Context, from: &Repo, to: &Repo, manifest: &Manifest) -> Re
         }
         let content = match from.store().get(&retired, 1 << 20).await {
             Ok(Some(bytes)) => bytes,
-            _ => json(&Retired { format: FORMAT, at: cx.now(), by: WRITER })?.into(),
+            _ => json(&Retired {
+                format: FORMAT,
+                backup: need.backup.clone(),
+                at: cx.now(),
+                by: "a copy of a backup that needs its packs",
+                writer: WRITER,
+            })?
+            .into(),
         };
         // Another copy may have been quicker.
         there.create(&retired, content).await?;
