@@ -230,6 +230,7 @@ async fn nothing_is_built_on_damage_that_is_known() {
                     ok: report.ok(),
                     findings: report.findings,
                     duration_seconds: 0.1,
+                    sampled: None,
                 };
                 let backup = Some(first.backup.clone());
                 let record = backup_core::Record { time: cx.now(), backup, event };

@@ -20,9 +20,9 @@ async fn a_lost_or_damaged_index_is_rebuilt_and_then_all_is_well() {
         assert_eq!(repair_index(&cx, &repo, &manifest).await.unwrap(), Repair::Whole);
         let index = path(&manifest, "index");
         if lost {
-            lose(&inner, &index).await
+            lose(&inner, &index).await;
         } else {
-            hurt(&inner, &index).await
+            hurt(&inner, &index).await;
         }
         let before = backups(&inner).await;
 

@@ -204,6 +204,7 @@ impl Actor {
             ok: true,
             findings: Vec::new(),
             duration_seconds: 1.0,
+            sampled: None,
         };
         let record = Record { time: self.cx.now(), backup: Some(backup), event };
         repo.record(&self.cx, &CLUSTER.parse()?, &record).await
