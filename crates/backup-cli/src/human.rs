@@ -3,8 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use backup_core::{Error, Finding};
-use backup_storage::RepoUrl;
+use backup_core::Finding;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use unicode_width::UnicodeWidthStr;
@@ -110,11 +109,6 @@ pub(crate) fn parse_age(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.trim().parse().map_err(|_| bad())?;
     let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
     if age.is_negative() { Err(bad()) } else { Ok(age) }
-}
-
-/// Reads the address of a repository.
-pub(crate) fn parse_url(text: &str) -> Result<RepoUrl, String> {
-    text.parse().map_err(|e: Error| e.report())
 }
 
 /// A finding in one or two lines.

@@ -407,8 +407,8 @@ proptest! {
             with_new.push(candidate);
         }
         // A parent that was missing comes back.
-        let missing = all.iter().filter_map(|c| c.facts.as_ref()?.parent.clone());
-        let missing = missing.filter(|p| all.iter().all(|c| c.backup != *p)).next();
+        let mut parents = all.iter().filter_map(|c| c.facts.as_ref()?.parent.clone());
+        let missing = parents.find(|p| all.iter().all(|c| c.backup != *p));
         with_new.extend(missing.map(|backup| Candidate { backup, modified: arrived, ..full(0, 0) }));
         let before = kept(&policy.plan(&all, now()));
         let after = kept(&policy.plan(&with_new, now()));

@@ -30,8 +30,8 @@ pub(crate) struct Copy {
     cluster: Option<ClusterName>,
     /// Where to: an empty place, a copy of this repository, or another repository
     /// [default: every one of `copies` in the configuration]
-    #[arg(long, value_name = "URL", value_parser = human::parse_url)]
-    to: Vec<RepoUrl>,
+    #[arg(long, value_name = "URL")]
+    to: Vec<String>,
     /// File with the passphrase of the target, where that is another repository and encrypted
     #[arg(long, value_name = "FILE", requires = "to", conflicts_with = "to_key_file")]
     to_passphrase_file: Option<PathBuf>,
@@ -61,7 +61,8 @@ impl Copy {
         let repo = app.repo(RepositoryOptions::default()).await?;
         let urls = match self.to.as_slice() {
             [] => app.config.copies()?,
-            urls => urls.to_vec(),
+            // Not by the parser of flags, which quotes what it refuses: it may hold a password.
+            urls => urls.iter().map(|url| url.parse()).collect::<Result<Vec<RepoUrl>>>()?,
         };
         if urls.is_empty() {
             return Err(Error::usage("no target was given")

@@ -2,8 +2,8 @@
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_storage::{
-    Policy, RepoUrl, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, move_packs,
-    plan_moves, policy, preview, set_policy,
+    Policy, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, move_packs, plan_moves,
+    policy, preview, set_policy,
 };
 use jiff::SignedDuration;
 use serde_json::json;
@@ -16,14 +16,14 @@ use crate::human;
 #[derive(clap::Args)]
 pub(crate) struct Tier {
     /// The store of the warm tier; with this the policy of the repository is set
-    #[arg(long, value_name = "URL", value_parser = human::parse_url)]
-    warm: Option<RepoUrl>,
+    #[arg(long, value_name = "URL")]
+    warm: Option<String>,
     /// How old the youngest backup that needs a pack is when the pack becomes warm, such as 30d
     #[arg(long, value_name = "AGE", value_parser = human::parse_age)]
     warm_after: Option<SignedDuration>,
     /// The store of the cold tier
-    #[arg(long, value_name = "URL", value_parser = human::parse_url)]
-    cold: Option<RepoUrl>,
+    #[arg(long, value_name = "URL")]
+    cold: Option<String>,
     /// How old it is when the pack becomes cold
     #[arg(long, value_name = "AGE", value_parser = human::parse_age)]
     cold_after: Option<SignedDuration>,
@@ -72,7 +72,7 @@ impl Tier {
         for (name, url, after) in flags {
             let known = stored.tiers.iter().find(|tier| tier.name == name);
             let url = match (url, known) {
-                (Some(url), _) => Some(url.clone()),
+                (Some(url), _) => Some(url.parse()?),
                 (None, Some(known)) => Some(known.url.parse()?),
                 (None, None) => None,
             };

@@ -194,12 +194,12 @@ async fn a_backup_that_cannot_be_read_stops_no_other() {
     for _ in 0..2 {
         home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
     }
-    // Not damage, but what the store cannot give, even to root.
+    // Something else stands where the object was.
     let manifest = object(&home, "repo", "manifest");
     std::fs::remove_file(&manifest).unwrap();
     std::os::unix::fs::symlink("manifest", &manifest).unwrap();
-    let reports = home.on_repo(["verify", "--all", "--json"]).expect(7).json();
+    let reports = home.on_repo(["verify", "--all", "--json"]).expect(11).json();
     let ok: Vec<_> = reports.as_array().unwrap().iter().map(|r| r["ok"] == true).collect();
     assert_eq!(ok, [false, true], "{reports:#}");
-    assert_eq!(reports[0]["findings"][0]["kind"], "store", "{reports:#}");
+    assert_eq!(reports[0]["findings"][0]["kind"], "damaged", "{reports:#}");
 }

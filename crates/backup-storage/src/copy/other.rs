@@ -39,6 +39,18 @@ pub(super) async fn copy(
             target.check()?;
             not_marked(cx, to, manifest).await?;
             let there = session.commit(manifest.outcome.clone()).await?;
+            // What the packs and the index are was read back before; now what makes it a backup.
+            match to.manifest(&there.cluster, &there.backup).await? {
+                Some(found) if found == there => {}
+                _ => {
+                    return Err(Error::damaged(format!(
+                        "the manifest of {} was written to {} and is not the same when it is read \
+                         back",
+                        there.backup,
+                        target.name()
+                    )));
+                }
+            }
             let objects = there.packs.len() as u64 + 2;
             let bytes = stored(&there);
             Ok(Copied { already: false, bytes, sent: bytes, objects })

@@ -33,8 +33,12 @@ pub(super) async fn tidy(
         for object in &directory.contents.objects {
             let useless = match object.name.parse() {
                 Ok(BackupObject::Active | BackupObject::Beat(_)) => true,
-                // A prune that was stopped, of a backup that is kept after all.
-                Ok(BackupObject::Retired) => !barred.contains(&directory.id()),
+                // A prune that was stopped, of a backup that is kept after all. One that only stands
+                // still for long may go on to remove the manifest, and this says then what became
+                // of it.
+                Ok(BackupObject::Retired) => {
+                    is_old(run, object.modified, ZOMBIE) && !barred.contains(&directory.id())
+                }
                 _ => false,
             };
             if useless

@@ -34,8 +34,12 @@ pub async fn objects(inner: &Inner) -> Objects {
     let metas: Vec<_> = inner.list(None).try_collect().await.unwrap();
     let mut all = Objects::new();
     for meta in metas {
-        let bytes = inner.get(&meta.location).await.unwrap().bytes().await.unwrap();
-        all.insert(meta.location, bytes);
+        // The epoch of a lease may be removed meanwhile.
+        let found = match inner.get(&meta.location).await {
+            Err(object_store::Error::NotFound { .. }) => continue,
+            found => found.unwrap(),
+        };
+        all.insert(meta.location, found.bytes().await.unwrap());
     }
     all
 }

@@ -6,7 +6,11 @@
 //! `HOLDFAST_SIMULATION_SEED=<n>` replays one history, and `HOLDFAST_SIMULATION_COUNT=<n>` plays so
 //! many.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends at what it does not expect, and shows how to get there again"
+)]
 
 mod actors;
 mod laws;
