@@ -34,10 +34,13 @@ pub(super) async fn copy(
         return Ok(Copied { already: true, bytes: stored(&there), sent: 0, objects: 0 });
     }
     let session = begin(cx, to, manifest).await?;
-    match cx.run(write(cx, from, manifest, &session)).await {
+    let written = async {
+        cx.run(write(cx, from, manifest, &session)).await?;
+        target.check()?;
+        not_marked(cx, to, manifest).await
+    };
+    match written.await {
         Ok(()) => {
-            target.check()?;
-            not_marked(cx, to, manifest).await?;
             let there = session.commit(manifest.outcome.clone()).await?;
             // What the packs and the index are was read back before; now what makes it a backup.
             match to.manifest(&there.cluster, &there.backup).await? {
@@ -56,7 +59,8 @@ pub(super) async fn copy(
             Ok(Copied { already: false, bytes, sent: bytes, objects })
         }
         Err(e) => {
-            // What it leaves is removed by the next run.
+            // Packs may still be on their way, and must not arrive beside those of the next run,
+            // which also removes what is left here.
             let _ = session.abort().await;
             Err(e)
         }
