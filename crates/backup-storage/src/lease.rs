@@ -307,12 +307,12 @@ async fn highest(store: &Store, name: LeaseName) -> Result<Option<(u64, Timestam
 
 /// The epochs of a lease with their times, sorted.
 pub(crate) async fn epochs(store: &Store, name: LeaseName) -> Result<Vec<(u64, Timestamp)>> {
-    let found = store.contents(&key::lease(name)).await?.objects;
+    let found = store.list(&key::lease(name)).await?.objects;
     let mut epochs: Vec<(u64, Timestamp)> = found
         .into_iter()
-        .filter_map(|o| {
-            let number: u64 = o.name.parse().ok()?;
-            (number.to_string() == o.name).then_some((number, o.modified))
+        .filter_map(|(name, meta)| {
+            let number: u64 = name.parse().ok()?;
+            (number.to_string() == name).then_some((number, meta.modified))
         })
         .collect();
     epochs.sort_unstable();

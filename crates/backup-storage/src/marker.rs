@@ -273,7 +273,7 @@ impl Marker {
     /// [`ErrorKind::Store`] when it was given up or something is missing.
     pub async fn check(&self, written: &[&ObjectDigest]) -> Result<()> {
         let directory = key::backup(&self.cluster, &self.backup);
-        let contents = self.store.contents(&directory).await?;
+        let found = self.store.list(&directory).await?;
         let lost = |what: String| {
             Err(Error::new(
                 ErrorKind::Store,
@@ -284,14 +284,14 @@ impl Marker {
                  prune took the backup for dead",
             ))
         };
-        if contents.get(BackupObject::Manifest).is_some() {
+        if found.get(&BackupObject::Manifest.to_string()).is_some() {
             return lost("it was given up as dead while it was written".into());
         }
-        if contents.get(BackupObject::Active).is_none() {
+        if found.get(&BackupObject::Active.to_string()).is_none() {
             return lost("somebody removed its marker while it was written".into());
         }
         for object in written {
-            match contents.named(&object.name).map(|found| found.bytes) {
+            match found.get(&object.name).map(|meta| meta.bytes) {
                 None => return lost(format!("somebody removed its {}", object.name)),
                 Some(bytes) if bytes != object.bytes => {
                     let (name, wanted) = (&object.name, object.bytes);

@@ -94,9 +94,9 @@ pub(crate) async fn marked(cx: &Context, store: &Store) -> Result<Marked> {
 /// When the store fails. A mark that is damaged, or of a newer version, is not an error.
 pub(crate) async fn read_all(cx: &Context, store: &Store) -> Result<Vec<StoredMark>> {
     let mut marks = Vec::new();
-    for object in store.contents(&key::marks()).await?.objects {
+    for (name, meta) in store.list(&key::marks()).await?.objects {
         cx.check()?;
-        let Some(name) = RecordName::new(&object.name) else { continue };
+        let Some(name) = RecordName::new(&name) else { continue };
         let mark = match store.get(&Key::Mark(name.clone()), MAX_BYTES).await {
             // It was removed just now: what it named is gone, or is named by another one.
             Ok(None) => continue,
@@ -104,7 +104,7 @@ pub(crate) async fn read_all(cx: &Context, store: &Store) -> Result<Vec<StoredMa
             Err(e) if crate::scan::is_damage(&e) => None,
             Err(e) => return Err(e),
         };
-        marks.push(StoredMark { name, modified: object.modified, mark });
+        marks.push(StoredMark { name, modified: meta.modified, mark });
     }
     Ok(marks)
 }

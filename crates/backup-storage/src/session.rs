@@ -19,6 +19,7 @@ use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, sea
 use crate::key::{self, BackupObject};
 use crate::marker::{Beginning, Marker};
 use crate::marks;
+use crate::options::RepositoryOptions;
 use crate::packer::{Packer, lock, lost_task, taken};
 use crate::repo::{Repo, WRITER};
 use crate::store::{Created, Store};
@@ -44,10 +45,7 @@ impl Session {
     /// Reserves an id in the store, and memory.
     pub(crate) async fn begin(cx: &Context, repo: &Repo, spec: BackupSpec) -> Result<Self> {
         let (store, options) = (repo.store(), repo.options());
-        // Taken once: a writer that waited for memory while its driver holds some could wait forever.
-        let memory = Packer::memory(cx, options)
-            .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
-        let memory = cx.memory().reserve(memory).await;
+        let memory = reserve(cx, options).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
         // Named in the marker before it is used: a prune lets it stay then.
         let base = choose_base(cx, repo, &spec, None).await;
@@ -64,62 +62,62 @@ impl Session {
         )
         .await?;
         let id = marker.backup().clone();
-        let mut warnings = Vec::new();
+        let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
+        let base = load_base(cx, repo, base.filter(usable)).await;
+        let mut session = Session::new(cx, repo, spec, marker, base, memory);
         if let Some(newest) = newest.filter(|newest| *newest > id) {
             let text = format!(
                 "the clock of this machine is behind: backup {id} begins after {newest}, which \
                  stays the latest by its name"
             );
             cx.event(Event::Warning { text: text.clone() });
-            warnings.push(text);
+            session.warnings.push(text);
         }
-        let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
-        let base = load_base(cx, repo, base.filter(usable)).await;
-        let packer = Packer::new(cx, repo, &spec.cluster, &id, base);
-        Ok(Session {
-            packer: Arc::new(packer),
-            spec,
-            id,
-            started_at: marker.started_at(),
-            marker: tokio::sync::Mutex::new(marker),
-            warnings,
-            memory: Mutex::new(Some(memory)),
-            ended: AtomicBool::new(false),
-            copied: None,
-        })
+        Ok(session)
     }
 
     /// Begins to write a copy of `original` from another repository, under the same id and with the
     /// same times. Nothing may stand in its directory.
     pub(crate) async fn begin_as(cx: &Context, repo: &Repo, original: &Manifest) -> Result<Self> {
-        let (store, options) = (repo.store(), repo.options());
-        let memory = Packer::memory(cx, options)
-            .min(usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX));
-        let memory = cx.memory().reserve(memory).await;
-        let id = original.backup.clone();
-        let marker = Marker::create_as(cx, store, original, options.heartbeat).await?;
+        let memory = reserve(cx, repo.options()).await;
+        let heartbeat = repo.options().heartbeat;
+        let marker = Marker::create_as(cx, repo.store(), original, heartbeat).await?;
         let spec = BackupSpec {
             cluster: original.cluster.clone(),
             strategy: original.strategy,
             backup_type: original.backup_type,
             parent: original.parent.clone(),
         };
-        // The marker of a copy protects the whole cluster, and what was marked before it is not used.
-        let marked = marks::marked(cx, store).await?;
-        let base = choose_base(cx, repo, &spec, Some(&id)).await;
-        let base = load_base(cx, repo, base.filter(|m| !marked.contains(&m.backup))).await;
-        let packer = Packer::new(cx, repo, &original.cluster, &id, base);
-        Ok(Session {
-            packer: Arc::new(packer),
+        // The marker of a copy protects the whole cluster from prunes that begin now. What was
+        // marked before it is seen here, and not used.
+        let base = choose_base(cx, repo, &spec, Some(&original.backup)).await;
+        let base = load_base(cx, repo, base).await;
+        let mut session = Session::new(cx, repo, spec, marker, base, memory);
+        session.started_at = original.started_at;
+        session.copied = Some(original.finished_at);
+        Ok(session)
+    }
+
+    fn new(
+        cx: &Context,
+        repo: &Repo,
+        spec: BackupSpec,
+        marker: Marker,
+        base: Option<Arc<Base>>,
+        memory: MemoryPermit,
+    ) -> Self {
+        let id = marker.backup().clone();
+        Session {
+            packer: Arc::new(Packer::new(cx, repo, &spec.cluster, &id, base)),
             spec,
             id,
-            started_at: original.started_at,
+            started_at: marker.started_at(),
             marker: tokio::sync::Mutex::new(marker),
             warnings: Vec::new(),
             memory: Mutex::new(Some(memory)),
             ended: AtomicBool::new(false),
-            copied: Some(original.finished_at),
-        })
+            copied: None,
+        }
     }
 
     /// Makes sure that a backup ends once: what was committed is never removed.
@@ -215,6 +213,13 @@ impl Session {
             Created::Exists => Err(taken(&key)),
         }
     }
+}
+
+/// Takes the memory of a backup once: a writer that waited for some while its driver holds some could
+/// wait forever.
+async fn reserve(cx: &Context, options: &RepositoryOptions) -> MemoryPermit {
+    let half = usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX);
+    cx.memory().reserve(Packer::memory(cx, options).min(half)).await
 }
 
 /// Compresses and seals where no other task has to wait for it.

@@ -211,7 +211,7 @@ impl Shelf {
         // From the top: what moves meanwhile is seen twice rather than not at all.
         for (tier, (_, store)) in self.stores().await?.into_iter().enumerate() {
             let found = store.list(directory).await?.objects.into_iter();
-            all.extend(found.map(|(name, bytes)| Found { name, tier, bytes }));
+            all.extend(found.map(|(name, meta)| Found { name, tier, bytes: meta.bytes }));
         }
         all.sort_by(|a, b| (&a.name, a.tier).cmp(&(&b.name, b.tier)));
         Ok(all)

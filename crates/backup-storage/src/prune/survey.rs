@@ -11,7 +11,7 @@ use crate::key::{self, BackupObject, Key};
 use crate::marker::{self, Active};
 use crate::repo::{AT_ONCE, Commitment, Repo};
 use crate::scan::is_damage;
-use crate::store::Contents;
+use crate::store::{Listing, Meta};
 
 /// A backup in progress in whose directory nothing happens for so long is dead.
 pub(super) const DEAD: SignedDuration = SignedDuration::from_hours(24);
@@ -21,7 +21,10 @@ pub(super) const DEAD: SignedDuration = SignedDuration::from_hours(24);
 pub(super) struct Directory {
     pub(super) cluster: ClusterName,
     pub(super) backup: BackupId,
-    pub(super) contents: Contents,
+    /// Its objects, on whichever tier.
+    pub(super) found: Listing,
+    /// Files that a writer left half written.
+    staging: Vec<(String, Meta)>,
     pub(super) state: State,
 }
 
@@ -62,7 +65,12 @@ pub(super) enum Builds {
 impl Directory {
     /// What its objects take.
     pub(super) fn bytes(&self) -> u64 {
-        self.contents.objects.iter().chain(&self.contents.staging).map(|o| o.bytes).sum()
+        self.found.objects.iter().chain(&self.staging).map(|(_, meta)| meta.bytes).sum()
+    }
+
+    /// One of its objects.
+    pub(super) fn get(&self, object: BackupObject) -> Option<Meta> {
+        self.found.get(&object.to_string())
     }
 
     /// The path of an object in it.
@@ -125,44 +133,41 @@ pub(super) async fn look(
 ) -> Result<Option<Directory>> {
     cx.check()?;
     let path = key::backup(cluster, &backup);
-    let mut contents = repo.store().contents(&path).await?;
+    let mut found = repo.store().list(&path).await?;
+    let staging = repo.store().staging(&path).await?;
     for lower in &*repo.shelf().lower().await? {
         // Packs that moved are as much part of it as the others.
-        for object in lower.store().await?.contents(&path).await?.objects {
-            if !contents.objects.iter().any(|o| o.name == object.name) {
-                contents.objects.push(object);
-            }
-        }
+        found.merge(lower.store().await?.list(&path).await?);
     }
     // After the listing: a writer removes its marker after it stored its manifest. So what had no
     // marker then has its manifest now, or has never been in progress.
     let state = match repo.commitment(cluster, &backup).await {
         Ok(Commitment::Made(manifest)) => State::Backup(known(&manifest)),
         Ok(Commitment::GivenUp) => State::GivenUp,
-        Ok(Commitment::Open) => without_manifest(repo, cluster, &backup, &contents, now).await?,
+        Ok(Commitment::Open) => {
+            let newest = found.objects.iter().chain(&staging).map(|(_, meta)| meta.modified).max();
+            let still = newest.is_none_or(|newest| now.duration_since(newest) >= DEAD);
+            without_manifest(repo, cluster, &backup, &found, still).await?
+        }
         Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
         // Damaged, of a newer version, not allowed: nobody knows what it needs.
         Err(e) => State::Unreadable(e.chain()),
     };
-    if contents.objects.is_empty()
-        && contents.staging.is_empty()
-        && !matches!(state, State::Backup(_))
-    {
+    if found.objects.is_empty() && staging.is_empty() && !matches!(state, State::Backup(_)) {
         return Ok(None);
     }
-    Ok(Some(Directory { cluster: cluster.clone(), backup, contents, state }))
+    Ok(Some(Directory { cluster: cluster.clone(), backup, found, staging, state }))
 }
 
+/// `still` says that nothing happened there for long.
 async fn without_manifest(
     repo: &Repo,
     cluster: &ClusterName,
     backup: &BackupId,
-    contents: &Contents,
-    now: Timestamp,
+    found: &Listing,
+    still: bool,
 ) -> Result<State> {
-    let has = |object: BackupObject| contents.get(object).is_some();
-    let newest = contents.objects.iter().chain(&contents.staging).map(|o| o.modified).max();
-    let still = newest.is_none_or(|newest| now.duration_since(newest) >= DEAD);
+    let has = |object: BackupObject| found.get(&object.to_string()).is_some();
     if has(BackupObject::Retired) {
         // A copy may be bringing it back.
         let busy = has(BackupObject::Active) && !still;
@@ -215,7 +220,6 @@ pub(super) fn candidates(directories: &[Directory]) -> Vec<Candidate> {
             cluster: d.cluster.clone(),
             backup: d.backup.clone(),
             modified: d
-                .contents
                 .get(BackupObject::Manifest)
                 // Without one it was stored after the listing.
                 .map_or(Timestamp::MAX, |m| m.modified),

@@ -13,7 +13,7 @@ use crate::format::{FrameKind, GivenUp, ObjectKind, Tombstone};
 use crate::key::{self, BackupObject, Key};
 use crate::repo::{Commitment, WRITER};
 use crate::session::single;
-use crate::store::{Created, Removal};
+use crate::store::{Created, Deleted};
 
 /// The content of `retired`.
 #[derive(Debug, Serialize)]
@@ -93,7 +93,7 @@ impl<'a> Sweep<'a> {
         }
         self.run.check()?;
         for store in self.run.repo.shelf().stores_of(key).await? {
-            if let Removal::Refused(e) = store.remove_if_allowed(&key.path()).await? {
+            if let Deleted::Refused(e) = store.try_delete(key).await? {
                 report.refused.push(Refused { object: key.to_string(), reason: e.chain() });
                 return Ok(false);
             }
@@ -204,14 +204,11 @@ impl<'a> Sweep<'a> {
     ) -> Result<()> {
         let earlier = !self.removed.contains(&directory.id());
         let mut left = false;
-        for object in &directory.contents.objects {
-            let Ok(kind) = object.name.parse::<BackupObject>() else {
+        for (name, meta) in &directory.found.objects {
+            let Ok(kind) = name.parse::<BackupObject>() else {
                 left = true;
-                let path = format!(
-                    "{}/{}",
-                    key::backup(&directory.cluster, &directory.backup),
-                    object.name
-                );
+                let path =
+                    format!("{}/{name}", key::backup(&directory.cluster, &directory.backup));
                 let text =
                     format!("{path} is not part of a backup; holdfast leaves it where it is");
                 report.warnings.push(text);
@@ -220,14 +217,14 @@ impl<'a> Sweep<'a> {
             if matches!(kind, BackupObject::Retired | BackupObject::Manifest) {
                 continue;
             }
-            if needed.contains(&(&directory.cluster, &directory.backup, object.name.as_str())) {
+            if needed.contains(&(&directory.cluster, &directory.backup, name.as_str())) {
                 left = true;
-                report.bytes_kept += object.bytes;
+                report.bytes_kept += meta.bytes;
             } else if self.delete(&directory.key(kind), report).await? {
-                report.bytes_freed += object.bytes;
+                report.bytes_freed += meta.bytes;
                 if earlier {
                     report.leftovers.retired += 1;
-                    report.leftovers.retired_bytes += object.bytes;
+                    report.leftovers.retired_bytes += meta.bytes;
                 }
             } else {
                 left = true;
@@ -243,13 +240,13 @@ impl<'a> Sweep<'a> {
     async fn free_given_up(&self, directory: &Directory, report: &mut PruneReport) -> Result<()> {
         let mut last = Vec::new();
         let mut left = false;
-        for object in &directory.contents.objects {
-            match object.name.parse::<BackupObject>() {
+        for (name, meta) in &directory.found.objects {
+            match name.parse::<BackupObject>() {
                 Ok(BackupObject::Manifest) => {}
-                Ok(BackupObject::Active) => last.push((BackupObject::Active, object.bytes)),
+                Ok(BackupObject::Active) => last.push((BackupObject::Active, meta.bytes)),
                 Ok(kind) => {
                     if self.delete(&directory.key(kind), report).await? {
-                        report.bytes_freed += object.bytes;
+                        report.bytes_freed += meta.bytes;
                     } else {
                         left = true;
                     }
@@ -265,7 +262,7 @@ impl<'a> Sweep<'a> {
             }
         }
         // It is missing here when it was created in this run.
-        let tombstone = directory.contents.get(BackupObject::Manifest);
+        let tombstone = directory.get(BackupObject::Manifest);
         let old = tombstone.is_some_and(|t| self.run.now.duration_since(t.modified) >= ZOMBIE);
         if old && !left && self.delete(&directory.key(BackupObject::Manifest), report).await? {
             report.leftovers.other += 1;

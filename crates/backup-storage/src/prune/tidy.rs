@@ -13,7 +13,7 @@ use super::{Id, Run, ZOMBIE};
 use crate::key::{self, BackupObject, Key, LeaseName, RecordName};
 use crate::lease;
 use crate::marks::{StoredMark, Victim};
-use crate::store::Removal;
+use crate::store::Deleted;
 
 /// `known` are the marks from before the look at the directories, `marks` those of now.
 pub(super) async fn tidy(
@@ -30,19 +30,19 @@ pub(super) async fn tidy(
         if !matches!(directory.state, State::Backup(_)) {
             continue;
         }
-        for object in &directory.contents.objects {
-            let useless = match object.name.parse() {
+        for (name, meta) in &directory.found.objects {
+            let useless = match name.parse() {
                 Ok(BackupObject::Active | BackupObject::Beat(_)) => true,
                 // A prune that was stopped, of a backup that is kept after all. One that only stands
                 // still for long may go on to remove the manifest, and this says then what became
                 // of it.
                 Ok(BackupObject::Retired) => {
-                    is_old(run, object.modified, ZOMBIE) && !barred.contains(&directory.id())
+                    is_old(run, meta.modified, ZOMBIE) && !barred.contains(&directory.id())
                 }
                 _ => false,
             };
             if useless
-                && let Ok(kind) = object.name.parse()
+                && let Ok(kind) = name.parse()
                 && sweep.delete(&directory.key(kind), report).await?
             {
                 report.leftovers.other += 1;
@@ -108,10 +108,10 @@ async fn old_epochs(run: &Run<'_>, sweep: &Sweep<'_>, report: &mut PruneReport) 
             }
         }
     }
-    for object in store.contents(&key::locks()).await?.objects {
-        if let Some(name) = RecordName::new(&object.name)
-            && object.name.starts_with("now-")
-            && is_old(run, object.modified, DEAD)
+    for (name, meta) in store.list(&key::locks()).await?.objects {
+        if name.starts_with("now-")
+            && let Some(name) = RecordName::new(&name)
+            && is_old(run, meta.modified, DEAD)
             && sweep.delete(&Key::Now(name), report).await?
         {
             report.leftovers.other += 1;
@@ -136,23 +136,23 @@ async fn unfinished_files(
     places.extend(clusters.into_iter().map(key::records));
     places.extend(sweep.directories.iter().map(|d| key::backup(&d.cluster, &d.backup)));
     for place in places {
-        for file in store.contents(&place).await?.staging {
-            if !is_old(run, file.modified, DEAD) {
+        for (name, meta) in store.staging(&place).await? {
+            if !is_old(run, meta.modified, DEAD) {
                 continue;
             }
             run.check()?;
             let removal = match run.lease {
-                None => Removal::Gone,
-                Some(_) => store.delete_staging(&place, &file.name).await?,
+                None => Deleted::Gone,
+                Some(_) => store.delete_staging(&place, &name).await?,
             };
             match removal {
-                Removal::Gone => {
+                Deleted::Gone => {
                     report.leftovers.other += 1;
-                    report.bytes_freed += file.bytes;
+                    report.bytes_freed += meta.bytes;
                 }
-                Removal::Refused(e) => report
+                Deleted::Refused(e) => report
                     .refused
-                    .push(Refused { object: format!("{place}/{}", file.name), reason: e.chain() }),
+                    .push(Refused { object: format!("{place}/{name}"), reason: e.chain() }),
             }
         }
     }

@@ -53,10 +53,10 @@ fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
     chain(error).filter_map(|e| e.downcast_ref::<io::Error>()).last()
 }
 
-/// Whether the store does not allow it.
-pub(super) fn is_forbidden(error: &object_store::Error) -> bool {
+/// Whether the store does not allow it: a lock, or a missing permission.
+pub(super) fn is_refused(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::PermissionDenied { .. })
-        || answer(error).is_some_and(Answer::is_denied)
+        || answer(error).is_some_and(|answer| answer.is_locked() || answer.is_denied())
         || io_cause(error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
 }
 

@@ -17,41 +17,26 @@ pub struct Meta {
 /// What a directory of the store holds directly, sorted by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Names of objects with their lengths.
-    pub objects: Vec<(String, u64)>,
+    /// Names of objects, and what is known of them.
+    pub objects: Vec<(String, Meta)>,
     /// Names of directories.
     pub directories: Vec<String>,
-    /// When each of `objects` was written, in the same order.
-    modified: Vec<Timestamp>,
 }
 
 impl Listing {
-    fn new(mut objects: Vec<(String, Meta)>, mut directories: Vec<String>) -> Self {
-        objects.sort_by(|(a, _), (b, _)| a.cmp(b));
-        directories.sort();
-        let modified = objects.iter().map(|(_, meta)| meta.modified).collect();
-        let objects = objects.into_iter().map(|(name, meta)| (name, meta.bytes)).collect();
-        Listing { objects, directories, modified }
-    }
-
-    /// Every object with all that is known of it.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, Meta)> {
-        self.objects
-            .iter()
-            .zip(&self.modified)
-            .map(|((name, bytes), &modified)| (name.as_str(), Meta { bytes: *bytes, modified }))
-    }
-
     /// What is known of one object; `None` when it is not there.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Meta> {
-        self.entries().find(|(found, _)| *found == name).map(|(_, meta)| meta)
+        let at = self.objects.binary_search_by(|(found, _)| found.as_str().cmp(name)).ok()?;
+        Some(self.objects[at].1)
     }
 
-    /// When the newest of the objects was written; `None` when there is none.
-    #[must_use]
-    pub fn newest(&self) -> Option<Timestamp> {
-        self.modified.iter().copied().max()
+    /// Adds objects of the same directory in another store, but for those that are here as well.
+    pub(crate) fn merge(&mut self, other: Listing) {
+        self.objects.extend(other.objects);
+        // Stable: of two with one name, the first was here before.
+        self.objects.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.objects.dedup_by(|(later, _), (earlier, _)| later == earlier);
     }
 }
 
@@ -59,10 +44,11 @@ impl From<ListResult> for Listing {
     fn from(found: ListResult) -> Self {
         let name = |path: &Path| path.filename().map(str::to_owned);
         let object = |meta: &ObjectMeta| Some((name(&meta.location)?, Meta::from(meta)));
-        Listing::new(
-            found.objects.iter().filter_map(object).collect(),
-            found.common_prefixes.iter().filter_map(name).collect(),
-        )
+        let mut objects: Vec<_> = found.objects.iter().filter_map(object).collect();
+        let mut directories: Vec<_> = found.common_prefixes.iter().filter_map(name).collect();
+        objects.sort_by(|(a, _), (b, _)| a.cmp(b));
+        directories.sort();
+        Listing { objects, directories }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The object store under a repository, with our rules.
 
+mod clock;
 mod directory;
 mod failure;
 mod listing;
@@ -8,6 +9,7 @@ mod open;
 mod options;
 mod retry;
 mod s3;
+mod staging;
 mod throttle;
 
 use std::fmt;
@@ -25,15 +27,12 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 
 use crate::key::Key;
 use directory::Directory;
-use failure::{Medium, failure, is_lost, is_transient};
+use failure::{Medium, failure, is_lost, is_refused, is_transient};
 use retry::Retry;
 use throttle::Throttle;
 
 pub use listing::{Listing, Meta};
 pub use options::{Credentials, Proxy, StoreOptions};
-
-mod contents;
-pub(crate) use contents::{Contents, Removal};
 
 /// An object store as a repository uses it. Cheap to clone.
 ///
@@ -83,12 +82,13 @@ pub enum Created {
 }
 
 /// What became of a removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Deleted {
     /// The object is not there, any more or at all.
     Gone,
-    /// A lock on it (WORM, retention, legal hold) keeps it; nothing was changed.
-    Locked,
+    /// The store does not allow it, and says why: a lock (WORM, retention, legal hold), or a missing
+    /// permission. Nothing was changed.
+    Refused(Error),
 }
 
 /// How many calls a [`Store`] made, retries included.
@@ -149,6 +149,11 @@ impl Store {
     pub fn with_retry(mut self, first: Duration, longest: Duration, times: usize) -> Self {
         self.retry = self.retry.with(first, longest, times);
         self
+    }
+
+    /// Whether its objects are files, here or on a file server.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.root.is_some()
     }
 
     /// Whether it is a directory of this machine, cheap to read from.
@@ -308,24 +313,28 @@ impl Store {
     /// Removes an object; it is no error when there is none.
     ///
     /// # Errors
-    /// When the store fails, or a lock keeps the object ([`try_delete`](Self::try_delete) tells that
+    /// When the store fails, or does not allow it ([`try_delete`](Self::try_delete) tells that
     /// apart).
     pub async fn delete(&self, key: &Key) -> Result<()> {
         self.remove(&key.path()).await
     }
 
-    /// Removes an object, or says that a lock keeps it: object lock of S3, WORM of others. In a bucket
-    /// with versions, what is removed is the name; the lock keeps the bytes until it ends.
+    /// Removes an object, or says that the store does not allow it. In a bucket with versions, what is
+    /// removed is the name; a lock keeps the bytes until it ends.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn try_delete(&self, key: &Key) -> Result<Deleted> {
         let path = key.path();
-        match self.try_remove(&path).await {
-            Ok(()) => Ok(Deleted::Gone),
-            Err(e) if failure::answer(&e).is_some_and(s3::Answer::is_locked) => Ok(Deleted::Locked),
-            Err(e) => Err(self.failure(e, "remove", &path)),
-        }
+        let removed = self.try_remove(&path).await;
+        self.deleted(removed, &path)
+    }
+
+    fn deleted(&self, removed: object_store::Result<()>, what: &dyn fmt::Display) -> Result<Deleted> {
+        let Err(e) = removed else { return Ok(Deleted::Gone) };
+        let refused = is_refused(&e);
+        let error = self.failure(e, "remove", what);
+        if refused { Ok(Deleted::Refused(error)) } else { Err(error) }
     }
 
     async fn remove(&self, path: &Path) -> Result<()> {
