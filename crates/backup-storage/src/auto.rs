@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::format::{Codec, Compression, compress};
-use crate::packer::lock;
+use crate::sync::lock;
 
 /// From the quickest to the smallest. Measured on pages of InnoDB in docs/compression.md; what is beyond
 /// needs far more memory for a few hundredths. [`Compression::memory`] knows the last one.

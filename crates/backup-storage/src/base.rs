@@ -306,7 +306,7 @@ impl BaseArtifact {
             MapPart::parse(&content).map(|map| Part::new(map, layout))
         })
         .await
-        .map_err(crate::packer::lost_task)??;
+        .map_err(crate::sync::lost_task)??;
         // What is too scattered is written anew, and so in one piece again.
         Ok((!part.is_scattered()).then_some(part))
     }

@@ -10,9 +10,9 @@ use crate::format::{Entry, FrameKind, parse_entry};
 use crate::frames::decode_whole;
 use crate::index::{CatalogFrame, Line};
 use crate::key::Key;
-use crate::packer::{lock, lost_task};
 use crate::repo::Repo;
 use crate::scan::missing_object;
+use crate::sync::{lock, lost_task};
 
 /// How many bytes of decoded catalog frames are kept.
 const KEPT: usize = 4 << 20;

@@ -9,9 +9,9 @@ use backup_core::{Context, Error, Event, Result};
 use bytes::Bytes;
 
 use crate::key::Key;
-use crate::packer::lock;
 use crate::scan::is_damage;
 use crate::shelf::Elsewhere;
+use crate::sync::lock;
 
 /// The copies that reads fall back to. Cheap to clone.
 #[derive(Debug, Clone, Default)]

@@ -12,9 +12,9 @@ use crate::format::{
     BasePart, Delta, Extent, FRAME_HEADER_LEN, FrameHeader, FrameKind, Place, open, unseal,
 };
 use crate::key::{BackupObject, Key};
-use crate::packer::{lock, lost_task};
 use crate::repo::Repo;
 use crate::scan::missing_object;
+use crate::sync::{lock, lost_task};
 
 /// How much is asked of the store at once.
 pub(crate) const WINDOW: u64 = 4 << 20;

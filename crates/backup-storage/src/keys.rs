@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use crate::format::{Argon2Cost, Encryption, Keys, RepositoryId, Slot, SlotKind, Unlock};
 use crate::key::{self, Key, SlotName};
-use crate::packer::taken;
 use crate::repo::Repo;
 use crate::scan::is_damage;
+use crate::store::taken;
 use crate::store::{Created, Store};
 
 /// The most slots of a repository. Each one with a passphrase takes a part of a second to try.

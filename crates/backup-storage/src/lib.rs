@@ -37,6 +37,7 @@ mod session;
 mod shelf;
 mod source;
 mod store;
+mod sync;
 mod tiers;
 mod url;
 mod writer;

@@ -20,8 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::format::hex;
 use crate::key::{self, BackupObject, Key};
 use crate::marks;
-use crate::packer::taken;
 use crate::repo::WRITER;
+use crate::store::taken;
 use crate::store::{Created, Store};
 
 /// The longest `active`.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::{hex, newer};
 use crate::key::{self, Key, RecordName};
-use crate::packer::taken;
 use crate::repo::WRITER;
+use crate::store::taken;
 use crate::store::{Created, Store};
 
 /// The longest mark: it names more backups than a repository can hold.

@@ -13,8 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::format::{Extent, FrameKind, hex};
 use crate::frames::{FrameAt, WINDOW};
 use crate::index::Line;
-use crate::packer::lost_task;
 use crate::source::{Ahead, Opened};
+use crate::sync::lost_task;
 
 /// How many frames a batch is made of at most.
 const FRAMES: usize = 16;

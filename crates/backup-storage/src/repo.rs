@@ -23,11 +23,11 @@ use crate::format::{
 use crate::key::{self, BackupObject, Key, RecordName, SlotName};
 use crate::keys;
 use crate::options::RepositoryOptions;
-use crate::packer::taken;
 use crate::scan::{is_damage, missing_object, read_single};
 use crate::session::{Session, single};
 use crate::shelf::{Elsewhere, Lower, Shelf};
 use crate::source::Source;
+use crate::store::taken;
 use crate::store::{Created, Store, StoreOptions};
 use crate::tiers::{Tier, TierName};
 use crate::url::RepoUrl;

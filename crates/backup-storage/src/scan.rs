@@ -9,9 +9,9 @@ use crate::format::{
     ObjectKind, Place, hex, open, unseal,
 };
 use crate::key::Key;
-use crate::packer::lost_task;
 use crate::shelf::Shelf;
 use crate::store::Store;
+use crate::sync::lost_task;
 
 /// How much is asked of the store at once.
 const WINDOW: u64 = 2 << 20;

@@ -20,9 +20,11 @@ use crate::key::{self, BackupObject};
 use crate::marker::{Beginning, Marker};
 use crate::marks;
 use crate::options::RepositoryOptions;
-use crate::packer::{Packer, lock, lost_task, taken};
+use crate::packer::Packer;
 use crate::repo::{Repo, WRITER};
+use crate::store::taken;
 use crate::store::{Created, Store};
+use crate::sync::{lock, lost_task};
 use crate::writer::Writer;
 
 pub(crate) struct Session {

@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 use crate::format::{Config, RepositoryId};
 use crate::key::{BackupObject, Key};
 use crate::options::Stores;
-use crate::packer::lock;
 use crate::store::Store;
+use crate::sync::lock;
 use crate::tiers::{self, Tier};
 use crate::url::RepoUrl;
 

@@ -16,7 +16,8 @@ use crate::base::{BaseArtifact, Copy, Found, Unit};
 use crate::cut;
 use crate::format::{End, MapPart, UnitHash, hex, unit_hash};
 use crate::mapping::Mapping;
-use crate::packer::{Draft, FRAME_MAX, FRAME_TARGET, Packer, Placed, lock, lost_task};
+use crate::packer::{Draft, FRAME_MAX, FRAME_TARGET, Packer, Placed};
+use crate::sync::{lock, lost_task};
 
 /// Shorter artifacts share frames; shorter blocks are collected.
 pub(crate) const SMALL: usize = 64 << 10;

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::{Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
@@ -318,22 +319,27 @@ async fn at_every_call(same: bool, at_target: bool) {
             let before = backups(&world.inner).await;
             let faulty = FaultStore::new(if at_target { &to } else { &world.inner }, at, fault);
             let hurt_store: Inner = faulty.clone();
-            let hurt = async {
-                let (from, to) =
-                    if at_target { (&world.inner, &hurt_store) } else { (&hurt_store, &to) };
-                let repo = Repo::open_on(&cx, store(from, "memory"), options()).await?;
-                let world = World {
-                    inner: from.clone(),
-                    repo,
-                    manifests: world.manifests.clone(),
-                    samples: Vec::new(),
+            let hurt = {
+                let (from, to) = if at_target {
+                    (Arc::clone(&world.inner), hurt_store)
+                } else {
+                    (hurt_store, Arc::clone(&to))
                 };
-                copy_all(&cx, &world, to).await
+                let (cx, manifests) = (cx.clone(), world.manifests.clone());
+                async move {
+                    let repo = Repo::open_on(&cx, store(&from, "memory"), options()).await?;
+                    let world = World { inner: from, repo, manifests, samples: Vec::new() };
+                    copy_all(&cx, &world, &to).await
+                }
             };
+            // Of its own, so that whatever a process does that died ends with it.
+            let process = tokio::runtime::Runtime::new().unwrap();
             let ended = tokio::select! {
-                result = hurt => Some(result),
+                result = process.spawn(hurt) => Some(result.unwrap()),
                 () = faulty.crashed() => None,
             };
+            let end = move || process.shutdown_timeout(Duration::from_secs(60));
+            tokio::task::spawn_blocking(end).await.unwrap();
             assert_eq!(backups(&world.inner).await, before, "{what}: the source was changed");
             if objects(&to).await.contains_key(&Path::from("holdfast.json")) {
                 all_whole(&cx, &world, &to, &what).await;

@@ -18,9 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::{EndOfObject, FrameKind, ObjectKind, Place, open, unseal};
 use crate::key::Key;
-use crate::packer::{lock, lost_task};
 use crate::repo::Repo;
 use crate::scan::{Scanned, Scanner, is_damage};
+use crate::sync::{lock, lost_task};
 
 /// How many damaged places of an object are named.
 const PLACES: usize = 5;

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::pack::{Pass, Segment};
 use crate::format::{Extent, hex};
-use crate::packer::{lock, lost_task};
 use crate::source::Opened;
+use crate::sync::{lock, lost_task};
 
 /// How many segments are kept: bytes that were written at the same time come a little out of order.
 const KEPT: usize = 2;

@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 
 use crate::format::hex;
 use crate::key::Key;
-use crate::packer::lost_task;
 use crate::scan::missing_object;
 use crate::shelf::Shelf;
 use crate::store::{Created, Store};
+use crate::sync::lost_task;
 
 /// How much is asked of the store at once.
 const WINDOW: u64 = 4 << 20;

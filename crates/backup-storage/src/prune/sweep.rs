@@ -207,8 +207,7 @@ impl<'a> Sweep<'a> {
         for (name, meta) in &directory.found.objects {
             let Ok(kind) = name.parse::<BackupObject>() else {
                 left = true;
-                let path =
-                    format!("{}/{name}", key::backup(&directory.cluster, &directory.backup));
+                let path = format!("{}/{name}", key::backup(&directory.cluster, &directory.backup));
                 let text =
                     format!("{path} is not part of a backup; holdfast leaves it where it is");
                 report.warnings.push(text);

@@ -8,6 +8,7 @@ use backup_core::{Error, ErrorKind, io_error};
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::s3::Answer;
+use crate::key::Key;
 
 /// What a store is made of; the same error means different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,4 +188,13 @@ fn unanswered(error: &object_store::Error, http: &HttpError, message: String) ->
     // The innermost cause says it all: "Connection refused", "invalid peer certificate".
     let cause = chain(http).last().map_or_else(|| http.to_string(), ToString::to_string);
     Error::new(ErrorKind::Store, message).with_remedy(remedy).with_source(cause)
+}
+
+/// Somebody else writes what only we can be writing.
+pub(crate) fn taken(key: &Key) -> Error {
+    Error::new(
+        ErrorKind::Store,
+        format!("{key} exists already, though this backup has only begun to write it"),
+    )
+    .with_remedy("see that nothing else writes below this directory, then run the backup again")
 }

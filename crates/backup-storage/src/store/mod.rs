@@ -31,6 +31,7 @@ use failure::{Medium, failure, is_lost, is_refused, is_transient};
 use retry::Retry;
 use throttle::Throttle;
 
+pub(crate) use failure::taken;
 pub use listing::{Listing, Meta};
 pub use options::{Credentials, Proxy, StoreOptions};
 
@@ -330,7 +331,11 @@ impl Store {
         self.deleted(removed, &path)
     }
 
-    fn deleted(&self, removed: object_store::Result<()>, what: &dyn fmt::Display) -> Result<Deleted> {
+    fn deleted(
+        &self,
+        removed: object_store::Result<()>,
+        what: &dyn fmt::Display,
+    ) -> Result<Deleted> {
         let Err(e) = removed else { return Ok(Deleted::Gone) };
         let refused = is_refused(&e);
         let error = self.failure(e, "remove", what);
