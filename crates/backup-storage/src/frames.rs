@@ -134,12 +134,19 @@ impl Frames {
             .buffer_unordered(AT_ONCE)
             .try_concat()
             .await?;
-        for (i, decoded) in decoded {
+        let mut joined = stream::iter(decoded)
+            .map(|(i, decoded)| async move {
+                let content = match decoded {
+                    Decoded::Whole(content) => content,
+                    Decoded::Delta(delta) => {
+                        self.join(delta).await.context(|| self.here(&wanted[i].0))?
+                    }
+                };
+                Ok::<_, Error>((i, content))
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((i, content)) = joined.try_next().await? {
             let (at, used) = &wanted[i];
-            let content = match decoded {
-                Decoded::Whole(content) => content,
-                Decoded::Delta(delta) => self.join(delta).await.context(|| self.here(at))?,
-            };
             if content.len() > *used as usize {
                 self.keep(at, &content);
             }

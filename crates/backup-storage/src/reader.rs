@@ -46,7 +46,7 @@ impl Reader {
                 sources: Vec::new(),
                 extents: VecDeque::new(),
                 sender,
-                digest: Sha256::new(),
+                digest: Digesting::Idle(Sha256::new()),
                 bytes: 0,
             };
             let result = producer.run().await.context(|| format!("artifact {name} cannot be read"));
@@ -81,8 +81,15 @@ struct Producer {
     sources: Vec<BackupId>,
     extents: VecDeque<Extent>,
     sender: mpsc::Sender<Result<Option<Bytes>>>,
-    digest: Sha256,
+    digest: Digesting,
     bytes: u64,
+}
+
+/// The digest of what was handed out. It is computed behind, while the next batch comes: whoever reads
+/// does not wait for it before the end.
+enum Digesting {
+    Idle(Sha256),
+    Busy(AbortOnDropHandle<Sha256>),
 }
 
 /// Extents that follow each other in the artifact, and the frames that hold them.
@@ -91,7 +98,7 @@ struct Batch {
     extents: Vec<(Extent, usize)>,
     /// Each with how much of it is used.
     frames: Vec<(FrameAt, u32)>,
-    _ahead: Option<Ahead>,
+    ahead: Option<Ahead>,
 }
 
 /// How much memory the next batch may take.
@@ -103,9 +110,6 @@ enum Memory {
     /// Only what can be reserved.
     Reserved,
 }
-
-/// The consumer went away.
-struct Unwanted;
 
 type Fetch = AbortOnDropHandle<Result<(Batch, Vec<Bytes>)>>;
 
@@ -129,11 +133,17 @@ impl Producer {
             fetching = self.next_batch(Memory::Reserved).await?.map(|batch| {
                 AbortOnDropHandle::new(tokio::spawn(fetch(Arc::clone(&self.source), batch)))
             });
-            if let Err(Unwanted) = self.hand_out(&batch, &contents).await? {
-                return Ok(());
+            let pieces = self.pieces(&batch, &contents)?;
+            self.digest(pieces.clone(), batch.ahead).await?;
+            for piece in pieces {
+                self.source.cx.check()?;
+                if self.sender.send(Ok(Some(piece))).await.is_err() {
+                    // The consumer went away.
+                    return Ok(());
+                }
             }
         }
-        let sha256 = hex(&std::mem::take(&mut self.digest).finalize());
+        let sha256 = hex(&self.digested().await?.finalize());
         if self.bytes != self.info.bytes || sha256 != self.info.sha256 {
             return Err(Error::damaged(format!(
                 "its {} bytes do not match the digest of the {} bytes that were backed up",
@@ -143,15 +153,11 @@ impl Producer {
         Ok(())
     }
 
-    /// Sends what a batch holds of the artifact.
-    async fn hand_out(
-        &mut self,
-        batch: &Batch,
-        contents: &[Bytes],
-    ) -> Result<Result<(), Unwanted>> {
+    /// What a batch holds of the artifact, in pieces that are worth handing out.
+    fn pieces(&mut self, batch: &Batch, contents: &[Bytes]) -> Result<Vec<Bytes>> {
+        let mut pieces = Vec::new();
         let mut collected = BytesMut::new();
         for (extent, frame) in &batch.extents {
-            self.source.cx.check()?;
             let content = &contents[*frame];
             let end = extent.raw_offset as usize + extent.len as usize;
             if content.len() < end {
@@ -162,34 +168,43 @@ impl Producer {
                 )));
             }
             let piece = content.slice(extent.raw_offset as usize..end);
-            if !collected.is_empty()
-                && (piece.len() >= SHORT || collected.len() >= PIECE)
-                && let Err(unwanted) = self.send(collected.split().freeze()).await?
-            {
-                return Ok(Err(unwanted));
+            self.bytes += piece.len() as u64;
+            if !collected.is_empty() && (piece.len() >= SHORT || collected.len() >= PIECE) {
+                pieces.push(collected.split().freeze());
             }
             if piece.len() >= SHORT {
-                if let Err(unwanted) = self.send(piece).await? {
-                    return Ok(Err(unwanted));
-                }
+                pieces.push(piece);
             } else {
                 collected.extend_from_slice(&piece);
             }
         }
-        if collected.is_empty() { Ok(Ok(())) } else { self.send(collected.freeze()).await }
+        if !collected.is_empty() {
+            pieces.push(collected.freeze());
+        }
+        Ok(pieces)
     }
 
-    /// Digests a piece, and gives it to the consumer.
-    async fn send(&mut self, piece: Bytes) -> Result<Result<(), Unwanted>> {
-        let mut digest = std::mem::take(&mut self.digest);
-        let digested = piece.clone();
+    /// Digests pieces in the background, after those before them. Their memory is accounted for until
+    /// then.
+    async fn digest(&mut self, pieces: Vec<Bytes>, ahead: Option<Ahead>) -> Result<()> {
+        let mut digest = self.digested().await?;
         let task = tokio::task::spawn_blocking(move || {
-            digest.update(&digested);
+            for piece in pieces {
+                digest.update(&piece);
+            }
+            drop(ahead);
             digest
         });
-        self.digest = task.await.map_err(lost_task)?;
-        self.bytes += piece.len() as u64;
-        Ok(self.sender.send(Ok(Some(piece))).await.map_err(|_| Unwanted))
+        self.digest = Digesting::Busy(AbortOnDropHandle::new(task));
+        Ok(())
+    }
+
+    /// The digest of all that was handed out so far.
+    async fn digested(&mut self) -> Result<Sha256> {
+        match std::mem::replace(&mut self.digest, Digesting::Idle(Sha256::new())) {
+            Digesting::Idle(digest) => Ok(digest),
+            Digesting::Busy(task) => task.await.map_err(lost_task),
+        }
     }
 
     /// Takes the next extents; `None` when there are no more, or no memory for more.
@@ -202,7 +217,7 @@ impl Producer {
             self.sources = entry.sources;
             self.extents = entry.extents.into();
         }
-        let mut batch = Batch { extents: Vec::new(), frames: Vec::new(), _ahead: None };
+        let mut batch = Batch { extents: Vec::new(), frames: Vec::new(), ahead: None };
         // What the frames take as they are stored, and what is used of their content.
         let (mut stored, mut content) = (0, 0);
         while let Some(extent) = self.extents.front() {
@@ -232,8 +247,8 @@ impl Producer {
             self.extents.pop_front();
         }
         let needed = stored + content;
-        batch._ahead = self.source.try_ahead(usize::try_from(needed).unwrap_or(usize::MAX));
-        if batch._ahead.is_none() {
+        batch.ahead = self.source.try_ahead(usize::try_from(needed).unwrap_or(usize::MAX));
+        if batch.ahead.is_none() {
             let kept = match memory {
                 Memory::AtLeastOneFrame => 1,
                 Memory::Reserved => 0,

@@ -21,6 +21,8 @@ use crate::scan::{Scanner, is_damage};
 use crate::shelf::Found;
 use crate::source::Source;
 
+/// From this length on an artifact is long.
+const LONG: u64 = 16 << 20;
 /// How many damaged tables or files are named.
 const NAMES: usize = 100;
 
@@ -80,6 +82,13 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
         return Ok(Report::new(Level::Content, findings));
     };
 
+    // Long ones first: one that is left for the end has the cores to itself and cannot use them. The
+    // others stay in the order of the catalog, for they share frames.
+    let mut left = left;
+    left.sort_by_cached_key(|name| {
+        let bytes = source.0.info(name).map_or(0, |info| info.bytes);
+        (std::cmp::Reverse(bytes / LONG), source.0.parts(name).first().map(Line::place))
+    });
     let source = &source;
     let damaged: Vec<(ArtifactName, Error)> = stream::iter(left)
         .map(|name| async move {

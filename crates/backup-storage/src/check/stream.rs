@@ -75,7 +75,6 @@ pub(super) async fn prove(
         Waiting::Start(name) => name,
         Waiting::Begun(cursor) => cursor.name,
     }));
-    stream.odd.sort();
     Ok(stream.odd)
 }
 

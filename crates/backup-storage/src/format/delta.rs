@@ -9,7 +9,7 @@ use super::frame::{DeltaLengths, FRAME_HEADER_LEN, FrameHeader, MAX_RAW};
 
 /// The level at which deltas are compressed: what is the same as the base costs next to nothing at
 /// any level.
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 const PART_LEN: usize = 33;
 const ID_LEN: usize = 28;
 

@@ -1,6 +1,9 @@
 //! Codecs: how the bytes of a frame are compressed.
 
+mod buffers;
 mod compression;
+mod context;
+mod pool;
 
 use std::io::{BufRead, Read, Write};
 
@@ -68,8 +71,8 @@ pub fn compress(compression: Compression, raw: Bytes) -> Result<Packed> {
         Compression::None => {
             return Ok(Packed { codec: Codec::None, raw_len, delta: None, stored: raw });
         }
-        Compression::Auto => (Codec::Zstd, zstd::bulk::compress(&raw, 1)),
-        Compression::Zstd(level) => (Codec::Zstd, zstd::bulk::compress(&raw, i32::from(level))),
+        Compression::Auto => (Codec::Zstd, context::compress(&raw, 1)),
+        Compression::Zstd(level) => (Codec::Zstd, context::compress(&raw, level)),
         Compression::Lz4 => (Codec::Lz4, Ok(lz4_flex::block::compress(&raw))),
         Compression::Gzip(level) => (Codec::Gzip, gzip(&raw, level)),
         Compression::Xz(preset) => (Codec::Xz, xz(&raw, preset)),
@@ -128,9 +131,12 @@ pub fn decompress(codec: Codec, raw_len: u32, stored: Bytes) -> Result<Bytes, St
     let raw_len = raw_len as usize;
     let raw = match codec {
         Codec::None => stored,
-        Codec::Zstd => zstd::bulk::decompress(&stored, raw_len)
-            .map_err(|e| format!("zstd cannot decompress it: {e}"))?
-            .into(),
+        Codec::Zstd => {
+            let mut raw = buffers::take(raw_len);
+            context::decompress(&stored, &mut raw)
+                .map_err(|e| format!("zstd cannot decompress it: {e}"))?;
+            buffers::freeze(raw)
+        }
         Codec::Lz4 => lz4_flex::block::decompress(&stored, raw_len)
             .map_err(|e| format!("lz4 cannot decompress it: {e}"))?
             .into(),
