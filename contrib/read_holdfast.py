@@ -2,8 +2,8 @@
 """Reads a Holdfast repository without Holdfast.
 
 Written from docs/format.md and docs/format-rows.md alone, as proof that those pages are enough, and as a
-last resort for whoever has backups and no Holdfast. It reads a repository in a directory; it never writes
-to it.
+last resort for whoever has backups and no Holdfast. It reads a repository in a directory, with tiers in
+directories; it never writes to it.
 
     read_holdfast.py REPOSITORY list
     read_holdfast.py REPOSITORY artifacts BACKUP
@@ -30,6 +30,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class Damaged(Exception):
@@ -199,6 +200,33 @@ class Repository:
                 sys.exit("the repository is encrypted: give --passphrase-file or --key-file")
             self.master = master_key(self.root, config, kind, secret)
         self.frames = {}
+        self.stores = [self.root, *self.tiers()]
+
+    def tiers(self):
+        """The directories of the tiers (section 13)."""
+        numbers = [int(path.name) for path in self.root.glob("tiers/*") if re.fullmatch("0|[1-9][0-9]*", path.name)]
+        if not numbers:
+            return
+        policy = json.loads((self.root / f"tiers/{max(numbers)}").read_bytes())
+        need(policy["format"] == 1, "the tiers need a newer reader")
+        for tier in policy["tiers"]:
+            url = tier["url"]
+            if url.startswith("file://"):
+                url = unquote(url[len("file://") :])
+            if not url.startswith("/"):
+                print(f"the {tier['name']} tier is no directory and is left out: {url}", file=sys.stderr)
+                continue
+            mark = json.loads((Path(url) / "tier.json").read_bytes())
+            right = (mark["repository"], mark["id"]) == (self.id, tier["id"])
+            need(right, f"{url} is not the {tier['name']} tier of this repository")
+            yield Path(url)
+
+    def file(self, path):
+        """Where an object is: packs may have moved to a tier."""
+        for store in self.stores:
+            if (store / path).exists():
+                return store / path
+        raise Damaged(f"{path} is missing")
 
     def place(self, path):
         name = path.encode("ascii")
@@ -206,7 +234,7 @@ class Repository:
 
     def object(self, path, digest=None):
         """The bytes of an object, its header checked."""
-        data = (self.root / path).read_bytes()
+        data = self.file(path).read_bytes()
         if digest:
             need(len(data) == digest["bytes"], f"{path} has another length")
             need(hashlib.sha256(data).hexdigest() == digest["sha256"], f"{path} has another SHA-256")
@@ -227,7 +255,7 @@ class Repository:
         """One frame of a pack. The last few are kept: extents that follow each other often share one."""
         key = (path, offset)
         if key not in self.frames:
-            with open(self.root / path, "rb") as pack:
+            with open(self.file(path), "rb") as pack:
                 pack.seek(offset)
                 data = pack.read(length)
             frame = Frame(self, path, data, offset)
@@ -260,9 +288,9 @@ class Repository:
         return decompress(frame.codec, compressed, frame.raw_length, frame.at, base)
 
     def backups(self):
-        """Every backup: one with a manifest."""
+        """Every backup: one with a manifest that is no tombstone."""
         found = [Backup(self, path.parent) for path in self.root.glob("clusters/*/backups/*/manifest")]
-        return sorted(found, key=lambda backup: backup.id)
+        return sorted((backup for backup in found if not backup.given_up), key=lambda backup: backup.id)
 
     def backup(self, name):
         found = self.backups()
@@ -285,19 +313,42 @@ class Backup:
         self.manifest = json.loads(frames[0].content())
         named = [self.manifest[key] for key in ("format", "backup", "cluster")]
         need(named == [1, self.id, self.cluster], f"{self.id}: the manifest of another backup")
+        self.given_up = "given_up" in self.manifest
 
     def path(self, name, backup=None):
         return f"clusters/{self.cluster}/backups/{backup or self.id}/{name}"
 
-    def entries(self):
-        """The lines of the index, or of all packs where it cannot be read (sections 6 and 7)."""
+    def frames_of_index(self):
+        """The frames of the index; else of the newest that was rebuilt and is whole; else of all packs
+        (sections 6 and 7)."""
+        path = self.path("index")
         try:
-            frames = list(self.repository.all_frames(self.path("index"), self.manifest["index"]))
-            need(frames[-1].kind == 5, "the index is cut off")
+            return self.index(path, self.manifest["index"])
         except (Damaged, OSError) as problem:
-            print(f"the index is rebuilt from the packs: {problem}", file=sys.stderr)
-            packs = [self.path(pack["name"]) for pack in self.manifest["packs"]]
-            frames = [frame for path in packs for frame in self.repository.all_frames(path)]
+            print(f"the index cannot be read: {problem}", file=sys.stderr)
+        directory = (self.repository.root / path).parent
+        numbers = [int(file.name[6:]) for file in directory.glob("index-*") if file.name[6:].isdecimal()]
+        for number in sorted(numbers, reverse=True):
+            try:
+                frames = self.index(self.path(f"index-{number}"))
+                print(f"index-{number} stands in for it", file=sys.stderr)
+                return frames
+            except (Damaged, OSError) as problem:
+                print(f"index-{number} cannot be read: {problem}", file=sys.stderr)
+        print("the index is rebuilt from the packs", file=sys.stderr)
+        packs = [self.path(pack["name"]) for pack in self.manifest["packs"]]
+        return [frame for path in packs for frame in self.repository.all_frames(path)]
+
+    def index(self, path, digest=None):
+        frames = list(self.repository.all_frames(path, digest))
+        need(frames and frames[-1].kind == 5, f"{path} is cut off")
+        (count,) = struct.unpack_from("<I", frames[-1].content(), 8)
+        need(count == len(frames) - 1, f"{path} lacks frames")
+        return frames
+
+    def entries(self):
+        """The lines of the catalog."""
+        frames = self.frames_of_index()
         for frame in frames:
             if frame.kind == 2:
                 yield from map(json.loads, frame.content().splitlines())

@@ -22,6 +22,10 @@ pub(crate) const WINDOW: u64 = 4 << 20;
 const GAP: u64 = 256 << 10;
 /// How many requests to the store, or frames being decoded, one caller has under way.
 const AT_ONCE: usize = 4;
+/// Work on fewer bytes than this is done before another thread could begin with it.
+const SHORT: u32 = 64 << 10;
+/// How many bytes of frames one thread decodes, unless it is a single frame.
+const JOB: u64 = 128 << 10;
 /// How many frames are kept at most, however short they are.
 const KEPT: usize = 256;
 
@@ -168,39 +172,44 @@ impl Frames {
         let range = start..last.end();
         let bytes = self.repo.read(&key, range).await?.ok_or_else(|| missing_object(&key))?;
         let place = self.repo.place(&key);
-        stream::iter(group)
-            .map(|(i, at)| {
-                let (place, bytes) = (place.clone(), bytes.clone());
-                let key = &key;
-                async move {
-                    let (there, frame_place) = (at.clone(), place.clone());
-                    let task = tokio::task::spawn_blocking(move || {
-                        // Where the object ended early, what is left is too short for its frame.
-                        let from = usize::try_from(at.offset - start).unwrap_or(usize::MAX);
-                        let to = from.saturating_add(at.frame_len as usize).min(bytes.len());
-                        let frame = bytes.slice(from.min(to)..to);
-                        decode(&place, at.offset, &frame, kind, Some(&at.check))
-                    });
-                    let decoded = match task.await.map_err(lost_task)? {
-                        Err(e) => {
-                            let (at, place) = (&there, &frame_place);
-                            let open =
-                                |frame| decode(place, at.offset, &frame, kind, Some(&at.check));
-                            self.repo.copies().frame(key, at.offset..at.end(), e, open).await?
-                        }
-                        Ok(decoded) => decoded,
-                    };
-                    Ok((i, decoded))
-                }
+        let jobs = stream::iter(jobs(&group)).map(|job| {
+            let (place, bytes) = (place.clone(), bytes.clone());
+            tokio::task::spawn_blocking(move || {
+                let decoded = job.into_iter().map(|(i, at)| {
+                    // Where the object ended early, what is left is too short for its frame.
+                    let from = usize::try_from(at.offset - start).unwrap_or(usize::MAX);
+                    let to = from.saturating_add(at.frame_len as usize).min(bytes.len());
+                    let frame = bytes.slice(from.min(to)..to);
+                    let decoded = decode(&place, at.offset, &frame, kind, Some(&at.check));
+                    (i, at, decoded)
+                });
+                decoded.collect::<Vec<_>>()
             })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
+        });
+        let mut jobs = jobs.buffered(AT_ONCE);
+        let mut all = Vec::with_capacity(group.len());
+        while let Some(job) = jobs.next().await {
+            for (i, at, decoded) in job.map_err(lost_task)? {
+                let decoded = match decoded {
+                    Err(e) => {
+                        let open =
+                            |frame: Bytes| decode(&place, at.offset, &frame, kind, Some(&at.check));
+                        self.repo.copies().frame(&key, at.offset..at.end(), e, open).await?
+                    }
+                    Ok(decoded) => decoded,
+                };
+                all.push((i, decoded));
+            }
+        }
+        Ok(all)
     }
 
     /// Joins a delta with its base.
     async fn join(&self, delta: Delta) -> Result<Bytes> {
         let base = self.parts(&delta.base).await?;
+        if delta.raw_len() <= SHORT {
+            return delta.apply(&base);
+        }
         tokio::task::spawn_blocking(move || delta.apply(&base)).await.map_err(lost_task)?
     }
 
@@ -276,6 +285,20 @@ fn windows(group: &[Wanted]) -> Vec<Vec<Wanted>> {
         }
     }
     windows
+}
+
+/// Cuts frames into what one thread decodes.
+fn jobs(group: &[Wanted]) -> Vec<Vec<Wanted>> {
+    let mut bytes = group.first().map_or(0, |(_, at)| u64::from(at.frame_len));
+    let together = |_: &Wanted, (_, next): &Wanted| {
+        bytes += u64::from(next.frame_len);
+        let fits = bytes <= JOB;
+        if !fits {
+            bytes = u64::from(next.frame_len);
+        }
+        fits
+    };
+    group.chunk_by(together).map(<[Wanted]>::to_vec).collect()
 }
 
 /// Checks a frame and decodes it. `expected` is what the index says its check begins with.

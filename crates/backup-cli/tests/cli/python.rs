@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use backup_core::{Context, Repository, Secret, SecretBytes, select};
+use backup_core::{
+    BackupSpec, BackupType, Context, Repository, Secret, SecretBytes, Strategy, select,
+};
 use backup_storage::format::FrameHeader;
 use backup_storage::{Repo, RepositoryOptions, Unlock};
 use rstest::rstest;
@@ -184,4 +187,68 @@ async fn the_script_refuses_what_is_damaged_and_needs_the_right_key() {
     // Without the index, from the packs.
     std::fs::remove_file(pack.with_file_name("index")).unwrap();
     restore("good").await.expect(0).says("rebuilt from the packs");
+}
+
+#[tokio::test]
+async fn the_script_knows_tiers_rebuilt_indexes_and_what_is_no_backup() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::new();
+    home.write("key", &"k".repeat(64));
+    let key = ["--key-file", "key"];
+    let holdfast = |args: &[&str]| home.on_repo(args.iter().chain(&key).copied());
+    holdfast(&["init", "-q"]).expect(0);
+    let url = server.url();
+    holdfast(&["backup", "-q", "--source", &url, "--cluster", "shop"]).expect(0);
+    let read = async |args: &[&str]| {
+        reader(&home, &[&["--key-file", "key", "repo"], args].concat()).await.expect(0)
+    };
+    read(&["restore", "latest", "--output", "before"]).await;
+    let before = tree(&home.path("before"), home.files("before"));
+
+    // Two that were begun and never finished, of which one was given up.
+    let options = RepositoryOptions { unlock: unlock(&home, &key), ..RepositoryOptions::default() };
+    let cx = Context::builder().build();
+    let repo = Repo::open(&cx, &home.path("repo").into(), options).await.unwrap();
+    let spec = || BackupSpec {
+        cluster: "shop".parse().unwrap(),
+        strategy: Strategy::Logical,
+        backup_type: BackupType::Full,
+        parent: None,
+    };
+    let dead = repo.begin(&cx, spec()).await.unwrap().id().clone();
+    let directory = format!("repo/clusters/shop/backups/{dead}");
+    let long_ago = SystemTime::now() - Duration::from_secs(25 * 3600);
+    for (path, _) in home.files(&directory) {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    holdfast(&["prune", "-q", "--keep-last", "1", "--wait", "0"]).expect(0);
+    assert!(home.path(&format!("{directory}/manifest")).exists(), "there is no tombstone");
+    drop(repo.begin(&cx, spec()).await.unwrap());
+    assert_eq!(read(&["list"]).await.stdout.lines().count(), 1);
+
+    // Packs that moved, and an index that is lost and was rebuilt.
+    std::fs::create_dir(home.path("warm")).unwrap();
+    let warm = home.path("warm");
+    let warm = warm.to_str().unwrap();
+    holdfast(&["tier", "-q", "--warm", warm, "--warm-after", "0"]).expect(0);
+    let packs = |place: &str| {
+        home.files(place)
+            .iter()
+            .filter(|(path, _)| path.to_string_lossy().contains("pack-"))
+            .count()
+    };
+    assert!(packs("warm") > 0 && packs("repo") == 0);
+    let mut indexes = home.files("repo").into_iter().filter(|(path, _)| path.ends_with("index"));
+    std::fs::remove_file(indexes.next().unwrap().0).unwrap();
+    holdfast(&["repair", "index", "latest"]).expect(0);
+    read(&["restore", "latest", "--output", "after"]).await.says("index-1 stands in for it");
+    assert!(before == tree(&home.path("after"), home.files("after")));
+
+    // The tier of another repository is none of this one's.
+    let mark = std::fs::read_to_string(home.path("warm/tier.json")).unwrap();
+    let id = repo.id().to_string();
+    std::fs::write(home.path("warm/tier.json"), mark.replace(&id, &id.replace(&id[..1], "x")))
+        .unwrap();
+    let args = ["--key-file", "key", "repo", "restore", "latest", "--output", "none"];
+    reader(&home, &args).await.expect(1).says("is not the warm tier of this repository");
 }

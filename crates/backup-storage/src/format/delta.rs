@@ -160,6 +160,12 @@ impl Delta {
         })
     }
 
+    /// Length of the content in bytes.
+    #[must_use]
+    pub fn raw_len(&self) -> u32 {
+        self.raw_len
+    }
+
     /// The content, given the base.
     ///
     /// # Errors

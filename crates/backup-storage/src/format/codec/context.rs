@@ -18,11 +18,8 @@ static DECOMPRESSORS: Pool<Decompressor<'static>, CONTEXTS> = Pool::new();
 
 /// The fastest level looks for matches of five bytes rather than seven, with room to remember four times as
 /// many: what databases keep is full of short repetitions. docs/compression.md has what that gains.
-const FASTEST: [CParameter; 3] = [
-    CParameter::Strategy(Strategy::ZSTD_fast),
-    CParameter::HashLog(16),
-    CParameter::MinMatch(5),
-];
+const FASTEST: [CParameter; 3] =
+    [CParameter::Strategy(Strategy::ZSTD_fast), CParameter::HashLog(16), CParameter::MinMatch(5)];
 
 fn compressor(level: u8) -> Result<Compressor<'static>> {
     let mut compressor = Compressor::new(i32::from(level))?;
