@@ -3,14 +3,16 @@
 //! Extents stay in the store: what is kept in memory grows with the number of artifacts, not with
 //! their size.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use backup_core::{
     ArtifactInfo, ArtifactName, BackupId, Context, Error, Event, Manifest, ObjectDigest, Result,
     ResultExt,
 };
 
-use crate::format::{EndOfObject, Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry};
+use crate::format::{
+    End, EndOfObject, Entry, FrameKind, OBJECT_HEADER_LEN, ObjectKind, parse_entry,
+};
 use crate::key::{BackupObject, Key};
 use crate::repair;
 use crate::repo::Repo;
@@ -52,7 +54,8 @@ pub(crate) struct Indexed {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) artifacts: BTreeMap<ArtifactName, Indexed>,
+    /// Sorted by name. There may be millions, so nothing is kept twice.
+    pub(crate) artifacts: Vec<Indexed>,
     pub(crate) frames: Vec<CatalogFrame>,
     /// How many finished artifacts the backup has beyond those that are here.
     pub(crate) lost: u64,
@@ -67,10 +70,11 @@ struct Builder<'a> {
 
 struct Parts {
     name: ArtifactName,
-    lines: BTreeMap<u32, Line>,
+    /// With their numbers, in the order in which they were found.
+    lines: Vec<(u32, Line)>,
     /// The sum of the lengths of all extents.
     bytes: u64,
-    end: Option<(u32, crate::format::End)>,
+    end: Option<(u32, End)>,
 }
 
 impl<'a> Builder<'a> {
@@ -125,19 +129,19 @@ impl<'a> Builder<'a> {
         let bytes: u64 = entry.extents.iter().map(|e| u64::from(e.len)).sum();
         let parts = self.artifacts.entry(entry.id).or_insert_with(|| Parts {
             name: entry.name.clone(),
-            lines: BTreeMap::new(),
+            // Nearly all have one.
+            lines: Vec::with_capacity(1),
             bytes: 0,
             end: None,
         });
-        if parts.name != entry.name
-            || parts.lines.insert(entry.seq, line).is_some()
-            || (entry.end.is_some() && parts.end.is_some())
-        {
+        if parts.name != entry.name || (entry.end.is_some() && parts.end.is_some()) {
             return damaged("contradicts another one");
         }
+        parts.lines.push((entry.seq, line));
         parts.bytes += bytes;
         if let Some(end) = entry.end {
-            parts.end = Some((entry.seq, end));
+            // Maps are read where they are needed.
+            parts.end = Some((entry.seq, End { map: Vec::new(), ..end }));
         }
         Ok(())
     }
@@ -146,33 +150,38 @@ impl<'a> Builder<'a> {
     /// whole when `strict`.
     fn finish(self, strict: bool) -> Result<Index> {
         let mut index = Index { frames: self.frames, ..Index::default() };
-        for parts in self.artifacts.into_values() {
+        for mut parts in self.artifacts.into_values() {
+            parts.lines.sort_unstable_by_key(|(seq, _)| *seq);
+            let twice = parts.lines.windows(2).any(|two| two[0].0 == two[1].0);
             let Some((last, end)) = parts.end else { continue };
-            let whole = parts.lines.len() as u64 == u64::from(last) + 1
-                && parts.lines.last_key_value().is_some_and(|(seq, _)| *seq == last)
+            let whole = !twice
+                && parts.lines.len() as u64 == u64::from(last) + 1
+                && parts.lines.last().is_some_and(|(seq, _)| *seq == last)
                 && parts.bytes == end.bytes;
             if !whole {
                 if strict {
                     return Err(Error::damaged(format!(
-                        "the catalog has not all parts of {}",
+                        "the catalog has not every part of {} once",
                         parts.name
                     )));
                 }
                 continue;
             }
-            let indexed = Indexed {
+            index.artifacts.push(Indexed {
                 info: ArtifactInfo {
-                    name: parts.name.clone(),
+                    name: parts.name,
                     bytes: end.bytes,
                     sha256: end.sha256,
                     layout: end.layout,
                     attributes: end.attributes,
                 },
-                parts: parts.lines.into_values().collect(),
-            };
-            if index.artifacts.insert(parts.name.clone(), indexed).is_some() {
-                return Err(Error::damaged(format!("the catalog has {} twice", parts.name)));
-            }
+                parts: parts.lines.into_iter().map(|(_, line)| line).collect(),
+            });
+        }
+        index.artifacts.sort_unstable_by(|a, b| a.info.name.cmp(&b.info.name));
+        let twice = index.artifacts.windows(2).find(|two| two[0].info.name == two[1].info.name);
+        if let Some([one, _]) = twice {
+            return Err(Error::damaged(format!("the catalog has {} twice", one.info.name)));
         }
         let found = index.artifacts.len() as u64;
         let expected = self.manifest.totals.artifacts;
@@ -187,6 +196,12 @@ impl<'a> Builder<'a> {
 }
 
 impl Index {
+    /// An artifact.
+    pub(crate) fn get(&self, name: &ArtifactName) -> Option<&Indexed> {
+        let at = self.artifacts.binary_search_by(|a| a.info.name.cmp(name)).ok()?;
+        Some(&self.artifacts[at])
+    }
+
     /// Loads the index of a backup. Where it is damaged or gone, a rebuilt one that the store has
     /// stands in for it, or that of a copy of the repository; else it is rebuilt from the packs,
     /// with a warning.

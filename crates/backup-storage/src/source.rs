@@ -80,11 +80,11 @@ impl ArtifactSource for Source {
                 "restore another backup, or repair this one from a copy of the repository",
             ));
         }
-        Ok(index.artifacts.values().map(|a| a.info.clone()).collect())
+        Ok(index.artifacts.iter().map(|a| a.info.clone()).collect())
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactReader>> {
-        let artifact = self.0.index.artifacts.get(name).ok_or_else(|| {
+        let artifact = self.0.index.get(name).ok_or_else(|| {
             Error::damaged(format!("backup {} has no artifact {name}", self.0.manifest.backup))
         })?;
         let parts = artifact.parts.clone();
@@ -95,12 +95,12 @@ impl ArtifactSource for Source {
 impl Opened {
     /// What is known of an artifact.
     pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
-        self.index.artifacts.get(name).map(|artifact| &artifact.info)
+        self.index.get(name).map(|artifact| &artifact.info)
     }
 
     /// Where the catalog tells of an artifact, in order; nothing when it does not.
     pub(crate) fn parts(&self, name: &ArtifactName) -> &[Line] {
-        self.index.artifacts.get(name).map(|a| a.parts.as_slice()).unwrap_or_default()
+        self.index.get(name).map(|a| a.parts.as_slice()).unwrap_or_default()
     }
 
     /// The backup itself.

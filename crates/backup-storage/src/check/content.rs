@@ -52,9 +52,11 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     let (source, left) = match index {
         Some((index, whole)) => {
             whole_index = whole;
-            let mut names: Vec<ArtifactName> = index.artifacts.keys().cloned().collect();
             // In the order of the catalog, so that each of its frames is read once.
-            names.sort_by_cached_key(|name| index.artifacts[name].parts.first().map(Line::place));
+            let mut order: Vec<u32> = (0..index.artifacts.len() as u32).collect();
+            order.sort_by_key(|&n| index.artifacts[n as usize].parts.first().map(Line::place));
+            let name = |n: u32| index.artifacts[n as usize].info.name.clone();
+            let names: Vec<ArtifactName> = order.into_iter().map(name).collect();
             let source = Source::new(cx, repo, manifest, index);
             let left = prove(cx, &source.0, &mut pass, names).await?;
             (Some(source), left)
