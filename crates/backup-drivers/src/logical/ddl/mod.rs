@@ -6,6 +6,7 @@
 mod code;
 mod lexer;
 mod literal;
+mod parts;
 mod table;
 
 pub(super) use code::{
@@ -13,6 +14,7 @@ pub(super) use code::{
 };
 pub(super) use lexer::{Dialect, Token, TokenKind, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
+pub(super) use parts::Parts;
 pub(super) use table::{TableRename, inherit_collation, rename_table};
 
 /// Changes to a text, by byte range.

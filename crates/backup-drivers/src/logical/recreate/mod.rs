@@ -14,7 +14,9 @@ mod plan;
 
 pub use choose::choose;
 pub use code::{create_code, create_events, create_triggers};
-pub use definitions::{create_databases, create_table, create_tables, prepare, set_sequences};
+pub use definitions::{
+    create_before_tables, create_databases, create_table, create_tables, prepare, set_sequences,
+};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 
 use backup_core::{Error, ErrorKind, Flavor};

@@ -1,0 +1,131 @@
+//! Tables at the target: made, and known again by a restore that goes on.
+
+use backup_core::{Error, ErrorKind, Result};
+
+use super::super::catalog::Table;
+use super::super::ddl::quote_text;
+use super::super::recreate;
+use super::super::select::{TableName, quote_name};
+use super::progress::{Mark, Progress, State};
+use super::session::LoadSettings;
+use super::shape::Shape;
+use crate::connect::Session;
+
+/// Stands for the identity of a table that is being altered.
+const IN_FLUX: &str = "?";
+
+/// `db`.`table`, quoted.
+pub(super) fn quoted(name: &TableName) -> String {
+    format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
+}
+
+/// What tells a table from another one of the same name that somebody made later: the time of its
+/// creation. `None` where there is no such table.
+async fn identity(session: &mut Session, name: &TableName) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT IFNULL(CAST(CREATE_TIME AS CHAR), '') FROM information_schema.TABLES WHERE \
+         TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        quote_text(&name.database),
+        quote_text(&name.table)
+    );
+    session.query_first(&sql).await
+}
+
+/// Creates a table in its shape.
+pub(super) async fn create(
+    session: &mut Session,
+    settings: &LoadSettings,
+    table: &Table,
+    shape: &Shape,
+) -> Result<()> {
+    recreate::create_table(session.conn(), &settings.facts, table, &shape.create).await
+}
+
+/// Creates those of `tables` that are not marked. What is there and not marked is of an attempt that
+/// ended before the mark: [`not_ours`] has seen that it is empty.
+pub(in crate::logical) async fn create_tables(
+    session: &mut Session,
+    settings: &LoadSettings,
+    tables: &[Table],
+    shapes: &[Shape],
+    progress: Option<(&Progress, &State)>,
+) -> Result<()> {
+    settings.prepare(session).await?;
+    for (i, (table, shape)) in tables.iter().zip(shapes).enumerate() {
+        if let Some((progress, state)) = progress {
+            // What an engine without transactions holds is known to nobody.
+            if state.has(Mark::Created(i)) && table.transactional {
+                continue;
+            }
+            if state.is_resumed() {
+                let name = quoted(&table.full_name());
+                session.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
+                progress.unset(session, Mark::Loaded(i, 0)).await?;
+                progress.unset(session, Mark::Finished(i)).await?;
+            }
+            create(session, settings, table, shape).await?;
+            known(session, progress, i, &table.full_name()).await?;
+        } else {
+            create(session, settings, table, shape).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes which table it is, after it was created or altered.
+pub(super) async fn known(
+    session: &mut Session,
+    progress: &Progress,
+    number: usize,
+    name: &TableName,
+) -> Result<()> {
+    let identity = identity(session, name).await?.unwrap_or_default();
+    progress.set(session, Mark::Created(number), &identity).await
+}
+
+/// Notes that the table will be another one in a moment.
+pub(super) async fn in_flux(
+    session: &mut Session,
+    progress: &Progress,
+    number: usize,
+) -> Result<()> {
+    progress.set(session, Mark::Created(number), IN_FLUX).await
+}
+
+/// Why the tables at the target are not those that an interrupted restore made, if they are not: a
+/// restore must go on with its own work only, and never over somebody else's rows.
+pub(in crate::logical) async fn not_ours(
+    session: &mut Session,
+    tables: &[Table],
+    state: &State,
+) -> Result<Option<String>> {
+    for (i, table) in tables.iter().enumerate() {
+        let name = table.full_name();
+        let there = identity(session, &name).await?;
+        match (state.value(Mark::Created(i)), there) {
+            (None, None) => {}
+            (None, Some(_)) if table.rows_elsewhere => {}
+            (None, Some(_)) => {
+                let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(&name));
+                if session.query_first::<u8>(&sql).await?.is_some() {
+                    return Ok(Some(format!("table {name} is not of the interrupted restore")));
+                }
+            }
+            (Some(_), None) => return Ok(Some(format!("table {name} was dropped meanwhile"))),
+            (Some(noted), Some(found)) if noted == IN_FLUX || noted == found => {}
+            (Some(_), Some(_)) => {
+                return Ok(Some(format!("table {name} was altered or made anew meanwhile")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The definition of a table as the target has it.
+pub(super) async fn definition(session: &mut Session, name: &TableName) -> Result<String> {
+    let sql = format!("SHOW CREATE TABLE {}", quoted(name));
+    let row: Option<(String, String)> = session.query_first(&sql).await?;
+    row.map(|(_, create)| create).ok_or_else(|| {
+        Error::new(ErrorKind::Target, format!("the target does not say what table {name} is"))
+    })
+}
