@@ -187,7 +187,7 @@ impl LogicalRestore {
         changes: &Changes,
     ) -> Result<Vec<String>> {
         cx.phase("definitions");
-        let (mut warnings, state) = self.define(prepared).await?;
+        let (mut warnings, mut state) = self.define(prepared).await?;
         if !state.has(Mark::Checked) {
             let session = &mut prepared.session;
             let progress = prepared.progress.as_ref();
@@ -198,16 +198,7 @@ impl LogicalRestore {
                 changes.redo_log_off(session, &prepared.facts, &ours, progress).await?;
             }
             cx.phase("rows");
-            let load = Load {
-                target: self.target.clone(),
-                settings: prepared.settings.clone(),
-                tables: prepared.catalog.tables.clone(),
-                shapes: prepared.shapes.clone(),
-                artifacts: Arc::clone(&artifacts),
-                progress: prepared.progress.clone(),
-                patience: self.options.patience,
-            };
-            load.run(cx, &state).await?;
+            self.load(cx, prepared, &mut state, &artifacts).await?;
             load::add_foreign_keys(
                 cx,
                 &self.target,
@@ -217,7 +208,6 @@ impl LogicalRestore {
                 prepared.progress.as_ref(),
             )
             .await?;
-            self.still_there(prepared).await?;
             let Prepared { session, facts, catalog, .. } = &mut *prepared;
             recreate::set_sequences(session.conn(), facts, catalog).await?;
             cx.phase("reading back");
@@ -262,7 +252,7 @@ impl LogicalRestore {
             prepared;
         settings.leave_out(session).await?;
         let mut warnings = Vec::new();
-        let state = match std::mem::replace(earlier, Earlier::Nothing) {
+        let mut state = match std::mem::replace(earlier, Earlier::Nothing) {
             Earlier::Work(state) => state,
             Earlier::Nothing | Earlier::Lost(_) => {
                 warnings = recreate::create_databases(session.conn(), facts, catalog).await?;
@@ -283,24 +273,57 @@ impl LogicalRestore {
             let resumed = state.is_resumed();
             recreate::create_before_tables(session.conn(), facts, catalog, resumed).await?;
         }
-        let marks = progress.as_ref().map(|progress| (progress, &state));
-        load::create_tables(session, settings, &catalog.tables, shapes, marks).await?;
+        let tables = &catalog.tables;
+        load::create_tables(session, settings, tables, shapes, progress.as_ref(), &mut state)
+            .await?;
         if let Some(progress) = progress {
             progress.set(session, Mark::Defined, "").await?;
         }
         Ok((warnings, state))
     }
 
-    /// Opens the session anew if it was lost meanwhile, with the server or by idling.
-    async fn still_there(&self, prepared: &mut Prepared) -> Result<()> {
+    /// Loads all rows.
+    async fn load(
+        &self,
+        cx: &Context,
+        prepared: &mut Prepared,
+        state: &mut State,
+        artifacts: &Arc<dyn ArtifactSource>,
+    ) -> Result<()> {
+        loop {
+            let load = Load {
+                target: self.target.clone(),
+                settings: prepared.settings.clone(),
+                tables: prepared.catalog.tables.clone(),
+                shapes: prepared.shapes.clone(),
+                artifacts: Arc::clone(artifacts),
+                progress: prepared.progress.clone(),
+                patience: self.options.patience,
+            };
+            load.run(cx, state).await?;
+            if self.still_there(prepared).await? {
+                return Ok(());
+            }
+            // The server may have come up anew, without what engines without transactions held.
+            let Prepared { session, catalog, settings, shapes, progress, .. } = &mut *prepared;
+            let Some(progress) = progress else { return Ok(()) };
+            *state = progress.read(session).await?.unwrap_or_default();
+            let tables = &catalog.tables;
+            load::create_tables(session, settings, tables, shapes, Some(progress), state).await?;
+        }
+    }
+
+    /// Opens the session anew if it was lost meanwhile, with the server or by idling. Gives whether
+    /// it was there all the time.
+    async fn still_there(&self, prepared: &mut Prepared) -> Result<bool> {
         if prepared.session.run("DO 0").await.is_ok() {
-            return Ok(());
+            return Ok(true);
         }
         prepared.session = Session::open(&self.target).await?;
         prepared.settings.leave_out(&mut prepared.session).await?;
         match &prepared.progress {
-            Some(progress) => progress.lock(&mut prepared.session).await,
-            None => Ok(()),
+            Some(progress) => progress.lock(&mut prepared.session).await.map(|()| false),
+            None => Ok(false),
         }
     }
 

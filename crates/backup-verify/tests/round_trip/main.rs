@@ -7,8 +7,10 @@
 mod hostile;
 mod interrupt;
 mod json;
+mod load;
 mod pair;
 mod read_back;
 mod sides;
+mod stock;
 mod types;
 mod writer;

@@ -71,6 +71,10 @@ impl State {
         self.marks.contains_key(&mark.to_string())
     }
 
+    pub(in crate::logical) fn forget(&mut self, mark: Mark) {
+        self.marks.remove(&mark.to_string());
+    }
+
     pub(in crate::logical) fn value(&self, mark: Mark) -> Option<&str> {
         self.marks.get(&mark.to_string()).map(String::as_str)
     }

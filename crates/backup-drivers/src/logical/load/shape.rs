@@ -8,7 +8,7 @@ use super::super::ddl::{Parts, inherit_collation};
 use super::super::select::TableName;
 
 /// Tables of fewer rows are created as they are: an `ALTER TABLE` takes longer than its gain.
-const MANY_ROWS: u64 = 50_000;
+const MANY_ROWS: u64 = 10_000;
 
 /// Tables of more bytes are loaded in chunks: one transaction would need as much room for sorting
 /// and, where it fails, begin again.

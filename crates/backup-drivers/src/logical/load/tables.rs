@@ -23,7 +23,7 @@ pub(super) fn quoted(name: &TableName) -> String {
 /// creation. `None` where there is no such table.
 async fn identity(session: &mut Session, name: &TableName) -> Result<Option<String>> {
     let sql = format!(
-        "SELECT IFNULL(CAST(CREATE_TIME AS CHAR), '') FROM information_schema.TABLES WHERE \
+        "SELECT IFNULL(CAST(UNIX_TIMESTAMP(CREATE_TIME) AS CHAR), '') FROM information_schema.TABLES WHERE \
          TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         quote_text(&name.database),
         quote_text(&name.table)
@@ -42,31 +42,32 @@ pub(super) async fn create(
 }
 
 /// Creates those of `tables` that are not marked. What is there and not marked is of an attempt that
-/// ended before the mark: [`not_ours`] has seen that it is empty.
+/// ended before the mark: [`not_ours`] has seen that it is empty. What an engine without transactions
+/// holds after an interruption is known to nobody: those tables begin again.
 pub(in crate::logical) async fn create_tables(
     session: &mut Session,
     settings: &LoadSettings,
     tables: &[Table],
     shapes: &[Shape],
-    progress: Option<(&Progress, &State)>,
+    progress: Option<&Progress>,
+    state: &mut State,
 ) -> Result<()> {
     settings.prepare(session).await?;
     for (i, (table, shape)) in tables.iter().zip(shapes).enumerate() {
-        if let Some((progress, state)) = progress {
-            // What an engine without transactions holds is known to nobody.
-            if state.has(Mark::Created(i)) && table.transactional {
-                continue;
+        if state.has(Mark::Created(i)) && table.transactional {
+            continue;
+        }
+        if let (Some(progress), true) = (progress, state.is_resumed()) {
+            let name = quoted(&table.full_name());
+            session.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
+            for mark in [Mark::Loaded(i, 0), Mark::Finished(i)] {
+                progress.unset(session, mark).await?;
+                state.forget(mark);
             }
-            if state.is_resumed() {
-                let name = quoted(&table.full_name());
-                session.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
-                progress.unset(session, Mark::Loaded(i, 0)).await?;
-                progress.unset(session, Mark::Finished(i)).await?;
-            }
-            create(session, settings, table, shape).await?;
+        }
+        create(session, settings, table, shape).await?;
+        if let Some(progress) = progress {
             known(session, progress, i, &table.full_name()).await?;
-        } else {
-            create(session, settings, table, shape).await?;
         }
     }
     Ok(())

@@ -49,7 +49,7 @@ struct Shared {
 
 impl Load {
     /// Loads what `state` does not have yet, over [`Context::threads`] connections.
-    pub(in crate::logical) async fn run(self, cx: &Context, state: &State) -> Result<Load> {
+    pub(in crate::logical) async fn run(self, cx: &Context, state: &State) -> Result<()> {
         let threads = cx.threads();
         let shared = Arc::new(self.share(cx, state));
         let mut workers = JoinSet::new();
@@ -68,9 +68,7 @@ impl Load {
         while let Some(ended) = workers.join_next().await {
             ended.map_err(|e| Error::internal("a loader panicked").with_source(e))??;
         }
-        drop(workers);
-        let shared = Arc::into_inner(shared).expect("every worker has ended");
-        Ok(shared.load)
+        Ok(())
     }
 
     /// The work that is left, the largest table first.
