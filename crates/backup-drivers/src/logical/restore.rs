@@ -1,5 +1,6 @@
 //! The logical strategy as a [`Restore`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ impl Default for LogicalRestoreOptions {
 pub struct LogicalRestore {
     target: ConnectOptions,
     options: LogicalRestoreOptions,
+    /// The target is a private server, whose files stay where it keeps them.
+    private: bool,
 }
 
 /// What is known before the first byte is written.
@@ -96,7 +99,12 @@ impl LogicalRestore {
     /// A restore to `target`.
     #[must_use]
     pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
-        LogicalRestore { target, options }
+        LogicalRestore { target, options, private: false }
+    }
+
+    /// For a private server: no table gets the directory of its own that it had.
+    pub(super) fn private(self) -> Self {
+        LogicalRestore { private: true, ..self }
     }
 
     /// Looks at backup and target. With `lock` no other process does the same restore from then on.
@@ -113,7 +121,10 @@ impl LogicalRestore {
             )));
         }
         let catalog = Catalog::read(artifacts).await?;
-        let catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        let mut catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        if self.private {
+            catalog = recreate::without_directories(catalog);
+        }
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
         let progress = Progress::of(&manifest.backup, &catalog);
@@ -139,12 +150,18 @@ impl LogicalRestore {
             // Where there is none nothing has to be left out, which not everybody may.
             binary_log: self.options.binary_log || !logged,
         };
+        let written = logged && settings.binary_log;
+        let clustered = load::is_clustered(&mut session).await?;
         let way = Way {
             flavor: facts.flavor,
-            large_transactions: !(logged && settings.binary_log)
-                && !load::is_clustered(&mut session).await?,
+            large_transactions: !written && !clustered,
+            referenced: load::referenced(&mut session, &catalog.tables).await?,
+            chosen: match &earlier {
+                Earlier::Work(state) => load::chosen(&catalog.tables, state),
+                Earlier::Nothing | Earlier::Lost(_) => BTreeMap::new(),
+            },
         };
-        let shapes = Shape::of_all(&catalog.tables, way);
+        let shapes = Shape::of_all(&catalog.tables, &way);
         Ok(Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier })
     }
 

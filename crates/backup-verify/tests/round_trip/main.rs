@@ -4,6 +4,7 @@
 //! the *servers* compute over every value, and by `SHOW CREATE` of every object.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod drill;
 mod hostile;
 mod interrupt;
 mod json;

@@ -15,7 +15,7 @@ pub(super) use code::{
 pub(super) use lexer::{Dialect, Token, TokenKind, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
-pub(super) use table::{TableRename, inherit_collation, rename_table};
+pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

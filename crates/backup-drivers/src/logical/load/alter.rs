@@ -27,7 +27,7 @@ pub(super) async fn finish(
     if shape.statistics_later {
         changes.push("STATS_AUTO_RECALC=DEFAULT".to_owned());
     }
-    alter(session, progress, number, table, &changes)
+    alter(session, progress, number, table, shape, &changes)
         .await
         .context(|| format!("cannot build the indexes of table {name}"))?;
     if shape.statistics_later {
@@ -58,7 +58,7 @@ pub(in crate::logical) async fn add_foreign_keys(
         let name = table.full_name();
         let there = definition(&mut session, &name).await?;
         let changes = Parts::of(&table.create).foreign_keys_not_in(&Parts::of(&there));
-        alter(&mut session, progress, i, table, &changes)
+        alter(&mut session, progress, i, table, shape, &changes)
             .await
             .context(|| format!("cannot add the foreign keys of table {name}"))?;
     }
@@ -70,6 +70,7 @@ async fn alter(
     progress: Option<&Progress>,
     number: usize,
     table: &Table,
+    shape: &Shape,
     changes: &[String],
 ) -> Result<()> {
     if changes.is_empty() {
@@ -78,7 +79,7 @@ async fn alter(
     let name = table.full_name();
     let mut mark = String::new();
     if let Some(progress) = progress {
-        in_flux(session, progress, number).await?;
+        in_flux(session, progress, number, shape).await?;
         mark = format!(" /* holdfast-{} */", progress.id());
     }
     let sql = format!("ALTER{mark} TABLE {} {}", quoted(&name), changes.join(", "));
@@ -87,7 +88,7 @@ async fn alter(
         _ => e,
     })?;
     match progress {
-        Some(progress) => known(session, progress, number, &name).await,
+        Some(progress) => known(session, progress, number, &name, shape).await,
         None => Ok(()),
     }
 }

@@ -24,5 +24,5 @@ pub(super) use session::{
     LoadSettings, RedoLog, allow_local_infile, forbid_local_infile, has_binary_log, is_clustered,
 };
 pub(super) use shape::{Shape, Way};
-pub(super) use tables::{create_tables, not_ours};
+pub(super) use tables::{chosen, create_tables, not_ours, referenced};
 pub(super) use work::Load;

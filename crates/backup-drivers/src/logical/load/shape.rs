@@ -1,6 +1,8 @@
 //! In which form a table is created, and how its rows go in: what is quickest was measured, and is
 //! not the same for the two families.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backup_core::Flavor;
 
 use super::super::catalog::Table;
@@ -15,11 +17,17 @@ const MANY_ROWS: u64 = 10_000;
 const ONE_TRANSACTION: u64 = 16 << 30;
 
 /// What the target is and how it is written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::logical) struct Way {
     pub flavor: Flavor,
     /// One transaction may be of any size: there is no binary log to write, and no cluster.
     pub large_transactions: bool,
+    /// Tables that foreign keys of other tables of the target refer to: they need their indexes
+    /// from the beginning.
+    pub referenced: BTreeSet<TableName>,
+    /// The notes of the shapes that an earlier run chose, by number of the table: what it began it
+    /// must go on with.
+    pub chosen: BTreeMap<usize, String>,
 }
 
 /// How one table is created, loaded and completed.
@@ -39,10 +47,17 @@ pub(in crate::logical) struct Shape {
 
 impl Shape {
     /// The shapes of all tables, in their order.
-    pub(in crate::logical) fn of_all(tables: &[Table], way: Way) -> Vec<Shape> {
+    pub(in crate::logical) fn of_all(tables: &[Table], way: &Way) -> Vec<Shape> {
         let parts: Vec<Parts<'_>> = tables.iter().map(|t| Parts::of(&t.create)).collect();
-        let mut shapes: Vec<Shape> =
-            tables.iter().zip(&parts).map(|(table, parts)| Shape::of(table, parts, way)).collect();
+        let mut shapes: Vec<Shape> = tables
+            .iter()
+            .zip(&parts)
+            .enumerate()
+            .map(|(i, (table, parts))| match way.chosen.get(&i) {
+                Some(note) => Shape::noted(note),
+                None => Shape::of(table, parts, way),
+            })
+            .collect();
         // A foreign key needs the index that it refers to.
         let later: Vec<TableName> = tables
             .iter()
@@ -50,10 +65,12 @@ impl Shape {
             .filter(|(_, shape)| shape.indexes_later)
             .map(|(table, _)| table.full_name())
             .collect();
-        for ((table, parts), shape) in tables.iter().zip(&parts).zip(&mut shapes) {
-            let parents = parts.parents(&table.database);
-            shape.foreign_keys_later = !parents.is_empty()
-                && (shape.indexes_later || parents.iter().any(|p| later.contains(p)));
+        for (i, ((table, parts), shape)) in tables.iter().zip(&parts).zip(&mut shapes).enumerate() {
+            if !way.chosen.contains_key(&i) {
+                let parents = parts.parents(&table.database);
+                shape.foreign_keys_later = !parents.is_empty()
+                    && (shape.indexes_later || parents.iter().any(|p| later.contains(p)));
+            }
             let create = parts.without(shape.indexes_later, shape.foreign_keys_later);
             let create = inherit_collation(&create);
             shape.create = match shape.statistics_later {
@@ -64,7 +81,7 @@ impl Shape {
         shapes
     }
 
-    fn of(table: &Table, parts: &Parts<'_>, way: Way) -> Shape {
+    fn of(table: &Table, parts: &Parts<'_>, way: &Way) -> Shape {
         let innodb = table.engine.eq_ignore_ascii_case("InnoDB");
         let many = innodb && table.digest.rows >= MANY_ROWS;
         let maria = way.flavor == Flavor::MariaDb;
@@ -79,10 +96,34 @@ impl Shape {
         Shape {
             create: String::new(),
             whole,
-            indexes_later: many && !(whole && sorted) && parts.has_indexes_for_later(),
+            indexes_later: many
+                && !(whole && sorted)
+                && parts.has_indexes_for_later()
+                && !way.referenced.contains(&table.full_name()),
             foreign_keys_later: false,
             // A thread of the server would read the growing table again and again.
             statistics_later: many && maria && parts.option("STATS_AUTO_RECALC").is_none(),
+        }
+    }
+
+    /// What was chosen, in a few letters.
+    pub(super) fn note(&self) -> String {
+        let letters = [
+            ('w', self.whole),
+            ('i', self.indexes_later),
+            ('f', self.foreign_keys_later),
+            ('s', self.statistics_later),
+        ];
+        letters.into_iter().filter_map(|(letter, chosen)| chosen.then_some(letter)).collect()
+    }
+
+    fn noted(note: &str) -> Shape {
+        Shape {
+            create: String::new(),
+            whole: note.contains('w'),
+            indexes_later: note.contains('i'),
+            foreign_keys_later: note.contains('f'),
+            statistics_later: note.contains('s'),
         }
     }
 
@@ -140,8 +181,13 @@ mod tests {
             table("child", ",\n  CONSTRAINT `f` FOREIGN KEY (`b`) REFERENCES `big` (`b`)", 10, 1),
             table("small", ",\n  KEY `k` (`b`)", 10, 1),
         ];
-        let shapes =
-            |flavor, large_transactions| Shape::of_all(&tables, Way { flavor, large_transactions });
+        let way = |flavor, large_transactions| Way {
+            flavor,
+            large_transactions,
+            referenced: BTreeSet::new(),
+            chosen: BTreeMap::new(),
+        };
+        let shapes = |flavor, large| Shape::of_all(&tables, &way(flavor, large));
         let mysql = shapes(Flavor::MySql, true);
         assert!(mysql[0].indexes_later && !mysql[0].whole && !mysql[0].create.contains("`k`"));
         assert_eq!(mysql[0].units(&tables[0]), 3);
@@ -155,5 +201,13 @@ mod tests {
         let logged = shapes(Flavor::MariaDb, false);
         assert!(!logged[0].whole && logged[0].indexes_later && logged[1].foreign_keys_later);
         assert!(logged[2].whole, "what is one chunk anyway");
+
+        // What refers to it at the target needs its index; what was chosen once stays.
+        let mut way = way(Flavor::MySql, true);
+        way.referenced = [tables[0].full_name()].into();
+        let shapes = Shape::of_all(&tables, &way);
+        assert!(!shapes[0].indexes_later && !shapes[1].foreign_keys_later);
+        way.chosen = maria.iter().map(Shape::note).enumerate().collect();
+        assert_eq!(Shape::of_all(&tables, &way), maria);
     }
 }

@@ -1,5 +1,7 @@
 //! Tables at the target: made, and known again by a restore that goes on.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backup_core::{Error, ErrorKind, Result};
 
 use super::super::catalog::Table;
@@ -67,10 +69,31 @@ pub(in crate::logical) async fn create_tables(
         }
         create(session, settings, table, shape).await?;
         if let Some(progress) = progress {
-            known(session, progress, i, &table.full_name()).await?;
+            known(session, progress, i, &table.full_name(), shape).await?;
         }
     }
     Ok(())
+}
+
+/// How [`create_tables`] made those tables that are marked.
+pub(in crate::logical) fn chosen(tables: &[Table], state: &State) -> BTreeMap<usize, String> {
+    let noted = |i| Some((i, state.value(Mark::Created(i))?.split_once('/')?.1.to_owned()));
+    (0..tables.len()).filter_map(noted).collect()
+}
+
+/// The tables that foreign keys refer to, of tables that are not among `tables`.
+pub(in crate::logical) async fn referenced(
+    session: &mut Session,
+    tables: &[Table],
+) -> Result<BTreeSet<TableName>> {
+    let ours: BTreeSet<TableName> = tables.iter().map(Table::full_name).collect();
+    let sql = "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA, REFERENCED_TABLE_NAME \
+               FROM information_schema.REFERENTIAL_CONSTRAINTS";
+    let keys: Vec<(String, String, String, String)> = session.query_rows(sql).await?;
+    let names = keys.into_iter().map(|(database, table, parents, parent)| {
+        (TableName { database, table }, TableName { database: parents, table: parent })
+    });
+    Ok(names.filter(|(child, _)| !ours.contains(child)).map(|(_, parent)| parent).collect())
 }
 
 /// Notes which table it is, after it was created or altered.
@@ -79,9 +102,11 @@ pub(super) async fn known(
     progress: &Progress,
     number: usize,
     name: &TableName,
+    shape: &Shape,
 ) -> Result<()> {
     let identity = identity(session, name).await?.unwrap_or_default();
-    progress.set(session, Mark::Created(number), &identity).await
+    let value = format!("{identity}/{}", shape.note());
+    progress.set(session, Mark::Created(number), &value).await
 }
 
 /// Notes that the table will be another one in a moment.
@@ -89,8 +114,9 @@ pub(super) async fn in_flux(
     session: &mut Session,
     progress: &Progress,
     number: usize,
+    shape: &Shape,
 ) -> Result<()> {
-    progress.set(session, Mark::Created(number), IN_FLUX).await
+    progress.set(session, Mark::Created(number), &format!("{IN_FLUX}/{}", shape.note())).await
 }
 
 /// Why the tables at the target are not those that an interrupted restore made, if they are not: a
@@ -113,7 +139,10 @@ pub(in crate::logical) async fn not_ours(
                 }
             }
             (Some(_), None) => return Ok(Some(format!("table {name} was dropped meanwhile"))),
-            (Some(noted), Some(found)) if noted == IN_FLUX || noted == found => {}
+            (Some(noted), Some(found))
+                if noted
+                    .split_once('/')
+                    .is_some_and(|(noted, _)| noted == IN_FLUX || noted == found) => {}
             (Some(_), Some(_)) => {
                 return Ok(Some(format!("table {name} was altered or made anew meanwhile")));
             }

@@ -210,7 +210,7 @@ impl Worker {
         tables::create(definer, &load.settings, table, shape).await?;
         if let Some(progress) = &load.progress {
             progress.unset(definer, Mark::Loaded(number, 0)).await?;
-            tables::known(definer, progress, number, &name).await?;
+            tables::known(definer, progress, number, &name, shape).await?;
         }
         Ok(())
     }
