@@ -128,15 +128,22 @@ async fn one_by_one(
 ) -> Result<Vec<Finding>> {
     cx.phase("one table after the other");
     let mut findings = Vec::new();
+    let mut session = Session::open(target).await?;
     for table in &catalog.tables {
+        // What others left half done must not stand in the way of this one.
+        for database in &catalog.databases {
+            let sql = format!("DROP DATABASE IF EXISTS {}", quote_name(&database.name));
+            session.run(&sql).await?;
+        }
         let name = table.full_name();
         let selection = Selection { tables: [name.clone()].into(), ..Selection::default() };
-        let options = LogicalRestoreOptions { selection, overwrite: true, ..Default::default() };
+        let options = LogicalRestoreOptions { selection, ..Default::default() };
         let driver = LogicalRestore::new(target.clone(), options).private();
         if let Err(e) = driver.run(cx, manifest, Arc::clone(artifacts)).await {
             findings.push(finding(&name.to_string(), e)?);
         }
     }
+    session.close().await?;
     Ok(findings)
 }
 

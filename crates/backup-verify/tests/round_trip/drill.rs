@@ -111,16 +111,16 @@ async fn only_what_is_whole_passes(
     let both = names.contains(&"stock.child") && names.contains(&"stock.counter");
     assert!(both && !names.contains(&"stock.big"), "{report:#?}");
 
-    // The catalogue lost a table, or says something else of a definition than the server does.
+    // The catalogue lost a table, and says something else of a definition than the server does.
     let lost = |text: &str| {
         let lines = text.lines().filter(|line| !line.contains(r#""name":"heap_of_rows""#));
-        lines.map(|line| format!("{line}\n")).collect()
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        text.replacen(r#""engine":"MEMORY""#, r#""engine":"CSV""#, 1)
     };
     let report = drill(&pair, &manifest, "", lost).await;
-    assert!(errors(&report)[0].1.contains("the manifest says"), "{report:#?}");
-    let other_type = |text: &str| text.replacen("varchar(20)", "varchar(21)", 1);
-    let report = drill(&pair, &manifest, "", other_type).await;
-    assert!(!report.ok(), "{report:#?}");
+    let errors = errors(&report);
+    assert!(errors[0].1.contains("the manifest says"), "{errors:#?}");
+    assert!(errors.iter().any(|(name, _)| *name == "stock.fleeting"), "{errors:#?}");
 
     // No server of that kind.
     let wrong = DrillVerifier::new(DrillOptions {
