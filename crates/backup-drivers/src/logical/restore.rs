@@ -398,7 +398,7 @@ impl Restore for LogicalRestore {
         let mut prepared = cx.run(self.prepare(manifest, &*artifacts, true)).await?;
         self.refuse(&prepared)?;
         let mut warnings = std::mem::take(&mut prepared.catalog.warnings);
-        let findings = prepared.plan.findings.iter();
+        let findings = prepared.plan.findings.iter().filter(|f| f.severity == Severity::Warning);
         warnings.extend(findings.map(|f| format!("{}: {} ({})", f.object, f.problem, f.remedy)));
         // Before the first row is written.
         for text in &warnings {

@@ -9,6 +9,7 @@
 
 mod choose;
 mod code;
+mod compat;
 mod definitions;
 mod plan;
 
