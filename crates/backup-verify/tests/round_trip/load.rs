@@ -15,7 +15,17 @@ use crate::{sides, stock};
 
 /// A backup of [`stock`] in many chunks.
 async fn stocked(server: &str) -> (Pair, Session, Manifest) {
-    let pair = Pair::start_with(server, &[("log_bin_trust_function_creators", "1")]).await;
+    stocked_between(server, server, &[]).await
+}
+
+/// The same, to be restored into another version.
+async fn stocked_between(
+    from: &str,
+    to: &str,
+    options: &[(&str, &str)],
+) -> (Pair, Session, Manifest) {
+    let options = [&[("log_bin_trust_function_creators", "1")], options].concat();
+    let pair = Pair::start_between(from, to, &options).await;
     let mut source = Session::open(&pair.source()).await.unwrap();
     stock::fill(&mut source).await;
     let options = LogicalOptions { chunk_bytes: 128 << 10, ..LogicalOptions::default() };
@@ -291,6 +301,47 @@ async fn a_server_that_crashes_and_comes_back_is_waited_for(
         tokio::join!(pipeline::restore(&cx, &pair.repository, &driver, &manifest), crash);
     restored.unwrap();
     assert_exact(&mut source, &target).await;
+    pair.stop().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_and_older_servers_take_it_and_are_told_apart(
+    #[values(("mariadb-10.11", "mariadb-11.8"), ("mariadb-11.8", "mariadb-10.11"))] way: (
+        &str,
+        &str,
+    ),
+) {
+    let (pair, mut source, manifest) = stocked_between(way.0, way.1, &[]).await;
+    forbid_infile(&pair).await;
+    let older = way.1 == "mariadb-10.11";
+    let driver = LogicalRestore::new(pair.target(), LogicalRestoreOptions::default());
+    let plan =
+        pipeline::plan_restore(&pair.cx, &pair.repository, &driver, &manifest).await.unwrap();
+    let told = plan.findings.iter().any(|f| f.problem.contains("the older"));
+    assert_eq!(told, older, "{:#?}", plan.findings);
+    pair.restore(&manifest, LogicalRestoreOptions::default()).await;
+    assert_exact(&mut source, &pair.target()).await;
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_other_family_lacks_is_told_before_anything_is_written() {
+    let (pair, _, manifest) = stocked_between("mariadb-10.11", "mysql-9.7", &[]).await;
+    let driver = LogicalRestore::new(pair.target(), LogicalRestoreOptions::default());
+    let error =
+        pipeline::restore(&pair.cx, &pair.repository, &driver, &manifest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Target, "{}", error.report());
+    assert!(error.report().contains("system-versioned"), "{}", error.report());
+    let mut target = Session::open(&pair.target()).await.unwrap();
+    let there: Option<String> = target
+        .query_first(
+            "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'stock'",
+        )
+        .await
+        .unwrap();
+    assert_eq!(there, None);
+    target.close().await.unwrap();
     pair.stop().await;
 }
 

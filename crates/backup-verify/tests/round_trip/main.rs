@@ -9,6 +9,7 @@ mod hostile;
 mod interrupt;
 mod json;
 mod load;
+mod odd;
 mod pair;
 mod read_back;
 mod sides;
