@@ -22,10 +22,6 @@ struct Amount {
 const SOME: Amount =
     Amount { tables: 200, columns: 1000, partitions: 100, doublings: 14, megabytes: 60 };
 
-/// What the servers can hold.
-const MUCH: Amount =
-    Amount { tables: 5000, columns: 4000, partitions: 1000, doublings: 21, megabytes: 60 };
-
 async fn fill(session: &mut Session, amount: &Amount) {
     let columns: Vec<String> = (0..amount.columns).map(|n| format!("c{n} TINYINT")).collect();
     let mut statements = vec![
@@ -126,13 +122,4 @@ async fn round_trip(server: &str, amount: Amount) {
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_tables_come_back(#[values("mysql-9.7", "mariadb-10.11")] server: &str) {
     round_trip(server, SOME).await;
-}
-
-#[rstest]
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
-async fn very_odd_tables_come_back(
-    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] server: &str,
-) {
-    round_trip(server, MUCH).await;
 }
