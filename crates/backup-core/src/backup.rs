@@ -71,6 +71,9 @@ pub struct RestoreSteps {
     pub steps: Vec<String>,
     /// What would be destroyed, one line an object; empty without `--overwrite`.
     pub destroys: Vec<String>,
+    /// What of the backup the target would take otherwise than it was.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What a restore did.

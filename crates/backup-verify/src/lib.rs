@@ -1,14 +1,16 @@
-//! Verifiers: from object listings to content checks.
+//! Verifiers: from object listings to drills in a private server.
 //!
 //! A [`Verifier`](backup_core::Verifier) looks at one backup; [`verifiers_for`] gives those that a level needs, and
 //! [`verify_listed`] runs them and records the proof. Damage is a finding of the report, whatever
 //! it hit; an error means that nothing can be said about the backup.
 
+mod drill;
 mod history;
 mod levels;
 mod listed;
 mod verifiers;
 
+pub use drill::{DrillOptions, DrillVerifier};
 pub use levels::{LEVELS, verifiers_for};
-pub use listed::{verify_listed, verify_sample};
+pub use listed::{verify_drill, verify_listed, verify_sample};
 pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier};

@@ -9,7 +9,8 @@ use backup_core::{
 use backup_storage::{Repo, SamplePlan};
 
 use crate::history::OptionalHistory;
-use crate::{SampleVerifier, verifiers_for};
+use crate::levels::verifiers;
+use crate::{DrillOptions, SampleVerifier, verifiers_for};
 
 /// Verifies a backup up to `level` and records the proof; a history that cannot be written is a
 /// warning.
@@ -24,6 +25,19 @@ pub async fn verify_listed(
     listed: Listed,
 ) -> Result<Report> {
     run(cx, repo, verifiers_for(level, repo)?, listed).await
+}
+
+/// As [`verify_listed`] at level `drill`, held as `options` say.
+///
+/// # Errors
+/// As [`verify_listed`]; a usage error where there is no server of the backup's version.
+pub async fn verify_drill(
+    cx: &Context,
+    repo: &Arc<Repo>,
+    options: DrillOptions,
+    listed: Listed,
+) -> Result<Report> {
+    run(cx, repo, verifiers(Level::Drill, repo, options)?, listed).await
 }
 
 /// As [`verify_listed`] at level `content`, of the packs that a plan chose for the day. The proof says

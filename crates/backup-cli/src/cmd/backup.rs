@@ -169,7 +169,7 @@ pub(super) fn flat<T: Clone, C: FromIterator<T>>(lists: &[Names<T>]) -> C {
     lists.iter().flat_map(|list| &list.0).cloned().collect()
 }
 
-fn databases(text: &str) -> Result<Names<String>, String> {
+pub(super) fn databases(text: &str) -> Result<Names<String>, String> {
     let one = |name: &&str| match <[String; 1]>::try_from(split_name(name).map_err(|e| e.report())?)
     {
         Ok([database]) => Ok(database),

@@ -10,7 +10,7 @@ use backup_storage::RepositoryOptions;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::backup::{Names, flat, tables};
+use super::backup::{Names, databases, flat, tables};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human;
@@ -30,18 +30,38 @@ pub(crate) struct Restore {
     target: Option<String>,
     #[command(flatten)]
     defaults_file: DefaultsFile,
+    /// Only these databases, separated by commas
+    #[arg(long, value_name = "DB,…", value_parser = databases, conflicts_with = "tables")]
+    databases: Vec<Names<String>>,
     /// Only these tables
     #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
     tables: Vec<Names<TableName>>,
+    /// Without these tables
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
+    exclude_tables: Vec<Names<TableName>>,
     /// Restore a database or table under another name
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<RenameRule>,
+    /// Whether the restore goes into the target's binary log: off is quicker, and no replica of the
+    /// target gets what is restored
+    #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
+    binlog: Switch,
+    /// Whether MySQL keeps its redo log meanwhile: off only for an empty server that may be lost, for
+    /// a crash meanwhile destroys all of it
+    #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
+    redo_log: Switch,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Replace what is at the target under the same names; --dry-run says what that destroys
     #[arg(long)]
     overwrite: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 fn rename(text: &str) -> Result<RenameRule, String> {
@@ -64,9 +84,16 @@ impl Restore {
         let target = target.resolve(cx).await?;
         let address = target.to_string();
         let options = LogicalRestoreOptions {
-            selection: Selection { tables: flat(&self.tables), ..Selection::default() },
+            selection: Selection {
+                databases: flat(&self.databases),
+                tables: flat(&self.tables),
+                exclude_tables: flat(&self.exclude_tables),
+            },
             rename: self.rename.iter().cloned().collect(),
             overwrite: self.overwrite,
+            binary_log: self.binlog == Switch::On,
+            redo_log: self.redo_log == Switch::On,
+            ..LogicalRestoreOptions::default()
         };
         let driver = LogicalRestore::new(target, options);
         if self.dry_run {
@@ -86,6 +113,7 @@ fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answe
         "dry_run": true,
         "steps": steps.steps,
         "destroys": steps.destroys,
+        "findings": steps.findings,
     });
     let mut text = format!("To restore {} into {target}:\n", manifest.backup);
     for (n, step) in steps.steps.iter().enumerate() {
@@ -95,6 +123,12 @@ fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answe
         text.push_str("This destroys:\n");
         for object in &steps.destroys {
             text.push_str(&format!("  {object}\n"));
+        }
+    }
+    if !steps.findings.is_empty() {
+        text.push_str("To look at:\n");
+        for finding in &steps.findings {
+            text.push_str(&human::finding(finding));
         }
     }
     text.push_str("Nothing was done.\n");

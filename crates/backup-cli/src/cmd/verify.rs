@@ -1,5 +1,6 @@
 //! `holdfast verify`
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::{
@@ -7,7 +8,7 @@ use backup_core::{
     Result, Severity, select,
 };
 use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
-use backup_verify::{LEVELS, verify_listed, verify_sample};
+use backup_verify::{DrillOptions, LEVELS, verify_drill, verify_listed, verify_sample};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
@@ -27,7 +28,8 @@ pub(crate) struct Verify {
     /// Look only at backups of this cluster
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
-    /// objects: everything is there and has its length; content: every byte matches its digest
+    /// objects: everything is there and has its length; content: every byte matches its digest; drill:
+    /// it was restored into a private server, and every row and definition is what was backed up
     #[arg(long, value_parser = level(), default_value = Level::Content.as_str())]
     level: Level,
     /// Read only so many percent of the packs, others each day; all within 100/N days
@@ -36,6 +38,12 @@ pub(crate) struct Verify {
     /// Read at most so much, such as 20GiB, others each day
     #[arg(long, value_name = "SIZE", value_parser = human::parse_bytes)]
     max_bytes: Option<u64>,
+    /// For a drill: the server to run, the directory that holds bin/mysqld or usr/sbin/mysqld
+    #[arg(long, value_name = "DIR")]
+    server_dir: Option<PathBuf>,
+    /// For a drill: where the private server keeps its data meanwhile
+    #[arg(long, value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
 }
 
 /// `--percent`
@@ -84,6 +92,9 @@ impl Verify {
             let backup = entry.backup.clone();
             let result = match &plan {
                 Some(plan) => verify_sample(&app.cx, &repo, plan, entry).await,
+                None if self.level == Level::Drill => {
+                    verify_drill(&app.cx, &repo, self.drill(), entry).await
+                }
                 None => verify_listed(&app.cx, &repo, self.level, entry).await,
             };
             let report = match result {
@@ -120,6 +131,10 @@ impl Verify {
 }
 
 impl Verify {
+    fn drill(&self) -> DrillOptions {
+        DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() }
+    }
+
     /// Which packs are read, where it is not all of them.
     fn sample(&self, app: &App, repo: &Repo, chosen: &[Listed]) -> Result<Option<Arc<SamplePlan>>> {
         let rule = match (self.percent, self.max_bytes) {

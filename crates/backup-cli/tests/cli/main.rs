@@ -17,6 +17,7 @@ mod list;
 mod prompt;
 mod python;
 mod restore;
+mod restore_killed;
 mod server;
 mod show;
 mod usage;

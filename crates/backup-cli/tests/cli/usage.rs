@@ -39,7 +39,6 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--compression", "zstd:99"], "99"),
         (vec!["check", "--strategy", "physical"], "physical"),
         (vec!["verify", "--level", "logical"], "logical"),
-        (vec!["verify", "--level", "drill"], "drill"),
         (vec!["restore", "--to-time", "2026-11-20T10:00:00Z"], "--to-time"),
         (vec!["restore", "--to-gtid", "x:1"], "--to-gtid"),
         (vec!["restore", "--to-position", "b.1:4"], "--to-position"),

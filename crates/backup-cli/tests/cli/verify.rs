@@ -203,3 +203,25 @@ async fn a_backup_that_cannot_be_read_stops_no_other() {
     assert_eq!(ok, [false, true], "{reports:#}");
     assert_eq!(reports[0]["findings"][0]["kind"], "damaged", "{reports:#}");
 }
+
+#[tokio::test]
+async fn a_drill_is_a_proof_that_list_shows() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let root = server.0.install().base().parent().unwrap().to_str().unwrap().to_owned();
+    let run = home.on_repo(["verify", "--level", "drill", "--server-dir", &root, "--json"]);
+    let report = run.expect(0).json();
+    assert_eq!((&report["level"], &report["ok"]), (&"drill".into(), &true.into()), "{report:#}");
+    let told = report["findings"][0]["problem"].as_str().unwrap();
+    assert!(told.contains("515 rows") && told.contains("10.11"), "{report:#}");
+    let listed = home.on_repo(["list", "--json"]).expect(0).json();
+    assert_eq!(listed[0]["proof"]["level"], "drill", "{listed:#}");
+    assert_eq!(listed[0]["proof"]["ok"], true);
+
+    // A server of another version is no proof.
+    let other = xtask::servers::install("mariadb-11.8").unwrap();
+    let other = other.base().parent().unwrap().to_str().unwrap().to_owned();
+    home.on_repo(["verify", "--level", "drill", "--server-dir", &other]).expect(2).says("11.8");
+}

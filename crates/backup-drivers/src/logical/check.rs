@@ -1,20 +1,60 @@
 //! Reading every row back from a target, and comparing it with the backup.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use backup_core::{ArtifactSource, Context, Error, Event, Result};
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, LoadMode, Table};
-use super::load::{Shared, join_all};
 use super::plan::Range;
 use super::reader::reader;
 use super::scan;
 use crate::connect::ConnectOptions;
 use crate::rows::{BlockReader, Kind, RowDigest, fields};
 use crate::wire;
+
+/// A chunk of a table.
+struct Job {
+    table: usize,
+    chunk: usize,
+}
+
+struct Shared {
+    tables: Vec<Table>,
+    jobs: Mutex<VecDeque<Job>>,
+}
+
+impl Shared {
+    /// All chunks of all tables, largest table first.
+    fn new(tables: &[Table]) -> Arc<Self> {
+        let mut order: Vec<usize> = (0..tables.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
+        let jobs = order
+            .into_iter()
+            .flat_map(|table| {
+                (0..tables[table].chunks.len()).map(move |chunk| Job { table, chunk })
+            })
+            .collect();
+        Arc::new(Shared { tables: tables.to_vec(), jobs: Mutex::new(jobs) })
+    }
+
+    fn next(&self) -> Option<(&Table, &Chunk)> {
+        let job = self.jobs.lock().expect("no panic while the queue is locked").pop_front()?;
+        let table = &self.tables[job.table];
+        Some((table, &table.chunks[job.chunk]))
+    }
+}
+
+async fn join_all<T: 'static>(mut workers: JoinSet<Result<T>>) -> Result<Vec<T>> {
+    let mut results = Vec::new();
+    // The first failure ends the others: dropping the set aborts them.
+    while let Some(ended) = workers.join_next().await {
+        results.push(ended.map_err(|e| Error::internal("a worker panicked").with_source(e))??);
+    }
+    Ok(results)
+}
 
 /// Compares the digests of all rows of `tables` at the target with those of the backup. Gives
 /// warnings.

@@ -4,6 +4,7 @@ mod backup;
 mod catalog;
 mod check;
 mod ddl;
+mod drill;
 mod dump;
 mod fingerprint;
 pub mod inventory;
@@ -23,6 +24,7 @@ pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,
     StoredObject, Table,
 };
+pub use drill::{DrillReport, drill};
 pub use rename::{Rename, RenameRule};
 pub use restore::{LogicalRestore, LogicalRestoreOptions};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};

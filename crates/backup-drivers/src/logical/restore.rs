@@ -1,6 +1,8 @@
 //! The logical strategy as a [`Restore`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
@@ -9,15 +11,23 @@ use backup_core::{
 };
 
 use super::catalog::{Catalog, StoredKind, Table};
+use super::check;
 use super::inventory::{self, ServerFacts};
-use super::recreate::{self, Plan};
+use super::load::{
+    self, Load, LoadSettings, Mark, Progress, RedoLog, Shape, State, Way, has_binary_log,
+};
+use super::recreate::{self, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::select::Selection;
-use super::{check, load};
 use crate::connect::{ConnectOptions, Session};
 
+mod changes;
+mod steps;
+
+use changes::Changes;
+
 /// What a logical restore is asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LogicalRestoreOptions {
     /// Which databases and tables of the backup; everything by default.
     pub selection: Selection,
@@ -26,14 +36,42 @@ pub struct LogicalRestoreOptions {
     /// Whether objects that the target has already are dropped first. Without it they make the
     /// restore fail before anything is written.
     pub overwrite: bool,
+    /// Whether the restore is written to the target's binary log, so that its replicas and its own
+    /// backups of the log have it too. It is by default; without it MariaDB loads large tables
+    /// quicker, and replicas are left without what is restored.
+    pub binary_log: bool,
+    /// Whether the target keeps its redo log meanwhile (MySQL can do without). It does by default:
+    /// a crash of a server without one destroys all of its tables.
+    pub redo_log: bool,
+    /// For how long work is tried again that fails by a deadlock or because a connection or the
+    /// server went away. Default: 60 seconds.
+    pub patience: Duration,
+}
+
+impl Default for LogicalRestoreOptions {
+    fn default() -> Self {
+        LogicalRestoreOptions {
+            selection: Selection::default(),
+            rename: Rename::default(),
+            overwrite: false,
+            binary_log: true,
+            redo_log: true,
+            patience: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Creates the objects of a backup at a server, loads the rows over [`Context::threads`]
 /// connections, and reads every row back to compare it.
+///
+/// What it has done it marks in a table of the target, in the same transactions, so that a restore
+/// that was interrupted, however, goes on when it is run again.
 #[derive(Debug, Clone)]
 pub struct LogicalRestore {
     target: ConnectOptions,
     options: LogicalRestoreOptions,
+    /// The target is a private server, whose files stay where it keeps them.
+    private: bool,
 }
 
 /// What is known before the first byte is written.
@@ -42,19 +80,39 @@ struct Prepared {
     facts: ServerFacts,
     catalog: Catalog,
     plan: Plan,
+    settings: LoadSettings,
+    shapes: Vec<Shape>,
+    progress: Option<Progress>,
+    earlier: Earlier,
+}
+
+/// What an earlier run of the same restore left at the target.
+enum Earlier {
+    Nothing,
+    /// Work that can be gone on with.
+    Work(State),
+    /// Work that cannot, and why.
+    Lost(String),
 }
 
 impl LogicalRestore {
     /// A restore to `target`.
     #[must_use]
     pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
-        LogicalRestore { target, options }
+        LogicalRestore { target, options, private: false }
     }
 
+    /// For a private server: no table gets the directory of its own that it had.
+    pub(super) fn private(self) -> Self {
+        LogicalRestore { private: true, ..self }
+    }
+
+    /// Looks at backup and target. With `lock` no other process does the same restore from then on.
     async fn prepare(
         &self,
         manifest: &Manifest,
         artifacts: &dyn ArtifactSource,
+        lock: bool,
     ) -> Result<Prepared> {
         if manifest.strategy != Strategy::Logical {
             return Err(Error::usage(format!(
@@ -63,20 +121,65 @@ impl LogicalRestore {
             )));
         }
         let catalog = Catalog::read(artifacts).await?;
-        let catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        let mut catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        if self.private {
+            catalog = recreate::without_directories(catalog);
+        }
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
+        let progress = Progress::of(&manifest.backup, &catalog);
+        let mut earlier = Earlier::Nothing;
+        if let Some(progress) = &progress {
+            if lock {
+                progress.lock(&mut session).await?;
+                progress.stop_leftovers(&mut session).await?;
+            }
+            // Before that mark only what was in the way had been touched.
+            let state = progress.read(&mut session).await?.filter(|s| s.has(Mark::Cleared));
+            if let Some(state) = state {
+                earlier = match load::not_ours(&mut session, &catalog.tables, &state).await? {
+                    None => Earlier::Work(state),
+                    Some(why) => Earlier::Lost(why),
+                };
+            }
+        }
         let plan = recreate::plan(session.conn(), &facts, &catalog).await?;
-        Ok(Prepared { session, facts, catalog, plan })
+        let logged = has_binary_log(&mut session).await?;
+        let settings = LoadSettings {
+            facts: facts.clone(),
+            // Where there is none nothing has to be left out, which not everybody may.
+            binary_log: self.options.binary_log || !logged,
+        };
+        let written = logged && settings.binary_log;
+        let clustered = load::is_clustered(&mut session).await?;
+        let way = Way {
+            flavor: facts.flavor,
+            large_transactions: !written && !clustered,
+            referenced: load::referenced(&mut session, &catalog.tables).await?,
+            chosen: match &earlier {
+                Earlier::Work(state) => load::chosen(&catalog.tables, state),
+                Earlier::Nothing | Earlier::Lost(_) => BTreeMap::new(),
+            },
+        };
+        let shapes = Shape::of_all(&catalog.tables, &way);
+        Ok(Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier })
     }
 
     /// Fails where the target does not allow the restore.
-    fn refuse(&self, plan: &Plan) -> Result<()> {
+    fn refuse(&self, prepared: &Prepared) -> Result<()> {
+        let plan = &prepared.plan;
         if let Some(finding) = plan.findings.iter().find(|f| f.severity == Severity::Error) {
             let Finding { object, problem, remedy, kind, .. } = finding.clone();
             let kind = kind.unwrap_or(ErrorKind::Target);
             return Err(Error::new(kind, format!("{object}: {problem}")).with_remedy(remedy));
         }
+        let lost = match &prepared.earlier {
+            Earlier::Work(_) => return Ok(()),
+            Earlier::Lost(why) => {
+                format!(" (an interrupted restore cannot be gone on with: {why})")
+            }
+            Earlier::Nothing => String::new(),
+        };
         if plan.existing.is_empty() || self.options.overwrite {
             return Ok(());
         }
@@ -85,7 +188,7 @@ impl LogicalRestore {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(Error::new(
             ErrorKind::Target,
-            format!("{} has already: {}{more}", self.target, shown.join(", ")),
+            format!("{} has already: {}{more}{lost}", self.target, shown.join(", ")),
         )
         .with_remedy(
             "restore under other names with --rename, or see with --overwrite --dry-run what would \
@@ -98,26 +201,177 @@ impl LogicalRestore {
         cx: &Context,
         prepared: &mut Prepared,
         artifacts: Arc<dyn ArtifactSource>,
+        changes: &Changes,
     ) -> Result<Vec<String>> {
-        let Prepared { session, facts, catalog, plan } = prepared;
-        let conn = session.conn();
         cx.phase("definitions");
-        recreate::drop_existing(conn, facts, &plan.existing).await?;
-        let mut warnings = recreate::create_databases(conn, facts, catalog).await?;
-        recreate::create_tables(conn, facts, catalog).await?;
-        cx.phase("rows");
-        let tables: Vec<Table> =
-            catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned().collect();
-        load::run(cx, &self.target, facts.flavor, &tables, Arc::clone(&artifacts)).await?;
-        recreate::set_sequences(conn, facts, catalog).await?;
-        cx.phase("reading back");
-        warnings.extend(check::run(cx, &self.target, &tables, artifacts).await?);
+        let (mut warnings, mut state) = self.define(prepared).await?;
+        if !state.has(Mark::Checked) {
+            let session = &mut prepared.session;
+            let progress = prepared.progress.as_ref();
+            changes.allow_local_infile(session, progress).await?;
+            if !self.options.redo_log {
+                let ours: Vec<String> =
+                    prepared.catalog.databases.iter().map(|d| d.name.clone()).collect();
+                changes.redo_log_off(session, &prepared.facts, &ours, progress).await?;
+            }
+            cx.phase("rows");
+            self.load(cx, prepared, &mut state, &artifacts).await?;
+            load::add_foreign_keys(
+                cx,
+                &self.target,
+                &prepared.settings,
+                &prepared.catalog.tables,
+                &prepared.shapes,
+                prepared.progress.as_ref(),
+            )
+            .await?;
+            let Prepared { session, facts, catalog, .. } = &mut *prepared;
+            recreate::set_sequences(session.conn(), facts, catalog).await?;
+            cx.phase("reading back");
+            let tables: Vec<Table> =
+                catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned().collect();
+            let checked = check::run(cx, &self.target, &tables, artifacts).await;
+            self.still_there(prepared).await?;
+            let (session, progress) = (&mut prepared.session, &prepared.progress);
+            match (checked, progress) {
+                (Ok(more), None) => warnings.extend(more),
+                (Ok(more), Some(progress)) => {
+                    warnings.extend(more);
+                    progress.set(session, Mark::Checked, "").await?;
+                }
+                (Err(e), Some(progress)) if e.kind() == ErrorKind::Damaged => {
+                    // To go on with wrong rows would find them wrong again.
+                    progress.end(session).await?;
+                    return Err(e);
+                }
+                (Err(e), _) => return Err(e),
+            }
+        }
         cx.phase("views, routines, triggers, events");
+        let Prepared { session, facts, catalog, progress, .. } = prepared;
+        let conn = session.conn();
+        if state.has(Mark::Checked) {
+            recreate::drop_existing(conn, facts, &code_of(catalog)).await?;
+        }
         warnings.extend(recreate::create_code(conn, facts, catalog).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
         warnings.extend(recreate::create_events(conn, facts, catalog).await?);
+        if let Some(progress) = progress {
+            progress.end(session).await?;
+        }
         Ok(warnings)
     }
+
+    /// Makes databases and empty tables, or those that an earlier run did not make. Gives warnings,
+    /// and what that run did.
+    async fn define(&self, prepared: &mut Prepared) -> Result<(Vec<String>, State)> {
+        let Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier } =
+            prepared;
+        settings.leave_out(session).await?;
+        let mut warnings = Vec::new();
+        let mut state = match std::mem::replace(earlier, Earlier::Nothing) {
+            Earlier::Work(state) => state,
+            Earlier::Nothing | Earlier::Lost(_) => {
+                warnings = recreate::create_databases(session.conn(), facts, catalog).await?;
+                if let Some(progress) = progress {
+                    progress.begin(session).await?;
+                }
+                recreate::drop_existing(session.conn(), facts, &plan.existing).await?;
+                if let Some(progress) = progress {
+                    progress.set(session, Mark::Cleared, "").await?;
+                }
+                State::default()
+            }
+        };
+        if state.has(Mark::Checked) {
+            return Ok((warnings, state));
+        }
+        if !state.has(Mark::Defined) {
+            let resumed = state.is_resumed();
+            recreate::create_before_tables(session.conn(), facts, catalog, resumed).await?;
+        }
+        let tables = &catalog.tables;
+        load::create_tables(session, settings, tables, shapes, progress.as_ref(), &mut state)
+            .await?;
+        if let Some(progress) = progress {
+            progress.set(session, Mark::Defined, "").await?;
+        }
+        Ok((warnings, state))
+    }
+
+    /// Loads all rows.
+    async fn load(
+        &self,
+        cx: &Context,
+        prepared: &mut Prepared,
+        state: &mut State,
+        artifacts: &Arc<dyn ArtifactSource>,
+    ) -> Result<()> {
+        loop {
+            let load = Load {
+                target: self.target.clone(),
+                settings: prepared.settings.clone(),
+                tables: prepared.catalog.tables.clone(),
+                shapes: prepared.shapes.clone(),
+                artifacts: Arc::clone(artifacts),
+                progress: prepared.progress.clone(),
+                patience: self.options.patience,
+            };
+            load.run(cx, state).await?;
+            if self.still_there(prepared).await? {
+                return Ok(());
+            }
+            // The server may have come up anew, without what engines without transactions held.
+            let Prepared { session, catalog, settings, shapes, progress, .. } = &mut *prepared;
+            let Some(progress) = progress else { return Ok(()) };
+            *state = progress.read(session).await?.unwrap_or_default();
+            let tables = &catalog.tables;
+            load::create_tables(session, settings, tables, shapes, Some(progress), state).await?;
+        }
+    }
+
+    /// Opens the session anew if it was lost meanwhile, with the server or by idling. Gives whether
+    /// it was there all the time.
+    async fn still_there(&self, prepared: &mut Prepared) -> Result<bool> {
+        if prepared.session.run("DO 0").await.is_ok() {
+            return Ok(true);
+        }
+        prepared.session = Session::open(&self.target).await?;
+        prepared.settings.leave_out(&mut prepared.session).await?;
+        match &prepared.progress {
+            Some(progress) => progress.lock(&mut prepared.session).await.map(|()| false),
+            None => Ok(false),
+        }
+    }
+
+    /// What to tell of a restore that ended early.
+    fn failed(&self, error: Error, resumable: bool) -> Error {
+        let half = format!("{} is left half restored", self.target);
+        let (kind, remedy) = (error.kind(), error.remedy().to_owned());
+        let error = error.context(half);
+        let again = match (resumable, kind) {
+            (true, ErrorKind::Damaged) | (false, _) => "restore again with --overwrite",
+            (true, _) => "run the command again: it goes on where it stopped",
+        };
+        match kind {
+            ErrorKind::Interrupted => error.with_remedy(again),
+            _ => error.with_remedy(format!("{}; then {again}", remedy.trim_end_matches('.'))),
+        }
+    }
+}
+
+/// Everything that is created after the rows.
+fn code_of(catalog: &Catalog) -> Vec<Existing> {
+    let code = catalog
+        .stored
+        .iter()
+        .filter(|o| !matches!(o.kind, StoredKind::Tablespace | StoredKind::Sequence));
+    code.map(|o| Existing {
+        name: o.full_name(),
+        kind: ExistingKind::Stored(o.kind),
+        estimated_rows: None,
+    })
+    .collect()
 }
 
 #[async_trait]
@@ -128,13 +382,11 @@ impl Restore for LogicalRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<RestoreSteps> {
-        let Prepared { session, catalog, plan, .. } = self.prepare(manifest, &*artifacts).await?;
-        session.close().await?;
-        self.refuse(&plan)?;
-        Ok(RestoreSteps {
-            steps: steps(&catalog, &self.target),
-            destroys: plan.existing.iter().map(ToString::to_string).collect(),
-        })
+        let prepared = self.prepare(manifest, &*artifacts, false).await?;
+        self.refuse(&prepared)?;
+        let steps = steps::of(&prepared, &self.target, &self.options);
+        prepared.session.close().await?;
+        Ok(steps)
     }
 
     async fn run(
@@ -143,45 +395,28 @@ impl Restore for LogicalRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Restored> {
-        let mut prepared = cx.run(self.prepare(manifest, &*artifacts)).await?;
-        self.refuse(&prepared.plan)?;
+        let mut prepared = cx.run(self.prepare(manifest, &*artifacts, true)).await?;
+        self.refuse(&prepared)?;
         let mut warnings = std::mem::take(&mut prepared.catalog.warnings);
-        let findings = prepared.plan.findings.iter();
+        let findings = prepared.plan.findings.iter().filter(|f| f.severity == Severity::Warning);
         warnings.extend(findings.map(|f| format!("{}: {} ({})", f.object, f.problem, f.remedy)));
-
-        let put_back = load::allow_local_infile(&mut prepared.session).await?;
-        let before = cx.progress().snapshot().bytes;
-        let done = cx.run(self.restore(cx, &mut prepared, artifacts)).await;
-        if put_back {
-            // The session may have been cut off in the middle of a statement.
-            let reset = async {
-                let mut session = Session::open(&self.target).await?;
-                load::forbid_local_infile(&mut session).await?;
-                session.close().await
-            };
-            match reset.await {
-                // What broke the restore says more than that the target is out of reach now.
-                Err(e) if done.is_err() => cx.event(Event::Warning {
-                    text: format!("local_infile may still be ON at the target: {}", e.report()),
-                }),
-                other => other?,
-            }
-        }
-        warnings.extend(done.map_err(|e| {
-            let half = format!("{} is left half restored", self.target);
-            match e.kind() {
-                ErrorKind::Interrupted => {
-                    e.context(half).with_remedy("run the command again with --overwrite")
-                }
-                _ => {
-                    let remedy = format!("{}; then restore again with --overwrite", e.remedy());
-                    e.context(half).with_remedy(remedy)
-                }
-            }
-        })?);
+        // Before the first row is written.
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
+        if let Earlier::Work(_) = prepared.earlier {
+            cx.note("going on with a restore that was interrupted");
+        }
+
+        let before = cx.progress().snapshot().bytes;
+        let changes = Changes::of(&prepared.earlier);
+        let done = cx.run(self.restore(cx, &mut prepared, artifacts, &changes)).await;
+        changes.put_back(cx, &self.target, prepared.progress.as_ref(), done.is_err()).await?;
+        let more = done.map_err(|e| self.failed(e, prepared.progress.is_some()))?;
+        for text in &more {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        warnings.extend(more);
         prepared.session.close().await?;
         Ok(Restored {
             target: self.target.to_string(),
@@ -191,28 +426,4 @@ impl Restore for LogicalRestore {
             warnings,
         })
     }
-}
-
-/// What will be done, for people.
-fn steps(catalog: &Catalog, target: &ConnectOptions) -> Vec<String> {
-    let mut steps = Vec::new();
-    for database in &catalog.databases {
-        steps.push(format!("create database {} at {target} if it is not there", database.name));
-    }
-    for table in &catalog.tables {
-        steps.push(format!(
-            "create table {}, load {} rows, read them back",
-            table.full_name(),
-            table.digest.rows
-        ));
-    }
-    let mut stored: Vec<_> = catalog.stored.iter().collect();
-    // The order in which they are created.
-    stored.sort_by_key(|o| match o.kind {
-        StoredKind::Trigger => 1,
-        StoredKind::Event => 2,
-        _ => 0,
-    });
-    steps.extend(stored.iter().map(|o| format!("create {} {}", o.kind, o.full_name())));
-    steps
 }

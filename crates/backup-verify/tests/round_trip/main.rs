@@ -4,11 +4,15 @@
 //! the *servers* compute over every value, and by `SHOW CREATE` of every object.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod drill;
 mod hostile;
 mod interrupt;
 mod json;
+mod load;
+mod odd;
 mod pair;
 mod read_back;
 mod sides;
+mod stock;
 mod types;
 mod writer;

@@ -36,15 +36,22 @@ impl Pair {
 
     /// The same, with options of the server.
     pub(crate) async fn start_with(server: &str, options: &[(&str, &str)]) -> Pair {
+        Pair::start_between(server, server, options).await
+    }
+
+    /// Two servers of different versions.
+    pub(crate) async fn start_between(from: &str, to: &str, options: &[(&str, &str)]) -> Pair {
         let cx = Context::builder().threads(3).build();
         let directory = TempDir::new().unwrap();
-        let mut builder = xtask::servers::sandbox(server).await.unwrap();
-        for (name, value) in options {
-            builder = builder.option(*name, *value);
-        }
-        let in_zone = |zone: &str| builder.clone().option("default-time-zone", zone);
-        let source = in_zone("+05:45").start(&cx).await.unwrap();
-        let target = in_zone("-03:30").start(&cx).await.unwrap();
+        let start = async |server: &str, zone: &str| {
+            let mut builder = xtask::servers::sandbox(server).await.unwrap();
+            for (name, value) in options {
+                builder = builder.option(*name, *value);
+            }
+            builder.option("default-time-zone", zone).start(&cx).await.unwrap()
+        };
+        let source = start(from, "+05:45").await;
+        let target = start(to, "-03:30").await;
         let url = directory.path().join("repo").to_str().unwrap().parse::<RepoUrl>().unwrap();
         let repository = Repo::init(&cx, &url, RepositoryOptions::default()).await.unwrap();
         Pair { cx, source, target, repository, _directory: directory }

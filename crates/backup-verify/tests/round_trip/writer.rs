@@ -1,15 +1,17 @@
 //! A backup under a writer: exactly the transactions up to the recorded position.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backup_core::{ConsistencyLevel, GtidSet};
+use backup_core::{ConsistencyLevel, GtidSet, Position};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{LogicalOptions, LogicalRestoreOptions};
 use rstest::rstest;
 
 use crate::pair::Pair;
+use crate::sides;
 
 /// Writes `n` to three tables in one transaction each, moving money between two accounts, until
 /// told to stop.
@@ -79,6 +81,7 @@ async fn no_row_of_a_later_transaction_and_every_row_of_an_earlier_one(
 
     let mut target = Session::open(&pair.target()).await.unwrap();
     let mut last = 0;
+    let mut reached = None;
     for manifest in manifests {
         assert_eq!(manifest.outcome.consistency.level, ConsistencyLevel::Exact);
         let position = &manifest.outcome.position;
@@ -101,6 +104,36 @@ async fn no_row_of_a_later_transaction_and_every_row_of_an_earlier_one(
             .await
             .unwrap();
         assert_eq!(money, Some(100_000));
+        reached = Some(position.clone());
     }
+
+    // What the origin wrote after that position, once more at the target: now both are the same.
+    replay(&pair, &mut source, &reached.unwrap()).await;
+    sides::assert_same("rows", &sides::rows(&mut source).await, &sides::rows(&mut target).await);
+    let found: Option<u64> = target.query_first("SELECT COUNT(*) FROM bank.last").await.unwrap();
+    assert_eq!(found, Some(written));
     pair.stop().await;
+}
+
+/// `mysqlbinlog --start-position=… FILE … | mysql`, from a position to the end.
+async fn replay(pair: &Pair, source: &mut Session, from: &Position) {
+    source.run("FLUSH BINARY LOGS").await.unwrap();
+    let logs: Vec<mysql_async::Row> = source.query_rows("SHOW BINARY LOGS").await.unwrap();
+    let logs = logs.iter().map(|row| row.get::<String, _>(0).unwrap());
+    let first = from.file.clone().unwrap();
+    // The last one is open, and empty.
+    let mut files: Vec<_> = logs.skip_while(|name| *name != first).collect();
+    files.pop();
+    assert_eq!(files[0], first);
+    let install = pair.source.install();
+    let mut command = install.command("mysqlbinlog").unwrap();
+    command.arg("--no-defaults").arg(format!("--start-position={}", from.offset.unwrap()));
+    command.args(files.iter().map(|name| pair.source.datadir().join(name)));
+    let mut read = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut apply = install.command("mysql").unwrap();
+    apply.args(["--no-defaults", "--user=root", "--binary-mode"]);
+    apply.arg(format!("--socket={}", pair.target.socket().display()));
+    let applied = apply.stdin(read.stdout.take().unwrap()).output().unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    assert!(read.wait().unwrap().success());
 }

@@ -91,6 +91,39 @@ pub(in crate::logical) fn significant(sql: &str, dialect: Dialect) -> Vec<Token<
     tokens
 }
 
+/// A part of a statement that only some servers read: `/*!80023 …*/`, `/*M!100301 …*/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::logical) struct Condition<'a> {
+    /// Only MariaDB reads it.
+    pub mariadb: bool,
+    /// The first version that reads it, as 80023 for 8.0.23; 0 for all.
+    pub since: u32,
+    /// What stands in it.
+    pub text: &'a str,
+}
+
+/// All such parts of a definition in the default dialect; they do not nest there.
+pub(in crate::logical) fn conditions(sql: &str) -> Vec<Condition<'_>> {
+    let tokens = tokens(sql, Dialect::default());
+    let mut found = Vec::new();
+    let mut open: Option<(bool, u32, usize)> = None;
+    for token in &tokens {
+        if token.kind != TokenKind::Space {
+            continue;
+        }
+        let mark = token.text.strip_prefix("/*!").map(|digits| (false, digits));
+        let mark = mark.or_else(|| token.text.strip_prefix("/*M!").map(|digits| (true, digits)));
+        if let Some((mariadb, digits)) = mark {
+            open = Some((mariadb, digits.parse().unwrap_or(0), token.range().end));
+        } else if token.text == "*/"
+            && let Some((mariadb, since, start)) = open.take()
+        {
+            found.push(Condition { mariadb, since, text: sql[start..token.start].trim() });
+        }
+    }
+    found
+}
+
 struct Lexer<'a> {
     sql: &'a str,
     dialect: Dialect,
@@ -195,6 +228,21 @@ mod tests {
         );
         let ansi = Dialect::of("STRICT_ALL_TABLES,ANSI_QUOTES,NO_BACKSLASH_ESCAPES");
         assert_eq!(kinds("\"e\"'\\'x", ansi), [(Name, "\"e\""), (Text, "'\\'"), (Word, "x")]);
+    }
+
+    #[test]
+    fn parts_for_some_servers_are_found() {
+        let sql = "CREATE TABLE `t` (`a` int /*!80023 INVISIBLE */ COMMENT '/*!99999 x */', `b` text /*M!100301 \
+                   COMPRESSED*/) /*! Y */ /* not this */";
+        let condition = |mariadb, since, text| Condition { mariadb, since, text };
+        assert_eq!(
+            conditions(sql),
+            [
+                condition(false, 80_023, "INVISIBLE"),
+                condition(true, 100_301, "COMPRESSED"),
+                condition(false, 0, "Y")
+            ]
+        );
     }
 
     #[test]

@@ -6,14 +6,16 @@
 mod code;
 mod lexer;
 mod literal;
+mod parts;
 mod table;
 
 pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
 };
-pub(super) use lexer::{Dialect, Token, TokenKind, significant};
+pub(super) use lexer::{Dialect, Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
-pub(super) use table::{TableRename, inherit_collation, rename_table};
+pub(super) use parts::Parts;
+pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

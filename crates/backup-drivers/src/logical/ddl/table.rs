@@ -156,9 +156,38 @@ pub(in crate::logical) fn inherit_collation(create: &str) -> String {
     edits.apply(create)
 }
 
+/// Takes `DATA DIRECTORY='…'` and `INDEX DIRECTORY='…'` away, of the table and of its partitions.
+pub(in crate::logical) fn drop_directories(create: &str) -> String {
+    let tokens = significant(create, Dialect::default());
+    let mut edits = Edits::default();
+    for at in 0..tokens.len() {
+        let named = tokens[at].is_word("DATA") || tokens[at].is_word("INDEX");
+        if !named || !tokens.get(at + 1).is_some_and(|t| t.is_word("DIRECTORY")) {
+            continue;
+        }
+        let sign = tokens.get(at + 2).is_some_and(|t| t.is_sign('='));
+        let value = tokens.get(at + 2 + usize::from(sign));
+        if let Some(value) = value.filter(|t| t.kind == TokenKind::Text) {
+            edits.replace(tokens[at].start..value.range().end, "");
+        }
+    }
+    edits.apply(create)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_go_and_columns_of_their_names_stay() {
+        let create = "CREATE TABLE `t` (`DATA` int COMMENT 'DATA DIRECTORY=''x''') ENGINE=InnoDB DATA \
+                      DIRECTORY='/a/' /*!50100 (PARTITION p DATA DIRECTORY = '/b' ENGINE = InnoDB) */";
+        assert_eq!(
+            drop_directories(create),
+            "CREATE TABLE `t` (`DATA` int COMMENT 'DATA DIRECTORY=''x''') ENGINE=InnoDB  /*!50100 \
+             (PARTITION p  ENGINE = InnoDB) */"
+        );
+    }
 
     fn name(database: &str, table: &str) -> TableName {
         TableName { database: database.into(), table: table.into() }

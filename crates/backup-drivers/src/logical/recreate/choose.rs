@@ -6,8 +6,8 @@ use backup_core::{Error, Flavor, Result};
 
 use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
 use super::super::ddl::{
-    Dialect, TableRename, mentions_database, rename_database, rename_header, rename_table,
-    rename_trigger, rename_view, switch_off,
+    Dialect, TableRename, drop_directories, mentions_database, rename_database, rename_header,
+    rename_table, rename_trigger, rename_view, switch_off,
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
@@ -39,6 +39,14 @@ pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Resul
     renamer.apply(&mut catalog);
     check_unique(&catalog)?;
     Ok(catalog)
+}
+
+/// Takes the directories of their own off tables, as if they had been created without.
+pub(in crate::logical) fn without_directories(mut catalog: Catalog) -> Catalog {
+    for table in &mut catalog.tables {
+        table.create = drop_directories(&table.create);
+    }
+    catalog
 }
 
 fn check_names(catalog: &Catalog, selection: &Selection, rename: &Rename) -> Result<()> {

@@ -102,22 +102,42 @@ pub async fn create_databases(
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
 pub async fn create_tables(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<()> {
-    prepare(conn, facts).await?;
-    for object in &catalog.stored {
-        match object.kind {
-            StoredKind::Tablespace => tablespace(conn, facts, object).await?,
-            StoredKind::Sequence => sequence(conn, facts, object).await?,
-            _ => {}
-        }
-    }
+    create_before_tables(conn, facts, catalog, false).await?;
     for table in &catalog.tables {
-        create_table(conn, facts, table, &table.create).await?;
+        let create = inherit_collation(&table.create);
+        create_table(conn, facts, table, &create).await?;
     }
     Ok(())
 }
 
-/// Creates one table by `create`, which is its own definition or one with fewer indexes. The
-/// session must have been set up by [`prepare`].
+/// Creates what tables need: tablespaces, and sequences where they stood. `keep` says that what is
+/// there already may stay.
+///
+/// # Errors
+/// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
+pub async fn create_before_tables(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+    keep: bool,
+) -> Result<()> {
+    prepare(conn, facts).await?;
+    for object in &catalog.stored {
+        match object.kind {
+            StoredKind::Tablespace => tablespace(conn, facts, object).await?,
+            StoredKind::Sequence => {
+                let keep = keep || object.keep_existing;
+                sequence(conn, facts, object, keep).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Creates one table by `create`, which is its own definition or one with fewer indexes, without
+/// the collations that columns have from the table. The session must have been set up by
+/// [`prepare`].
 ///
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
@@ -129,7 +149,6 @@ pub async fn create_table(
 ) -> Result<()> {
     use_database(conn, facts, &table.database).await?;
     let what = format!("cannot create the table {}", table.full_name());
-    let create = inherit_collation(create);
     query::run(conn, create, &what).await.map_err(|e| target_error(e, facts))
 }
 
@@ -154,11 +173,16 @@ async fn tablespace(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject)
     }
 }
 
-async fn sequence(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject) -> Result<()> {
+async fn sequence(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    object: &StoredObject,
+    keep: bool,
+) -> Result<()> {
     let name = object.full_name();
     let what = format!("cannot create the sequence {name}");
     use_database(conn, facts, &object.database).await?;
-    if object.keep_existing {
+    if keep {
         let sql = format!(
             "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
             quote_text(&object.database),

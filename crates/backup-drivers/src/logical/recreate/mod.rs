@@ -9,12 +9,16 @@
 
 mod choose;
 mod code;
+mod compat;
 mod definitions;
 mod plan;
 
 pub use choose::choose;
+pub(super) use choose::without_directories;
 pub use code::{create_code, create_events, create_triggers};
-pub use definitions::{create_databases, create_table, create_tables, prepare, set_sequences};
+pub use definitions::{
+    create_before_tables, create_databases, create_table, create_tables, prepare, set_sequences,
+};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 
 use backup_core::{Error, ErrorKind, Flavor};

@@ -10,6 +10,7 @@ use super::super::catalog::{Catalog, StoredKind, Table};
 use super::super::ddl::{Dialect, TokenKind, quote_text, significant};
 use super::super::inventory::{ServerFacts, query};
 use super::super::select::{TableName, quote_name};
+use super::compat;
 use super::definitions::prepare;
 use super::target_error;
 
@@ -68,6 +69,7 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     }
     let mut findings = planner.same_case();
     findings.extend(planner.flavors());
+    findings.extend(compat::findings(catalog, facts));
     findings.extend(planner.lacking(conn).await?);
     findings.extend(planner.directories());
     Ok(Plan { existing: existing.into_iter().collect(), findings })

@@ -1,0 +1,249 @@
+//! The dress rehearsal of a restore: everything into a private server, and everything looked at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backup_core::{
+    ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Restore, Result, Severity,
+};
+use tokio::task::JoinSet;
+
+use super::catalog::{Catalog, StoredObject, Table};
+use super::inventory;
+use super::plan::Range;
+use super::reader::reader;
+use super::recreate;
+use super::restore::{LogicalRestore, LogicalRestoreOptions};
+use super::scan;
+use super::select::{Selection, TableName, quote_name};
+use crate::connect::{ConnectOptions, Session};
+
+/// What a drill found.
+#[derive(Debug, Clone)]
+pub struct DrillReport {
+    /// What is not as it was backed up; tables by `database.table`.
+    pub findings: Vec<Finding>,
+    /// Rows that were restored.
+    pub rows: u64,
+    /// How long the restore took, with its reading back.
+    pub restored_in: Duration,
+    /// How long it took to look at everything once more.
+    pub checked_in: Duration,
+}
+
+/// Restores a logical backup into the empty private server `target`, reads every table again and
+/// compares rows and digests with the manifest, runs `CHECK TABLE`, and compares every definition.
+///
+/// Where the restore fails, each table is restored by itself, so that the findings name every one
+/// that is damaged, and not the first alone. Tables with a directory of their own are restored
+/// without it, for it may be that of the server which the backup is of.
+///
+/// # Errors
+/// When the drill could not be carried out: the server or the repository went away, or the run was
+/// cancelled. What is wrong with the backup is in the report.
+pub async fn drill(
+    cx: &Context,
+    target: &ConnectOptions,
+    manifest: &Manifest,
+    artifacts: Arc<dyn ArtifactSource>,
+) -> Result<DrillReport> {
+    let mut report = DrillReport {
+        findings: Vec::new(),
+        rows: 0,
+        restored_in: Duration::ZERO,
+        checked_in: Duration::ZERO,
+    };
+    let catalog = match Catalog::read(&*artifacts).await {
+        Ok(catalog) => catalog,
+        Err(e) => {
+            report.findings.push(finding(manifest.backup.as_str(), e)?);
+            return Ok(report);
+        }
+    };
+    let began = Instant::now();
+    let driver = LogicalRestore::new(target.clone(), LogicalRestoreOptions::default()).private();
+    match driver.run(cx, manifest, Arc::clone(&artifacts)).await {
+        Ok(restored) => {
+            report.rows = restored.rows;
+            report.findings.extend(
+                restored.warnings.into_iter().map(|text| {
+                    Finding::new(Severity::Warning, manifest.backup.as_str(), text, "")
+                }),
+            );
+        }
+        Err(e) => {
+            let whole = finding(manifest.backup.as_str(), e)?;
+            let single = one_by_one(cx, target, manifest, &artifacts, &catalog).await?;
+            report.findings.extend(single);
+            // What is wrong is no table by itself: a routine, a view, what the server lacks.
+            if report.findings.is_empty() {
+                report.findings.push(whole);
+            }
+            report.restored_in = began.elapsed();
+            return Ok(report);
+        }
+    }
+    report.restored_in = began.elapsed();
+    let began = Instant::now();
+    if manifest.outcome.rows.is_some_and(|rows| rows != report.rows) {
+        let rows = manifest.outcome.rows.unwrap_or_default();
+        let problem = format!("{} rows were restored, the manifest says {rows}", report.rows);
+        report.findings.push(damaged(manifest.backup.as_str(), problem));
+    }
+    cx.phase("checking tables");
+    report.findings.extend(digests(cx, target, &catalog).await?);
+    let mut session = Session::open(target).await?;
+    report.findings.extend(cx.run(check_tables(&mut session, &catalog)).await?);
+    report.findings.extend(cx.run(definitions(&mut session, catalog)).await?);
+    session.close().await?;
+    report.checked_in = began.elapsed();
+    Ok(report)
+}
+
+/// An error as a finding, if it is about the backup and not about the way there.
+fn finding(object: &str, error: Error) -> Result<Finding> {
+    let kind = error.kind();
+    match kind {
+        ErrorKind::Interrupted | ErrorKind::Connect | ErrorKind::Store | ErrorKind::Space => {
+            Err(error)
+        }
+        _ => Ok(Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
+            .with_kind(kind)),
+    }
+}
+
+fn damaged(object: impl Into<String>, problem: impl Into<String>) -> Finding {
+    let remedy = "restore another backup, or this one without what is damaged";
+    Finding::new(Severity::Error, object, problem, remedy).with_kind(ErrorKind::Damaged)
+}
+
+/// Restores every table by itself.
+async fn one_by_one(
+    cx: &Context,
+    target: &ConnectOptions,
+    manifest: &Manifest,
+    artifacts: &Arc<dyn ArtifactSource>,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    cx.phase("one table after the other");
+    let mut findings = Vec::new();
+    let mut session = Session::open(target).await?;
+    for table in &catalog.tables {
+        // What others left half done must not stand in the way of this one.
+        for database in &catalog.databases {
+            let sql = format!("DROP DATABASE IF EXISTS {}", quote_name(&database.name));
+            session.run(&sql).await?;
+        }
+        let name = table.full_name();
+        let selection = Selection { tables: [name.clone()].into(), ..Selection::default() };
+        let options = LogicalRestoreOptions { selection, ..Default::default() };
+        let driver = LogicalRestore::new(target.clone(), options).private();
+        if let Err(e) = driver.run(cx, manifest, Arc::clone(artifacts)).await {
+            findings.push(finding(&name.to_string(), e)?);
+        }
+    }
+    session.close().await?;
+    Ok(findings)
+}
+
+/// Reads every table as a whole, without regard to how it was cut when it was read.
+async fn digests(cx: &Context, target: &ConnectOptions, catalog: &Catalog) -> Result<Vec<Finding>> {
+    let tables = catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned();
+    let queue: Vec<Table> = tables.collect();
+    let queue = Arc::new(std::sync::Mutex::new(queue.into_iter()));
+    let mut workers = JoinSet::new();
+    for _ in 0..cx.threads() {
+        let (cx, queue, target) = (cx.clone(), Arc::clone(&queue), target.clone());
+        workers.spawn(async move {
+            let mut reader = reader(&target).await?;
+            let mut findings = Vec::new();
+            loop {
+                let next = queue.lock().expect("no panic while the queue is locked").next();
+                let Some(table) = next else { break };
+                let found = scan::digest(&cx, &mut reader, &table, &Range::default()).await?;
+                // Documents were compared with regard to their numbers when they were read back.
+                let documents = table.columns.iter().any(|c| c.data_type == "json");
+                let same = match documents {
+                    true => found.rows == table.digest.rows,
+                    false => found == table.digest,
+                };
+                if !same {
+                    let problem = format!(
+                        "it holds {} rows with digest {found}, the backup has {} with {}",
+                        found.rows, table.digest.rows, table.digest
+                    );
+                    findings.push(damaged(table.full_name().to_string(), problem));
+                }
+            }
+            reader.close().await;
+            Ok::<_, Error>(findings)
+        });
+    }
+    let mut findings = Vec::new();
+    while let Some(ended) = workers.join_next().await {
+        findings.extend(ended.map_err(|e| Error::internal("a worker panicked").with_source(e))??);
+    }
+    Ok(findings)
+}
+
+/// What the server itself has to say against its tables.
+async fn check_tables(session: &mut Session, catalog: &Catalog) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for table in catalog.tables.iter().filter(|t| !t.rows_elsewhere) {
+        let (database, name) = (quote_name(&table.database), quote_name(&table.name));
+        let sql = format!("CHECK TABLE {database}.{name} EXTENDED");
+        let said: Vec<(String, String, String, String)> = session.query_rows(&sql).await?;
+        let bad = said.iter().find(|(_, _, kind, text)| {
+            // "The storage engine for the table doesn't support check" is a note.
+            kind.eq_ignore_ascii_case("error") || (kind == "status" && text != "OK")
+        });
+        if let Some((_, _, kind, text)) = bad {
+            let problem = format!("CHECK TABLE says: {kind}: {text}");
+            findings.push(damaged(table.full_name().to_string(), problem));
+        }
+    }
+    Ok(findings)
+}
+
+/// Compares every definition with that of the backup.
+async fn definitions(session: &mut Session, catalog: Catalog) -> Result<Vec<Finding>> {
+    let facts = inventory::server(session.conn()).await?;
+    let databases = catalog.databases.iter().map(|d| d.name.clone()).collect();
+    let selection = Selection { databases, ..Selection::default() };
+    let there = inventory::read(session.conn(), &facts, &selection).await?;
+    let mut wanted = objects(recreate::without_directories(catalog));
+    let mut findings = Vec::new();
+    for (name, found) in objects(there) {
+        match wanted.remove(&name) {
+            Some(definition) if definition == found => {}
+            Some(definition) => {
+                let problem = format!("its definition is {found}, the backup has {definition}");
+                findings.push(damaged(name, problem));
+            }
+            None => findings.push(damaged(name, "the backup does not have it")),
+        }
+    }
+    // An event whose time is over is gone at once, which the restore has said.
+    let missing = wanted.into_keys().filter(|name| !name.starts_with("event "));
+    findings.extend(missing.map(|name| damaged(name, "it was not restored")));
+    Ok(findings)
+}
+
+/// Every object by its kind and name, with what must be the same on both sides.
+fn objects(catalog: Catalog) -> BTreeMap<String, String> {
+    let mut objects = BTreeMap::new();
+    let databases = catalog.databases.into_iter();
+    objects.extend(databases.map(|d| (format!("database {}", d.name), d.create)));
+    for table in catalog.tables {
+        let Table { create, engine, columns, key, .. } = &table;
+        let text = format!("{create} {engine} {columns:?} {key:?}");
+        objects.insert(table.full_name().to_string(), text);
+    }
+    for object in catalog.stored {
+        let name = TableName { database: object.database.clone(), table: object.name.clone() };
+        let object = StoredObject { keep_existing: false, ..object };
+        objects.insert(format!("{} {name}", object.kind), format!("{object:?}"));
+    }
+    objects
+}

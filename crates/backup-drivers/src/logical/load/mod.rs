@@ -1,0 +1,28 @@
+//! Tables and their rows into a target: created, loaded over several connections, completed.
+//!
+//! ```text
+//! create   tables as their way of loading wants them: Way, shape
+//! units    rows, each unit in one transaction with its mark in the progress: exactly once
+//! finish   indexes that were left out, statistics, as soon as a table has its rows
+//! keys     foreign keys that were left out, when every table is whole
+//! ```
+//!
+//! The tables are those of the backup under the names that they have at the target.
+
+mod alter;
+mod patience;
+mod progress;
+mod rows;
+mod session;
+mod shape;
+mod tables;
+mod work;
+
+pub(super) use alter::add_foreign_keys;
+pub(super) use progress::{Mark, Progress, State};
+pub(super) use session::{
+    LoadSettings, RedoLog, allow_local_infile, forbid_local_infile, has_binary_log, is_clustered,
+};
+pub(super) use shape::{Shape, Way};
+pub(super) use tables::{chosen, create_tables, not_ours, referenced};
+pub(super) use work::Load;

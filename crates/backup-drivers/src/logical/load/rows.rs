@@ -1,0 +1,112 @@
+//! Rows of artifacts into one `LOAD DATA LOCAL` statement.
+
+use backup_core::{ArtifactSource, Context, Error, Result};
+use bytes::Bytes;
+
+use super::super::catalog::{Chunk, Column, LoadMode, Table};
+use super::super::select::quote_name;
+use crate::rows::{BlockReader, TextFormat};
+use crate::wire;
+
+/// How many bytes of text are collected before they are sent.
+const SEND_BYTES: usize = 256 << 10;
+
+/// The statement that takes rows as [`crate::rows::Block::write_tsv`] gives them.
+fn load_statement(table: &Table, id: &str) -> String {
+    let mut columns = Vec::new();
+    let mut assignments = Vec::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        let name = quote_name(&column.name);
+        match column.load {
+            LoadMode::Direct => columns.push(name),
+            LoadMode::Utf8 => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!("{name} = CONVERT(@c{i} USING utf8mb4)"));
+            }
+            LoadMode::Number => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!("{name} = CAST(@c{i} AS UNSIGNED)"));
+            }
+        }
+    }
+    let columns = if columns.is_empty() { "@none".to_owned() } else { columns.join(", ") };
+    let set = if assignments.is_empty() {
+        String::new()
+    } else {
+        format!(" SET {}", assignments.join(", "))
+    };
+    format!(
+        "LOAD DATA LOCAL INFILE 'holdfast-{id}' INTO TABLE {}.{} CHARACTER SET binary \
+         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({columns}){set}",
+        quote_name(&table.database),
+        quote_name(&table.name)
+    )
+}
+
+fn text_formats(columns: &[Column]) -> Vec<TextFormat> {
+    if columns.is_empty() {
+        return vec![TextFormat::default()];
+    }
+    columns.iter().map(|c| TextFormat { decimals: c.fraction_digits.unwrap_or(0) }).collect()
+}
+
+/// Sends the rows of `chunks`, and checks that the server took all of them. `id` is in the statement,
+/// so that it can be found at the server.
+pub(super) async fn load(
+    cx: &Context,
+    connection: &mut wire::Connection,
+    table: &Table,
+    chunks: &[Chunk],
+    artifacts: &dyn ArtifactSource,
+    id: &str,
+) -> Result<()> {
+    let formats = text_formats(&table.columns);
+    let mut text = Vec::with_capacity(2 * SEND_BYTES);
+    let mut load = connection.start_load(&load_statement(table, id)).await?;
+    for chunk in chunks {
+        let mut source = artifacts.open(&chunk.artifact).await?;
+        let mut blocks = BlockReader::default();
+        while let Some(bytes) = source.next().await? {
+            blocks.push(bytes);
+            while let Some(block) = blocks.next_block()? {
+                cx.check()?;
+                block.write_tsv(&mut text, &formats)?;
+                cx.progress().add_rows(u64::from(block.rows()));
+                if text.len() >= SEND_BYTES {
+                    cx.progress().add_bytes(text.len() as u64);
+                    load.write(Bytes::from(std::mem::take(&mut text))).await?;
+                }
+            }
+        }
+        blocks.finish()?;
+    }
+    cx.progress().add_bytes(text.len() as u64);
+    load.write(Bytes::from(text)).await?;
+    let done = load.finish().await?;
+    let expected: u64 = chunks.iter().map(|chunk| chunk.digest.rows).sum();
+    if done.affected_rows != expected {
+        let warning = first_warning(connection).await?;
+        return Err(Error::damaged(format!(
+            "the target took {} of {expected} rows{warning}",
+            done.affected_rows
+        )));
+    }
+    Ok(())
+}
+
+/// What the server has to say about the last statement, for an error message.
+async fn first_warning(connection: &mut wire::Connection) -> Result<String> {
+    let rows = connection.query_values("SHOW WARNINGS LIMIT 1").await?;
+    Ok(rows
+        .into_iter()
+        .next()
+        .map(|row| {
+            let fields: Vec<String> = row
+                .into_iter()
+                .flatten()
+                .map(|field| String::from_utf8_lossy(&field).into_owned())
+                .collect();
+            format!("; the server warned: {}", fields.join(" "))
+        })
+        .unwrap_or_default())
+}

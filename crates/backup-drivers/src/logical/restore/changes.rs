@@ -1,0 +1,112 @@
+//! What a restore changes at the server as a whole, and puts back however it ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backup_core::{Context, Event, Result};
+
+use super::super::inventory::ServerFacts;
+use super::super::load::{Mark, Progress, allow_local_infile, forbid_local_infile};
+use super::{Earlier, RedoLog};
+use crate::connect::{ConnectOptions, Session};
+
+/// What has to be put back. Each change is marked in the progress before it is made, so that a later
+/// run puts back what one that was killed could not.
+pub(super) struct Changes {
+    local_infile: AtomicBool,
+    redo_log: AtomicBool,
+}
+
+impl Changes {
+    /// What an earlier run left.
+    pub(super) fn of(earlier: &Earlier) -> Self {
+        let left = |mark| matches!(earlier, Earlier::Work(state) if state.has(mark)).into();
+        Changes { local_infile: left(Mark::LocalInfile), redo_log: left(Mark::RedoLog) }
+    }
+
+    /// Allows `LOAD DATA LOCAL`.
+    pub(super) async fn allow_local_infile(
+        &self,
+        session: &mut Session,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        let on: Option<u8> = session.query_first("SELECT @@GLOBAL.local_infile").await?;
+        if on == Some(1) {
+            return Ok(());
+        }
+        if let Some(progress) = progress {
+            progress.set(session, Mark::LocalInfile, "").await?;
+        }
+        self.local_infile.store(true, Ordering::Relaxed);
+        allow_local_infile(session).await.map(drop)
+    }
+
+    /// Switches the redo log off.
+    pub(super) async fn redo_log_off(
+        &self,
+        session: &mut Session,
+        facts: &ServerFacts,
+        ours: &[String],
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        if !RedoLog::is_on(session).await? {
+            return Ok(());
+        }
+        if let Some(progress) = progress {
+            progress.set(session, Mark::RedoLog, "").await?;
+        }
+        self.redo_log.store(true, Ordering::Relaxed);
+        RedoLog::off(session, facts, ours).await
+    }
+
+    /// Puts everything back, over a connection of its own: that of the restore may have been cut off
+    /// in the middle of a statement.
+    pub(super) async fn put_back(
+        &self,
+        cx: &Context,
+        target: &ConnectOptions,
+        progress: Option<&Progress>,
+        failed: bool,
+    ) -> Result<()> {
+        let redo_log = self.redo_log.load(Ordering::Relaxed);
+        let local_infile = self.local_infile.load(Ordering::Relaxed);
+        if !redo_log && !local_infile {
+            return Ok(());
+        }
+        let put = async {
+            let mut session = Session::open(target).await?;
+            let mut marks = Vec::new();
+            if redo_log {
+                RedoLog::on(&mut session).await?;
+                marks.push(Mark::RedoLog);
+            }
+            if local_infile {
+                forbid_local_infile(&mut session).await?;
+                marks.push(Mark::LocalInfile);
+            }
+            if let Some(progress) = progress.filter(|_| failed) {
+                for mark in marks {
+                    // Not there where the restore failed before it began one. What is left marked
+                    // is put back once more, which changes nothing.
+                    let _ = progress.unset(&mut session, mark).await;
+                }
+            }
+            session.close().await
+        };
+        match put.await {
+            // What broke the restore says more than that the target is out of reach now.
+            Err(e) if failed => {
+                let what = match redo_log {
+                    true => "the redo log may still be off, and local_infile still be ON,",
+                    false => "local_infile may still be ON",
+                };
+                let text = format!(
+                    "{what} at the target: {}; running the restore again puts it back",
+                    e.chain()
+                );
+                cx.event(Event::Warning { text });
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}

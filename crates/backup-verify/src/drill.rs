@@ -1,0 +1,167 @@
+//! Drills: a backup restored into a private server of its own version, and everything looked at.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSource, Context, Error, Finding, Flavor, Level, Manifest, Report, Result,
+    ServerVersion, Severity, Strategy, Verifier,
+};
+use backup_drivers::connect::ConnectOptions;
+use backup_drivers::logical::{Catalog, DrillReport, drill};
+use backup_drivers::sandbox::{Sandbox, ServerInstall};
+
+/// Where installations of servers are looked for when none is named.
+const USUAL_PLACES: [&str; 5] =
+    ["/usr", "/usr/local/mysql", "/usr/local", "/opt/mysql", "/opt/mariadb"];
+
+/// A server may take long to start on a machine that has other work.
+const START: Duration = Duration::from_secs(300);
+
+/// How drills are held.
+#[derive(Debug, Clone, Default)]
+pub struct DrillOptions {
+    /// The installation to run, see [`ServerInstall::detect`]; without one, that of this machine.
+    pub server: Option<PathBuf>,
+    /// Where the private server keeps its data, about as much as the source has; without it, where
+    /// the operating system has temporary files.
+    pub directory: Option<PathBuf>,
+}
+
+/// Restores a backup into a private server and proves that it is what was backed up: every row by
+/// count and digest, every table by `CHECK TABLE`, every definition.
+#[derive(Debug, Clone, Default)]
+pub struct DrillVerifier {
+    options: DrillOptions,
+}
+
+impl DrillVerifier {
+    /// A drill as `options` say.
+    #[must_use]
+    pub fn new(options: DrillOptions) -> Self {
+        DrillVerifier { options }
+    }
+
+    /// The server of the backup's series.
+    fn install(&self, backup: &Manifest) -> Result<ServerInstall> {
+        let source = &backup.outcome.source;
+        let wanted = ServerVersion::parse(&source.version, "")?;
+        let fits = |install: &ServerInstall| {
+            let version = ServerVersion::parse(install.version(), "");
+            install.flavor() == source.flavor
+                && version.is_ok_and(|v| v.series() == wanted.series())
+        };
+        let (major, minor) = wanted.series();
+        let needed = format!("{} {major}.{minor}", source.flavor);
+        let remedy = format!("name an installation of {needed} with --server-dir");
+        if let Some(directory) = &self.options.server {
+            let install = ServerInstall::detect(directory)?;
+            if fits(&install) {
+                return Ok(install);
+            }
+            let (flavor, version) = (install.flavor(), install.version());
+            return Err(Error::usage(format!(
+                "{} is {flavor} {version}, and the backup is of {needed}",
+                directory.display()
+            ))
+            .with_remedy(remedy));
+        }
+        USUAL_PLACES
+            .iter()
+            .filter(|place| Path::new(place).is_dir())
+            .filter_map(|place| ServerInstall::detect(place).ok())
+            .find(fits)
+            .ok_or_else(|| {
+                Error::usage(format!("this machine has no {needed} to hold a drill with"))
+                    .with_remedy(remedy)
+            })
+    }
+
+    /// Starts a server that takes whatever the source held, and does nothing by itself.
+    async fn start(
+        &self,
+        cx: &Context,
+        install: &ServerInstall,
+        lower_case_table_names: u8,
+    ) -> Result<Sandbox> {
+        let names = lower_case_table_names.to_string();
+        let mut builder = Sandbox::builder(install)
+            .durable(false)
+            .binary_log(false)
+            .start_timeout(START)
+            .option("lower_case_table_names", names)
+            .option("event_scheduler", "OFF")
+            .option("local_infile", "ON")
+            .option("max_allowed_packet", "1G")
+            .option("innodb_buffer_pool_size", "256M")
+            .option("innodb_strict_mode", "OFF");
+        builder = match install.flavor() {
+            Flavor::MySql => builder.option("innodb_redo_log_capacity", "1G"),
+            Flavor::MariaDb => builder.option("innodb_log_file_size", "512M"),
+        };
+        if let Some(directory) = &self.options.directory {
+            builder = builder.directory(directory);
+        }
+        builder.start(cx).await
+    }
+}
+
+#[async_trait]
+impl Verifier for DrillVerifier {
+    fn level(&self) -> Level {
+        Level::Drill
+    }
+
+    async fn verify(
+        &self,
+        cx: &Context,
+        backup: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        if backup.strategy != Strategy::Logical {
+            return Err(Error::usage(format!(
+                "{} is a {} backup: this version holds drills of logical ones",
+                backup.backup, backup.strategy
+            ))
+            .with_remedy("verify it with --level content"));
+        }
+        let install = self.install(backup)?;
+        let names = match Catalog::read(&*artifacts).await {
+            Ok(catalog) => catalog.header.lower_case_table_names,
+            // The drill says what is wrong with it.
+            Err(_) => 0,
+        };
+        cx.phase(format!("starting {} {}", install.flavor(), install.version()));
+        let mut sandbox = self.start(cx, &install, names).await?;
+        let target = ConnectOptions::socket(sandbox.socket(), "root");
+        let report = drill(cx, &target, backup, artifacts).await;
+        // What the server says at its end does not matter; its data goes with it.
+        sandbox.kill();
+        let report = report?;
+        let mut findings = vec![summary(backup, &install, &report)];
+        findings.extend(report.findings);
+        Ok(Report::new(Level::Drill, findings))
+    }
+}
+
+/// What the drill took, for whoever has to plan a real restore.
+fn summary(backup: &Manifest, install: &ServerInstall, report: &DrillReport) -> Finding {
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let gigabytes = backup.totals.bytes_read as f64 / 1e9;
+    let (restored, checked) = (report.restored_in.as_secs_f64(), report.checked_in.as_secs_f64());
+    // Figures of a few megabytes say nothing about gigabytes.
+    let per_gigabyte = match gigabytes >= 0.01 {
+        true => format!(", {:.0} s per GB", restored / gigabytes),
+        false => String::new(),
+    };
+    let text = format!(
+        "restored into {} {} and read back in {restored:.1} s{per_gigabyte} ({gigabytes:.3} GB, {} rows); \
+         everything was looked at once more in {checked:.1} s",
+        install.flavor(),
+        install.version(),
+        report.rows
+    );
+    Finding::new(Severity::Info, backup.backup.as_str(), text, "")
+}
