@@ -27,6 +27,8 @@ pub struct LogicalOptions {
     pub lock_timeout: Duration,
     /// About how many bytes of a table go into one artifact. Default: 64 MiB.
     pub chunk_bytes: u64,
+    /// Whether users and roles are left out, which come with a whole server otherwise.
+    pub no_accounts: bool,
 }
 
 impl Default for LogicalOptions {
@@ -35,6 +37,7 @@ impl Default for LogicalOptions {
             selection: Selection::default(),
             lock_timeout: Duration::from_secs(30),
             chunk_bytes: plan::CHUNK_BYTES,
+            no_accounts: false,
         }
     }
 }
@@ -70,12 +73,6 @@ impl Backup for LogicalBackup {
             format!("{} {}", facts.flavor, facts.version_text),
             "",
         )];
-        findings.push(Finding::new(
-            Severity::Info,
-            "accounts",
-            "users, roles and grants are no part of a logical backup",
-            "keep their definitions elsewhere, for example with SHOW CREATE USER and SHOW GRANTS",
-        ));
         let missing =
             inventory::missing_privileges(session.conn(), &facts, &self.options.selection).await?;
         for privilege in missing {
@@ -126,6 +123,9 @@ impl LogicalBackup {
         cx.phase("definitions");
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
+        if selection.is_whole_server() && !self.options.no_accounts {
+            catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
+        }
         let mut warnings = std::mem::take(&mut catalog.warnings);
         cx.phase("rows");
         let readers = std::mem::take(&mut snapshot.readers);
@@ -225,6 +225,7 @@ fn objects(catalog: &Catalog) -> BTreeMap<String, u64> {
     };
     add("databases", catalog.databases.len());
     add("tables", catalog.tables.len());
+    add("accounts", catalog.accounts.len());
     for (kind, name) in [
         (StoredKind::Sequence, "sequences"),
         (StoredKind::Function, "functions"),

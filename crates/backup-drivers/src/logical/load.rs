@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, Column, LoadMode, Table};
+use super::plan::{LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
 use super::select::quote_name;
 use crate::connect::{ConnectOptions, SESSION, Session};
 use crate::rows::{BlockReader, TextFormat};
@@ -31,7 +32,10 @@ fn loader_settings(flavor: Flavor) -> Vec<&'static str> {
          net_read_timeout = 3600, net_write_timeout = 3600",
     ];
     if flavor == Flavor::MariaDb {
-        settings.push("SET SESSION check_constraint_checks = 0");
+        settings.push(
+            "SET SESSION check_constraint_checks = 0 \
+             /*M!101100 , system_versioning_insert_history = 1 */",
+        );
     }
     settings
 }
@@ -145,6 +149,12 @@ fn load_statement(table: &Table) -> String {
             LoadMode::Utf8 => {
                 columns.push(format!("@c{i}"));
                 assignments.push(format!("{name} = CONVERT(@c{i} USING utf8mb4)"));
+            }
+            LoadMode::RowEnd => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!(
+                    "{name} = IF(@c{i} = '{LAST_MOMENT_BEFORE_11_5}', '{LAST_MOMENT}', @c{i})"
+                ));
             }
             LoadMode::Number => {
                 columns.push(format!("@c{i}"));

@@ -1,5 +1,6 @@
 //! The logical strategy: rows and definitions, read and written by SQL.
 
+mod account;
 mod backup;
 mod catalog;
 mod check;
@@ -18,6 +19,7 @@ mod select;
 mod settings;
 mod snapshot;
 
+pub use account::{Account, AccountName, GrantedRole};
 pub use backup::{LogicalBackup, LogicalOptions};
 pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,

@@ -40,9 +40,8 @@ pub(super) async fn ranges(
     };
     let column = quote_name(&column.name);
     let sql = format!(
-        "SELECT CAST(MIN({column}) AS CHAR), CAST(MAX({column}) AS CHAR) FROM {}.{}",
-        quote_name(&table.database),
-        quote_name(&table.name)
+        "SELECT CAST(MIN({column}) AS CHAR), CAST(MAX({column}) AS CHAR) FROM {}",
+        source(table)
     );
     let bounds: Option<(Option<String>, Option<String>)> = session.query_first(&sql).await?;
     let Some((Some(low), Some(high))) = bounds else {
@@ -75,8 +74,23 @@ fn value(column: &Column) -> String {
     let name = quote_name(&column.name);
     match column.load {
         LoadMode::Number => format!("CAST({name} AS UNSIGNED)"),
+        LoadMode::RowEnd => {
+            format!("IF({name} = '{LAST_MOMENT}', TIMESTAMP'{LAST_MOMENT_BEFORE_11_5}', {name})")
+        }
         LoadMode::Direct | LoadMode::Utf8 => name,
     }
+}
+
+/// Where the time of a row of the present ends (system-versioned tables of MariaDB).
+pub(super) const LAST_MOMENT: &str = "2106-02-07 06:28:15.999999";
+
+/// The same in MariaDB before 11.5, whose timestamps had a bit less.
+pub(super) const LAST_MOMENT_BEFORE_11_5: &str = "2038-01-19 03:14:07.999999";
+
+/// What stands for the table in a query for rows.
+fn source(table: &Table) -> String {
+    let past = if table.history { " FOR SYSTEM_TIME ALL" } else { "" };
+    format!("{}.{}{past}", quote_name(&table.database), quote_name(&table.name))
 }
 
 /// The query for the rows of a range, in the order of the key.
@@ -84,11 +98,7 @@ pub(super) fn select(table: &Table, range: &Range) -> String {
     let columns: Vec<String> = table.columns.iter().map(value).collect();
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
-    let mut sql = format!(
-        "SELECT {columns} FROM {}.{}",
-        quote_name(&table.database),
-        quote_name(&table.name)
-    );
+    let mut sql = format!("SELECT {columns} FROM {}", source(table));
     if let Some(first) = table.key.first() {
         let first = quote_name(first);
         let bounds: Vec<String> = [("<=", &range.from), (">", &range.to)]

@@ -1,5 +1,6 @@
 //! The logical strategy as a [`Restore`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,9 +9,10 @@ use backup_core::{
     Restored, Result, Severity, Strategy,
 };
 
+use super::account::AccountName;
 use super::catalog::{Catalog, StoredKind, Table};
 use super::inventory::{self, ServerFacts};
-use super::recreate::{self, Plan};
+use super::recreate::{self, Definers, Plan};
 use super::rename::Rename;
 use super::select::Selection;
 use super::{check, load};
@@ -26,6 +28,10 @@ pub struct LogicalRestoreOptions {
     /// Whether objects that the target has already are dropped first. Without it they make the
     /// restore fail before anything is written.
     pub overwrite: bool,
+    /// Whether users and roles stay away, which come with a whole server otherwise.
+    pub no_accounts: bool,
+    /// What becomes of definers.
+    pub definers: Definers,
 }
 
 /// Creates the objects of a backup at a server, loads the rows over [`Context::threads`]
@@ -42,6 +48,8 @@ struct Prepared {
     facts: ServerFacts,
     catalog: Catalog,
     plan: Plan,
+    /// The accounts that the source had, as far as the backup tells.
+    of_source: BTreeSet<AccountName>,
 }
 
 impl LogicalRestore {
@@ -63,11 +71,17 @@ impl LogicalRestore {
             )));
         }
         let catalog = Catalog::read(artifacts).await?;
-        let catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        let of_source = catalog.accounts.iter().map(|a| a.name.clone()).collect();
+        let mut catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        if self.options.no_accounts {
+            catalog.accounts.clear();
+        }
+        recreate::change_definers(&mut catalog, &self.options.definers);
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
-        let plan = recreate::plan(session.conn(), &facts, &catalog).await?;
-        Ok(Prepared { session, facts, catalog, plan })
+        let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
+        plan.findings.extend(recreate::adapt(&mut catalog, &facts));
+        Ok(Prepared { session, facts, catalog, plan, of_source })
     }
 
     /// Fails where the target does not allow the restore.
@@ -99,11 +113,12 @@ impl LogicalRestore {
         prepared: &mut Prepared,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Vec<String>> {
-        let Prepared { session, facts, catalog, plan } = prepared;
+        let Prepared { session, facts, catalog, plan, of_source } = prepared;
         let conn = session.conn();
         cx.phase("definitions");
         recreate::drop_existing(conn, facts, &plan.existing).await?;
         let mut warnings = recreate::create_databases(conn, facts, catalog).await?;
+        warnings.extend(recreate::create_invalid_views(conn, facts, catalog).await?);
         recreate::create_tables(conn, facts, catalog).await?;
         cx.phase("rows");
         let tables: Vec<Table> =
@@ -113,9 +128,13 @@ impl LogicalRestore {
         cx.phase("reading back");
         warnings.extend(check::run(cx, &self.target, &tables, artifacts).await?);
         cx.phase("views, routines, triggers, events");
-        warnings.extend(recreate::create_code(conn, facts, catalog).await?);
+        let mut accounts = recreate::create_accounts(conn, facts, catalog).await?;
+        warnings.extend(recreate::create_code(conn, facts, catalog, &mut accounts).await?);
+        warnings.extend(accounts.finish(conn).await?);
+        warnings.extend(recreate::missing_definers(conn, facts, catalog, of_source).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
         warnings.extend(recreate::create_events(conn, facts, catalog).await?);
+        warnings.extend(recreate::finish_tables(conn, facts, catalog).await?);
         Ok(warnings)
     }
 }
@@ -213,6 +232,11 @@ fn steps(catalog: &Catalog, target: &ConnectOptions) -> Vec<String> {
         StoredKind::Event => 2,
         _ => 0,
     });
-    steps.extend(stored.iter().map(|o| format!("create {} {}", o.kind, o.full_name())));
+    steps.extend(stored.iter().map(|o| match o.database.as_str() {
+        "" => format!("create {} {}", o.kind, o.name),
+        _ => format!("create {} {}", o.kind, o.full_name()),
+    }));
+    let accounts = catalog.accounts.iter();
+    steps.extend(accounts.map(|a| format!("create account {} if it is not there", a.name)));
     steps
 }

@@ -122,6 +122,12 @@ impl Selection {
         }
     }
 
+    /// Whether the server is meant, though maybe without some tables.
+    #[must_use]
+    pub fn is_whole_server(&self) -> bool {
+        self.databases.is_empty() && self.tables.is_empty()
+    }
+
     /// Whether only single tables are meant.
     #[must_use]
     pub fn only_tables(&self) -> bool {

@@ -4,9 +4,12 @@
 //! makes the same object again; the information schema says what there is, in a few queries for
 //! each database.
 
+mod accounts;
+mod history;
 mod privileges;
 pub(super) mod query;
 mod repair;
+mod server;
 mod statement;
 mod stored;
 mod tables;
@@ -19,6 +22,7 @@ use super::ddl::quote_text;
 use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
+pub use accounts::accounts;
 pub use privileges::{Privilege, missing_privileges};
 pub(super) use statement::{decode, encode, is_utf8, unhex};
 
@@ -125,6 +129,7 @@ pub async fn read(conn: &mut Conn, facts: &ServerFacts, selection: &Selection) -
         databases: databases(conn, selection).await?,
         tables: Vec::new(),
         stored: Vec::new(),
+        accounts: Vec::new(),
         warnings: Vec::new(),
     };
     for database in catalog.databases.clone() {
@@ -138,6 +143,7 @@ pub async fn read(conn: &mut Conn, facts: &ServerFacts, selection: &Selection) -
         stored::read(&mut scope, &relations).await?;
     }
     tables::tablespaces(conn, &mut catalog).await?;
+    server::objects(conn, facts, selection, &mut catalog).await?;
     catalog.tables.sort_by_key(super::catalog::Table::full_name);
     // The order in which they are created again; within a kind as found.
     catalog.stored.sort_by_key(|object| object.kind);
