@@ -7,12 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Layout, Outcome, Result, Severity, SourceInfo, Strategy,
+    Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy,
 };
 use bytes::Bytes;
 
 use super::catalog::{CATALOG, Catalog, StoredKind, Table};
 use super::inventory::{self, ServerFacts};
+use super::mask::{MaskRules, Masks};
+use super::pattern::TableGlob;
 use super::select::{Selection, TableName};
 use super::{dump, plan, snapshot};
 use crate::connect::{ConnectOptions, Session};
@@ -29,6 +31,14 @@ pub struct LogicalOptions {
     pub chunk_bytes: u64,
     /// Whether users and roles are left out, which come with a whole server otherwise.
     pub no_accounts: bool,
+    /// Conditions for the rows of tables, as SQL. The others are not kept.
+    pub filters: BTreeMap<TableName, String>,
+    /// Tables whose rows are left out.
+    pub no_rows: BTreeSet<TableGlob>,
+    /// How values are changed on the way. Accounts are left out then.
+    pub mask: Option<MaskRules>,
+    /// Makes masked values the same in several backups; random without one.
+    pub mask_secret: Option<SecretBytes>,
 }
 
 impl Default for LogicalOptions {
@@ -38,6 +48,10 @@ impl Default for LogicalOptions {
             lock_timeout: Duration::from_secs(30),
             chunk_bytes: plan::CHUNK_BYTES,
             no_accounts: false,
+            filters: BTreeMap::new(),
+            no_rows: BTreeSet::new(),
+            mask: None,
+            mask_secret: None,
         }
     }
 }
@@ -73,8 +87,9 @@ impl Backup for LogicalBackup {
             format!("{} {}", facts.flavor, facts.version_text),
             "",
         )];
-        let missing =
-            inventory::missing_privileges(session.conn(), &facts, &self.options.selection).await?;
+        self.masks()?;
+        let selection = inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
+        let missing = inventory::missing_privileges(session.conn(), &facts, &selection).await?;
         for privilege in missing {
             findings.push(
                 Finding::new(
@@ -109,7 +124,9 @@ impl LogicalBackup {
     async fn read(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
-        let selection = &inventory::in_servers_case(&facts, &self.options.selection);
+        let selection =
+            &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
+        let masks = self.masks()?;
         cx.phase("snapshot");
         let taken = snapshot::open(
             cx,
@@ -123,10 +140,14 @@ impl LogicalBackup {
         cx.phase("definitions");
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
-        if selection.is_whole_server() && !self.options.no_accounts {
+        self.narrow(&facts, &mut catalog)?;
+        if selection.is_whole_server() && !self.options.no_accounts && masks.is_none() {
             catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
         }
         let mut warnings = std::mem::take(&mut catalog.warnings);
+        if let Some(masks) = &masks {
+            warnings.extend(masks.prepare(&mut catalog)?);
+        }
         cx.phase("rows");
         let readers = std::mem::take(&mut snapshot.readers);
         catalog.tables = dump::run(
@@ -137,6 +158,7 @@ impl LogicalBackup {
             self.options.chunk_bytes,
             Arc::clone(&sink),
             snapshot.fingerprints.take(),
+            masks.as_ref(),
         )
         .await?;
         snapshot.still_guarded().await?;
@@ -161,12 +183,47 @@ impl LogicalBackup {
             lock_seconds: snapshot.lock.as_secs_f64(),
             rows: Some(catalog.tables.iter().map(|t| t.digest.rows).sum()),
             objects: objects(&catalog),
-            masked: false,
-            partial: !selection.is_all(),
+            masked: masks.is_some(),
+            partial: !selection.is_all() || catalog.tables.iter().any(is_narrowed),
             warnings,
             details: serde_json::Value::Null,
         })
     }
+}
+
+impl LogicalBackup {
+    fn masks(&self) -> Result<Option<Masks>> {
+        let secret = self.options.mask_secret.as_ref().map(SecretBytes::expose);
+        self.options.mask.as_ref().map(|rules| Masks::new(rules, secret)).transpose()
+    }
+
+    /// Notes which rows are not wanted.
+    fn narrow(&self, facts: &ServerFacts, catalog: &mut Catalog) -> Result<()> {
+        let fold = |name: &str| match facts.lower_case_table_names {
+            1 => name.to_lowercase(),
+            _ => name.to_owned(),
+        };
+        for (name, filter) in &self.options.filters {
+            let (database, table) = (fold(&name.database), fold(&name.table));
+            let found =
+                catalog.tables.iter_mut().find(|t| t.database == database && t.name == table);
+            let found = found.ok_or_else(|| {
+                Error::usage(format!("there is a condition for {name}, and no such table"))
+                    .with_remedy("correct --where")
+            })?;
+            found.filter = Some(filter.clone());
+        }
+        for table in &mut catalog.tables {
+            let fits = |glob: &TableGlob| glob.matches(&table.database, &table.name);
+            table.rows_left_out = self.options.no_rows.iter().any(fits);
+        }
+        Ok(())
+    }
+}
+
+/// Whether some of the table's rows are missing on purpose.
+fn is_narrowed(table: &Table) -> bool {
+    table.filter.is_some() || table.rows_left_out
 }
 
 /// Fails when a table came or went between the snapshot and the reading of the definitions.

@@ -173,6 +173,15 @@ pub struct Table {
     /// Histograms of the optimizer (MySQL), by column.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub histograms: BTreeMap<String, String>,
+    /// The condition that chose the rows, where not all of them were wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Whether the rows were left out because nobody asked for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows_left_out: bool,
+    /// The columns whose values were masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
     /// Whether the rows of the past are kept too (system-versioned tables of MariaDB), with the
     /// columns that say from when to when each was valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -9,6 +9,8 @@ mod dump;
 mod fingerprint;
 pub mod inventory;
 mod load;
+mod mask;
+mod pattern;
 mod plan;
 mod reader;
 pub mod recreate;
@@ -25,6 +27,8 @@ pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,
     StoredObject, Table,
 };
+pub use mask::{MaskRule, MaskRules, MaskWith};
+pub use pattern::{Glob, TableGlob};
 pub use rename::{Rename, RenameRule};
-pub use restore::{LogicalRestore, LogicalRestoreOptions};
+pub use restore::{LogicalRestore, LogicalRestoreOptions, Parts};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};

@@ -93,22 +93,37 @@ fn source(table: &Table) -> String {
     format!("{}.{}{past}", quote_name(&table.database), quote_name(&table.name))
 }
 
-/// The query for the rows of a range, in the order of the key.
+/// The query for the rows of a range of the source, in the order of the key: those that are wanted.
+pub(super) fn select_wanted(table: &Table, range: &Range) -> String {
+    query(table, range, table.filter.as_deref())
+}
+
+/// The query for all rows of a range, in the order of the key.
 pub(super) fn select(table: &Table, range: &Range) -> String {
+    query(table, range, None)
+}
+
+fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
     let columns: Vec<String> = table.columns.iter().map(value).collect();
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
     let mut sql = format!("SELECT {columns} FROM {}", source(table));
+    let mut conditions = Vec::new();
     if let Some(first) = table.key.first() {
         let first = quote_name(first);
-        let bounds: Vec<String> = [("<=", &range.from), (">", &range.to)]
+        let bounds = [("<=", &range.from), (">", &range.to)];
+        let bounds = bounds
             .into_iter()
-            .filter_map(|(op, bound)| bound.as_ref().map(|b| format!("{b} {op} {first}")))
-            .collect();
-        if !bounds.is_empty() {
-            sql.push_str(" WHERE ");
-            sql.push_str(&bounds.join(" AND "));
-        }
+            .filter_map(|(op, bound)| bound.as_ref().map(|b| format!("{b} {op} {first}")));
+        conditions.extend(bounds);
+    }
+    // On a line of its own, lest a comment in it take the rest along.
+    conditions.extend(filter.map(|filter| format!("({filter}\n)")));
+    if !conditions.is_empty() {
+        sql.push_str(" WHERE ");
+        sql.push_str(&conditions.join(" AND "));
+    }
+    if !table.key.is_empty() {
         let key: Vec<String> = table.key.iter().map(|c| quote_name(c)).collect();
         sql.push_str(" ORDER BY ");
         sql.push_str(&key.join(", "));

@@ -17,6 +17,7 @@ use super::rename::Rename;
 use super::select::Selection;
 use super::{check, load};
 use crate::connect::{ConnectOptions, Session};
+use crate::rows::RowDigest;
 
 /// What a logical restore is asked for.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,20 @@ pub struct LogicalRestoreOptions {
     pub no_accounts: bool,
     /// What becomes of definers.
     pub definers: Definers,
+    /// Definitions, rows or both.
+    pub parts: Parts,
+}
+
+/// What of a backup is restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Parts {
+    /// Definitions and rows.
+    #[default]
+    All,
+    /// Definitions alone.
+    Schema,
+    /// Rows alone, into tables that are there and empty.
+    Data,
 }
 
 /// Creates the objects of a backup at a server, loads the rows over [`Context::threads`]
@@ -81,6 +96,19 @@ impl LogicalRestore {
         let facts = inventory::server(session.conn()).await?;
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(recreate::adapt(&mut catalog, &facts));
+        match self.options.parts {
+            Parts::All => {}
+            Parts::Schema => catalog.tables.iter_mut().for_each(|table| {
+                table.chunks.clear();
+                table.digest = RowDigest::default();
+            }),
+            Parts::Data => {
+                catalog.stored.clear();
+                catalog.accounts.clear();
+                plan.existing.clear();
+                plan.findings.extend(recreate::check_empty(session.conn(), &catalog).await?);
+            }
+        }
         Ok(Prepared { session, facts, catalog, plan, of_source })
     }
 
@@ -115,11 +143,14 @@ impl LogicalRestore {
     ) -> Result<Vec<String>> {
         let Prepared { session, facts, catalog, plan, of_source } = prepared;
         let conn = session.conn();
-        cx.phase("definitions");
-        recreate::drop_existing(conn, facts, &plan.existing).await?;
-        let mut warnings = recreate::create_databases(conn, facts, catalog).await?;
-        warnings.extend(recreate::create_invalid_views(conn, facts, catalog).await?);
-        recreate::create_tables(conn, facts, catalog).await?;
+        let mut warnings = Vec::new();
+        if self.options.parts != Parts::Data {
+            cx.phase("definitions");
+            recreate::drop_existing(conn, facts, &plan.existing).await?;
+            warnings = recreate::create_databases(conn, facts, catalog).await?;
+            warnings.extend(recreate::create_invalid_views(conn, facts, catalog).await?);
+            recreate::create_tables(conn, facts, catalog).await?;
+        }
         cx.phase("rows");
         let tables: Vec<Table> =
             catalog.tables.iter().filter(|t| !t.rows_elsewhere).cloned().collect();
@@ -127,6 +158,9 @@ impl LogicalRestore {
         recreate::set_sequences(conn, facts, catalog).await?;
         cx.phase("reading back");
         warnings.extend(check::run(cx, &self.target, &tables, artifacts).await?);
+        if self.options.parts == Parts::Data {
+            return Ok(warnings);
+        }
         cx.phase("views, routines, triggers, events");
         let mut accounts = recreate::create_accounts(conn, facts, catalog).await?;
         warnings.extend(recreate::create_code(conn, facts, catalog, &mut accounts).await?);
@@ -151,7 +185,7 @@ impl Restore for LogicalRestore {
         session.close().await?;
         self.refuse(&plan)?;
         Ok(RestoreSteps {
-            steps: steps(&catalog, &self.target),
+            steps: steps(&catalog, &self.target, self.options.parts),
             destroys: plan.existing.iter().map(ToString::to_string).collect(),
         })
     }
@@ -213,7 +247,14 @@ impl Restore for LogicalRestore {
 }
 
 /// What will be done, for people.
-fn steps(catalog: &Catalog, target: &ConnectOptions) -> Vec<String> {
+fn steps(catalog: &Catalog, target: &ConnectOptions, parts: Parts) -> Vec<String> {
+    if parts == Parts::Data {
+        let tables = catalog.tables.iter();
+        let step = |t: &Table| {
+            format!("load {} rows into table {}, read them back", t.digest.rows, t.full_name())
+        };
+        return tables.map(step).collect();
+    }
     let mut steps = Vec::new();
     for database in &catalog.databases {
         steps.push(format!("create database {} at {target} if it is not there", database.name));

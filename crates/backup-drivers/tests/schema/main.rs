@@ -4,6 +4,7 @@
 
 mod exact;
 mod hard;
+mod masked;
 mod memory;
 mod nasty;
 mod server;

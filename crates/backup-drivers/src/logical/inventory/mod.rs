@@ -19,6 +19,7 @@ use mysql_async::{Conn, Row};
 
 use super::catalog::{Catalog, Database, Header, VERSION};
 use super::ddl::quote_text;
+use super::pattern::{Glob, TableGlob};
 use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
@@ -221,7 +222,7 @@ pub(super) async fn prepare(conn: &mut Conn) -> Result<()> {
 }
 
 /// The selection with the names as the server stores them.
-pub(super) fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
+fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
     if facts.lower_case_table_names != 1 {
         return selection.clone();
     }
@@ -236,7 +237,37 @@ pub(super) fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Sel
         databases: selection.databases.iter().map(|d| d.to_lowercase()).collect(),
         tables: tables(&selection.tables),
         exclude_tables: tables(&selection.exclude_tables),
+        database_globs: selection.database_globs.iter().map(Glob::to_lowercase).collect(),
+        table_globs: selection.table_globs.iter().map(TableGlob::to_lowercase).collect(),
+        exclude_databases: selection.exclude_databases.iter().map(Glob::to_lowercase).collect(),
+        exclude_table_globs: selection
+            .exclude_table_globs
+            .iter()
+            .map(TableGlob::to_lowercase)
+            .collect(),
     }
+}
+
+/// The selection with names as the server stores them, and in place of patterns.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a pattern that fits nothing; else those of
+/// [`sql_error`](crate::connect::sql_error).
+pub async fn resolve(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    selection: &Selection,
+) -> Result<Selection> {
+    let selection = in_servers_case(facts, selection);
+    if !selection.has_globs() {
+        return Ok(selection);
+    }
+    let sql = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA";
+    let rows = query::rows(conn, sql, "cannot list the databases").await?;
+    let databases: Vec<String> =
+        rows.iter().map(|row| query::required(row, 0)).collect::<Result<_>>()?;
+    let tables = list_tables(conn, &Selection::default()).await?;
+    selection.resolve(&databases, &tables)
 }
 
 fn databases_condition(column: &str, selection: &Selection) -> String {

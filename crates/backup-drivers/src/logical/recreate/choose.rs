@@ -27,6 +27,9 @@ use super::super::select::{Selection, TableName, quote_name};
 /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the selection or a rule names what the
 /// backup does not hold, or two tables end up under one name.
 pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Result<Catalog> {
+    let databases: Vec<String> = catalog.databases.iter().map(|d| d.name.clone()).collect();
+    let tables: Vec<TableName> = catalog.tables.iter().map(Table::full_name).collect();
+    let selection = &selection.resolve(&databases, &tables)?;
     check_names(&catalog, selection, rename)?;
     let mut catalog = select(catalog, selection);
     catalog.warnings.clear();
@@ -283,6 +286,9 @@ mod tests {
             rows_elsewhere: false,
             histograms: std::collections::BTreeMap::new(),
             history: false,
+            filter: None,
+            rows_left_out: false,
+            masked: Vec::new(),
             estimated_rows: 0,
             data_bytes: 0,
             digest: RowDigest::default(),
