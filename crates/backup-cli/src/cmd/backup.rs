@@ -10,7 +10,8 @@ use backup_core::{
     io_error, pipeline,
 };
 use backup_drivers::logical::{
-    Glob, LogicalBackup, LogicalOptions, MaskRules, Selection, TableGlob, TableName,
+    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, Selection, SnapshotOptions,
+    TableGlob, TableName,
 };
 use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
@@ -74,6 +75,20 @@ pub(crate) struct Backup {
     /// meanwhile
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     lock_timeout: u64,
+    /// The longest that tables without transactions (MyISAM, Aria, …) stay locked while they are
+    /// read, which is done first; after that they may be of a later moment than the others
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    table_lock_timeout: u64,
+    /// Take the global read lock even where the server could do without (MariaDB)
+    #[arg(long)]
+    always_lock: bool,
+    /// What to do about statements that run for 10 seconds and more before the global read lock: wait
+    /// for them, kill those that only read, or fail
+    #[arg(long, value_name = "HOW", value_parser = ["wait", "kill", "fail"], default_value = "wait")]
+    long_queries: String,
+    /// Stop the applier of a replica for the time of the backup; it is started again in any case
+    #[arg(long)]
+    pause_replication: bool,
     /// auto, none, lz4, zstd[:1-22], gzip[:1-9] or xz[:0-9]; higher levels are slower and smaller
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
@@ -94,7 +109,8 @@ impl Backup {
         let source = source.resolve(&app.cx).await?;
         let options = LogicalOptions {
             selection: self.selection(),
-            lock_timeout: Duration::from_secs(self.lock_timeout),
+            snapshot: self.snapshot(),
+            pause_replication: self.pause_replication,
             no_accounts: self.no_users,
             filters: self.filters.iter().cloned().collect(),
             no_rows: self.no_rows()?,
@@ -116,6 +132,20 @@ impl Backup {
             (None, None) => Compression::default(),
         };
         Ok(RepositoryOptions { compression, ..RepositoryOptions::default() })
+    }
+
+    fn snapshot(&self) -> SnapshotOptions {
+        SnapshotOptions {
+            lock_timeout: Duration::from_secs(self.lock_timeout),
+            table_lock_timeout: Duration::from_secs(self.table_lock_timeout),
+            always_lock: self.always_lock,
+            long_queries: match self.long_queries.as_str() {
+                "kill" => LongQueries::Kill,
+                "fail" => LongQueries::Fail,
+                _ => LongQueries::Wait,
+            },
+            ..SnapshotOptions::default()
+        }
     }
 
     fn no_rows(&self) -> Result<BTreeSet<TableGlob>> {

@@ -1,8 +1,9 @@
 //! Tables into artifacts, by several readers of one snapshot.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backup_core::{ArtifactName, ArtifactSink, Context, Error, Event, Layout, Result};
 use serde_json::json;
@@ -13,7 +14,8 @@ use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
 use super::plan::{self, Range};
 use super::scan;
-use super::snapshot::LET_GO;
+use super::select::TableName;
+use super::snapshot::{LET_GO, TableLocks};
 use crate::connect::Session;
 use crate::wire;
 
@@ -33,6 +35,39 @@ struct Dump {
     fingerprints: Option<Fingerprints>,
     /// What is done with the values of each table.
     masks: Vec<Option<TableMask>>,
+    locks: Mutex<Option<TableLocks>>,
+    is_locked: Vec<bool>,
+    /// How many chunks of locked tables are left.
+    locked_left: AtomicUsize,
+    released: Mutex<Released>,
+}
+
+/// What became of the locks on tables without transactions.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// How long they were held.
+    pub held: Duration,
+    /// Those of the tables whose rows may be of a later moment.
+    pub late: BTreeSet<TableName>,
+}
+
+impl Dump {
+    /// Lets the writers of locked tables go on, and notes which tables were not read by then.
+    async fn release(&self) {
+        let locks = self.locks.lock().expect("no panic while the locks are locked").take();
+        let Some(locks) = locks else { return };
+        let left: BTreeSet<TableName> = self
+            .tables
+            .iter()
+            .zip(&self.left)
+            .filter(|(_, progress)| progress.chunks_left.load(Ordering::Acquire) > 0)
+            .map(|(table, _)| table.full_name())
+            .collect();
+        let tables = locks.tables.clone();
+        let (held, until_now) = locks.release().await;
+        let late = tables.into_iter().filter(|name| !until_now || left.contains(name)).collect();
+        *self.released.lock().expect("no panic while it is locked") = Released { held, late };
+    }
 }
 
 #[derive(Default)]
@@ -41,21 +76,41 @@ struct TableProgress {
     rows: AtomicU64,
 }
 
-/// Reads all `tables`, largest first, and gives them back with digests and chunks filled in.
+/// What is to be read, and how.
+pub(super) struct Work<'a> {
+    /// Connections that see one moment.
+    pub readers: Vec<wire::Connection>,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// About how many bytes of a table go into one artifact.
+    pub chunk_bytes: u64,
+    /// Where the rows go.
+    pub sink: Arc<dyn ArtifactSink>,
+    /// What the tables looked like, where DDL is not kept out.
+    pub fingerprints: Option<Fingerprints>,
+    /// What is done with values on the way.
+    pub masks: Option<&'a Masks>,
+    /// Locks on tables without transactions, and for how long they may be held.
+    pub locks: Option<(TableLocks, Duration)>,
+}
+
+/// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
+/// chunks filled in.
 pub(super) async fn run(
     cx: &Context,
     session: &mut Session,
-    readers: Vec<wire::Connection>,
-    tables: Vec<Table>,
-    chunk_bytes: u64,
-    sink: Arc<dyn ArtifactSink>,
-    fingerprints: Option<Fingerprints>,
-    masks: Option<&Masks>,
-) -> Result<Vec<Table>> {
+    work: Work<'_>,
+) -> Result<(Vec<Table>, Released)> {
+    let Work { readers, tables, chunk_bytes, sink, fingerprints, masks, locks } = work;
     let mask = |table| masks.map_or(Ok(None), |masks| masks.table(table));
     let masks: Vec<Option<TableMask>> = tables.iter().map(mask).collect::<Result<_>>()?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
+    let locked: BTreeSet<TableName> =
+        locks.iter().flat_map(|(locks, _)| locks.tables.iter().cloned()).collect();
+    let is_locked: Vec<bool> = tables.iter().map(|t| locked.contains(&t.full_name())).collect();
+    // Those that somebody waits for are first.
+    order.sort_by_key(|&i| (!is_locked[i], std::cmp::Reverse(tables[i].data_bytes)));
+    let mut locked_left = 0;
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();
     for table in order {
@@ -69,19 +124,52 @@ pub(super) async fn run(
             false => plan::ranges(session, &tables[table], chunk_bytes).await?,
         };
         left[table].chunks_left.store(ranges.len(), Ordering::Relaxed);
+        locked_left += if is_locked[table] { ranges.len() } else { 0 };
         cx.progress().expect_rows(tables[table].estimated_rows);
         let numbered = ranges.into_iter().enumerate();
         jobs.extend(numbered.map(|(number, range)| Job { table, number, range }));
     }
-    let dump = Arc::new(Dump { tables, left, jobs: Mutex::new(jobs), sink, fingerprints, masks });
+    let deadline = locks.as_ref().map(|(_, deadline)| *deadline);
+    let dump = Arc::new(Dump {
+        tables,
+        left,
+        jobs: Mutex::new(jobs),
+        sink,
+        fingerprints,
+        masks,
+        locks: Mutex::new(locks.map(|(locks, _)| locks)),
+        is_locked,
+        locked_left: AtomicUsize::new(locked_left),
+        released: Mutex::default(),
+    });
+    if locked_left == 0 {
+        dump.release().await;
+    }
 
     let mut workers = JoinSet::new();
     for reader in readers {
-        workers.spawn(work(cx.clone(), reader, Arc::clone(&dump)));
+        workers.spawn(read_jobs(cx.clone(), reader, Arc::clone(&dump)));
     }
     let mut chunks = Vec::new();
     // The first failure ends the others: dropping the set aborts them.
-    while let Some(ended) = workers.join_next().await {
+    let overdue = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut overdue = std::pin::pin!(overdue);
+    let mut waiting = true;
+    loop {
+        let ended = tokio::select! {
+            ended = workers.join_next() => ended,
+            () = &mut overdue, if waiting => {
+                waiting = false;
+                dump.release().await;
+                continue;
+            }
+        };
+        let Some(ended) = ended else { break };
         chunks.extend(ended.map_err(|e| Error::internal("a reader panicked").with_source(e))??);
     }
     drop(workers);
@@ -92,11 +180,12 @@ pub(super) async fn run(
         tables[table].digest = tables[table].digest.merge(chunk.digest);
         tables[table].chunks.push(chunk);
     }
-    Ok(tables)
+    let released = dump.released.into_inner().expect("no panic while it is locked");
+    Ok((tables, released))
 }
 
 /// Takes jobs until none is left.
-async fn work(
+async fn read_jobs(
     cx: Context,
     mut reader: wire::Connection,
     dump: Arc<Dump>,
@@ -120,6 +209,9 @@ async fn work(
                 name: format!("{}.{}", table.database, table.name),
                 rows: Some(rows),
             });
+        }
+        if dump.is_locked[job.table] && dump.locked_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            dump.release().await;
         }
         chunks.push((job.table, job.number, chunk));
     }

@@ -15,6 +15,7 @@ mod plan;
 mod reader;
 pub mod recreate;
 mod rename;
+mod replica;
 mod restore;
 mod scan;
 mod select;
@@ -30,5 +31,7 @@ pub use catalog::{
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
 pub use rename::{Rename, RenameRule};
+pub use replica::Applied;
 pub use restore::{LogicalRestore, LogicalRestoreOptions, Parts};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};
+pub use snapshot::{LongQueries, SnapshotOptions};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod consistent;
 mod exact;
 mod hard;
 mod masked;

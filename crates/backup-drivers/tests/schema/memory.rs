@@ -83,9 +83,13 @@ pub(crate) struct Kept {
 impl Kept {
     /// Backs a server up.
     pub(crate) async fn backup(source: &Server, options: LogicalOptions) -> Result<Kept> {
+        Kept::backup_by(LogicalBackup::new(source.as_root(), options)).await
+    }
+
+    /// The same with a driver of one's own.
+    pub(crate) async fn backup_by(driver: LogicalBackup) -> Result<Kept> {
         let cx = Context::builder().threads(2).build();
         let memory = Arc::new(Memory::default());
-        let driver = LogicalBackup::new(source.as_root(), options);
         let sink = Arc::clone(&memory) as Arc<dyn ArtifactSink>;
         let outcome = driver.run(&cx, sink).await?;
         Ok(Kept { memory, outcome })

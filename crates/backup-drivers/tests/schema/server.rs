@@ -19,9 +19,24 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(name: &str) -> Result<Server> {
+        Server::start_with(name, &[], false).await
+    }
+
+    /// The same with options, and with a port where it is asked for.
+    pub(crate) async fn start_with(
+        name: &str,
+        options: &[(&str, &str)],
+        listens: bool,
+    ) -> Result<Server> {
         let builder = xtask::servers::sandbox(name).await?;
         // Functions that are not deterministic, with the binary log on.
-        let builder = builder.option("log_bin_trust_function_creators", "1");
+        let mut builder = builder.option("log_bin_trust_function_creators", "1");
+        for (name, value) in options {
+            builder = builder.option(*name, *value);
+        }
+        if listens {
+            builder = builder.tcp(true);
+        }
         let sandbox = builder.start(&Context::builder().build()).await?;
         Ok(Server { sandbox })
     }

@@ -106,6 +106,32 @@ pub async fn list_tables(conn: &mut Conn, selection: &Selection) -> Result<Vec<T
     Ok(tables)
 }
 
+/// The tables among those that are wanted whose engine takes no part in a snapshot.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(super) async fn list_non_transactional(
+    conn: &mut Conn,
+    selection: &Selection,
+) -> Result<Vec<TableName>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND ENGINE <> 'InnoDB' AND {}",
+        databases_condition("TABLE_SCHEMA", selection)
+    );
+    let rows = query::rows(conn, sql, "cannot list the tables without transactions").await?;
+    let mut found = Vec::new();
+    for row in &rows {
+        let (database, table) = (query::required(row, 0)?, query::required(row, 1)?);
+        let engine = query::text(row, 2).unwrap_or_default();
+        let own_rows = !tables::is_transactional(&engine) && !tables::has_rows_elsewhere(&engine);
+        if own_rows && selection.wants_table(&database, &table) {
+            found.push(TableName { database, table });
+        }
+    }
+    Ok(found)
+}
+
 /// Reads every definition that is wanted.
 ///
 /// The connection is one of its own: `sql_mode`, time zone, character sets and current database are

@@ -253,12 +253,12 @@ fn key(create: &str, keys: UniqueKeys, columns: &[Column]) -> Vec<String> {
     usable.min().map(|(_, names)| names).unwrap_or_default()
 }
 
-fn is_transactional(engine: &str) -> bool {
+pub(super) fn is_transactional(engine: &str) -> bool {
     ["innodb", "rocksdb", "tokudb"].contains(&engine.to_ascii_lowercase().as_str())
 }
 
 /// Engines whose tables show the rows of other tables or servers, or that keep none.
-fn has_rows_elsewhere(engine: &str) -> bool {
+pub(super) fn has_rows_elsewhere(engine: &str) -> bool {
     let engine = engine.to_ascii_lowercase();
     ["mrg_myisam", "merge", "federated", "blackhole", "spider", "connect", "sequence"]
         .contains(&engine.as_str())

@@ -64,9 +64,10 @@ pub async fn create_accounts(
                     created.push(account);
                 }
             }
-            Some(other) if *other == account || account.name == session.current => {}
+            Some(other) if may_the_same(other, account) || account.name == session.current => {}
             Some(_) => work.warnings.push(format!(
-                "the account {} is there already and stays as it is; that of the backup differs",
+                "the account {} is there already and stays as it is; that of the backup may do other \
+                 things",
                 account.name
             )),
             None if session.would_be_hidden_by(&account.name) => work.warnings.push(format!(
@@ -105,6 +106,11 @@ pub async fn create_accounts(
     }
     work.grant(conn).await?;
     Ok(work)
+}
+
+/// Whether two accounts may do the same. Their passwords differ more often than not.
+fn may_the_same(a: &Account, b: &Account) -> bool {
+    a.grants == b.grants && a.roles == b.roles && a.default_roles == b.default_roles
 }
 
 impl AccountsInWork {
