@@ -1,11 +1,18 @@
 //! `holdfast backup`
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use backup_core::{
-    BackupSpec, BackupType, ClusterName, Error, ErrorKind, Manifest, Result, Strategy, pipeline,
+    BackupSpec, BackupType, ClusterName, Error, ErrorKind, Manifest, Result, SecretBytes, Strategy,
+    io_error, pipeline,
 };
-use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection, TableName, split_name};
+use backup_drivers::logical::{
+    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, Selection, SnapshotOptions,
+    TableGlob, TableName, split_name,
+};
 use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
 use serde_json::json;
@@ -33,19 +40,55 @@ pub(crate) struct Backup {
     /// How much the backup holds by itself
     #[arg(long = "type", value_parser = args::backup_type(), default_value = "full")]
     backup_type: BackupType,
-    /// Only these databases, separated by commas
-    #[arg(long, value_name = "DB,…", value_parser = databases, conflicts_with = "tables")]
-    databases: Vec<Names<String>>,
+    /// Only these databases, separated by commas; `*` and `?` are wildcards, except in backticks
+    #[arg(long, value_name = "DB,…", value_parser = globs, conflicts_with = "tables")]
+    databases: Vec<Names<Glob>>,
+    /// Without these databases
+    #[arg(long, value_name = "DB,…", value_parser = globs)]
+    exclude_databases: Vec<Names<Glob>>,
     /// Only these tables
-    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
-    tables: Vec<Names<TableName>>,
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    tables: Vec<Names<TableGlob>>,
     /// Without these tables
-    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
-    exclude_tables: Vec<Names<TableName>>,
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    exclude_tables: Vec<Names<TableGlob>>,
+    /// Only the rows of a table for which an SQL condition is true
+    #[arg(long = "where", value_name = "DB.TABLE:CONDITION", value_parser = filter)]
+    filters: Vec<(TableName, String)>,
+    /// Definitions alone, without any rows
+    #[arg(long)]
+    schema_only: bool,
+    /// These tables without their rows
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    no_rows: Vec<Names<TableGlob>>,
+    /// Without users, roles and grants
+    #[arg(long)]
+    no_users: bool,
+    /// Change values on the way by the rules in a TOML file, for a copy that others may see
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+    /// Mask equal values equally in every backup that is taken with the same key file (16 bytes or
+    /// more)
+    #[arg(long, value_name = "FILE", requires = "mask")]
+    mask_key_file: Option<PathBuf>,
     /// The longest that the global read lock may be waited for and held: the source's writers wait
     /// meanwhile
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     lock_timeout: u64,
+    /// The longest that tables without transactions (MyISAM, Aria, …) stay locked while they are
+    /// read, which is done first; after that they may be of a later moment than the others
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    table_lock_timeout: u64,
+    /// Take the global read lock even where the server could do without (MariaDB)
+    #[arg(long)]
+    always_lock: bool,
+    /// What to do about statements that run for 10 seconds and more before the global read lock: wait
+    /// for them, kill those that only read, or fail
+    #[arg(long, value_name = "HOW", value_parser = ["wait", "kill", "fail"], default_value = "wait")]
+    long_queries: String,
+    /// Stop the applier of a replica for the time of the backup; it is started again in any case
+    #[arg(long)]
+    pause_replication: bool,
     /// auto, none, lz4, zstd[:1-22], gzip[:1-9] or xz[:0-9]; higher levels are slower and smaller
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
@@ -66,7 +109,13 @@ impl Backup {
         let source = source.resolve(&app.cx).await?;
         let options = LogicalOptions {
             selection: self.selection(),
-            lock_timeout: Duration::from_secs(self.lock_timeout),
+            snapshot: self.snapshot(),
+            pause_replication: self.pause_replication,
+            no_accounts: self.no_users,
+            filters: self.filters.iter().cloned().collect(),
+            no_rows: self.no_rows()?,
+            mask: self.mask.as_deref().map(mask_rules).transpose()?,
+            mask_secret: self.mask_key_file.as_deref().map(mask_key).transpose()?,
             ..LogicalOptions::default()
         };
         let driver = LogicalBackup::new(source, options);
@@ -85,13 +134,70 @@ impl Backup {
         Ok(RepositoryOptions { compression, ..RepositoryOptions::default() })
     }
 
-    fn selection(&self) -> Selection {
-        Selection {
-            databases: flat(&self.databases),
-            tables: flat(&self.tables),
-            exclude_tables: flat(&self.exclude_tables),
+    fn snapshot(&self) -> SnapshotOptions {
+        SnapshotOptions {
+            lock_timeout: Duration::from_secs(self.lock_timeout),
+            table_lock_timeout: Duration::from_secs(self.table_lock_timeout),
+            always_lock: self.always_lock,
+            long_queries: match self.long_queries.as_str() {
+                "kill" => LongQueries::Kill,
+                "fail" => LongQueries::Fail,
+                _ => LongQueries::Wait,
+            },
+            ..SnapshotOptions::default()
         }
     }
+
+    fn no_rows(&self) -> Result<BTreeSet<TableGlob>> {
+        let mut without: BTreeSet<TableGlob> = flat(&self.no_rows);
+        if self.schema_only {
+            without.insert("*.*".parse()?);
+        }
+        Ok(without)
+    }
+
+    fn selection(&self) -> Selection {
+        let databases: BTreeSet<Glob> = flat(&self.databases);
+        let tables: BTreeSet<TableGlob> = flat(&self.tables);
+        let literal = |glob: &Glob| glob.as_literal().is_some();
+        Selection {
+            databases: databases.iter().filter_map(|g| g.as_literal().map(str::to_owned)).collect(),
+            database_globs: databases.iter().filter(|g| !literal(g)).cloned().collect(),
+            tables: tables.iter().filter_map(TableGlob::as_literal).collect(),
+            table_globs: tables.iter().filter(|g| g.as_literal().is_none()).cloned().collect(),
+            exclude_databases: flat(&self.exclude_databases),
+            exclude_table_globs: flat(&self.exclude_tables),
+            ..Selection::default()
+        }
+    }
+}
+
+/// Reads the rules of `--mask`.
+fn mask_rules(file: &Path) -> Result<MaskRules> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| io_error(e, ErrorKind::Usage, format!("cannot read the rules in {shown}")))?;
+    let rules: MaskRules = toml::from_str(&text).map_err(|e| {
+        Error::usage(format!("the rules in {shown} cannot be read"))
+            .with_source(e)
+            .with_remedy("see the page on masking in the documentation")
+    })?;
+    if rules.mask.is_empty() {
+        return Err(Error::usage(format!("there is no rule in {shown}"))
+            .with_remedy("a backup without rules would be a copy of the originals"));
+    }
+    Ok(rules)
+}
+
+fn mask_key(file: &Path) -> Result<SecretBytes> {
+    let shown = file.display();
+    let key = std::fs::read(file)
+        .map_err(|e| io_error(e, ErrorKind::Usage, format!("cannot read the key in {shown}")))?;
+    if key.len() < 16 {
+        return Err(Error::usage(format!("the key in {shown} is shorter than 16 bytes"))
+            .with_remedy("make one with `head -c 32 /dev/urandom`"));
+    }
+    Ok(SecretBytes::new(key))
 }
 
 /// The source, from flags or the configuration.
@@ -169,18 +275,47 @@ pub(super) fn flat<T: Clone, C: FromIterator<T>>(lists: &[Names<T>]) -> C {
     lists.iter().flat_map(|list| &list.0).cloned().collect()
 }
 
+fn list<T: FromStr<Err = Error>>(text: &str) -> Result<Names<T>, String> {
+    let one = |name: &&str| name.parse::<T>().map_err(|e| e.report());
+    split_list(text).iter().map(one).collect::<Result<_, _>>().map(Names)
+}
+
+/// Databases, separated by commas, with wildcards.
+fn globs(text: &str) -> Result<Names<Glob>, String> {
+    list(text)
+}
+
+/// Tables, separated by commas, with wildcards.
+fn table_globs(text: &str) -> Result<Names<TableGlob>, String> {
+    list(text)
+}
+
+/// A table and a condition, with a colon between.
+fn filter(text: &str) -> Result<(TableName, String), String> {
+    let mut quoted = false;
+    let colon = text.find(|c| {
+        quoted ^= c == '`';
+        c == ':' && !quoted
+    });
+    let (table, condition) = colon.map_or((text, ""), |at| (&text[..at], &text[at + 1..]));
+    if condition.trim().is_empty() {
+        return Err("write db.table:condition".to_owned());
+    }
+    Ok((table.parse::<TableName>().map_err(|e| e.report())?, condition.to_owned()))
+}
+
+/// Tables, separated by commas.
+pub(super) fn tables(text: &str) -> Result<Names<TableName>, String> {
+    list(text)
+}
+
+/// Databases, separated by commas.
 pub(super) fn databases(text: &str) -> Result<Names<String>, String> {
     let one = |name: &&str| match <[String; 1]>::try_from(split_name(name).map_err(|e| e.report())?)
     {
         Ok([database]) => Ok(database),
         Err(_) => Err(format!("`{name}` is no database; put names with dots in backticks")),
     };
-    split_list(text).iter().map(one).collect::<Result<_, _>>().map(Names)
-}
-
-/// Tables, separated by commas.
-pub(super) fn tables(text: &str) -> Result<Names<TableName>, String> {
-    let one = |name: &&str| name.parse::<TableName>().map_err(|e| e.report());
     split_list(text).iter().map(one).collect::<Result<_, _>>().map(Names)
 }
 
@@ -204,10 +339,14 @@ mod tests {
         let names = tables("shop.orders, `a,b`.`c``,d`").unwrap();
         let shown: Vec<String> = names.0.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["shop.orders", "`a,b`.`c``,d`"]);
-        assert_eq!(databases("a,`b.c`").unwrap().0, ["a", "b.c"]);
+        let databases = globs("a*,`b.c`").unwrap().0;
+        assert!(databases[0].matches("ab") && databases[1].as_literal() == Some("b.c"));
         for bad in ["", "a,", "a.b", "`a"] {
-            assert!(databases(bad).is_err(), "{bad}");
+            assert!(globs(bad).is_err(), "{bad}");
         }
+        let (table, condition) = filter("`a:b`.c:x = 'y:z'").unwrap();
+        assert_eq!((table.to_string().as_str(), condition.as_str()), ("`a:b`.c", "x = 'y:z'"));
+        assert!(filter("a.b").is_err() && filter("a.b: ").is_err());
         assert!(tables("a").is_err());
     }
 

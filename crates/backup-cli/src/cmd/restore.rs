@@ -3,8 +3,9 @@
 use backup_core::{
     ClusterName, ErrorKind, Manifest, Repository, RestoreSteps, Restored, Result, pipeline, select,
 };
+use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
-    LogicalRestore, LogicalRestoreOptions, RenameRule, Selection, TableName,
+    AccountName, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection, TableName,
 };
 use backup_storage::RepositoryOptions;
 use jiff::SignedDuration;
@@ -50,6 +51,22 @@ pub(crate) struct Restore {
     /// a crash meanwhile destroys all of it
     #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
     redo_log: Switch,
+    /// Without users, roles and grants; those that are there already stay as they are in any case
+    #[arg(long)]
+    no_users: bool,
+    /// What becomes of the definers of views, routines, triggers and events: `keep`, or `strip`, so
+    /// that it is whoever restores
+    #[arg(long, value_name = "HOW", value_parser = ["keep", "strip"], default_value = "keep")]
+    definers: String,
+    /// Replace a definer by another one
+    #[arg(long, value_name = "OLD=NEW", value_parser = map_definer, conflicts_with = "definers")]
+    map_definer: Vec<(AccountName, AccountName)>,
+    /// Definitions alone, without any rows
+    #[arg(long, conflicts_with = "data_only")]
+    schema_only: bool,
+    /// Rows alone, into tables that are there and empty
+    #[arg(long, conflicts_with = "overwrite")]
+    data_only: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -68,7 +85,22 @@ fn rename(text: &str) -> Result<RenameRule, String> {
     text.parse::<RenameRule>().map_err(|e| e.report())
 }
 
+/// `old@host=new@host`.
+fn map_definer(text: &str) -> Result<(AccountName, AccountName), String> {
+    let (old, new) = text.split_once('=').ok_or("write old@host=new@host")?;
+    let name = |text: &str| text.parse::<AccountName>().map_err(|e| e.report());
+    Ok((name(old)?, name(new)?))
+}
+
 impl Restore {
+    fn definers(&self) -> Definers {
+        match self.definers.as_str() {
+            "strip" => Definers::Strip,
+            _ if self.map_definer.is_empty() => Definers::Keep,
+            _ => Definers::Map(self.map_definer.iter().cloned().collect()),
+        }
+    }
+
     /// Restores, or plans to.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
@@ -88,11 +120,19 @@ impl Restore {
                 databases: flat(&self.databases),
                 tables: flat(&self.tables),
                 exclude_tables: flat(&self.exclude_tables),
+                ..Selection::default()
             },
             rename: self.rename.iter().cloned().collect(),
             overwrite: self.overwrite,
             binary_log: self.binlog == Switch::On,
             redo_log: self.redo_log == Switch::On,
+            no_accounts: self.no_users,
+            definers: self.definers(),
+            parts: match (self.schema_only, self.data_only) {
+                (true, _) => Parts::Schema,
+                (_, true) => Parts::Data,
+                _ => Parts::All,
+            },
             ..LogicalRestoreOptions::default()
         };
         let driver = LogicalRestore::new(target, options);

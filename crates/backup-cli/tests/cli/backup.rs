@@ -183,11 +183,16 @@ fn a_repository_that_is_a_file_is_noticed_before_the_source() {
 async fn warnings_have_an_exit_code_of_their_own() {
     let server = Server::with_shop("mysql-9.7").await;
     let mut session = server.session().await;
-    server::run(&mut session, &["CREATE TABLE shop.old (i INT) ENGINE=MyISAM"]).await;
+    let broken = [
+        "CREATE TABLE shop.old (i INT)",
+        "CREATE VIEW shop.of_old AS SELECT i FROM shop.old",
+        "DROP TABLE shop.old",
+    ];
+    server::run(&mut session, &broken).await;
     let home = Home::with_repo();
     let url = server.url();
     let run = home.on_repo(["backup", "--source", &url, "--cluster", "c", "--json"]);
-    let document = run.expect(14).says("shop.old").json();
+    let document = run.expect(14).says("shop.of_old").json();
     assert_eq!(document["status"], "warnings");
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1, "{document:#}");
     home.on_repo(["verify"]).expect(0);

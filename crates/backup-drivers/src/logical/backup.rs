@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Layout, Outcome, Result, Severity, SourceInfo, Strategy,
+    Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy,
 };
 use bytes::Bytes;
 
 use super::catalog::{CATALOG, Catalog, StoredKind, Table};
+use super::dump::Released;
 use super::inventory::{self, ServerFacts};
+use super::mask::{MaskRules, Masks};
+use super::pattern::TableGlob;
+use super::replica::Paused;
 use super::select::{Selection, TableName};
+use super::snapshot::{Snapshot, SnapshotOptions};
 use super::{dump, plan, snapshot};
 use crate::connect::{ConnectOptions, Session};
 
@@ -22,19 +26,37 @@ use crate::connect::{ConnectOptions, Session};
 pub struct LogicalOptions {
     /// Which databases and tables.
     pub selection: Selection,
-    /// The longest time that the global read lock may be waited for and held together. Default:
-    /// 30 seconds.
-    pub lock_timeout: Duration,
+    /// How the moment of the backup is reached.
+    pub snapshot: SnapshotOptions,
+    /// Stops the applier of a replica for the time of the backup, so that nothing changes meanwhile
+    /// but by others.
+    pub pause_replication: bool,
     /// About how many bytes of a table go into one artifact. Default: 64 MiB.
     pub chunk_bytes: u64,
+    /// Whether users and roles are left out, which come with a whole server otherwise.
+    pub no_accounts: bool,
+    /// Conditions for the rows of tables, as SQL. The others are not kept.
+    pub filters: BTreeMap<TableName, String>,
+    /// Tables whose rows are left out.
+    pub no_rows: BTreeSet<TableGlob>,
+    /// How values are changed on the way. Accounts are left out then.
+    pub mask: Option<MaskRules>,
+    /// Makes masked values the same in several backups; random without one.
+    pub mask_secret: Option<SecretBytes>,
 }
 
 impl Default for LogicalOptions {
     fn default() -> Self {
         LogicalOptions {
             selection: Selection::default(),
-            lock_timeout: Duration::from_secs(30),
+            snapshot: SnapshotOptions::default(),
+            pause_replication: false,
             chunk_bytes: plan::CHUNK_BYTES,
+            no_accounts: false,
+            filters: BTreeMap::new(),
+            no_rows: BTreeSet::new(),
+            mask: None,
+            mask_secret: None,
         }
     }
 }
@@ -70,14 +92,9 @@ impl Backup for LogicalBackup {
             format!("{} {}", facts.flavor, facts.version_text),
             "",
         )];
-        findings.push(Finding::new(
-            Severity::Info,
-            "accounts",
-            "users, roles and grants are no part of a logical backup",
-            "keep their definitions elsewhere, for example with SHOW CREATE USER and SHOW GRANTS",
-        ));
-        let missing =
-            inventory::missing_privileges(session.conn(), &facts, &self.options.selection).await?;
+        self.masks()?;
+        let selection = inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
+        let missing = inventory::missing_privileges(session.conn(), &facts, &selection).await?;
         for privilege in missing {
             findings.push(
                 Finding::new(
@@ -103,8 +120,22 @@ impl Backup for LogicalBackup {
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let paused = match self.options.pause_replication {
+            true => self.pause().await?,
+            false => None,
+        };
         // Locks are given back by their connections' end, so that dropping the work is safe.
-        cx.run(self.read(cx, sink)).await
+        let read = cx.run(self.read(cx, sink)).await;
+        let Some(paused) = paused else { return read };
+        match (read, paused.resume(cx, &self.source).await) {
+            (Ok(outcome), Ok(())) => Ok(outcome),
+            (Ok(mut outcome), Err(e)) => {
+                outcome.warnings.push(e.report());
+                Ok(outcome)
+            }
+            // What broke the backup says more; the other one was told of.
+            (Err(e), _) => Err(e),
+        }
     }
 }
 
@@ -112,7 +143,9 @@ impl LogicalBackup {
     async fn read(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
-        let selection = &inventory::in_servers_case(&facts, &self.options.selection);
+        let selection =
+            &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
+        let masks = self.masks()?;
         cx.phase("snapshot");
         let taken = snapshot::open(
             cx,
@@ -120,25 +153,35 @@ impl LogicalBackup {
             &facts,
             selection,
             cx.threads(),
-            self.options.lock_timeout,
+            &self.options.snapshot,
         );
         let mut snapshot = taken.await?;
         cx.phase("definitions");
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
+        self.narrow(&facts, &mut catalog)?;
+        if selection.is_whole_server() && !self.options.no_accounts && masks.is_none() {
+            catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
+        }
         let mut warnings = std::mem::take(&mut catalog.warnings);
+        if let Some(masks) = &masks {
+            warnings.extend(masks.prepare(&mut catalog)?);
+        }
         cx.phase("rows");
         let readers = std::mem::take(&mut snapshot.readers);
-        catalog.tables = dump::run(
-            cx,
-            &mut session,
+        let deadline = self.options.snapshot.table_lock_timeout;
+        let locks = snapshot.table_locks.take().map(|locks| (locks, deadline));
+        let work = dump::Work {
             readers,
-            catalog.tables,
-            self.options.chunk_bytes,
-            Arc::clone(&sink),
-            snapshot.fingerprints.take(),
-        )
-        .await?;
+            tables: std::mem::take(&mut catalog.tables),
+            chunk_bytes: self.options.chunk_bytes,
+            sink: Arc::clone(&sink),
+            fingerprints: snapshot.fingerprints.take(),
+            masks: masks.as_ref(),
+            locks,
+        };
+        let (tables, released) = dump::run(cx, &mut session, work).await?;
+        catalog.tables = tables;
         snapshot.still_guarded().await?;
         let mut writer = sink.create(CATALOG.parse()?, Layout::Stream).await?;
         for line in catalog.to_lines() {
@@ -146,7 +189,7 @@ impl LogicalBackup {
         }
         writer.finish(serde_json::Value::Null).await?;
 
-        let consistency = consistency(&catalog, &snapshot.reason);
+        let consistency = consistency(&catalog, &snapshot, &released);
         if consistency.level != ConsistencyLevel::Exact {
             warnings.push(consistency.reason.clone());
         }
@@ -158,15 +201,56 @@ impl LogicalBackup {
             source: source_info(&facts, &self.source),
             position: snapshot.position.clone(),
             consistency,
-            lock_seconds: snapshot.lock.as_secs_f64(),
+            lock_seconds: snapshot.lock.max(released.held).as_secs_f64(),
             rows: Some(catalog.tables.iter().map(|t| t.digest.rows).sum()),
             objects: objects(&catalog),
-            masked: false,
-            partial: !selection.is_all(),
+            masked: masks.is_some(),
+            partial: !selection.is_all() || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: serde_json::Value::Null,
+            details: details(&snapshot),
         })
     }
+}
+
+impl LogicalBackup {
+    async fn pause(&self) -> Result<Option<Paused>> {
+        let mut session = Session::open(&self.source).await?;
+        let facts = inventory::server(session.conn()).await?;
+        Paused::begin(&mut session, &facts).await
+    }
+
+    fn masks(&self) -> Result<Option<Masks>> {
+        let secret = self.options.mask_secret.as_ref().map(SecretBytes::expose);
+        self.options.mask.as_ref().map(|rules| Masks::new(rules, secret)).transpose()
+    }
+
+    /// Notes which rows are not wanted.
+    fn narrow(&self, facts: &ServerFacts, catalog: &mut Catalog) -> Result<()> {
+        let fold = |name: &str| match facts.lower_case_table_names {
+            1 => name.to_lowercase(),
+            _ => name.to_owned(),
+        };
+        for (name, filter) in &self.options.filters {
+            let (database, table) = (fold(&name.database), fold(&name.table));
+            let found =
+                catalog.tables.iter_mut().find(|t| t.database == database && t.name == table);
+            let found = found.ok_or_else(|| {
+                Error::usage(format!("there is a condition for {name}, and no such table"))
+                    .with_remedy("correct --where")
+            })?;
+            found.filter = Some(filter.clone());
+        }
+        for table in &mut catalog.tables {
+            let fits = |glob: &TableGlob| glob.matches(&table.database, &table.name);
+            table.rows_left_out = self.options.no_rows.iter().any(fits);
+        }
+        Ok(())
+    }
+}
+
+/// Whether some of the table's rows are missing on purpose.
+fn is_narrowed(table: &Table) -> bool {
+    table.filter.is_some() || table.rows_left_out
 }
 
 /// Fails when a table came or went between the snapshot and the reading of the definitions.
@@ -184,25 +268,47 @@ fn same_tables(at_snapshot: &[TableName], catalog: &Catalog) -> Result<()> {
     }
 }
 
-fn consistency(catalog: &Catalog, reason: &str) -> Consistency {
+/// Tables without transactions are of the moment of the others when they were locked before it until
+/// they were read.
+fn consistency(catalog: &Catalog, snapshot: &Snapshot, released: &Released) -> Consistency {
+    let reason = &snapshot.reason;
+    let own_rows = |t: &&Table| !t.transactional && !t.rows_elsewhere && !t.rows_left_out;
     let later: Vec<String> = catalog
         .tables
         .iter()
-        .filter(|t| !t.transactional)
+        .filter(own_rows)
+        .filter(|t| {
+            let name = t.full_name();
+            !snapshot.locked.contains(&name) || released.late.contains(&name)
+        })
         .map(|t| format!("{}.{} ({})", t.database, t.name, t.engine))
         .collect();
     if later.is_empty() {
-        return Consistency { level: ConsistencyLevel::Exact, reason: reason.to_owned() };
+        return Consistency { level: ConsistencyLevel::Exact, reason: reason.clone() };
     }
     let shown = later.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
     let more = later.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let why = match (snapshot.locked.is_empty(), released.late.is_empty()) {
+        (true, _) => "the account may not lock them",
+        (_, false) => "they were not read before --table-lock-timeout was over",
+        _ => "they were not there when the others were locked",
+    };
     Consistency {
         level: ConsistencyLevel::Transactional,
         reason: format!(
-            "{reason}; tables without transactions may be of a later moment: {shown}{more}"
+            "{reason}; tables without transactions may be of a later moment, for {why}: \
+             {shown}{more}"
         ),
     }
+}
+
+/// What only this strategy understands.
+fn details(snapshot: &Snapshot) -> serde_json::Value {
+    if snapshot.applied.is_empty() {
+        return serde_json::Value::Null;
+    }
+    serde_json::json!({ "applied": snapshot.applied })
 }
 
 fn source_info(facts: &ServerFacts, source: &ConnectOptions) -> SourceInfo {
@@ -225,6 +331,7 @@ fn objects(catalog: &Catalog) -> BTreeMap<String, u64> {
     };
     add("databases", catalog.databases.len());
     add("tables", catalog.tables.len());
+    add("accounts", catalog.accounts.len());
     for (kind, name) in [
         (StoredKind::Sequence, "sequences"),
         (StoredKind::Function, "functions"),

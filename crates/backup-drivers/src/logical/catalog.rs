@@ -4,9 +4,12 @@
 //! [`Object`] a line in the order in which a restore creates them. Lines keep the memory of a
 //! reader small, and a reader ignores keys it does not know.
 
+use std::collections::BTreeMap;
+
 use backup_core::{ArtifactName, ArtifactSource, Error, Flavor, Result};
 use serde::{Deserialize, Serialize};
 
+use super::account::Account;
 use super::select::TableName;
 use crate::rows::RowDigest;
 
@@ -40,6 +43,8 @@ pub struct Catalog {
     pub tables: Vec<Table>,
     /// Views, triggers, routines, events, sequences.
     pub stored: Vec<StoredObject>,
+    /// Users and roles, in the order of their names; none where they were not asked for.
+    pub accounts: Vec<Account>,
     /// What the reading of the definitions found worth a look; kept in the manifest.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -59,7 +64,8 @@ impl Catalog {
         let databases = self.databases.iter().cloned().map(Object::Database);
         let tables = self.tables.iter().cloned().map(|t| Object::Table(Box::new(t)));
         let stored = self.stored.iter().cloned().map(|o| Object::Stored(Box::new(o)));
-        let objects = databases.chain(tables).chain(stored);
+        let accounts = self.accounts.iter().cloned().map(|a| Object::Account(Box::new(a)));
+        let objects = databases.chain(tables).chain(stored).chain(accounts);
         header.chain(objects.map(|o| serde_json::to_vec(&o))).map(line)
     }
 
@@ -104,6 +110,7 @@ fn add_line(catalog: &mut Option<Catalog>, line: &[u8]) -> std::result::Result<(
             databases: Vec::new(),
             tables: Vec::new(),
             stored: Vec::new(),
+            accounts: Vec::new(),
             warnings: Vec::new(),
         });
         return Ok(());
@@ -112,6 +119,7 @@ fn add_line(catalog: &mut Option<Catalog>, line: &[u8]) -> std::result::Result<(
         Object::Database(database) => catalog.databases.push(database),
         Object::Table(table) => catalog.tables.push(*table),
         Object::Stored(object) => catalog.stored.push(*object),
+        Object::Account(account) => catalog.accounts.push(*account),
     }
     Ok(())
 }
@@ -126,6 +134,8 @@ pub enum Object {
     Table(Box<Table>),
     /// Anything made of code or definition alone.
     Stored(Box<StoredObject>),
+    /// A user or role.
+    Account(Box<Account>),
 }
 
 /// A database.
@@ -160,6 +170,22 @@ pub struct Table {
     /// neither read nor loaded here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rows_elsewhere: bool,
+    /// Histograms of the optimizer (MySQL), by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub histograms: BTreeMap<String, String>,
+    /// The condition that chose the rows, where not all of them were wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Whether the rows were left out because nobody asked for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows_left_out: bool,
+    /// The columns whose values were masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
+    /// Whether the rows of the past are kept too (system-versioned tables of MariaDB), with the
+    /// columns that say from when to when each was valid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub history: bool,
     /// The server's estimate of rows when the backup began.
     pub estimated_rows: u64,
     /// The server's figure of data bytes when the backup began.
@@ -213,6 +239,9 @@ pub enum LoadMode {
     /// As the number of the member: an ENUM or SET with an empty member, whose text does not tell
     /// that member from the value 0.
     Number,
+    /// The end of a row version's time (system-versioned tables of MariaDB before 11.5) at a server
+    /// whose last moment, which marks the rows of the present, is a later one.
+    RowEnd,
 }
 
 /// A range of a table's rows, one artifact.
@@ -263,6 +292,9 @@ pub struct StoredObject {
     /// them back: a body may hold bytes that are no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_bytes: Option<String>,
+    /// Whether the server itself could not use it (a view of a table that is gone).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invalid: bool,
     /// Where a sequence stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<SequenceState>,
@@ -286,12 +318,13 @@ impl StoredObject {
             database_collation: None,
             time_zone: None,
             create_bytes: None,
+            invalid: false,
             sequence: None,
             keep_existing: false,
         }
     }
 
-    /// Database and name; the database of a tablespace is empty.
+    /// Database and name; the database of what belongs to none is empty.
     #[must_use]
     pub fn full_name(&self) -> TableName {
         TableName { database: self.database.clone(), table: self.name.clone() }
@@ -311,6 +344,11 @@ pub struct SequenceState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoredKind {
+    /// A spatial reference system that is not the server's own (MySQL); belongs to no database, and
+    /// is named by its number.
+    SpatialReferenceSystem,
+    /// A resource group (MySQL); belongs to no database.
+    ResourceGroup,
     /// A general tablespace (MySQL); belongs to no database, and is created before tables.
     Tablespace,
     /// A sequence (MariaDB); created before tables, whose defaults may use it.
@@ -336,6 +374,8 @@ pub enum StoredKind {
 impl std::fmt::Display for StoredKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            StoredKind::SpatialReferenceSystem => "spatial reference system",
+            StoredKind::ResourceGroup => "resource group",
             StoredKind::Tablespace => "tablespace",
             StoredKind::Sequence => "sequence",
             StoredKind::Library => "library",

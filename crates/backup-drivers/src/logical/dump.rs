@@ -1,8 +1,9 @@
 //! Tables into artifacts, by several readers of one snapshot.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backup_core::{ArtifactName, ArtifactSink, Context, Error, Event, Layout, Result};
 use serde_json::json;
@@ -10,9 +11,11 @@ use tokio::task::JoinSet;
 
 use super::catalog::{Chunk, Table};
 use super::fingerprint::Fingerprints;
+use super::mask::{Masks, TableMask};
 use super::plan::{self, Range};
 use super::scan;
-use super::snapshot::LET_GO;
+use super::select::TableName;
+use super::snapshot::{LET_GO, TableLocks};
 use crate::connect::Session;
 use crate::wire;
 
@@ -30,6 +33,41 @@ struct Dump {
     jobs: Mutex<VecDeque<Job>>,
     sink: Arc<dyn ArtifactSink>,
     fingerprints: Option<Fingerprints>,
+    /// What is done with the values of each table.
+    masks: Vec<Option<TableMask>>,
+    locks: Mutex<Option<TableLocks>>,
+    is_locked: Vec<bool>,
+    /// How many chunks of locked tables are left.
+    locked_left: AtomicUsize,
+    released: Mutex<Released>,
+}
+
+/// What became of the locks on tables without transactions.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// How long they were held.
+    pub held: Duration,
+    /// Those of the tables whose rows may be of a later moment.
+    pub late: BTreeSet<TableName>,
+}
+
+impl Dump {
+    /// Lets the writers of locked tables go on, and notes which tables were not read by then.
+    async fn release(&self) {
+        let locks = self.locks.lock().expect("no panic while the locks are locked").take();
+        let Some(locks) = locks else { return };
+        let left: BTreeSet<TableName> = self
+            .tables
+            .iter()
+            .zip(&self.left)
+            .filter(|(_, progress)| progress.chunks_left.load(Ordering::Acquire) > 0)
+            .map(|(table, _)| table.full_name())
+            .collect();
+        let tables = locks.tables.clone();
+        let (held, until_now) = locks.release().await;
+        let late = tables.into_iter().filter(|name| !until_now || left.contains(name)).collect();
+        *self.released.lock().expect("no panic while it is locked") = Released { held, late };
+    }
 }
 
 #[derive(Default)]
@@ -38,39 +76,100 @@ struct TableProgress {
     rows: AtomicU64,
 }
 
-/// Reads all `tables`, largest first, and gives them back with digests and chunks filled in.
+/// What is to be read, and how.
+pub(super) struct Work<'a> {
+    /// Connections that see one moment.
+    pub readers: Vec<wire::Connection>,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// About how many bytes of a table go into one artifact.
+    pub chunk_bytes: u64,
+    /// Where the rows go.
+    pub sink: Arc<dyn ArtifactSink>,
+    /// What the tables looked like, where DDL is not kept out.
+    pub fingerprints: Option<Fingerprints>,
+    /// What is done with values on the way.
+    pub masks: Option<&'a Masks>,
+    /// Locks on tables without transactions, and for how long they may be held.
+    pub locks: Option<(TableLocks, Duration)>,
+}
+
+/// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
+/// chunks filled in.
 pub(super) async fn run(
     cx: &Context,
     session: &mut Session,
-    readers: Vec<wire::Connection>,
-    tables: Vec<Table>,
-    chunk_bytes: u64,
-    sink: Arc<dyn ArtifactSink>,
-    fingerprints: Option<Fingerprints>,
-) -> Result<Vec<Table>> {
+    work: Work<'_>,
+) -> Result<(Vec<Table>, Released)> {
+    let Work { readers, tables, chunk_bytes, sink, fingerprints, masks, locks } = work;
+    let mask = |table| masks.map_or(Ok(None), |masks| masks.table(table));
+    let masks: Vec<Option<TableMask>> = tables.iter().map(mask).collect::<Result<_>>()?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
+    let locked: BTreeSet<TableName> =
+        locks.iter().flat_map(|(locks, _)| locks.tables.iter().cloned()).collect();
+    let is_locked: Vec<bool> = tables.iter().map(|t| locked.contains(&t.full_name())).collect();
+    // Those that somebody waits for are first.
+    order.sort_by_key(|&i| (!is_locked[i], std::cmp::Reverse(tables[i].data_bytes)));
+    let mut locked_left = 0;
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();
     for table in order {
-        if tables[table].rows_elsewhere {
+        if tables[table].rows_elsewhere || tables[table].rows_left_out {
             continue;
         }
-        let ranges = plan::ranges(session, &tables[table], chunk_bytes).await?;
+        let tells = masks[table].as_ref().is_some_and(|mask| mask.hides_key(&tables[table]));
+        let ranges = match tells {
+            // The ends of ranges are values of the key.
+            true => vec![Range::default()],
+            false => plan::ranges(session, &tables[table], chunk_bytes).await?,
+        };
         left[table].chunks_left.store(ranges.len(), Ordering::Relaxed);
+        locked_left += if is_locked[table] { ranges.len() } else { 0 };
         cx.progress().expect_rows(tables[table].estimated_rows);
         let numbered = ranges.into_iter().enumerate();
         jobs.extend(numbered.map(|(number, range)| Job { table, number, range }));
     }
-    let dump = Arc::new(Dump { tables, left, jobs: Mutex::new(jobs), sink, fingerprints });
+    let deadline = locks.as_ref().map(|(_, deadline)| *deadline);
+    let dump = Arc::new(Dump {
+        tables,
+        left,
+        jobs: Mutex::new(jobs),
+        sink,
+        fingerprints,
+        masks,
+        locks: Mutex::new(locks.map(|(locks, _)| locks)),
+        is_locked,
+        locked_left: AtomicUsize::new(locked_left),
+        released: Mutex::default(),
+    });
+    if locked_left == 0 {
+        dump.release().await;
+    }
 
     let mut workers = JoinSet::new();
     for reader in readers {
-        workers.spawn(work(cx.clone(), reader, Arc::clone(&dump)));
+        workers.spawn(read_jobs(cx.clone(), reader, Arc::clone(&dump)));
     }
     let mut chunks = Vec::new();
     // The first failure ends the others: dropping the set aborts them.
-    while let Some(ended) = workers.join_next().await {
+    let overdue = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut overdue = std::pin::pin!(overdue);
+    let mut waiting = true;
+    loop {
+        let ended = tokio::select! {
+            ended = workers.join_next() => ended,
+            () = &mut overdue, if waiting => {
+                waiting = false;
+                dump.release().await;
+                continue;
+            }
+        };
+        let Some(ended) = ended else { break };
         chunks.extend(ended.map_err(|e| Error::internal("a reader panicked").with_source(e))??);
     }
     drop(workers);
@@ -81,11 +180,12 @@ pub(super) async fn run(
         tables[table].digest = tables[table].digest.merge(chunk.digest);
         tables[table].chunks.push(chunk);
     }
-    Ok(tables)
+    let released = dump.released.into_inner().expect("no panic while it is locked");
+    Ok((tables, released))
 }
 
 /// Takes jobs until none is left.
-async fn work(
+async fn read_jobs(
     cx: Context,
     mut reader: wire::Connection,
     dump: Arc<Dump>,
@@ -95,7 +195,8 @@ async fn work(
         let next = dump.jobs.lock().expect("no panic while the queue is locked").pop_front();
         let Some(job) = next else { break };
         let table = &dump.tables[job.table];
-        let chunk = read(&cx, &mut reader, &*dump.sink, table, &job).await?;
+        let mask = dump.masks[job.table].as_ref();
+        let chunk = read(&cx, &mut reader, &*dump.sink, table, mask, &job).await?;
         if let Some(fingerprints) = &dump.fingerprints {
             fingerprints.check(&mut reader, table).await?;
         }
@@ -109,6 +210,9 @@ async fn work(
                 rows: Some(rows),
             });
         }
+        if dump.is_locked[job.table] && dump.locked_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            dump.release().await;
+        }
         chunks.push((job.table, job.number, chunk));
     }
     reader.close().await;
@@ -120,12 +224,13 @@ async fn read(
     reader: &mut wire::Connection,
     sink: &dyn ArtifactSink,
     table: &Table,
+    mask: Option<&TableMask>,
     job: &Job,
 ) -> Result<Chunk> {
     let part = format!("rows-{:06}", job.number);
     let artifact = ArtifactName::from_parts(["tables", &table.database, &table.name, &part])?;
     let mut writer = sink.create(artifact.clone(), Layout::Blocks).await?;
-    let digest = scan::into_blocks(cx, reader, table, &job.range, &mut *writer).await?;
+    let digest = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
     let attributes = json!({ "digest": digest, "from": job.range.from, "to": job.range.to });
     writer.finish(attributes).await?;
     let Range { from, to } = job.range.clone();

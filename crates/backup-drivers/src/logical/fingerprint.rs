@@ -40,6 +40,18 @@ impl Fingerprints {
         Ok(Fingerprints(tables))
     }
 
+    /// Fails when `now` are not the tables that there were.
+    pub(super) fn same_tables(&self, now: &[TableName]) -> Result<()> {
+        let come = now.iter().find(|name| !self.0.contains_key(*name));
+        let gone = self.0.keys().find(|name| now.binary_search(name).is_err());
+        match come.or(gone) {
+            None => Ok(()),
+            Some(name) => {
+                Err(changed(format!("table {name} was created or dropped while the backup began")))
+            }
+        }
+    }
+
     /// Fails when the table is not what it was. Exact as long as `reader` has read from it in an
     /// open transaction, which keeps DDL off.
     pub(super) async fn check(&self, reader: &mut wire::Connection, table: &Table) -> Result<()> {

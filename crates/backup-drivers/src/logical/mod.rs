@@ -1,5 +1,6 @@
 //! The logical strategy: rows and definitions, read and written by SQL.
 
+mod account;
 mod backup;
 mod catalog;
 mod check;
@@ -9,22 +10,30 @@ mod dump;
 mod fingerprint;
 pub mod inventory;
 mod load;
+mod mask;
+mod pattern;
 mod plan;
 mod reader;
 pub mod recreate;
 mod rename;
+mod replica;
 mod restore;
 mod scan;
 mod select;
 mod settings;
 mod snapshot;
 
+pub use account::{Account, AccountName, GrantedRole};
 pub use backup::{LogicalBackup, LogicalOptions};
 pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,
     StoredObject, Table,
 };
 pub use drill::{DrillReport, drill};
+pub use mask::{MaskRule, MaskRules, MaskWith};
+pub use pattern::{Glob, TableGlob};
 pub use rename::{Rename, RenameRule};
-pub use restore::{LogicalRestore, LogicalRestoreOptions};
+pub use replica::Applied;
+pub use restore::{LogicalRestore, LogicalRestoreOptions, Parts};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};
+pub use snapshot::{LongQueries, SnapshotOptions};

@@ -40,9 +40,8 @@ pub(super) async fn ranges(
     };
     let column = quote_name(&column.name);
     let sql = format!(
-        "SELECT CAST(MIN({column}) AS CHAR), CAST(MAX({column}) AS CHAR) FROM {}.{}",
-        quote_name(&table.database),
-        quote_name(&table.name)
+        "SELECT CAST(MIN({column}) AS CHAR), CAST(MAX({column}) AS CHAR) FROM {}",
+        source(table)
     );
     let bounds: Option<(Option<String>, Option<String>)> = session.query_first(&sql).await?;
     let Some((Some(low), Some(high))) = bounds else {
@@ -75,30 +74,56 @@ fn value(column: &Column) -> String {
     let name = quote_name(&column.name);
     match column.load {
         LoadMode::Number => format!("CAST({name} AS UNSIGNED)"),
+        LoadMode::RowEnd => {
+            format!("IF({name} = '{LAST_MOMENT}', TIMESTAMP'{LAST_MOMENT_BEFORE_11_5}', {name})")
+        }
         LoadMode::Direct | LoadMode::Utf8 => name,
     }
 }
 
-/// The query for the rows of a range, in the order of the key.
+/// Where the time of a row of the present ends (system-versioned tables of MariaDB).
+pub(super) const LAST_MOMENT: &str = "2106-02-07 06:28:15.999999";
+
+/// The same in MariaDB before 11.5, whose timestamps had a bit less.
+pub(super) const LAST_MOMENT_BEFORE_11_5: &str = "2038-01-19 03:14:07.999999";
+
+/// What stands for the table in a query for rows.
+fn source(table: &Table) -> String {
+    let past = if table.history { " FOR SYSTEM_TIME ALL" } else { "" };
+    format!("{}.{}{past}", quote_name(&table.database), quote_name(&table.name))
+}
+
+/// The query for the rows of a range of the source, in the order of the key: those that are wanted.
+pub(super) fn select_wanted(table: &Table, range: &Range) -> String {
+    query(table, range, table.filter.as_deref())
+}
+
+/// The query for all rows of a range, in the order of the key.
 pub(super) fn select(table: &Table, range: &Range) -> String {
+    query(table, range, None)
+}
+
+fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
     let columns: Vec<String> = table.columns.iter().map(value).collect();
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
-    let mut sql = format!(
-        "SELECT {columns} FROM {}.{}",
-        quote_name(&table.database),
-        quote_name(&table.name)
-    );
+    let mut sql = format!("SELECT {columns} FROM {}", source(table));
+    let mut conditions = Vec::new();
     if let Some(first) = table.key.first() {
         let first = quote_name(first);
-        let bounds: Vec<String> = [("<=", &range.from), (">", &range.to)]
+        let bounds = [("<=", &range.from), (">", &range.to)];
+        let bounds = bounds
             .into_iter()
-            .filter_map(|(op, bound)| bound.as_ref().map(|b| format!("{b} {op} {first}")))
-            .collect();
-        if !bounds.is_empty() {
-            sql.push_str(" WHERE ");
-            sql.push_str(&bounds.join(" AND "));
-        }
+            .filter_map(|(op, bound)| bound.as_ref().map(|b| format!("{b} {op} {first}")));
+        conditions.extend(bounds);
+    }
+    // On a line of its own, lest a comment in it take the rest along.
+    conditions.extend(filter.map(|filter| format!("({filter}\n)")));
+    if !conditions.is_empty() {
+        sql.push_str(" WHERE ");
+        sql.push_str(&conditions.join(" AND "));
+    }
+    if !table.key.is_empty() {
         let key: Vec<String> = table.key.iter().map(|c| quote_name(c)).collect();
         sql.push_str(" ORDER BY ");
         sql.push_str(&key.join(", "));

@@ -1,6 +1,6 @@
 //! The logical strategy as a [`Restore`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +10,18 @@ use backup_core::{
     Restored, Result, Severity, Strategy,
 };
 
+use super::account::AccountName;
 use super::catalog::{Catalog, StoredKind, Table};
 use super::check;
 use super::inventory::{self, ServerFacts};
 use super::load::{
     self, Load, LoadSettings, Mark, Progress, RedoLog, Shape, State, Way, has_binary_log,
 };
-use super::recreate::{self, Existing, ExistingKind, Plan};
+use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::select::Selection;
 use crate::connect::{ConnectOptions, Session};
+use crate::rows::RowDigest;
 
 mod changes;
 mod steps;
@@ -46,6 +48,24 @@ pub struct LogicalRestoreOptions {
     /// For how long work is tried again that fails by a deadlock or because a connection or the
     /// server went away. Default: 60 seconds.
     pub patience: Duration,
+    /// Whether users and roles stay away, which come with a whole server otherwise.
+    pub no_accounts: bool,
+    /// What becomes of definers.
+    pub definers: Definers,
+    /// Definitions, rows or both.
+    pub parts: Parts,
+}
+
+/// What of a backup is restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Parts {
+    /// Definitions and rows.
+    #[default]
+    All,
+    /// Definitions alone.
+    Schema,
+    /// Rows alone, into tables that are there and empty.
+    Data,
 }
 
 impl Default for LogicalRestoreOptions {
@@ -57,6 +77,9 @@ impl Default for LogicalRestoreOptions {
             binary_log: true,
             redo_log: true,
             patience: Duration::from_secs(60),
+            no_accounts: false,
+            definers: Definers::default(),
+            parts: Parts::default(),
         }
     }
 }
@@ -84,6 +107,8 @@ struct Prepared {
     shapes: Vec<Shape>,
     progress: Option<Progress>,
     earlier: Earlier,
+    /// The accounts that the source had, as far as the backup tells.
+    of_source: BTreeSet<AccountName>,
 }
 
 /// What an earlier run of the same restore left at the target.
@@ -121,13 +146,32 @@ impl LogicalRestore {
             )));
         }
         let catalog = Catalog::read(artifacts).await?;
+        let of_source = catalog.accounts.iter().map(|a| a.name.clone()).collect();
         let mut catalog = recreate::choose(catalog, &self.options.selection, &self.options.rename)?;
+        if self.options.no_accounts {
+            catalog.accounts.clear();
+        }
+        recreate::change_definers(&mut catalog, &self.options.definers);
         if self.private {
             catalog = recreate::without_directories(catalog);
         }
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
-        let progress = Progress::of(&manifest.backup, &catalog);
+        let adapted = recreate::adapt(&mut catalog, &facts);
+        let data = self.options.parts == Parts::Data;
+        match self.options.parts {
+            Parts::All => {}
+            Parts::Schema => catalog.tables.iter_mut().for_each(|table| {
+                table.chunks.clear();
+                table.digest = RowDigest::default();
+            }),
+            Parts::Data => {
+                catalog.stored.clear();
+                catalog.accounts.clear();
+            }
+        }
+        // Rows alone go into tables of others, where nothing of ours may stand beside them.
+        let progress = Progress::of(&manifest.backup, &catalog).filter(|_| !data);
         let mut earlier = Earlier::Nothing;
         if let Some(progress) = &progress {
             if lock {
@@ -143,7 +187,12 @@ impl LogicalRestore {
                 };
             }
         }
-        let plan = recreate::plan(session.conn(), &facts, &catalog).await?;
+        let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
+        plan.findings.extend(adapted);
+        if data {
+            plan.existing.clear();
+            plan.findings.extend(recreate::check_empty(session.conn(), &catalog).await?);
+        }
         let logged = has_binary_log(&mut session).await?;
         let settings = LoadSettings {
             facts: facts.clone(),
@@ -161,8 +210,21 @@ impl LogicalRestore {
                 Earlier::Nothing | Earlier::Lost(_) => BTreeMap::new(),
             },
         };
-        let shapes = Shape::of_all(&catalog.tables, &way);
-        Ok(Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier })
+        let shapes = match data {
+            true => vec![Shape::as_it_is(); catalog.tables.len()],
+            false => Shape::of_all(&catalog.tables, &way),
+        };
+        Ok(Prepared {
+            session,
+            facts,
+            catalog,
+            plan,
+            settings,
+            shapes,
+            progress,
+            earlier,
+            of_source,
+        })
     }
 
     /// Fails where the target does not allow the restore.
@@ -203,8 +265,13 @@ impl LogicalRestore {
         artifacts: Arc<dyn ArtifactSource>,
         changes: &Changes,
     ) -> Result<Vec<String>> {
-        cx.phase("definitions");
-        let (mut warnings, mut state) = self.define(prepared).await?;
+        let (mut warnings, mut state) = match self.options.parts {
+            Parts::Data => (Vec::new(), State::default()),
+            Parts::All | Parts::Schema => {
+                cx.phase("definitions");
+                self.define(prepared).await?
+            }
+        };
         if !state.has(Mark::Checked) {
             let session = &mut prepared.session;
             let progress = prepared.progress.as_ref();
@@ -247,25 +314,33 @@ impl LogicalRestore {
                 (Err(e), _) => return Err(e),
             }
         }
+        if self.options.parts == Parts::Data {
+            return Ok(warnings);
+        }
         cx.phase("views, routines, triggers, events");
-        let Prepared { session, facts, catalog, progress, .. } = prepared;
+        let Prepared { session, facts, catalog, progress, of_source, .. } = prepared;
         let conn = session.conn();
         if state.has(Mark::Checked) {
             recreate::drop_existing(conn, facts, &code_of(catalog)).await?;
         }
-        warnings.extend(recreate::create_code(conn, facts, catalog).await?);
+        let mut accounts = recreate::create_accounts(conn, facts, catalog).await?;
+        warnings.extend(recreate::create_code(conn, facts, catalog, &mut accounts).await?);
+        warnings.extend(accounts.finish(conn).await?);
+        warnings.extend(recreate::missing_definers(conn, facts, catalog, of_source).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
         warnings.extend(recreate::create_events(conn, facts, catalog).await?);
         if let Some(progress) = progress {
             progress.end(session).await?;
         }
+        // The last of all: a database that is read-only again takes no marks.
+        warnings.extend(recreate::finish_tables(session.conn(), facts, catalog).await?);
         Ok(warnings)
     }
 
     /// Makes databases and empty tables, or those that an earlier run did not make. Gives warnings,
     /// and what that run did.
     async fn define(&self, prepared: &mut Prepared) -> Result<(Vec<String>, State)> {
-        let Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier } =
+        let Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier, .. } =
             prepared;
         settings.leave_out(session).await?;
         let mut warnings = Vec::new();
@@ -283,6 +358,15 @@ impl LogicalRestore {
                 State::default()
             }
         };
+        // Views that were not valid are made before there are tables; what an earlier run made of
+        // them stays.
+        let tables_are_there = (0..catalog.tables.len()).any(|i| state.has(Mark::Created(i)));
+        if state.is_resumed() {
+            recreate::keep_invalid_views(session.conn(), catalog).await?;
+        }
+        if !tables_are_there && !state.has(Mark::Defined) {
+            warnings.extend(recreate::create_invalid_views(session.conn(), facts, catalog).await?);
+        }
         if state.has(Mark::Checked) {
             return Ok((warnings, state));
         }
@@ -360,12 +444,12 @@ impl LogicalRestore {
     }
 }
 
-/// Everything that is created after the rows.
+/// Everything in databases that is created after the rows.
 fn code_of(catalog: &Catalog) -> Vec<Existing> {
     let code = catalog
         .stored
         .iter()
-        .filter(|o| !matches!(o.kind, StoredKind::Tablespace | StoredKind::Sequence));
+        .filter(|o| !o.keep_existing && !o.database.is_empty() && o.kind != StoredKind::Sequence);
     code.map(|o| Existing {
         name: o.full_name(),
         kind: ExistingKind::Stored(o.kind),

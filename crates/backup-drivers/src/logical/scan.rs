@@ -5,6 +5,7 @@ use backup_core::{ArtifactWriter, Context, Error, ErrorKind, Result, ResultExt};
 use mysql_async::consts::ColumnFlags;
 
 use super::catalog::Table;
+use super::mask::TableMask;
 use super::plan::{self, Range};
 use crate::rows::{BlockEncoder, Kind, RowDigest};
 use crate::wire;
@@ -25,7 +26,12 @@ fn changed(error: Error, table: &Table) -> Error {
     let code = error.server().map(|s| s.code);
     let name = table.full_name();
     // ER_TABLE_DEF_CHANGED, ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR, ER_NEED_REPREPARE
-    if matches!(code, Some(1412 | 1146 | 1054 | 1615)) {
+    if table.filter.is_some() && matches!(code, Some(1054 | 1064 | 1305)) {
+        error
+            .context(format!("the condition for the rows of {name} is not understood"))
+            .with_kind(ErrorKind::Usage)
+            .with_remedy("correct --where")
+    } else if matches!(code, Some(1412 | 1146 | 1054 | 1615)) {
         error
             .context(format!("table {name} was changed by DDL during the backup"))
             .with_kind(ErrorKind::Source)
@@ -41,17 +47,26 @@ pub(super) async fn into_blocks(
     reader: &mut wire::Connection,
     table: &Table,
     range: &Range,
+    mask: Option<&TableMask>,
     writer: &mut dyn ArtifactWriter,
 ) -> Result<RowDigest> {
     let statement =
-        reader.prepare(&plan::select(table, range)).await.map_err(|e| changed(e, table))?;
-    let mut encoder = BlockEncoder::new(&kinds(&statement)?, BlockEncoder::DEFAULT_TARGET)?;
+        reader.prepare(&plan::select_wanted(table, range)).await.map_err(|e| changed(e, table))?;
+    let kinds = kinds(&statement)?;
+    let mut encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?;
+    let mut masked = Vec::new();
     let mut digest = RowDigest::default();
     let mut rows = reader.execute(&statement, &[]).await.map_err(|e| changed(e, table))?;
     while let Some(batch) = rows.next_batch().await.map_err(|e| changed(e, table))? {
         cx.check()?;
         for packet in batch.iter() {
-            encoder.push(packet).context(|| format!("a row of {}", table.full_name()))?;
+            let pushed = match mask {
+                None => encoder.push(packet),
+                Some(mask) => {
+                    mask.apply(packet, &kinds, &mut masked).and_then(|()| encoder.push(&masked))
+                }
+            };
+            pushed.context(|| format!("a row of {}", table.full_name()))?;
             if encoder.is_full() {
                 digest = digest.merge(flush(cx, &mut encoder, writer).await?);
             }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use backup_core::{Error, Result};
 
+use super::pattern::{Glob, TableGlob};
+
 /// The databases of the server itself, which no logical backup copies.
 pub const SYSTEM_DATABASES: [&str; 4] =
     ["mysql", "information_schema", "performance_schema", "sys"];
@@ -39,6 +41,11 @@ fn quote_name_if_needed(name: &str) -> String {
 /// # Errors
 /// A usage error on unbalanced quotes or empty parts.
 pub fn split_name(text: &str) -> Result<Vec<String>> {
+    Ok(split_parts(text)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The same, with whether each part was in quotes.
+pub(super) fn split_parts(text: &str) -> Result<Vec<(String, bool)>> {
     let bad = || {
         Error::usage(format!("`{}` is no name", text.escape_debug()))
             .with_remedy("write db.table; put names with dots or spaces in backticks")
@@ -46,7 +53,7 @@ pub fn split_name(text: &str) -> Result<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = text;
     loop {
-        let part;
+        let (part, is_quoted);
         if let Some(quoted) = rest.strip_prefix('`') {
             let mut name = String::new();
             let mut chars = quoted.char_indices();
@@ -61,17 +68,17 @@ pub fn split_name(text: &str) -> Result<Vec<String>> {
                     None => return Err(bad()),
                 }
             };
-            part = name;
+            (part, is_quoted) = (name, true);
             rest = &quoted[end..];
         } else {
             let end = rest.find('.').unwrap_or(rest.len());
-            part = rest[..end].to_owned();
+            (part, is_quoted) = (rest[..end].to_owned(), false);
             rest = &rest[end..];
         }
         if part.is_empty() {
             return Err(bad());
         }
-        parts.push(part);
+        parts.push((part, is_quoted));
         match rest.strip_prefix('.') {
             Some(after) => rest = after,
             None if rest.is_empty() => return Ok(parts),
@@ -100,6 +107,14 @@ pub struct Selection {
     pub tables: BTreeSet<TableName>,
     /// Not these tables.
     pub exclude_tables: BTreeSet<TableName>,
+    /// Databases by patterns, besides those by name. They have to be [resolved](Self::resolve).
+    pub database_globs: BTreeSet<Glob>,
+    /// Tables by patterns, besides those by name. They have to be [resolved](Self::resolve).
+    pub table_globs: BTreeSet<TableGlob>,
+    /// Not these databases.
+    pub exclude_databases: BTreeSet<Glob>,
+    /// Nor these tables, by patterns.
+    pub exclude_table_globs: BTreeSet<TableGlob>,
 }
 
 impl Selection {
@@ -122,6 +137,70 @@ impl Selection {
         }
     }
 
+    /// Whether the server is meant, though maybe without some of its databases and tables.
+    #[must_use]
+    pub fn is_whole_server(&self) -> bool {
+        self.databases.is_empty() && self.tables.is_empty() && !self.has_globs()
+    }
+
+    /// Whether names are still to be found for patterns.
+    #[must_use]
+    pub fn has_globs(&self) -> bool {
+        !self.database_globs.is_empty() || !self.table_globs.is_empty()
+    }
+
+    /// Finds the names for the patterns of what is wanted, among `tables`, all there are, and
+    /// `databases`.
+    ///
+    /// # Errors
+    /// A usage error for a pattern that fits nothing: silence would be a backup of nothing.
+    pub fn resolve(&self, databases: &[String], tables: &[TableName]) -> Result<Selection> {
+        let mut resolved = self.clone();
+        let nothing = |what: &dyn std::fmt::Display| {
+            Error::usage(format!("nothing fits `{what}`"))
+                .with_remedy("check the pattern, and that the account may see what is meant")
+        };
+        for glob in std::mem::take(&mut resolved.database_globs) {
+            let own = |name: &str| SYSTEM_DATABASES.contains(&name);
+            let fitting = databases.iter().filter(|d| glob.matches(d) && !own(d));
+            let before = resolved.databases.len();
+            resolved.databases.extend(fitting.cloned());
+            if resolved.databases.len() == before && !self.databases.iter().any(|d| glob.matches(d))
+            {
+                return Err(nothing(&glob));
+            }
+        }
+        for glob in std::mem::take(&mut resolved.table_globs) {
+            let mut fitting = tables.iter().filter(|t| {
+                glob.matches(&t.database, &t.table)
+                    && !SYSTEM_DATABASES.contains(&t.database.as_str())
+            });
+            let first = fitting.next().ok_or_else(|| nothing(&glob))?;
+            resolved.tables.insert(first.clone());
+            resolved.tables.extend(fitting.cloned());
+        }
+        resolved.databases.retain(|d| !self.exclude_databases.iter().any(|g| g.matches(d)));
+        let kept: BTreeSet<TableName> = resolved
+            .tables
+            .iter()
+            .filter(|t| !self.excludes(&t.database, &t.table))
+            .cloned()
+            .collect();
+        if self.has_globs() {
+            resolved.tables = kept;
+            if resolved.databases.is_empty() && resolved.tables.is_empty() {
+                return Err(Error::usage("everything that was asked for is excluded too")
+                    .with_remedy("take one of the --exclude options away"));
+            }
+        }
+        Ok(resolved)
+    }
+
+    fn excludes(&self, database: &str, table: &str) -> bool {
+        self.exclude_databases.iter().any(|g| g.matches(database))
+            || self.exclude_table_globs.iter().any(|g| g.matches(database, table))
+    }
+
     /// Whether only single tables are meant.
     #[must_use]
     pub fn only_tables(&self) -> bool {
@@ -131,6 +210,9 @@ impl Selection {
     /// Whether the database is wanted, itself or for one of its tables.
     #[must_use]
     pub fn wants_database(&self, database: &str) -> bool {
+        if self.exclude_databases.iter().any(|g| g.matches(database)) {
+            return false;
+        }
         if self.only_tables() {
             self.tables.iter().any(|t| t.database == database)
         } else if self.databases.is_empty() {
@@ -147,6 +229,7 @@ impl Selection {
         self.wants_database(database)
             && (self.tables.is_empty() || self.tables.contains(&name))
             && !self.exclude_tables.contains(&name)
+            && !self.excludes(database, table)
     }
 }
 
@@ -174,6 +257,40 @@ mod tests {
         let one = Selection { tables: ["shop.x".parse().unwrap()].into(), ..Default::default() };
         assert!(one.wants_table("shop", "x") && !one.wants_table("shop", "y"));
         assert!(one.wants_database("shop") && !one.wants_database("other"));
+    }
+
+    #[test]
+    fn patterns_become_names() {
+        let databases = ["shop", "shop_eu", "hr", "mysql"].map(str::to_owned);
+        let tables: Vec<TableName> =
+            ["shop.a", "shop.log_1", "shop_eu.log_2", "hr.log_3", "mysql.log_4"]
+                .iter()
+                .map(|t| t.parse().unwrap())
+                .collect();
+        let glob = |text: &str| text.parse::<Glob>().unwrap();
+        let some = Selection { database_globs: [glob("shop*")].into(), ..Default::default() };
+        assert!(!some.is_whole_server());
+        let some = some.resolve(&databases, &tables).unwrap();
+        assert_eq!(some.databases.iter().collect::<Vec<_>>(), ["shop", "shop_eu"]);
+        let logs = Selection {
+            table_globs: ["*.log_*".parse().unwrap()].into(),
+            exclude_databases: [glob("h?")].into(),
+            ..Default::default()
+        };
+        let logs = logs.resolve(&databases, &tables).unwrap();
+        assert_eq!(logs.tables.len(), 2);
+        assert!(!logs.wants_table("hr", "log_3") && logs.wants_table("shop", "log_1"));
+        let without = Selection {
+            exclude_table_globs: ["*.log_*".parse().unwrap()].into(),
+            ..Default::default()
+        };
+        assert!(without.is_whole_server() && !without.is_all());
+        assert!(!without.wants_table("hr", "log_3") && without.wants_table("shop", "a"));
+        for nothing in ["none*", "mysq?"] {
+            let selection =
+                Selection { database_globs: [glob(nothing)].into(), ..Default::default() };
+            assert!(selection.resolve(&databases, &tables).is_err(), "{nothing}");
+        }
     }
 
     proptest! {

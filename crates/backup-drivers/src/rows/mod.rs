@@ -52,7 +52,7 @@ pub use block::Block;
 pub use digest::RowDigest;
 pub use encode::{BlockEncoder, EncodedBlock};
 pub use kind::Kind;
-pub use row::fields;
+pub use row::{fields, put_fields};
 pub use stream::BlockReader;
 pub use text::{TextFormat, append_text, escape_into};
 

@@ -143,6 +143,24 @@ pub fn fields<'a>(packet: &'a [u8], kinds: &[Kind]) -> Result<Vec<Option<&'a [u8
     take_all().ok_or_else(|| malformed(kinds.len(), packet.len()))
 }
 
+/// Makes a row packet of values as [`fields`] gives them, in place of what is in `packet`.
+pub fn put_fields(packet: &mut Vec<u8>, values: &[Option<&[u8]>], kinds: &[Kind]) {
+    packet.clear();
+    packet.resize(1 + null_bytes(values.len()), 0);
+    for (column, (value, kind)) in values.iter().zip(kinds).enumerate() {
+        match value {
+            None => set_null(&mut packet[1..], column),
+            Some(value) if kind.width().is_some() => packet.extend_from_slice(value),
+            Some(value) if kind.is_temporal() => {
+                // 12 at most.
+                packet.push(value.len() as u8);
+                packet.extend_from_slice(value);
+            }
+            Some(value) => put_bytes(packet, value),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +173,9 @@ mod tests {
             fields(packet, &kinds).unwrap(),
             [Some(&b"\x01\x02"[..]), Some(b"abc"), Some(b""), None, Some(b"\x09")]
         );
+        let mut again = vec![1, 2, 3];
+        put_fields(&mut again, &fields(packet, &kinds).unwrap(), &kinds);
+        assert_eq!(again, packet);
     }
 
     #[test]

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod consistent;
+mod exact;
+mod hard;
+mod masked;
+mod memory;
 mod nasty;
 mod server;
 
@@ -23,9 +28,10 @@ async fn recreate_all(
     facts: &ServerFacts,
     catalog: &Catalog,
 ) -> Result<Vec<String>> {
+    let mut accounts = recreate::AccountsInWork::default();
     let mut warnings = recreate::create_databases(conn, facts, catalog).await?;
     recreate::create_tables(conn, facts, catalog).await?;
-    warnings.extend(recreate::create_code(conn, facts, catalog).await?);
+    warnings.extend(recreate::create_code(conn, facts, catalog, &mut accounts).await?);
     warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
     warnings.extend(recreate::create_events(conn, facts, catalog).await?);
     Ok(warnings)
@@ -42,6 +48,7 @@ fn stored(catalog: &Catalog) -> Catalog {
         databases: Vec::new(),
         tables: Vec::new(),
         stored: Vec::new(),
+        accounts: Vec::new(),
         warnings: Vec::new(),
         ..catalog.clone()
     };
@@ -50,6 +57,7 @@ fn stored(catalog: &Catalog) -> Catalog {
             Object::Database(database) => read.databases.push(database),
             Object::Table(table) => read.tables.push(*table),
             Object::Stored(object) => read.stored.push(*object),
+            Object::Account(account) => read.accounts.push(*account),
         }
     }
     read
@@ -65,9 +73,7 @@ async fn every_definition_survives(
     let facts = source.facts().await?;
     let catalog =
         inventory::read(&mut source.connect().await?, &facts, &Selection::default()).await?;
-    for warning in &catalog.warnings {
-        assert!(warning.contains("history of the system-versioned table"), "{warning}");
-    }
+    assert!(catalog.warnings.is_empty(), "{:#?}", catalog.warnings);
 
     let target = Server::start(name).await?;
     let mut conn = target.connect().await?;
@@ -142,7 +148,8 @@ async fn columns_and_keys_are_those_whose_values_count(
         }
         Flavor::MariaDb => {
             assert_eq!(columns("persistent"), ["a", "j"]);
-            assert_eq!(columns("versioned"), ["a", "b"]);
+            assert_eq!(columns("versioned"), ["a", "b", "s", "e"]);
+            assert_eq!(columns("history"), ["a", "row_start", "row_end"]);
             assert_eq!(table("periods").key, ["id", "t", "f"]);
         }
     }
@@ -394,7 +401,9 @@ async fn an_account_that_may_not_restore_is_told_what_it_lacks(
     let mut plain = server.connect_as("plain").await?;
     recreate::create_databases(&mut plain, &facts, &catalog).await?;
     recreate::create_tables(&mut plain, &facts, &catalog).await?;
-    let error = recreate::create_code(&mut plain, &facts, &catalog).await.unwrap_err();
+    let error = recreate::create_code(&mut plain, &facts, &catalog, &mut Default::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Privilege, "{}", error.report());
     let remedy = if facts.flavor == Flavor::MySql { "SET_ANY_DEFINER" } else { "SET USER" };
     assert!(error.remedy().contains(remedy), "{}", error.report());
@@ -425,8 +434,9 @@ async fn views_that_are_broken_are_warned_of(
     let catalog = inventory::read(&mut conn, &facts, &Selection::default()).await?;
     let warned = |view: &str| catalog.warnings.iter().filter(|w| w.contains(view)).count();
     assert_eq!((warned("d.bad "), warned("d.a_worse "), warned("d.good ")), (1, 1, 0));
+    // MySQL cannot read back what it wrote itself.
     let lost = usize::from(facts.flavor == Flavor::MySql);
-    assert_eq!((warned("d.lost"), catalog.stored.len()), (lost, 4 - lost));
+    assert_eq!((warned("d.lost "), catalog.stored.len()), (lost, 4));
 
     conn.query_drop("DROP DATABASE d").await.unwrap();
     let warnings = recreate_all(&mut conn, &facts, &catalog).await?;

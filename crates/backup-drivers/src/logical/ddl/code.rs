@@ -52,7 +52,7 @@ pub(in crate::logical) fn rename_view(
 }
 
 /// The places of the parts of the name that begins at `at`.
-fn chain(tokens: &[Token<'_>], at: usize) -> Vec<usize> {
+pub(super) fn chain(tokens: &[Token<'_>], at: usize) -> Vec<usize> {
     let mut parts = Vec::new();
     let mut i = at;
     while tokens.get(i).is_some_and(|t| t.kind == TokenKind::Name) {
@@ -66,7 +66,7 @@ fn chain(tokens: &[Token<'_>], at: usize) -> Vec<usize> {
 }
 
 /// Whether a table is named at `at`: after FROM, JOIN or VIEW, or after parentheses there.
-fn table_expected(tokens: &[Token<'_>], at: usize) -> bool {
+pub(super) fn table_expected(tokens: &[Token<'_>], at: usize) -> bool {
     let before = tokens[..at].iter().rev().find(|t| !t.is_sign('('));
     before.is_some_and(|t| {
         ["FROM", "JOIN", "STRAIGHT_JOIN", "VIEW"].iter().any(|word| t.is_word(word))

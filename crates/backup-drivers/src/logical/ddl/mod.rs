@@ -3,12 +3,17 @@
 //! What the servers print in answer to `SHOW CREATE …` is cut into [tokens](lexer), and only the
 //! tokens that have to change are replaced, so that everything else stays byte for byte.
 
+mod account;
 mod code;
 mod lexer;
 mod literal;
 mod parts;
 mod table;
+mod view;
 
+pub(super) use account::{
+    account_create, account_grant, definer, hex_text, set_definer, single_privileges,
+};
 pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
 };
@@ -16,6 +21,7 @@ pub(super) use lexer::{Dialect, Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
 pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
+pub(super) use view::{ViewReferences, name_view, view_references};
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

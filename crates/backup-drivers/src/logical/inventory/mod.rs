@@ -4,9 +4,12 @@
 //! makes the same object again; the information schema says what there is, in a few queries for
 //! each database.
 
+mod accounts;
+mod history;
 mod privileges;
 pub(super) mod query;
 mod repair;
+mod server;
 mod statement;
 mod stored;
 mod tables;
@@ -16,9 +19,11 @@ use mysql_async::{Conn, Row};
 
 use super::catalog::{Catalog, Database, Header, VERSION};
 use super::ddl::quote_text;
+use super::pattern::{Glob, TableGlob};
 use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
+pub use accounts::accounts;
 pub use privileges::{Privilege, missing_privileges};
 pub(super) use statement::{decode, encode, is_utf8, unhex};
 
@@ -101,6 +106,32 @@ pub async fn list_tables(conn: &mut Conn, selection: &Selection) -> Result<Vec<T
     Ok(tables)
 }
 
+/// The tables among those that are wanted whose engine takes no part in a snapshot.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(super) async fn list_non_transactional(
+    conn: &mut Conn,
+    selection: &Selection,
+) -> Result<Vec<TableName>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND ENGINE <> 'InnoDB' AND {}",
+        databases_condition("TABLE_SCHEMA", selection)
+    );
+    let rows = query::rows(conn, sql, "cannot list the tables without transactions").await?;
+    let mut found = Vec::new();
+    for row in &rows {
+        let (database, table) = (query::required(row, 0)?, query::required(row, 1)?);
+        let engine = query::text(row, 2).unwrap_or_default();
+        let own_rows = !tables::is_transactional(&engine) && !tables::has_rows_elsewhere(&engine);
+        if own_rows && selection.wants_table(&database, &table) {
+            found.push(TableName { database, table });
+        }
+    }
+    Ok(found)
+}
+
 /// Reads every definition that is wanted.
 ///
 /// The connection is one of its own: `sql_mode`, time zone, character sets and current database are
@@ -125,6 +156,7 @@ pub async fn read(conn: &mut Conn, facts: &ServerFacts, selection: &Selection) -
         databases: databases(conn, selection).await?,
         tables: Vec::new(),
         stored: Vec::new(),
+        accounts: Vec::new(),
         warnings: Vec::new(),
     };
     for database in catalog.databases.clone() {
@@ -138,6 +170,7 @@ pub async fn read(conn: &mut Conn, facts: &ServerFacts, selection: &Selection) -
         stored::read(&mut scope, &relations).await?;
     }
     tables::tablespaces(conn, &mut catalog).await?;
+    server::objects(conn, facts, selection, &mut catalog).await?;
     catalog.tables.sort_by_key(super::catalog::Table::full_name);
     // The order in which they are created again; within a kind as found.
     catalog.stored.sort_by_key(|object| object.kind);
@@ -215,7 +248,7 @@ pub(super) async fn prepare(conn: &mut Conn) -> Result<()> {
 }
 
 /// The selection with the names as the server stores them.
-pub(super) fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
+fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
     if facts.lower_case_table_names != 1 {
         return selection.clone();
     }
@@ -230,7 +263,37 @@ pub(super) fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Sel
         databases: selection.databases.iter().map(|d| d.to_lowercase()).collect(),
         tables: tables(&selection.tables),
         exclude_tables: tables(&selection.exclude_tables),
+        database_globs: selection.database_globs.iter().map(Glob::to_lowercase).collect(),
+        table_globs: selection.table_globs.iter().map(TableGlob::to_lowercase).collect(),
+        exclude_databases: selection.exclude_databases.iter().map(Glob::to_lowercase).collect(),
+        exclude_table_globs: selection
+            .exclude_table_globs
+            .iter()
+            .map(TableGlob::to_lowercase)
+            .collect(),
     }
+}
+
+/// The selection with names as the server stores them, and in place of patterns.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a pattern that fits nothing; else those of
+/// [`sql_error`](crate::connect::sql_error).
+pub async fn resolve(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    selection: &Selection,
+) -> Result<Selection> {
+    let selection = in_servers_case(facts, selection);
+    if !selection.has_globs() {
+        return Ok(selection);
+    }
+    let sql = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA";
+    let rows = query::rows(conn, sql, "cannot list the databases").await?;
+    let databases: Vec<String> =
+        rows.iter().map(|row| query::required(row, 0)).collect::<Result<_>>()?;
+    let tables = list_tables(conn, &Selection::default()).await?;
+    selection.resolve(&databases, &tables)
 }
 
 fn databases_condition(column: &str, selection: &Selection) -> String {

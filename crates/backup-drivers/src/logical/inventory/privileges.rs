@@ -121,18 +121,18 @@ fn definition_needs(facts: &ServerFacts, selection: &Selection) -> Vec<Need> {
 }
 
 /// For locks, and for the position in the binary log.
+///
+/// RELOAD locks the server for a moment; where it cannot be had, as on managed servers, all tables
+/// are locked one by one. Without BACKUP_ADMIN (MySQL) DDL is kept off by a transaction.
 fn consistency_needs(facts: &ServerFacts) -> Vec<Need> {
-    let all: &[&[&str]] = match facts.flavor {
-        Flavor::MySql if facts.capabilities().backup_lock => {
-            &[&["RELOAD", "FLUSH_TABLES"], &["BACKUP_ADMIN"], &["REPLICATION CLIENT", "SUPER"]]
-        }
-        Flavor::MySql => &[&["RELOAD"], &["REPLICATION CLIENT", "SUPER"]],
+    const LOCK: &[&str] = &["RELOAD", "FLUSH_TABLES", "LOCK TABLES"];
+    let monitor: &[&str] = match facts.flavor {
         Flavor::MariaDb if facts.capabilities().show_binlog_status => {
-            &[&["RELOAD"], &["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"]]
+            &["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"]
         }
-        Flavor::MariaDb => &[&["RELOAD"], &["REPLICATION CLIENT", "SUPER"]],
+        _ => &["REPLICATION CLIENT", "SUPER"],
     };
-    all.iter().map(|any| Need::new(Scope::Global, any)).collect()
+    [LOCK, monitor].iter().map(|any| Need::new(Scope::Global, any)).collect()
 }
 
 /// The privileges of an account.

@@ -151,28 +151,79 @@ async fn views(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
             continue;
         }
         let shown = match show(scope, "VIEW", name).await {
-            // MySQL cannot read back some literals that it wrote itself (GBK with a backslash as
-            // second byte): such a view is lost on the source already.
+            // MySQL refuses to show a view in a circle, one of a database that is gone, and one with
+            // literals that it cannot read back itself (GBK with a backslash as second byte).
             Err(e) if e.server().is_some() && e.kind() == ErrorKind::Source => {
-                scope.catalog.warnings.push(format!("a view is not kept: {}", e.chain()));
+                let view = hidden_view(scope, name, e).await?;
+                scope.catalog.stored.extend(view);
                 continue;
             }
             other => other?,
         };
+        let mut is_invalid = false;
         if scope.conn.get_warnings() > 0 {
             let rows = query::rows(scope.conn, "SHOW WARNINGS", &shown.1).await?;
             let invalid = rows.iter().find(|row| query::number(row, 1) == 1356);
             if let Some(message) = invalid.and_then(|row| query::text(row, 2)) {
+                is_invalid = true;
                 scope.catalog.warnings.push(format!(
-                    "the view {} is not valid, so a restore cannot create it: {message}",
+                    "the view {} is not valid; it is kept as it is: {message}",
                     scope.name(name)
                 ));
             }
         }
-        let view = object(scope, StoredKind::View, name, shown, &VIEW, &[]).await?;
+        let mut view = object(scope, StoredKind::View, name, shown, &VIEW, &[]).await?;
+        view.invalid = is_invalid;
         scope.catalog.stored.push(view);
     }
     Ok(())
+}
+
+/// What the information schema tells of a view that `SHOW CREATE VIEW` does not show.
+async fn hidden_view(
+    scope: &mut Scope<'_>,
+    name: &str,
+    error: Error,
+) -> Result<Option<StoredObject>> {
+    let sql = format!(
+        "SELECT VIEW_DEFINITION, CHECK_OPTION, DEFINER, SECURITY_TYPE, CHARACTER_SET_CLIENT, \
+         COLLATION_CONNECTION FROM information_schema.VIEWS \
+         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        quote_text(scope.database),
+        quote_text(name)
+    );
+    let what = format!("cannot read the definition of view {}", scope.name(name));
+    let rows = query::rows(scope.conn, sql, &what).await?;
+    let text = |column| rows.first().and_then(|row| query::text(row, column)).unwrap_or_default();
+    let (definition, check, definer) = (text(0), text(1), text(2));
+    if definition.is_empty() {
+        scope.catalog.warnings.push(format!("a view is not kept: {}", error.chain()));
+        return Ok(None);
+    }
+    scope.catalog.warnings.push(format!(
+        "the view {} is not valid; it is kept as it is, but for names of columns and an ALGORITHM of \
+         its own, which the server does not tell: {}",
+        scope.name(name),
+        error.server().map(|s| s.message.clone()).unwrap_or_default()
+    ));
+    let (user, host) = definer.rsplit_once('@').unwrap_or((&definer, "%"));
+    let check = match check.as_str() {
+        "LOCAL" | "CASCADED" => format!(" WITH {check} CHECK OPTION"),
+        _ => String::new(),
+    };
+    Ok(Some(StoredObject {
+        create: format!(
+            "CREATE ALGORITHM=UNDEFINED DEFINER={}@{} SQL SECURITY {} VIEW {} AS {definition}{check}",
+            quote_name(user),
+            quote_name(host),
+            text(3),
+            quote_name(name)
+        ),
+        charset: Some(text(4)),
+        collation: Some(text(5)),
+        invalid: true,
+        ..StoredObject::new(StoredKind::View, scope.database.to_owned(), name.to_owned())
+    }))
 }
 
 /// The name part of a definer `name@host`.

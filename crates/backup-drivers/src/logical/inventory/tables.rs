@@ -8,7 +8,7 @@ use mysql_async::Conn;
 use super::super::catalog::{Catalog, Column, LoadMode, StoredKind, StoredObject, Table};
 use super::super::ddl::{hex_literals, quote_text};
 use super::super::select::quote_name;
-use super::{Scope, query, repair};
+use super::{Scope, history, query, repair};
 use crate::rows::RowDigest;
 
 /// What a name in a database is.
@@ -79,6 +79,7 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
     }
     let mut columns = columns(scope).await?;
     let mut keys = unique_keys(scope).await?;
+    let mut histograms = histograms(scope).await?;
     for relation in wanted {
         let create = show_create(scope, &relation.name).await?;
         let columns = columns.remove(&relation.name).unwrap_or_default();
@@ -90,12 +91,8 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
         }
         let key = key(&create, keys.remove(&relation.name).unwrap_or_default(), &kept);
         kept.shrink_to_fit();
-        if relation.kind == RelationKind::Versioned {
-            scope.catalog.warnings.push(format!(
-                "the history of the system-versioned table {} is not kept, only its present rows",
-                scope.name(&relation.name)
-            ));
-        }
+        let history = relation.kind == RelationKind::Versioned
+            && history::add_columns(scope, &relation.name, &create, &mut kept);
         scope.catalog.tables.push(Table {
             database: scope.database.to_owned(),
             name: relation.name.clone(),
@@ -105,6 +102,11 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
             engine: relation.engine.clone(),
             columns: kept,
             key,
+            histograms: histograms.remove(&relation.name).unwrap_or_default(),
+            history,
+            filter: None,
+            rows_left_out: false,
+            masked: Vec::new(),
             estimated_rows: relation.rows,
             data_bytes: relation.bytes,
             digest: RowDigest::default(),
@@ -251,15 +253,36 @@ fn key(create: &str, keys: UniqueKeys, columns: &[Column]) -> Vec<String> {
     usable.min().map(|(_, names)| names).unwrap_or_default()
 }
 
-fn is_transactional(engine: &str) -> bool {
+pub(super) fn is_transactional(engine: &str) -> bool {
     ["innodb", "rocksdb", "tokudb"].contains(&engine.to_ascii_lowercase().as_str())
 }
 
 /// Engines whose tables show the rows of other tables or servers, or that keep none.
-fn has_rows_elsewhere(engine: &str) -> bool {
+pub(super) fn has_rows_elsewhere(engine: &str) -> bool {
     let engine = engine.to_ascii_lowercase();
     ["mrg_myisam", "merge", "federated", "blackhole", "spider", "connect", "sequence"]
         .contains(&engine.as_str())
+}
+
+/// The histograms of every table (MySQL), by column.
+async fn histograms(scope: &mut Scope<'_>) -> Result<HashMap<String, BTreeMap<String, String>>> {
+    let mut tables: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+    if scope.facts.flavor != Flavor::MySql || !scope.facts.version.at_least(8, 0, 3) {
+        return Ok(tables);
+    }
+    let sql = format!(
+        "SELECT SCHEMA_NAME, TABLE_NAME, COLUMN_NAME, CAST(HISTOGRAM AS CHAR) \
+         FROM information_schema.COLUMN_STATISTICS WHERE {}",
+        scope.condition("SCHEMA_NAME", "TABLE_NAME")
+    );
+    let what = format!("cannot list the histograms of database {}", scope.database);
+    for row in query::rows(scope.conn, sql, &what).await? {
+        if scope.is_here(&row, 0) {
+            let columns = tables.entry(query::required(&row, 1)?).or_default();
+            columns.insert(query::required(&row, 2)?, query::required(&row, 3)?);
+        }
+    }
+    Ok(tables)
 }
 
 /// The general tablespaces (MySQL) that tables are in.

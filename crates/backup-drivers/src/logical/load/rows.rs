@@ -4,6 +4,7 @@ use backup_core::{ArtifactSource, Context, Error, Result};
 use bytes::Bytes;
 
 use super::super::catalog::{Chunk, Column, LoadMode, Table};
+use super::super::plan::{LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
 use super::super::select::quote_name;
 use crate::rows::{BlockReader, TextFormat};
 use crate::wire;
@@ -22,6 +23,12 @@ fn load_statement(table: &Table, id: &str) -> String {
             LoadMode::Utf8 => {
                 columns.push(format!("@c{i}"));
                 assignments.push(format!("{name} = CONVERT(@c{i} USING utf8mb4)"));
+            }
+            LoadMode::RowEnd => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!(
+                    "{name} = IF(@c{i} = '{LAST_MOMENT_BEFORE_11_5}', '{LAST_MOMENT}', @c{i})"
+                ));
             }
             LoadMode::Number => {
                 columns.push(format!("@c{i}"));

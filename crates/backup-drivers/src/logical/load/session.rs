@@ -44,7 +44,11 @@ impl LoadSettings {
             ),
         ];
         if self.facts.flavor == Flavor::MariaDb {
-            settings.push("SET SESSION check_constraint_checks = 0".to_owned());
+            settings.push(
+                "SET SESSION check_constraint_checks = 0 \
+                 /*M!101100 , system_versioning_insert_history = 1 */"
+                    .to_owned(),
+            );
         }
         settings
     }

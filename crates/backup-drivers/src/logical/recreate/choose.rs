@@ -14,6 +14,8 @@ use super::super::select::{Selection, TableName, quote_name};
 
 /// Takes what `selection` wants out of a catalogue and renames it.
 ///
+/// Users and roles come with the whole server under its own names only.
+///
 /// With single tables chosen come their triggers, and the sequences in their defaults. A table that
 /// is restored under another name in its own database gets new names for its foreign keys, CHECK
 /// constraints (MySQL) and triggers, which have to differ from those of the original.
@@ -25,9 +27,16 @@ use super::super::select::{Selection, TableName, quote_name};
 /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the selection or a rule names what the
 /// backup does not hold, or two tables end up under one name.
 pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Result<Catalog> {
+    let databases: Vec<String> = catalog.databases.iter().map(|d| d.name.clone()).collect();
+    let tables: Vec<TableName> = catalog.tables.iter().map(Table::full_name).collect();
+    let selection = &selection.resolve(&databases, &tables)?;
     check_names(&catalog, selection, rename)?;
     let mut catalog = select(catalog, selection);
     catalog.warnings.clear();
+    if !selection.is_whole_server() || !rename.is_empty() {
+        // What they may do is told by names.
+        catalog.accounts.clear();
+    }
     if rename.is_empty() {
         return Ok(catalog);
     }
@@ -78,7 +87,10 @@ fn select(mut catalog: Catalog, selection: &Selection) -> Catalog {
     catalog.databases.retain(|d| selection.wants_database(&d.name));
     let tables = &catalog.tables;
     let uses = |text: &str| tables.iter().any(|t| t.create.contains(text));
+    let everything = selection.is_whole_server();
     catalog.stored.retain_mut(|object| match object.kind {
+        StoredKind::ResourceGroup => everything,
+        StoredKind::SpatialReferenceSystem => everything || uses(&format!("SRID {} ", object.name)),
         StoredKind::Tablespace => {
             object.keep_existing = true;
             uses(&format!("TABLESPACE {} ", quote_name(&object.name)))
@@ -170,7 +182,9 @@ impl Renamer<'_> {
         let database = self.rename.database(&object.database).to_owned();
         let before = object.create.clone();
         match object.kind {
-            StoredKind::Tablespace => return,
+            StoredKind::Tablespace
+            | StoredKind::SpatialReferenceSystem
+            | StoredKind::ResourceGroup => return,
             StoredKind::Sequence => {
                 let new = self.target(&old);
                 object.create = self.definition(&object.create, &old, &new);
@@ -278,6 +292,11 @@ mod tests {
             columns: Vec::new(),
             key: Vec::new(),
             rows_elsewhere: false,
+            histograms: std::collections::BTreeMap::new(),
+            history: false,
+            filter: None,
+            rows_left_out: false,
+            masked: Vec::new(),
             estimated_rows: 0,
             data_bytes: 0,
             digest: RowDigest::default(),
@@ -324,6 +343,7 @@ mod tests {
                     "CREATE TRIGGER `t` BEFORE INSERT ON `a` FOR EACH ROW set @x=1",
                 ),
             ],
+            accounts: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -7,11 +7,12 @@ use super::super::catalog::{Catalog, StoredKind, StoredObject};
 use super::super::ddl::quote_text;
 use super::super::inventory::{ServerFacts, decode, encode, is_utf8, query, unhex};
 use super::super::select::quote_name;
+use super::accounts::AccountsInWork;
 use super::definitions::{prepare, use_database};
 use super::target_error;
 
-/// Creates libraries, routines, packages and views. Gives warnings, with the server's own words,
-/// for views that cannot be created: those that were not valid on the source either.
+/// Creates libraries, routines, packages and views, and grants what `accounts` may have on them.
+/// Gives warnings, with the server's own words, for views that cannot be created.
 ///
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
@@ -19,6 +20,7 @@ pub async fn create_code(
     conn: &mut Conn,
     facts: &ServerFacts,
     catalog: &Catalog,
+    accounts: &mut AccountsInWork,
 ) -> Result<Vec<String>> {
     let mut creator = Creator::new(conn, facts).await?;
     for kind in [
@@ -32,8 +34,8 @@ pub async fn create_code(
             creator.create(object).await?;
         }
     }
-    let views = catalog.stored.iter().filter(|o| o.kind == StoredKind::View).collect();
-    creator.views(views).await?;
+    let views = catalog.stored.iter().filter(|o| o.kind == StoredKind::View && !o.keep_existing);
+    creator.views(views.collect(), accounts).await?;
     creator.finish().await
 }
 
@@ -72,7 +74,7 @@ pub async fn create_events(
 }
 
 /// Creates objects, and remembers what the session is set to.
-struct Creator<'a> {
+pub(super) struct Creator<'a> {
     conn: &'a mut Conn,
     facts: &'a ServerFacts,
     database: Option<String>,
@@ -83,7 +85,7 @@ struct Creator<'a> {
 }
 
 impl<'a> Creator<'a> {
-    async fn new(conn: &'a mut Conn, facts: &'a ServerFacts) -> Result<Self> {
+    pub(super) async fn new(conn: &'a mut Conn, facts: &'a ServerFacts) -> Result<Self> {
         prepare(conn, facts).await?;
         Ok(Creator {
             conn,
@@ -96,7 +98,7 @@ impl<'a> Creator<'a> {
     }
 
     /// Creates an object under the settings that it was created under.
-    async fn create(&mut self, object: &StoredObject) -> Result<()> {
+    pub(super) async fn create(&mut self, object: &StoredObject) -> Result<()> {
         let result = self.attempt(object).await;
         if result.is_err() {
             // Left as it was found, as far as that goes; the first error is the one to tell.
@@ -220,7 +222,11 @@ impl<'a> Creator<'a> {
     }
 
     /// Views need the views that they read from: whoever fails is tried again after the others.
-    async fn views(&mut self, mut views: Vec<&StoredObject>) -> Result<()> {
+    async fn views(
+        &mut self,
+        mut views: Vec<&StoredObject>,
+        accounts: &mut AccountsInWork,
+    ) -> Result<()> {
         loop {
             let before = views.len();
             let mut failed = Vec::new();
@@ -235,12 +241,22 @@ impl<'a> Creator<'a> {
                     Err(e) => return Err(e),
                 }
             }
-            if failed.is_empty() || failed.len() == before {
+            // What a view may read, its definer may have yet to be granted.
+            let granted = self.grant(accounts).await?;
+            if failed.is_empty() || (failed.len() == before && !granted) {
                 self.warnings.extend(errors.iter().map(Error::chain));
                 return Ok(());
             }
             views = failed;
         }
+    }
+
+    async fn grant(&mut self, accounts: &mut AccountsInWork) -> Result<bool> {
+        let what = "cannot set up the session";
+        query::run(self.conn, "SET NAMES utf8mb4", what).await?;
+        query::run(self.conn, "SET SESSION sql_mode = ''", what).await?;
+        self.settings = None;
+        accounts.grant(self.conn).await
     }
 
     /// Notes what the server did with an event whose time is over.

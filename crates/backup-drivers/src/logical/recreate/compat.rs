@@ -187,6 +187,7 @@ mod tests {
     use super::super::super::catalog::{Column, Header, LoadMode, StoredObject, VERSION};
     use super::*;
     use crate::rows::RowDigest;
+    use std::collections::BTreeMap;
 
     fn catalog(flavor: Flavor, version: &str, create: &str, data_type: &str) -> Catalog {
         let column = Column {
@@ -214,12 +215,18 @@ mod tests {
                 columns: vec![column],
                 key: Vec::new(),
                 rows_elsewhere: false,
+                histograms: BTreeMap::new(),
+                filter: None,
+                rows_left_out: false,
+                masked: Vec::new(),
+                history: false,
                 estimated_rows: 0,
                 data_bytes: 0,
                 digest: RowDigest::default(),
                 chunks: Vec::new(),
             }],
             stored: Vec::new(),
+            accounts: Vec::new(),
             warnings: Vec::new(),
         }
     }

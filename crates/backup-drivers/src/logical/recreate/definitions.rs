@@ -8,6 +8,7 @@ use super::super::ddl::{inherit_collation, quote_text};
 use super::super::inventory::{DEFINITION_SETTINGS, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::super::settings::{self, Setting, required, wanted};
+use super::extras::spatial_reference_system;
 use super::target_error;
 
 /// The settings under which every definition that a server may hold is taken as it is.
@@ -97,7 +98,13 @@ pub async fn create_databases(
     Ok(warnings)
 }
 
-/// Creates tablespaces, sequences (where they stood) and all tables, empty.
+/// Whether a database takes no changes (MySQL 8.0.22), which its definition says in a comment.
+pub(super) fn is_read_only(create: &str) -> bool {
+    create.contains("/* READ ONLY = 1 */")
+}
+
+/// Creates spatial reference systems, tablespaces, sequences (where they stood), and all tables,
+/// empty.
 ///
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
@@ -110,7 +117,7 @@ pub async fn create_tables(conn: &mut Conn, facts: &ServerFacts, catalog: &Catal
     Ok(())
 }
 
-/// Creates what tables need: tablespaces, and sequences where they stood. `keep` says that what is
+/// Creates what tables need: spatial reference systems, tablespaces, and sequences where they stood. `keep` says that what is
 /// there already may stay.
 ///
 /// # Errors
@@ -124,6 +131,9 @@ pub async fn create_before_tables(
     prepare(conn, facts).await?;
     for object in &catalog.stored {
         match object.kind {
+            StoredKind::SpatialReferenceSystem => {
+                spatial_reference_system(conn, facts, object).await?;
+            }
             StoredKind::Tablespace => tablespace(conn, facts, object).await?,
             StoredKind::Sequence => {
                 let keep = keep || object.keep_existing;

@@ -3,22 +3,32 @@
 //! [`choose`] takes the part of a catalogue that is wanted and gives it the names it is to have;
 //! everything after it works on the result and knows nothing of either. [`plan`] says what the
 //! target holds already and what it lacks. Then, in this order, with rows loaded where one likes
-//! after the tables: [`create_databases`], [`create_tables`], [`create_code`], [`create_triggers`],
-//! [`create_events`]. Triggers come after the rows, or they would fire; events come last, as they
+//! after the tables: [`create_databases`], [`create_invalid_views`], [`create_tables`],
+//! [`create_accounts`], [`create_code`], [`create_triggers`], [`create_events`], [`finish_tables`]. Triggers come after the rows, or they would fire; events come last, as they
 //! begin to run at once.
 
+mod accounts;
 mod choose;
 mod code;
 mod compat;
+mod definers;
 mod definitions;
+mod empty;
+mod extras;
+mod invalid;
 mod plan;
 
+pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
 pub(super) use choose::without_directories;
 pub use code::{create_code, create_events, create_triggers};
+pub use definers::{Definers, change_definers, list_definers, missing_definers};
 pub use definitions::{
     create_before_tables, create_databases, create_table, create_tables, prepare, set_sequences,
 };
+pub use empty::check_empty;
+pub use extras::{adapt, finish_tables};
+pub use invalid::{create_invalid_views, keep_invalid_views};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 
 use backup_core::{Error, ErrorKind, Flavor};

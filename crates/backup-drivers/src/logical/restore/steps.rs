@@ -4,7 +4,7 @@ use backup_core::RestoreSteps;
 
 use super::super::catalog::StoredKind;
 use super::super::load::Mark;
-use super::{Earlier, LogicalRestoreOptions, Prepared};
+use super::{Earlier, LogicalRestoreOptions, Parts, Prepared};
 use crate::connect::ConnectOptions;
 
 /// The plan of a restore.
@@ -15,6 +15,12 @@ pub(super) fn of(
 ) -> RestoreSteps {
     let Prepared { catalog, plan, shapes, earlier, .. } = prepared;
     let mut steps = Vec::new();
+    if options.parts == Parts::Data {
+        steps.extend(catalog.tables.iter().map(|t| {
+            format!("load {} rows into table {}, read them back", t.digest.rows, t.full_name())
+        }));
+        return RestoreSteps { steps, destroys: Vec::new(), findings: plan.findings.clone() };
+    }
     let state = match earlier {
         Earlier::Work(state) => Some(state),
         Earlier::Nothing | Earlier::Lost(_) => None,
@@ -56,7 +62,12 @@ pub(super) fn of(
         StoredKind::Event => 2,
         _ => 0,
     });
-    steps.extend(stored.iter().map(|o| format!("create {} {}", o.kind, o.full_name())));
+    steps.extend(stored.iter().map(|o| match o.database.as_str() {
+        "" => format!("create {} {}", o.kind, o.name),
+        _ => format!("create {} {}", o.kind, o.full_name()),
+    }));
+    let accounts = catalog.accounts.iter();
+    steps.extend(accounts.map(|a| format!("create account {} if it is not there", a.name)));
     let destroys = match state {
         Some(_) => Vec::new(),
         None => plan.existing.iter().map(ToString::to_string).collect(),

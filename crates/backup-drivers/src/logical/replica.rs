@@ -1,0 +1,137 @@
+//! A source that is a replica: where it stands in its own source's binary log, and an applier that
+//! stands still for the time of a backup.
+
+use backup_core::{Context, Error, Event, Flavor, Result};
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+use serde::{Deserialize, Serialize};
+
+use super::inventory::ServerFacts;
+use crate::connect::{ConnectOptions, Session, sql_error};
+
+/// What a replica has applied of one source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The channel or connection; empty for the usual one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub channel: String,
+    /// The source's host.
+    pub host: String,
+    /// The source's port.
+    pub port: u64,
+    /// The source's binary log file up to which everything is applied.
+    pub file: String,
+    /// The offset in that file.
+    pub offset: u64,
+    /// Whether the applier runs.
+    #[serde(skip)]
+    pub(super) running: bool,
+}
+
+/// What the server has applied of its sources; empty where it is no replica, or the account may not
+/// know. Of the moment of the snapshot only while nothing is applied.
+pub(super) async fn applied(session: &mut Session, facts: &ServerFacts) -> Result<Vec<Applied>> {
+    let sql = match facts.flavor {
+        Flavor::MariaDb => "SHOW ALL SLAVES STATUS",
+        Flavor::MySql => facts.capabilities().replica_status_statement(),
+    };
+    let rows: Vec<Row> = match session.conn().query(sql).await {
+        Ok(rows) => rows,
+        Err(mysql_async::Error::Server(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(sql_error(e, "cannot ask the server what it replicates")),
+    };
+    let text = |row: &Row, names: [&str; 2]| {
+        names.iter().find_map(|name| row.get_opt::<Option<String>, _>(*name)?.ok().flatten())
+    };
+    let number =
+        |row: &Row, names: [&str; 2]| text(row, names).and_then(|n| n.parse().ok()).unwrap_or(0);
+    Ok(rows
+        .iter()
+        .map(|row| Applied {
+            channel: text(row, ["Channel_Name", "Connection_name"]).unwrap_or_default(),
+            host: text(row, ["Source_Host", "Master_Host"]).unwrap_or_default(),
+            port: number(row, ["Source_Port", "Master_Port"]),
+            file: text(row, ["Relay_Source_Log_File", "Relay_Master_Log_File"]).unwrap_or_default(),
+            offset: number(row, ["Exec_Source_Log_Pos", "Exec_Master_Log_Pos"]),
+            running: text(row, ["Replica_SQL_Running", "Slave_SQL_Running"]).as_deref()
+                == Some("Yes"),
+        })
+        .collect())
+}
+
+/// An applier that stands still. It has to be [started](Paused::resume) again on every way out.
+pub(super) struct Paused {
+    flavor: Flavor,
+    channels: Vec<String>,
+}
+
+impl Paused {
+    /// Stops the appliers that run. `None` where none does.
+    pub(super) async fn begin(session: &mut Session, facts: &ServerFacts) -> Result<Option<Self>> {
+        let running: Vec<String> = applied(session, facts)
+            .await?
+            .into_iter()
+            .filter(|applied| applied.running)
+            .map(|applied| applied.channel)
+            .collect();
+        if running.is_empty() {
+            return Ok(None);
+        }
+        let mut paused = Paused { flavor: facts.flavor, channels: Vec::new() };
+        for channel in running {
+            let sql = paused.statement("STOP", &channel);
+            if let Err(e) = session.run(&sql).await {
+                let remedy = match facts.flavor {
+                    Flavor::MySql => {
+                        "grant REPLICATION_SLAVE_ADMIN ON *.*, or do without --pause-replication"
+                    }
+                    Flavor::MariaDb => {
+                        "grant REPLICATION SLAVE ADMIN ON *.*, or do without --pause-replication"
+                    }
+                };
+                // Those that were stopped already go on.
+                paused.start(session).await?;
+                return Err(e.context("cannot pause replication").with_remedy(remedy));
+            }
+            paused.channels.push(channel);
+        }
+        Ok(Some(paused))
+    }
+
+    fn statement(&self, verb: &str, channel: &str) -> String {
+        let quoted = channel.replace('\'', "''");
+        match (self.flavor, channel) {
+            (Flavor::MySql, "") => format!("{verb} REPLICA SQL_THREAD"),
+            (Flavor::MySql, _) => format!("{verb} REPLICA SQL_THREAD FOR CHANNEL '{quoted}'"),
+            (Flavor::MariaDb, "") => format!("{verb} SLAVE SQL_THREAD"),
+            (Flavor::MariaDb, _) => format!("{verb} SLAVE '{quoted}' SQL_THREAD"),
+        }
+    }
+
+    async fn start(&self, session: &mut Session) -> Result<()> {
+        for channel in &self.channels {
+            session.run(&self.statement("START", channel)).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts them again, over a connection of its own: others may be gone. A failure is told as an
+    /// event too, since the backup may have failed before it.
+    pub(super) async fn resume(self, cx: &Context, source: &ConnectOptions) -> Result<()> {
+        let mut last = None;
+        for attempt in 0..5u64 {
+            let start = async { self.start(&mut Session::open(source).await?).await };
+            match start.await {
+                Ok(()) => return Ok(()),
+                Err(e) => last = Some(e),
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(attempt)).await;
+        }
+        let error = last
+            .unwrap_or_else(|| Error::internal("replication was not started again"))
+            .context("the applier of the replica is still stopped")
+            .with_remedy("run START REPLICA SQL_THREAD (MariaDB: START SLAVE SQL_THREAD) on the source of the backup");
+        cx.event(Event::Warning { text: error.report() });
+        Err(error)
+    }
+}

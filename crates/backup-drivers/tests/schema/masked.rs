@@ -1,0 +1,240 @@
+//! A part of a server, and copies whose values were changed on the way.
+
+use std::collections::BTreeSet;
+
+use backup_core::{ErrorKind, Result, SecretBytes};
+use backup_drivers::logical::{
+    LogicalOptions, LogicalRestoreOptions, MaskRule, MaskRules, MaskWith, Parts, Selection,
+};
+use mysql_async::prelude::Queryable;
+use rstest::rstest;
+
+use crate::memory::Kept;
+use crate::server::Server;
+
+fn rules(rules: &[(&str, MaskWith)]) -> Option<MaskRules> {
+    let rule = |(column, with): &(&str, MaskWith)| MaskRule {
+        column: (*column).to_owned(),
+        with: with.clone(),
+    };
+    Some(MaskRules { mask: rules.iter().map(rule).collect() })
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_masked_value_is_in_the_backup_and_equal_ones_stay_equal(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "CREATE DATABASE d CHARACTER SET utf8mb4",
+        "CREATE TABLE d.people (id INT PRIMARY KEY, email VARCHAR(60) UNIQUE, name VARCHAR(40) CHARACTER SET utf16, \
+         born DATE, card CHAR(19) CHARACTER SET latin1, salary DECIMAL(12,2), note TEXT, seen DATETIME(6), ssn BIGINT, \
+         w DOUBLE, secret VARBINARY(40) NOT NULL, kept INT, upper_email VARCHAR(60) AS (UPPER(email)) STORED)",
+        "CREATE TABLE d.orders (n INT PRIMARY KEY, customer VARCHAR(60), total INT)",
+        "INSERT INTO d.people (id, email, name, born, card, salary, note, seen, ssn, w, secret, kept) VALUES \
+         (770011, 'zoe.original@example.com', 'Zoë Original', '1977-07-07', '4111-1111-1111-1111', 77123.45, \
+          'call 030-7654321 or 030-7654322', '2021-07-07 17:27:37.123456', 7712345678, 77.5, 'topsecret77', 7), \
+         (770012, 'max.original@example.com', NULL, '0000-00-00', '', -0.50, '', NULL, -5, 0, '', 8)",
+        "INSERT INTO d.orders VALUES (1, 'zoe.original@example.com', 10), (2, 'max.original@example.com', 20)",
+        "CREATE USER reader@localhost IDENTIFIED BY 'x'",
+    ] {
+        conn.query_drop("SET sql_mode = ''").await.unwrap();
+        conn.query_drop(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let hard = |pattern: &str, replace: &str| MaskWith::Regex {
+        pattern: pattern.into(),
+        replace: replace.into(),
+    };
+    let mask = rules(&[
+        ("d.people.id", MaskWith::Shape),
+        ("d.people.email", MaskWith::Hash),
+        ("d.orders.customer", MaskWith::Hash),
+        ("d.*.name", MaskWith::Shape),
+        ("d.people.born", MaskWith::Shape),
+        ("d.people.card", MaskWith::Shape),
+        ("d.people.salary", MaskWith::Shape),
+        ("d.people.note", hard("[0-9]{3}-[0-9]+", "<$0>".replace("$0", "phone").as_str())),
+        ("d.people.seen", MaskWith::Fixed("2000-01-02".into())),
+        ("d.people.ssn", MaskWith::Hash),
+        ("d.people.w", MaskWith::Fixed("1.5".into())),
+        ("*.PEOPLE*.secret", MaskWith::Null),
+        ("d.people.secret", MaskWith::Hash),
+    ]);
+    let options = LogicalOptions { mask, chunk_bytes: 1, ..Default::default() };
+    let error = Kept::backup(&source, options.clone()).await.err().unwrap();
+    // A rule that fits nothing would be a leak.
+    assert!(error.report().contains("*.PEOPLE*.secret"), "{}", error.report());
+    let mut options = options;
+    options.mask.as_mut().unwrap().mask.retain(|r| r.with != MaskWith::Null);
+    options.mask_secret = Some(SecretBytes::new(b"of the company".to_vec()));
+    let kept = Kept::backup(&source, options.clone()).await?;
+    assert!(kept.outcome.masked && !kept.outcome.objects.contains_key("accounts"));
+    let text = kept.text();
+    for original in ["riginal", "4111", "7654321", "topsecret", "770011", "77123", "7712345"] {
+        assert!(!text.contains(original), "{original}");
+    }
+
+    let target = Server::start(name).await?;
+    kept.restore(&target, LogicalRestoreOptions::default()).await?;
+    let mut conn = target.connect().await?;
+    let joined: Vec<(i32, i32, String)> = conn
+        .query(
+            "SELECT p.kept, o.total, p.upper_email FROM d.people p JOIN d.orders o ON o.customer = p.email \
+             ORDER BY p.kept",
+        )
+        .await
+        .unwrap();
+    assert_eq!(joined.iter().map(|r| (r.0, r.1)).collect::<Vec<_>>(), [(7, 10), (8, 20)]);
+    type Row =
+        (i64, String, Option<String>, String, String, String, String, Option<String>, i64, f64);
+    let row: Row = conn
+        .query_first(
+            "SELECT id, email, CONVERT(name USING utf8mb4), CAST(born AS CHAR), CONVERT(card USING utf8mb4), \
+             CAST(salary AS CHAR), note, CAST(seen AS CHAR), ssn, w FROM d.people WHERE kept = 7",
+        )
+        .await
+        .unwrap()
+        .unwrap();
+    assert!((100_000..1_000_000).contains(&row.0) && row.0 != 770_011, "{row:?}");
+    assert_eq!(row.1.len(), 32, "{row:?}");
+    assert_eq!(joined[0].2, row.1.to_uppercase());
+    let shape = |text: &str| -> String {
+        let class = |c: char| match c {
+            c if c.is_ascii_digit() => '9',
+            c if c.is_uppercase() => 'A',
+            c if c.is_alphabetic() => 'a',
+            c => c,
+        };
+        text.chars().map(class).collect()
+    };
+    assert_eq!(shape(row.2.as_deref().unwrap()), "Aaa Aaaaaaaa", "{row:?}");
+    assert!(row.3.starts_with("1977-") && shape(&row.4) == "9999-9999-9999-9999", "{row:?}");
+    assert_eq!((shape(&row.5).as_str(), row.6.as_str()), ("99999.99", "call <phone> or <phone>"));
+    assert_eq!((row.7.as_deref(), row.9), (Some("2000-01-02 00:00:00.000000"), 1.5));
+    let nulls: Option<(Option<String>, String)> = conn
+        .query_first(
+            "SELECT CONVERT(name USING utf8mb4), CAST(born AS CHAR) FROM d.people WHERE kept = 8",
+        )
+        .await
+        .unwrap();
+    assert_eq!(nulls, Some((None, "0000-00-00".into())));
+    // The same secret, the same values; another, others.
+    let again = Kept::backup(&source, options.clone()).await?;
+    assert_eq!(again.outcome.rows, kept.outcome.rows);
+    assert_eq!(again.text(), text);
+    options.mask_secret = None;
+    assert_ne!(Kept::backup(&source, options).await?.text(), text);
+    // What a column cannot take is refused before a row is read.
+    for (column, with) in [
+        ("d.people.secret", MaskWith::Null),
+        ("d.people.born", MaskWith::Fixed("yesterday".into())),
+        ("d.orders.total", hard("1", "2")),
+        ("d.people.note", hard("(", "")),
+    ] {
+        let options = LogicalOptions { mask: rules(&[(column, with)]), ..Default::default() };
+        let error = Kept::backup(&source, options).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{column}: {}", error.report());
+    }
+    Ok(())
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_server_by_pattern_condition_and_without_rows(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    for database in ["shop", "shop_eu", "hr"] {
+        conn.query_drop(format!("CREATE DATABASE {database}")).await.unwrap();
+        for table in ["orders", "log_1", "log_2"] {
+            conn.query_drop(format!("CREATE TABLE {database}.{table} (a INT PRIMARY KEY)"))
+                .await
+                .unwrap();
+            conn.query_drop(format!("INSERT INTO {database}.{table} VALUES (1), (2), (3)"))
+                .await
+                .unwrap();
+        }
+        conn.query_drop(format!("CREATE VIEW {database}.v AS SELECT a FROM {database}.orders"))
+            .await
+            .unwrap();
+    }
+    let target = Server::start(name).await?;
+    let selection = Selection {
+        database_globs: ["shop*".parse()?].into(),
+        exclude_table_globs: ["*.*_2".parse()?].into(),
+        ..Selection::default()
+    };
+    let options = LogicalOptions {
+        selection,
+        filters: [("shop.orders".parse()?, "a > 1 OR a = 0 -- of the year".to_owned())].into(),
+        no_rows: ["shop_eu.log_*".parse()?].into(),
+        ..Default::default()
+    };
+    let kept = Kept::backup(&source, options.clone()).await?;
+    assert!(kept.outcome.partial && !kept.outcome.objects.contains_key("accounts"));
+    let restored = kept.restore(&target, LogicalRestoreOptions::default()).await?;
+    assert_eq!(restored.rows, 2 + 3 + 3);
+    let mut conn = target.connect().await?;
+    let tables: Vec<(String, String)> = conn
+        .query(
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA IN ('shop', 'shop_eu', 'hr')",
+        )
+        .await
+        .unwrap();
+    let tables: BTreeSet<String> = tables.into_iter().map(|(d, t)| format!("{d}.{t}")).collect();
+    let expected =
+        ["shop.log_1", "shop.orders", "shop.v", "shop_eu.log_1", "shop_eu.orders", "shop_eu.v"];
+    assert!(tables.iter().eq(expected), "{tables:?}");
+    for (table, rows) in [("shop.orders", 2), ("shop_eu.orders", 3), ("shop_eu.log_1", 0)] {
+        let found: Option<i64> =
+            conn.query_first(format!("SELECT COUNT(*) FROM {table}")).await.unwrap();
+        assert_eq!(found, Some(rows), "{table}");
+    }
+
+    // Rows alone: into what is there, is empty, and stays so when something is in the way.
+    let data = LogicalRestoreOptions { parts: Parts::Data, ..Default::default() };
+    let error = kept.restore(&target, data.clone()).await.unwrap_err();
+    assert!(error.report().contains("holds rows at the target"), "{}", error.report());
+    for table in ["shop.orders", "shop.log_1", "shop_eu.orders"] {
+        conn.query_drop(format!("TRUNCATE TABLE {table}")).await.unwrap();
+    }
+    conn.query_drop("CREATE TRIGGER shop.t BEFORE INSERT ON shop.orders FOR EACH ROW SET @a = 1")
+        .await
+        .unwrap();
+    let error = kept.restore(&target, data.clone()).await.unwrap_err();
+    assert!(error.report().contains("would fire"), "{}", error.report());
+    conn.query_drop("DROP TRIGGER shop.t").await.unwrap();
+    assert_eq!(kept.restore(&target, data).await?.rows, 8);
+    let schema =
+        LogicalRestoreOptions { parts: Parts::Schema, overwrite: true, ..Default::default() };
+    assert_eq!(kept.restore(&target, schema).await?.rows, 0);
+    let found: Option<i64> = conn.query_first("SELECT COUNT(*) FROM shop.orders").await.unwrap();
+    assert_eq!(found, Some(0));
+
+    // A whole server without a database.
+    let selection = Selection {
+        exclude_databases: ["h?".parse()?].into(),
+        exclude_table_globs: ["shop.*".parse()?].into(),
+        ..Selection::default()
+    };
+    let kept = Kept::backup(&source, LogicalOptions { selection, ..Default::default() }).await?;
+    assert_eq!((kept.outcome.objects["databases"], kept.outcome.objects["tables"]), (2, 3));
+
+    for (selection, filters) in [
+        (Selection { table_globs: ["*.none_*".parse()?].into(), ..Default::default() }, None),
+        (Selection::default(), Some(("shop.none", "1"))),
+        (Selection::default(), Some(("shop.orders", "b = 1"))),
+        (Selection::default(), Some(("shop.orders", "a = (1"))),
+    ] {
+        let filters =
+            filters.into_iter().map(|(t, f)| (t.parse().unwrap(), f.to_owned())).collect();
+        let options = LogicalOptions { selection, filters, ..Default::default() };
+        let error = Kept::backup(&source, options).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{}", error.report());
+    }
+    Ok(())
+}
