@@ -15,6 +15,7 @@ mod position;
 mod repository;
 pub mod retention;
 mod secret;
+mod segment;
 mod server;
 mod verify;
 
@@ -41,6 +42,9 @@ pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
 pub use position::{BinlogFile, Position};
 pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
 pub use secret::{Secret, SecretBytes};
+pub use segment::{
+    Appended, BinlogRange, BinlogServer, ListedSegment, SegmentInfo, SegmentStore,
+};
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;
 pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

@@ -150,6 +150,24 @@ impl GtidSet {
         }
     }
 
+    /// Adds a transaction. In a set of MariaDB the position moves to it, unless it is there already
+    /// (see [`MariaDbGtidSet::advance`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the flavors differ.
+    pub fn insert(&mut self, gtid: &Gtid) -> Result<()> {
+        match (&mut *self, gtid) {
+            (GtidSet::MySql(set), Gtid::MySql(gtid)) => set.add(gtid),
+            (GtidSet::MariaDb(set), Gtid::MariaDb(gtid)) => drop(set.advance(*gtid)),
+            (set, gtid) if set.is_empty() => {
+                *set = GtidSet::empty(gtid.flavor());
+                return set.insert(gtid);
+            }
+            (_, gtid) => return Err(mixed(gtid.flavor())),
+        }
+        Ok(())
+    }
+
     /// Whether every transaction of this set is in `other`.
     ///
     /// # Errors

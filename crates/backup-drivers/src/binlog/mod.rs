@@ -1,0 +1,23 @@
+//! Binary logs: read from a server as a replica reads them, archived, and replayed.
+//!
+//! ```text
+//! source → dump → receiver → spool → SegmentStore          (stream, backup)
+//! SegmentStore → plan → replay server → target's applier   (point-in-time recovery)
+//! ```
+//!
+//! Events are bytes that somebody else wrote: their length and checksum are checked before anything
+//! else is believed of them, and what is kept is kept byte for byte.
+
+mod body;
+pub mod event;
+mod group;
+mod gtid;
+mod inflate;
+mod read;
+mod rows;
+mod track;
+
+pub use body::{Query, Rotate};
+pub use group::{Groups, Part};
+pub use gtid::{Begin, begins, transactions_before};
+pub use track::Tracker;

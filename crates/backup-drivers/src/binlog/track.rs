@@ -1,0 +1,138 @@
+//! Following a binlog file event by event: where it is, what it holds up to there, and whether every
+//! event joins the one before it.
+
+use backup_core::{Error, Flavor, GtidSet, Result};
+use jiff::Timestamp;
+
+use super::body::Rotate;
+use super::event::{Event, Format, MAGIC, kind};
+use super::group::{Groups, Part};
+use super::gtid::{Begin, transactions_before};
+
+/// Follows one file.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    format: Format,
+    position: u64,
+    groups: Groups,
+    /// The transaction that is open.
+    open: Option<Begin>,
+    after: GtidSet,
+    /// The file is at its end.
+    closed: bool,
+    next_file: Option<String>,
+}
+
+impl Tracker {
+    /// Begins a file, with its FORMAT_DESCRIPTION; `at` is where that ends in the file.
+    #[must_use]
+    pub fn begin(format: Format) -> Self {
+        let position = (MAGIC.len() + format.event.bytes().len()) as u64;
+        let flavor = if format.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
+        Tracker {
+            format,
+            position,
+            groups: Groups::default(),
+            open: None,
+            after: GtidSet::empty(flavor),
+            closed: false,
+            next_file: None,
+        }
+    }
+
+    /// Goes on at byte `position` of a file, where `after` is what the server's binlogs hold up to
+    /// there.
+    #[must_use]
+    pub fn resume(format: Format, position: u64, after: GtidSet, inside: bool) -> Self {
+        let groups = if inside { Groups::inside() } else { Groups::default() };
+        Tracker { position, after, groups, ..Tracker::begin(format) }
+    }
+
+    /// The file's first event.
+    #[must_use]
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// The byte after the last event.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The transactions that the server's binlogs held up to here: those that ended.
+    #[must_use]
+    pub fn after(&self) -> &GtidSet {
+        &self.after
+    }
+
+    /// Whether a transaction is open.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.groups.is_inside()
+    }
+
+    /// Whether the server wrote nothing more into the file.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The file that the server went on with.
+    #[must_use]
+    pub fn next_file(&self) -> Option<&str> {
+        self.next_file.as_deref()
+    }
+
+    /// When the open transaction was committed.
+    #[must_use]
+    pub fn open_since(&self) -> Option<Timestamp> {
+        self.open.as_ref().map(|begin| begin.time)
+    }
+
+    /// Takes the next event of the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when the event does not join the last
+    /// one, or cannot be read.
+    pub fn feed(&mut self, event: &Event) -> Result<Part> {
+        if self.closed {
+            return Err(Error::damaged("an event comes after the one that ends its file"));
+        }
+        let end = self.position + event.bytes().len() as u64;
+        if event.header().end != end as u32 {
+            return Err(Error::damaged(format!(
+                "the event at byte {} says that it ends at {}, not at {end}",
+                self.position,
+                event.header().end
+            )));
+        }
+        let part = self.groups.feed(event)?;
+        if let Some(before) = transactions_before(event)? {
+            self.after = before;
+        }
+        match &part {
+            Part::Begin(begin) => self.open = Some(begin.clone()),
+            Part::End => {
+                if let Some(Begin { gtid: Some(gtid), .. }) = self.open.take() {
+                    self.after.insert(&gtid)?;
+                }
+            }
+            Part::Inside => {}
+            Part::Between => self.open = None,
+        }
+        if let Some(rotate) = Rotate::parse(event)? {
+            self.closed = true;
+            self.next_file = Some(rotate.file);
+        }
+        // MySQL writes a STOP when it shuts down; nothing follows it.
+        self.closed |= event.kind() == kind::STOP;
+        self.position = end;
+        Ok(part)
+    }
+
+    /// Passes bytes that the server keeps to itself: the event that starts encryption.
+    pub(super) fn pass(&mut self, len: u64) {
+        self.position += len;
+    }
+}
