@@ -9,6 +9,7 @@
 //! else is believed of them, and what is kept is kept byte for byte.
 
 mod body;
+mod dump;
 pub mod event;
 mod group;
 mod gtid;
@@ -18,6 +19,7 @@ mod rows;
 mod track;
 
 pub use body::{Query, Rotate};
+pub use dump::{Dump, DumpOptions, Sent};
 pub use group::{Groups, Part};
 pub use gtid::{Begin, begins, transactions_before};
 pub use track::Tracker;
