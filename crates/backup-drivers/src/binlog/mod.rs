@@ -15,11 +15,18 @@ mod group;
 mod gtid;
 mod inflate;
 mod read;
+mod receive;
 mod rows;
+mod segment;
+mod source;
+mod spool;
 mod track;
 
 pub use body::{Query, Rotate};
 pub use dump::{Dump, DumpOptions, Sent};
 pub use group::{Groups, Part};
 pub use gtid::{Begin, begins, transactions_before};
+pub use receive::{ReceiveOptions, Received, receive};
+pub use segment::{Placed, SegmentReader, check_segment};
+pub use source::{BinlogSource, From};
 pub use track::Tracker;

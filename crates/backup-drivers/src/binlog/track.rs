@@ -2,7 +2,6 @@
 //! event joins the one before it.
 
 use backup_core::{Error, Flavor, GtidSet, Result};
-use jiff::Timestamp;
 
 use super::body::Rotate;
 use super::event::{Event, Format, MAGIC, kind};
@@ -18,6 +17,8 @@ pub struct Tracker {
     /// The transaction that is open.
     open: Option<Begin>,
     after: GtidSet,
+    /// There was one, open or ended.
+    begun: bool,
     /// The file is at its end.
     closed: bool,
     next_file: Option<String>,
@@ -34,6 +35,7 @@ impl Tracker {
             position,
             groups: Groups::default(),
             open: None,
+            begun: false,
             after: GtidSet::empty(flavor),
             closed: false,
             next_file: None,
@@ -84,10 +86,10 @@ impl Tracker {
         self.next_file.as_deref()
     }
 
-    /// When the open transaction was committed.
+    /// Whether a transaction came since we began to look.
     #[must_use]
-    pub fn open_since(&self) -> Option<Timestamp> {
-        self.open.as_ref().map(|begin| begin.time)
+    pub fn has_transactions(&self) -> bool {
+        self.begun
     }
 
     /// Takes the next event of the file.
@@ -115,7 +117,10 @@ impl Tracker {
             self.after = before;
         }
         match &part {
-            Part::Begin(begin) => self.open = Some(begin.clone()),
+            Part::Begin(begin) => {
+                self.begun = true;
+                self.open = Some(begin.clone());
+            }
             Part::End => {
                 if let Some(Begin { gtid: Some(gtid), .. }) = self.open.take() {
                     self.after.insert(&gtid)?;
