@@ -1,6 +1,8 @@
-//! Binlogs of real servers.
+//! Binlogs of real servers: read, archived in a repository, replayed.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
+mod archive;
 mod dump;
 mod server;
+mod store;
