@@ -3,6 +3,7 @@
 
 mod artifact;
 mod backup;
+mod binlog_chain;
 mod chain;
 mod context;
 mod error;
@@ -24,6 +25,7 @@ pub use artifact::{
     Layout,
 };
 pub use backup::{Backup, Restore, RestoreSteps, Restored};
+pub use binlog_chain::{BinlogChain, Gap, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 pub use chain::{BackupChain, Chain, ChainBreak, RestorePlan, Unreachable};
 pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,

@@ -196,6 +196,27 @@ impl GtidSet {
         }
     }
 
+    /// What is in both. Of two positions of MariaDB, in each domain the earlier one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the flavors differ.
+    pub fn intersection(&self, other: &Self) -> Result<Self> {
+        match (self, other) {
+            (GtidSet::MySql(a), GtidSet::MySql(b)) => Ok(GtidSet::MySql(a.intersect(b))),
+            (GtidSet::MariaDb(a), GtidSet::MariaDb(b)) => {
+                let earlier = |gtid: MariaDbGtid| {
+                    let there = b.get(gtid.domain)?;
+                    Some(if there.seq < gtid.seq { there } else { gtid })
+                };
+                Ok(GtidSet::MariaDb(a.iter().filter_map(earlier).collect()))
+            }
+            (a, b) if a.is_empty() || b.is_empty() => Ok(a.clone()).map(|a| {
+                a.flavor().or(b.flavor()).map_or(a, GtidSet::empty)
+            }),
+            (_, b) => Err(mixed_with(b)),
+        }
+    }
+
     /// What is in this set and not in `other`.
     ///
     /// # Errors

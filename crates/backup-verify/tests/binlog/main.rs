@@ -4,5 +4,6 @@
 
 mod archive;
 mod dump;
+mod replay;
 mod server;
 mod store;

@@ -46,7 +46,7 @@ pub(crate) const WORK: [&str; 22] = [
     "INSERT INTO d.t (a, b, j) VALUES ('one', 1.5, '{\"a\": 1}'), ('two', NULL, NULL)",
     "UPDATE d.t SET b = b + 1, a = REPEAT('x', 200)",
     "SET SESSION binlog_format = STATEMENT",
-    "UPDATE d.t SET a = CONCAT(a, @@server_id) WHERE id = 1",
+    "UPDATE d.t SET a = CONCAT(a, RAND(7), NOW()) WHERE id = 1",
     "SET SESSION binlog_format = ROW",
     "CREATE TABLE d.m (id INT PRIMARY KEY) ENGINE = MyISAM",
     "INSERT INTO d.m VALUES (1), (2)",
