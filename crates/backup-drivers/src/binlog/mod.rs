@@ -11,12 +11,14 @@
 mod body;
 mod dump;
 pub mod event;
+mod find;
 mod group;
 mod gtid;
 mod inflate;
 mod read;
 mod receive;
 pub mod replay;
+mod rescue;
 mod route;
 mod rows;
 mod segment;
@@ -27,9 +29,11 @@ mod track;
 
 pub use body::{Query, Rotate};
 pub use dump::{Dump, DumpOptions, Sent};
+pub use find::find_transactions;
 pub use group::{Groups, Part};
 pub use gtid::{Begin, begins, transactions_before};
 pub use receive::{ReceiveOptions, Received, receive};
+pub use rescue::rescue;
 pub use route::{Route, Skipping};
 pub use segment::{Placed, SegmentReader, check_segment};
 pub use source::{BinlogSource, From};

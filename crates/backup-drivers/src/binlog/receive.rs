@@ -146,12 +146,12 @@ pub async fn receive(
 }
 
 /// The last segment of every server.
-struct Archive {
-    tips: Vec<SegmentInfo>,
+pub(super) struct Archive {
+    pub(super) tips: Vec<SegmentInfo>,
 }
 
 impl Archive {
-    async fn read(cx: &Context, store: &dyn SegmentStore, cluster: &ClusterName) -> Result<Self> {
+    pub(super) async fn read(cx: &Context, store: &dyn SegmentStore, cluster: &ClusterName) -> Result<Self> {
         let mut tips: Vec<SegmentInfo> = Vec::new();
         for listed in store.segments(cx, cluster).await? {
             let last = tips.last_mut().filter(|tip| tip.server == listed.server);
@@ -171,7 +171,7 @@ impl Archive {
         Ok(Archive { tips })
     }
 
-    fn add(&mut self, info: SegmentInfo) {
+    pub(super) fn add(&mut self, info: SegmentInfo) {
         match self.tips.iter_mut().find(|tip| tip.server == info.server) {
             Some(tip) if tip.seq < info.seq => *tip = info,
             Some(_) => {}

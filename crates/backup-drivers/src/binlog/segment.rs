@@ -1,7 +1,7 @@
 //! Pieces of binlog files on their way to the archive, and back from it.
 
 use backup_core::{
-    BinlogRange, BinlogServer, ClusterName, Error, Flavor, GtidSet, Result, SegmentInfo,
+    BinlogRange, BinlogServer, ClusterName, Error, ErrorKind, Flavor, GtidSet, Result, SegmentInfo,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -205,7 +205,11 @@ pub(super) fn examine(
     loop {
         let placed = match upto {
             Upto::End => reader.next_event()?,
-            Upto::LastTransaction => reader.next_whole()?,
+            // What is damaged there was being written, too.
+            Upto::LastTransaction => match reader.next_whole() {
+                Err(e) if e.kind() == ErrorKind::Damaged => None,
+                placed => placed?,
+            },
         };
         let Some(Placed { event, part, .. }) = placed else { break };
         if let Some(before) = transactions_before(&event)? {

@@ -59,20 +59,7 @@ pub async fn apply(
     route: Arc<Route>,
     options: &ApplyOptions,
 ) -> Result<Applied> {
-    let mut session = Session::open(target).await?;
-    let facts = inventory::server(session.conn()).await?;
-    let mut applier = Applier {
-        cx,
-        target,
-        session,
-        facts,
-        route,
-        options,
-        settings: Settings::default(),
-        warnings: Vec::new(),
-        configured: false,
-        login: None,
-    };
+    let mut applier = Applier::new(cx, target, route, options).await?;
     applier.check().await?;
     let outcome = applier.run(store).await;
     let ended = applier.clean_up(outcome.is_ok()).await;
@@ -82,6 +69,39 @@ pub async fn apply(
         cx.event(Event::Warning { text: text.clone() });
     }
     Ok(Applied { gtid, bytes, warnings: applier.warnings })
+}
+
+/// Looks whether a replay could be done, and changes nothing (but for what an earlier replay left that
+/// was killed).
+///
+/// # Errors
+/// As [`apply`], before it does anything.
+pub async fn preflight(
+    cx: &Context,
+    target: &ConnectOptions,
+    route: &Arc<Route>,
+    options: &ApplyOptions,
+) -> Result<()> {
+    let mut applier = Applier::new(cx, target, Arc::clone(route), options).await?;
+    applier.check().await?;
+    applier.session.close().await
+}
+
+/// Where a server stands: the transactions it has, as far as a replay goes on from there.
+///
+/// # Errors
+/// As [`Session::query_first`]; [`ErrorKind::Target`] for a server without GTIDs.
+pub async fn position(target: &ConnectOptions) -> Result<GtidSet> {
+    let mut session = Session::open(target).await?;
+    let facts = inventory::server(session.conn()).await?;
+    let name = match facts.flavor {
+        Flavor::MySql => "gtid_executed",
+        Flavor::MariaDb => "gtid_slave_pos",
+    };
+    let text: Option<Option<String>> =
+        session.query_first(&format!("SELECT @@GLOBAL.{name}")).await?;
+    session.close().await?;
+    GtidSet::parse(facts.flavor, &text.flatten().unwrap_or_default())
 }
 
 struct Applier<'a> {
@@ -99,7 +119,29 @@ struct Applier<'a> {
     login: Option<(String, Secret)>,
 }
 
-impl Applier<'_> {
+impl<'a> Applier<'a> {
+    async fn new(
+        cx: &'a Context,
+        target: &'a ConnectOptions,
+        route: Arc<Route>,
+        options: &'a ApplyOptions,
+    ) -> Result<Applier<'a>> {
+        let mut session = Session::open(target).await?;
+        let facts = inventory::server(session.conn()).await?;
+        Ok(Applier {
+            cx,
+            target,
+            session,
+            facts,
+            route,
+            options,
+            settings: Settings::default(),
+            warnings: Vec::new(),
+            configured: false,
+            login: None,
+        })
+    }
+
     fn mysql(&self) -> bool {
         self.facts.flavor == Flavor::MySql
     }
@@ -175,7 +217,7 @@ impl Applier<'_> {
                 ));
             }
         }
-        Ok(())
+        self.check_executed().await
     }
 
     /// What a replay left that was killed.
@@ -204,38 +246,50 @@ impl Applier<'_> {
         GtidSet::parse(self.facts.flavor, &text)
     }
 
-    /// Tells the target which transactions it has, and looks that it has none of those to come.
-    async fn begin_at(&mut self, applied: &GtidSet, reached: &GtidSet) -> Result<()> {
-        let executed = self.executed().await?;
-        if self.mysql() {
-            let (GtidSet::MySql(executed), GtidSet::MySql(applied), GtidSet::MySql(reached)) =
-                (&executed, applied, reached)
-            else {
-                return Ok(());
-            };
-            let coming = reached.subtract(applied);
-            let known = coming.intersect(executed);
-            if !known.is_empty() {
-                return Err(self.refuse(
-                    format!(
-                        "its gtid_executed has {} of the transactions that are to be applied \
-                         already, so that it would skip them",
-                        known.count()
-                    ),
-                    "restore to another server; or, where this is the old one and its data are \
-                     saved, run RESET BINARY LOGS AND GTIDS there first",
-                ));
+    /// Fails where the target would skip what is to come: it has those GTIDs already.
+    async fn check_executed(&mut self) -> Result<()> {
+        let route = Arc::clone(&self.route);
+        let (Some(GtidSet::MySql(applied)), Some(GtidSet::MySql(reached))) =
+            (&route.applied, &route.reached)
+        else {
+            return Ok(());
+        };
+        let GtidSet::MySql(executed) = self.executed().await? else { return Ok(()) };
+        let known = reached.subtract(applied).intersect(&executed);
+        if !known.is_empty() {
+            return Err(self.refuse(
+                format!(
+                    "its gtid_executed has {} of the transactions that are to be applied already, \
+                     so that it would skip them",
+                    known.count()
+                ),
+                "restore to another server; or, where this is the old one and its binlogs are \
+                 archived, run RESET BINARY LOGS AND GTIDS there first",
+            ));
+        }
+        let untold = applied.subtract(&executed);
+        if !untold.is_empty() && !self.options.tell_applied {
+            return Err(self.refuse(
+                format!("it lacks transactions that come before: {untold}"),
+                "begin with a backup",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tells the target which transactions it has.
+    async fn begin_at(&mut self, applied: &GtidSet) -> Result<()> {
+        if !self.options.tell_applied {
+            return Ok(());
+        }
+        if let GtidSet::MySql(applied) = applied {
+            if let GtidSet::MySql(executed) = self.executed().await? {
+                let untold = applied.subtract(&executed);
+                if !untold.is_empty() {
+                    self.session.run(&format!("SET GLOBAL gtid_purged = '+{untold}'")).await?;
+                }
             }
-            let untold = applied.subtract(executed);
-            if !untold.is_empty() && self.options.tell_applied {
-                self.session.run(&format!("SET GLOBAL gtid_purged = '+{untold}'")).await?;
-            } else if !untold.is_empty() {
-                return Err(self.refuse(
-                    format!("it lacks transactions that come before: {untold}"),
-                    "begin with a backup",
-                ));
-            }
-        } else if self.options.tell_applied {
+        } else {
             self.settings.set(&mut self.session, "gtid_strict_mode", "OFF").await?;
             self.session.run(&format!("SET GLOBAL gtid_slave_pos = '{applied}'")).await?;
         }
@@ -244,8 +298,8 @@ impl Applier<'_> {
 
     async fn run(&mut self, store: Arc<dyn SegmentStore>) -> Result<u64> {
         let route = Arc::clone(&self.route);
-        if let (Some(applied), Some(reached)) = (&route.applied, &route.reached) {
-            self.begin_at(applied, reached).await?;
+        if let Some(applied) = &route.applied {
+            self.begin_at(applied).await?;
         }
         if route.is_empty() {
             return Ok(0);

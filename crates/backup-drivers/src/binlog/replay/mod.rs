@@ -11,4 +11,4 @@ mod serve;
 mod session;
 mod settings;
 
-pub use apply::{Applied, ApplyOptions, apply};
+pub use apply::{Applied, ApplyOptions, apply, position, preflight};
