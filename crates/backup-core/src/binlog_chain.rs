@@ -119,6 +119,15 @@ pub struct Gap {
     pub missing: String,
 }
 
+/// How far the archive leads from a base.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reach {
+    /// The last segment of the way; `None` where the base has everything.
+    pub last: Option<SegmentInfo>,
+    /// Whether that is the end of the archive.
+    pub whole: bool,
+}
+
 /// The segments of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct BinlogChain {
@@ -221,13 +230,23 @@ impl BinlogChain {
             .collect()
     }
 
-    /// How far the archive leads from a base: the last segment of the way, or why there is none.
+    /// How far the archive leads from a base.
     ///
     /// # Errors
     /// When no segment can be entered from there.
-    pub fn reach(&self, base: &ReplayBase) -> Result<Option<SegmentInfo>, Unreachable> {
+    pub fn reach(&self, base: &ReplayBase) -> Result<Reach, Unreachable> {
         let plan = self.plan(base, &ReplayTarget::End)?;
-        Ok(plan.stretches.last().and_then(|stretch| stretch.segments.last()).cloned())
+        let last = plan.stretches.last().and_then(|stretch| stretch.segments.last()).cloned();
+        let newest = self.runs.iter().map(Run::last).max_by_key(|last| age(last));
+        let whole = match (&last, newest, &plan.applied) {
+            (Some(last), Some(newest), _) => age(last) >= age(newest),
+            // Nothing is behind the base.
+            (None, Some(newest), Some(applied)) => {
+                newest.after.is_subset(applied).unwrap_or(false)
+            }
+            _ => true,
+        };
+        Ok(Reach { last, whole })
     }
 
     /// The shortest way from `base` to `target`: no segment that it could do without.
@@ -366,7 +385,7 @@ impl BinlogChain {
                     .filter(|(_, last)| !start.covers(last))
                     .collect();
                 // The newest that can be reached.
-                goals.sort_by_key(|(_, last)| Reverse((last.last_time, last.archived_at)));
+                goals.sort_by_key(|(_, last)| Reverse(age(last)));
                 Ok(goals
                     .into_iter()
                     .map(|(run, _)| Goal {
@@ -404,7 +423,7 @@ impl BinlogChain {
                 // After a failover the line that lives on counts, not what the other one wrote alone.
                 goals.sort_by_key(|goal| {
                     let last = self.runs[goal.run].last();
-                    Reverse((last.last_time, last.archived_at))
+                    Reverse(age(last))
                 });
                 Ok(goals)
             }
@@ -610,6 +629,11 @@ impl BinlogChain {
         }
         all
     }
+}
+
+/// When the last thing in a segment happened.
+fn age(segment: &SegmentInfo) -> Timestamp {
+    segment.last_time.unwrap_or(segment.archived_at)
 }
 
 fn number_of(gtid: &Gtid) -> u64 {

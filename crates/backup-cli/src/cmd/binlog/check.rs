@@ -1,7 +1,7 @@
 //! `holdfast binlog check`
 
 use backup_core::{
-    BinlogChain, ClusterName, ErrorKind, Finding, ReplayBase, Repository, Result, SegmentInfo,
+    BinlogChain, ClusterName, ErrorKind, Finding, Reach, ReplayBase, Repository, Result, SegmentInfo,
     SegmentStore, Severity,
 };
 use backup_drivers::binlog::check_segment;
@@ -61,7 +61,6 @@ impl Check {
         }
         let count = segments.len();
         let chain = BinlogChain::new(segments);
-        let newest = chain.segments().filter_map(|segment| segment.last_time).max();
         for gap in chain.gaps() {
             let missing = match gap.missing.as_str() {
                 "" => String::new(),
@@ -85,15 +84,12 @@ impl Check {
             let object = format!("backup {}", manifest.backup);
             let remedy = "take a full backup now";
             match reached {
-                Ok(last) => {
+                Ok(Reach { last, whole }) => {
                     let time = last.as_ref().and_then(|last| last.last_time);
-                    if let Some(newest) = newest
-                        && last.is_some()
-                        && time.is_none_or(|time| time < newest)
-                    {
+                    if !whole {
                         let problem = format!(
                             "the archive leads from it to {}, and not to its end",
-                            time.map_or("nowhere".to_owned(), human::time)
+                            time.map_or("no transaction".to_owned(), human::time)
                         );
                         findings.push(Finding::new(Severity::Error, object, problem, remedy));
                     }
