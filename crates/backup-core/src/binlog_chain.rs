@@ -17,7 +17,7 @@ use crate::chain::Unreachable;
 use crate::gtid::{Gtid, GtidSet};
 use crate::manifest::Manifest;
 use crate::position::{BinlogFile, Position};
-use crate::segment::{BinlogServer, SegmentInfo};
+use crate::segment::{BinlogServer, Only, SegmentInfo};
 
 /// Where a replay begins: what the target has already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct Stretch {
     pub segments: Vec<SegmentInfo>,
     /// Only these transactions of them; `None` for all. Those that the target has are always left
     /// out.
-    pub only: Option<GtidSet>,
+    pub only: Option<Only>,
     /// Where to begin, in a file of the first segments, where transactions have no GTIDs.
     pub begin: Option<(String, u64)>,
 }
@@ -148,8 +148,22 @@ impl Run {
         &self.segments[self.segments.len() - 1]
     }
 
+    /// Whether what the target has is in the history of this server, as far as that can be told.
+    fn agrees(&self, applied: &GtidSet) -> bool {
+        let (Some(state), GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) =
+            (&self.last().state_after, applied, &self.last().after)
+        else {
+            return true;
+        };
+        // Under the numbers that this server has, it has the same transactions.
+        applied.iter().all(|gtid| !after.covers(gtid) || state.contains(gtid))
+    }
+
     /// The last place, up to segment `upto`, where the run can be entered with these transactions.
     fn entry(&self, applied: &GtidSet, upto: usize) -> Option<usize> {
+        if !self.agrees(applied) {
+            return None;
+        }
         (0..=upto).rev().find(|&at| {
             let segment = &self.segments[at];
             !segment.begins_inside && segment.before.is_subset(applied).unwrap_or(false)
@@ -431,8 +445,7 @@ impl BinlogChain {
                 let goals: Vec<Goal> = runs()
                     .filter_map(|(run, segments)| {
                         let holds = |segment: &SegmentInfo| {
-                            segment.after.contains(gtid).unwrap_or(false)
-                                && !segment.before.contains(gtid).unwrap_or(true)
+                            segment.holds(gtid) && !segment.held_before(gtid)
                         };
                         let segment = segments.segments.iter().position(holds)?;
                         Some(Goal { run, segment, first_wins: false })
@@ -547,14 +560,22 @@ impl BinlogChain {
             if passed.contains(&other) {
                 continue;
             }
-            let enough = |segment: &SegmentInfo| {
-                let both = applied.union(&segment.after).ok();
-                both.is_some_and(|both| wanted.is_subset(&both).unwrap_or(false))
+            let enough = |segment: &SegmentInfo| match (&here.segments[0].state_before, applied) {
+                (Some(state), GtidSet::MariaDb(applied)) => state
+                    .iter()
+                    .all(|gtid| applied.covers(gtid) || segment.holds(&gtid.into())),
+                _ => {
+                    let both = applied.union(&segment.after).ok();
+                    both.is_some_and(|both| wanted.is_subset(&both).unwrap_or(false))
+                }
             };
             let Some(upto) = there.segments.iter().position(enough) else { continue };
             let Some(mut way) = self.way(start, other, upto, passed) else { continue };
             if let Some(last) = way.last_mut() {
-                last.only = Some(wanted.clone());
+                last.only = Some(Only {
+                    set: wanted.clone(),
+                    state: here.segments[0].state_before.clone(),
+                });
             }
             let after = applied.union(wanted).ok()?;
             let from = here.entry(&after, segment)?;
@@ -632,8 +653,9 @@ impl BinlogChain {
 }
 
 /// When the last thing in a segment happened.
-fn age(segment: &SegmentInfo) -> Timestamp {
-    segment.last_time.unwrap_or(segment.archived_at)
+fn age(segment: &SegmentInfo) -> (Timestamp, Timestamp) {
+    // MariaDB's times are full seconds.
+    (segment.last_time.unwrap_or(segment.archived_at), segment.archived_at)
 }
 
 fn number_of(gtid: &Gtid) -> u64 {

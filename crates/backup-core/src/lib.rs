@@ -47,7 +47,7 @@ pub use position::{BinlogFile, Position};
 pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
 pub use secret::{Secret, SecretBytes};
 pub use segment::{
-    Appended, BinlogRange, BinlogServer, ListedSegment, SegmentInfo, SegmentStore,
+    Appended, BinlogRange, BinlogServer, ListedSegment, Only, SegmentInfo, SegmentStore,
 };
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;

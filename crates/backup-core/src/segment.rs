@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gtid::GtidSet;
+use crate::gtid::{Gtid, GtidSet, MariaDbBinlogState};
 use crate::id::ClusterName;
 use crate::manifest::SourceInfo;
 use crate::server::Flavor;
@@ -143,6 +143,13 @@ pub struct SegmentInfo {
     pub before: GtidSet,
     /// The same after it: only transactions that ended in it or earlier count.
     pub after: GtidSet,
+    /// MariaDB: the last transaction of every server in `before`. Numbers alone do not tell what
+    /// two servers wrote under the same number, before and after a failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_before: Option<MariaDbBinlogState>,
+    /// MariaDB: the same of `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_after: Option<MariaDbBinlogState>,
     /// Whether the piece begins inside a transaction.
     pub begins_inside: bool,
     /// Whether the piece ends inside a transaction.
@@ -178,6 +185,18 @@ impl SegmentInfo {
         self.range.end.saturating_sub(self.range.start)
     }
 
+    /// Whether this very transaction is in the server's binlogs up to the end of this piece.
+    #[must_use]
+    pub fn holds(&self, gtid: &Gtid) -> bool {
+        has(&self.after, self.state_after.as_ref(), gtid)
+    }
+
+    /// Whether this very transaction is in the server's binlogs before this piece.
+    #[must_use]
+    pub fn held_before(&self, gtid: &Gtid) -> bool {
+        has(&self.before, self.state_before.as_ref(), gtid)
+    }
+
     /// Whether `next` goes on exactly where this one ends, in the same file.
     #[must_use]
     pub fn continues_in(&self, next: &SegmentInfo) -> bool {
@@ -190,6 +209,30 @@ impl SegmentInfo {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.server, self.seq)
+    }
+}
+
+fn has(set: &GtidSet, state: Option<&MariaDbBinlogState>, gtid: &Gtid) -> bool {
+    match (state, gtid) {
+        (Some(state), Gtid::MariaDb(gtid)) => state.contains(*gtid),
+        _ => set.contains(gtid).unwrap_or(false),
+    }
+}
+
+/// Some of the transactions of a stretch of binlogs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Only {
+    /// These, by GTID set or position.
+    pub set: GtidSet,
+    /// MariaDB: these, by the last one of every server.
+    pub state: Option<MariaDbBinlogState>,
+}
+
+impl Only {
+    /// Whether a transaction is among them.
+    #[must_use]
+    pub fn contains(&self, gtid: &Gtid) -> bool {
+        has(&self.set, self.state.as_ref(), gtid)
     }
 }
 

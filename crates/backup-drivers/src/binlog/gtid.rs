@@ -199,6 +199,18 @@ pub fn transactions_before(event: &Event) -> Result<Option<GtidSet>> {
     })
 }
 
+/// MariaDB: the last transaction of every server before a file, from its GTID_LIST; `None` when the
+/// event is none.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when it cannot be read.
+pub(super) fn state_before(event: &Event) -> Result<Option<MariaDbBinlogState>> {
+    match event.kind() {
+        kind::MARIADB_GTID_LIST => MariaDbBinlogState::decode(event.body()).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// The body of a QUERY event that runs `text` and nothing else.
 pub(super) fn plain_query(text: &str) -> Vec<u8> {
     // thread id u32, seconds u32, length of the database u8, error u16, length of the status u16,

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backup_core::{
-    Appended, ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, Position, Result,
-    SegmentInfo, SegmentStore, Uuid,
+    Appended, ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, MariaDbBinlogState,
+    Position, Result, SegmentInfo, SegmentStore, Uuid,
 };
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use super::dump::{Dump, DumpOptions, Sent};
 use super::event::MAGIC;
 use super::gtid::transactions_before;
 use super::segment::{Head, Upto, examine, format_of, hex_of, sha256};
-use super::source::{Archived, BinlogSource, From, Start, locate};
+use super::source::{Archived, BinlogSource, Covered, From, Start, locate};
 use super::spool::{Draft, Spool, Waiting};
 use super::track::Tracker;
 use crate::connect::{ConnectOptions, Session};
@@ -179,16 +179,22 @@ impl Archive {
         }
     }
 
-    fn of(&self, source: &BinlogSource) -> Result<Archived> {
-        let mut transactions: Option<GtidSet> = None;
+    /// The transactions of all servers; `None` where nothing is archived.
+    pub(super) fn covered(&self) -> Result<Option<Covered>> {
+        let mut covered: Option<Covered> = None;
         for tip in &self.tips {
-            transactions = Some(match transactions {
-                None => tip.after.clone(),
-                Some(all) => all.union(&tip.after)?,
+            let of_tip = Covered { set: tip.after.clone(), state: tip.state_after.clone() };
+            covered = Some(match covered {
+                None => of_tip,
+                Some(all) => all.union(&of_tip)?,
             });
         }
+        Ok(covered)
+    }
+
+    fn of(&self, source: &BinlogSource) -> Result<Archived> {
         let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
-        Ok(Archived { tip, transactions })
+        Ok(Archived { tip, covered: self.covered()? })
     }
 }
 
@@ -298,6 +304,7 @@ impl Receiver<'_> {
                     format_of(&tip.format_description)?,
                     tip.range.end,
                     tip.after.clone(),
+                    tip.state_after.clone(),
                     tip.ends_inside,
                 );
                 self.cx.note(format!("going on with {} at {}", tip.range.file, tip.range.end));
@@ -364,6 +371,7 @@ impl Receiver<'_> {
                         start: if from_start { 0 } else { position },
                         format_description: hex_of(&format),
                         before: tracker.map_or(GtidSet::empty(source.flavor), |t| t.after().clone()),
+                        state_before: tracker.and_then(|t| t.state().cloned()),
                         begins_inside: tracker.is_some_and(Tracker::is_inside),
                         gap_before: self.gap.take(),
                     };
@@ -381,7 +389,8 @@ impl Receiver<'_> {
                 Sent::Event { event, wants_ack: wanted, .. } => {
                     if let Some(before) = transactions_before(&event)? {
                         if std::mem::take(&mut first) {
-                            self.check_joined(source, &before)?;
+                            let state = dump.tracker().and_then(|t| t.state().cloned());
+                            self.check_joined(source, &before, state.as_ref())?;
                         }
                     }
                     let len = event.bytes().len() as u64;
@@ -410,6 +419,7 @@ impl Receiver<'_> {
                 start: tracker.position() - len,
                 format_description: hex_of(tracker.format()),
                 before: tip.after.clone(),
+                state_before: tip.state_after.clone(),
                 begins_inside: tip.ends_inside,
                 gap_before: None,
             };
@@ -426,16 +436,21 @@ impl Receiver<'_> {
 
     /// The first file of a connection says which transactions came before it: all of them have to be
     /// archived, unless a gap was accepted, or this is where the archive begins.
-    fn check_joined(&self, source: &BinlogSource, before: &GtidSet) -> Result<()> {
-        let covered = match self.archived.of(source)?.transactions {
+    fn check_joined(
+        &self,
+        source: &BinlogSource,
+        before: &GtidSet,
+        state: Option<&MariaDbBinlogState>,
+    ) -> Result<()> {
+        let covered = match self.archived.covered()? {
             Some(covered) if source.has_gtids => covered,
             _ => return Ok(()),
         };
-        let missing = before.difference(&covered)?;
         let accepted = self.draft.as_ref().is_some_and(|(d, _)| d.head.gap_before.is_some());
-        if missing.is_empty() || accepted {
-            return Ok(());
-        }
+        let missing = match covered.lacks(before, state)? {
+            Some(missing) if !accepted => missing,
+            _ => return Ok(()),
+        };
         Err(Error::new(
             ErrorKind::Source,
             format!("transactions are missing between the archive and the server's binlog: {missing}"),

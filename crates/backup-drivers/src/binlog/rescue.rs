@@ -201,7 +201,8 @@ impl Rescue<'_> {
                 file: name.to_owned(),
                 start,
                 format_description: hex_of(&local.format),
-                before: tip.map_or(GtidSet::empty(flavor), |tip| tip.after),
+                before: tip.as_ref().map_or(GtidSet::empty(flavor), |tip| tip.after.clone()),
+                state_before: tip.and_then(|tip| tip.state_after),
                 begins_inside: inside,
                 gap_before: None,
             };
@@ -227,18 +228,10 @@ impl Rescue<'_> {
     }
 
     fn check_joined(&self, info: &SegmentInfo) -> Result<()> {
-        let mut covered: Option<GtidSet> = None;
-        for tip in &self.archive.tips {
-            covered = Some(match covered {
-                None => tip.after.clone(),
-                Some(all) => all.union(&tip.after)?,
-            });
-        }
-        let Some(covered) = covered else { return Ok(()) };
-        let missing = info.before.difference(&covered)?;
-        if missing.is_empty() {
+        let Some(covered) = self.archive.covered()? else { return Ok(()) };
+        let Some(missing) = covered.lacks(&info.before, info.state_before.as_ref())? else {
             return Ok(());
-        }
+        };
         Err(Error::new(
             ErrorKind::Source,
             format!("transactions between the archive and {} are missing: {missing}", info.range),

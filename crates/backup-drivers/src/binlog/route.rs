@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use backup_core::{
-    BinlogChain, Context, Error, Gtid, GtidSet, ReplayPlan, ReplayTarget, Result,
+    BinlogChain, Context, Error, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
     SegmentInfo, SegmentStore, Stretch, Unreachable,
 };
 use bytes::Bytes;
@@ -56,7 +56,7 @@ pub(super) struct ServedFile {
     pub(super) format: Format,
     pub(super) segments: Vec<SegmentInfo>,
     /// Only these transactions.
-    pub(super) only: Option<GtidSet>,
+    pub(super) only: Option<Only>,
     /// Transactions that begin before this offset are not sent.
     pub(super) begin: u64,
     /// Transactions that begin at this offset or behind it are not sent.
@@ -76,7 +76,7 @@ impl ServedFile {
         }
         let Some(gtid) = &begin.gtid else { return Ok(true) };
         if let Some(only) = &self.only
-            && !only.contains(gtid)?
+            && !only.contains(gtid)
         {
             return Ok(false);
         }
@@ -243,7 +243,7 @@ impl Route {
                 file.segments[file.segments.len() - 1].after.clone()
             };
             let reached = match &file.only {
-                Some(only) => reached.intersection(only)?,
+                Some(only) => reached.intersection(&only.set)?,
                 None => reached,
             };
             state = state.union(&reached)?;

@@ -1,7 +1,8 @@
 //! Pieces of binlog files on their way to the archive, and back from it.
 
 use backup_core::{
-    BinlogRange, BinlogServer, ClusterName, Error, ErrorKind, Flavor, GtidSet, Result, SegmentInfo,
+    BinlogRange, BinlogServer, ClusterName, Error, ErrorKind, Flavor, GtidSet, MariaDbBinlogState, Result,
+    SegmentInfo,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ pub(super) struct Head {
     /// The file's first event, in hex.
     pub(super) format_description: String,
     pub(super) before: GtidSet,
+    pub(super) state_before: Option<MariaDbBinlogState>,
     pub(super) begins_inside: bool,
     pub(super) gap_before: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Head {
             start: info.range.start,
             format_description: info.format_description.clone(),
             before: info.before.clone(),
+            state_before: info.state_before.clone(),
             begins_inside: info.begins_inside,
             gap_before: info.gap_before.clone(),
         }
@@ -109,7 +112,8 @@ impl SegmentReader {
             at = start.len() as u64;
             Tracker::begin(format.clone())
         } else {
-            Tracker::resume(format.clone(), at, head.before.clone(), head.begins_inside)
+            let (before, state) = (head.before.clone(), head.state_before.clone());
+            Tracker::resume(format.clone(), at, before, state, head.begins_inside)
         };
         Ok(SegmentReader { tracker, events: Events::new(content, at, format.checksum) })
     }
@@ -188,6 +192,8 @@ pub(super) fn examine(
         format_description: head.format_description.clone(),
         before: head.before.clone(),
         after: reader.tracker.after().clone(),
+        state_before: head.state_before.clone(),
+        state_after: None,
         begins_inside: head.begins_inside,
         ends_inside: head.begins_inside,
         transactions: 0,
@@ -214,6 +220,7 @@ pub(super) fn examine(
         let Some(Placed { event, part, .. }) = placed else { break };
         if let Some(before) = transactions_before(&event)? {
             info.before = before;
+            info.state_before = reader.tracker.state().cloned();
         }
         if let Part::Begin(begin) = &part {
             open.add(begin);
@@ -224,6 +231,7 @@ pub(super) fn examine(
         }
     }
     info.after = reader.tracker.after().clone();
+    info.state_after = reader.tracker.state().cloned();
     info.ends_inside = upto == Upto::End && reader.tracker.is_inside();
     info.closes_file = reader.tracker.is_closed();
     info.next_file = reader.tracker.next_file().map(str::to_owned);

@@ -1,13 +1,14 @@
 //! A server as a source of binlogs: who it is, what it has, and where to go on.
 
 use backup_core::{
-    BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet, MySqlGtidSet,
+    BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet,
+    MariaDbBinlogState, MySqlGtidSet,
     Position, Result, SegmentInfo, Uuid,
 };
 
 use super::dump::{Dump, DumpOptions, Sent};
 use super::group::Part;
-use super::gtid::transactions_before;
+use super::gtid::{state_before, transactions_before};
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory;
 
@@ -128,7 +129,41 @@ pub(super) struct Archived {
     /// The last segment of this server.
     pub(super) tip: Option<SegmentInfo>,
     /// The transactions of all its servers; `None` where nothing is archived.
-    pub(super) transactions: Option<GtidSet>,
+    pub(super) covered: Option<Covered>,
+}
+
+/// Transactions that are archived.
+#[derive(Debug, Clone)]
+pub(super) struct Covered {
+    pub(super) set: GtidSet,
+    /// MariaDB: the last one of every server; `None` where only a position is known.
+    pub(super) state: Option<MariaDbBinlogState>,
+}
+
+impl Covered {
+    pub(super) fn union(&self, other: &Covered) -> Result<Covered> {
+        let state = match (&self.state, &other.state) {
+            (Some(a), Some(b)) => Some(a.union(b)),
+            _ => None,
+        };
+        Ok(Covered { set: self.set.union(&other.set)?, state })
+    }
+
+    /// What of these transactions is not archived, for people.
+    pub(super) fn lacks(
+        &self,
+        set: &GtidSet,
+        state: Option<&MariaDbBinlogState>,
+    ) -> Result<Option<String>> {
+        let difference = set.difference(&self.set)?;
+        if !difference.is_empty() {
+            return Ok(Some(difference.to_string()));
+        }
+        // What two servers wrote under the same numbers.
+        let (Some(have), Some(state)) = (&self.state, state) else { return Ok(None) };
+        let missing: Vec<String> = state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
+        Ok((!missing.is_empty()).then(|| missing.join(", ")))
+    }
 }
 
 /// Finds where to go on, and what the user has to know about it.
@@ -150,12 +185,12 @@ pub(super) async fn locate(
     let oldest = source.files.first().map(|(name, _)| name.clone());
     let oldest = oldest.ok_or_else(|| Error::new(ErrorKind::Source, "the server has no binlog"))?;
     let newest = source.files.last().map_or_else(|| oldest.clone(), |(name, _)| name.clone());
-    let covered = match (&archived.transactions, from) {
-        (Some(transactions), _) => transactions.clone(),
+    let covered = match (&archived.covered, from) {
+        (Some(covered), _) => covered.clone(),
         (None, From::Oldest) => return Ok((Start::File { name: oldest, gap: None }, warnings)),
         (None, From::Now) => return Ok((Start::File { name: newest, gap: None }, warnings)),
         (None, From::Position(position)) => match (&position.file, &position.gtid) {
-            (_, Some(gtid)) if source.has_gtids => gtid.clone(),
+            (_, Some(gtid)) if source.has_gtids => Covered { set: gtid.clone(), state: None },
             (Some(file), _) if source.has(file).is_some() => {
                 return Ok((Start::File { name: file.clone(), gap: None }, warnings));
             }
@@ -166,18 +201,17 @@ pub(super) async fn locate(
         let last = archived.tip.as_ref().map_or("another server".to_owned(), |tip| tip.range.to_string());
         return missing(&oldest, &format!("everything after {last}"), accept_gap, warnings);
     }
-    check_history(source, &covered, &mut warnings)?;
+    check_history(source, &covered.set, &mut warnings)?;
     // The newest file before which there is nothing that is not archived.
     let mut lacking = None;
     for (name, _) in source.files.iter().rev() {
-        let before = before_file(options, dump, name).await?;
-        let difference = before.difference(&covered)?;
-        if difference.is_empty() {
-            return Ok((Start::File { name: name.clone(), gap: None }, warnings));
+        let (before, state) = before_file(options, dump, name).await?;
+        match covered.lacks(&before, state.as_ref())? {
+            None => return Ok((Start::File { name: name.clone(), gap: None }, warnings)),
+            missing => lacking = missing,
         }
-        lacking = Some(difference);
     }
-    let lacking = lacking.map(|difference| difference.to_string()).unwrap_or_default();
+    let lacking = lacking.unwrap_or_default();
     missing(&oldest, &lacking, accept_gap, warnings)
 }
 
@@ -267,14 +301,14 @@ async fn before_file(
     options: &ConnectOptions,
     dump: &DumpOptions,
     file: &str,
-) -> Result<GtidSet> {
+) -> Result<(GtidSet, Option<MariaDbBinlogState>)> {
     let dump = DumpOptions { follow: false, semi_sync: false, ..dump.clone() };
     let mut dump = Dump::begin(options, file, &dump).await?;
     loop {
         match dump.next().await? {
             Sent::Event { event, part, .. } => {
                 if let Some(before) = transactions_before(&event)? {
-                    return Ok(before);
+                    return Ok((before, state_before(&event)?));
                 }
                 if matches!(part, Part::Begin(_)) {
                     break;

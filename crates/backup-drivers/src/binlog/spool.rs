@@ -231,6 +231,7 @@ mod tests {
             start: 0,
             format_description: String::new(),
             before: backup_core::GtidSet::empty(backup_core::Flavor::MariaDb),
+            state_before: None,
             begins_inside: false,
             gap_before: None,
         }

@@ -1,12 +1,12 @@
 //! Following a binlog file event by event: where it is, what it holds up to there, and whether every
 //! event joins the one before it.
 
-use backup_core::{Error, Flavor, GtidSet, Result};
+use backup_core::{Error, Flavor, Gtid, GtidSet, MariaDbBinlogState, Result};
 
 use super::body::Rotate;
 use super::event::{Event, Format, MAGIC, kind};
 use super::group::{Groups, Part};
-use super::gtid::{Begin, transactions_before};
+use super::gtid::{Begin, state_before, transactions_before};
 
 /// Follows one file.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Tracker {
     /// The transaction that is open.
     open: Option<Begin>,
     after: GtidSet,
+    /// MariaDB: the same, by server.
+    state: Option<MariaDbBinlogState>,
     /// There was one, open or ended.
     begun: bool,
     /// The file is at its end.
@@ -37,6 +39,7 @@ impl Tracker {
             open: None,
             begun: false,
             after: GtidSet::empty(flavor),
+            state: (flavor == Flavor::MariaDb).then(MariaDbBinlogState::default),
             closed: false,
             next_file: None,
         }
@@ -45,9 +48,15 @@ impl Tracker {
     /// Goes on at byte `position` of a file, where `after` is what the server's binlogs hold up to
     /// there.
     #[must_use]
-    pub fn resume(format: Format, position: u64, after: GtidSet, inside: bool) -> Self {
+    pub fn resume(
+        format: Format,
+        position: u64,
+        after: GtidSet,
+        state: Option<MariaDbBinlogState>,
+        inside: bool,
+    ) -> Self {
         let groups = if inside { Groups::inside() } else { Groups::default() };
-        Tracker { position, after, groups, ..Tracker::begin(format) }
+        Tracker { position, after, state, groups, ..Tracker::begin(format) }
     }
 
     /// The file's first event.
@@ -66,6 +75,12 @@ impl Tracker {
     #[must_use]
     pub fn after(&self) -> &GtidSet {
         &self.after
+    }
+
+    /// MariaDB: the last of those of every server.
+    #[must_use]
+    pub fn state(&self) -> Option<&MariaDbBinlogState> {
+        self.state.as_ref()
     }
 
     /// Whether a transaction is open.
@@ -116,6 +131,9 @@ impl Tracker {
         if let Some(before) = transactions_before(event)? {
             self.after = before;
         }
+        if let Some(state) = state_before(event)? {
+            self.state = Some(state);
+        }
         match &part {
             Part::Begin(begin) => {
                 self.begun = true;
@@ -124,6 +142,9 @@ impl Tracker {
             Part::End => {
                 if let Some(Begin { gtid: Some(gtid), .. }) = self.open.take() {
                     self.after.insert(&gtid)?;
+                    if let (Some(state), Gtid::MariaDb(gtid)) = (&mut self.state, &gtid) {
+                        state.update(*gtid);
+                    }
                 }
             }
             Part::Inside => {}

@@ -4,6 +4,7 @@
 
 mod archive;
 mod dump;
+mod failover;
 mod replay;
 mod server;
 mod store;
