@@ -255,9 +255,7 @@ impl BinlogChain {
         let whole = match (&last, newest, &plan.applied) {
             (Some(last), Some(newest), _) => age(last) >= age(newest),
             // Nothing is behind the base.
-            (None, Some(newest), Some(applied)) => {
-                newest.after.is_subset(applied).unwrap_or(false)
-            }
+            (None, Some(newest), Some(applied)) => newest.after.is_subset(applied).unwrap_or(false),
             _ => true,
         };
         Ok(Reach { last, whole })
@@ -272,8 +270,7 @@ impl BinlogChain {
         base: &ReplayBase,
         target: &ReplayTarget,
     ) -> Result<ReplayPlan, Unreachable> {
-        let unreachable =
-            |problem: String| Unreachable { target: target.to_string(), problem };
+        let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
         if self.runs.is_empty() {
             if *target == ReplayTarget::End {
                 return Ok(ReplayPlan { stretches: Vec::new(), applied: None });
@@ -281,10 +278,8 @@ impl BinlogChain {
             return Err(unreachable("no binlogs of the cluster are archived".into()));
         }
         let start = self.start(base).map_err(unreachable)?;
-        if let (
-            Start::Applied(applied),
-            ReplayTarget::Gtid(gtid) | ReplayTarget::BeforeGtid(gtid),
-        ) = (&start, target)
+        if let (Start::Applied(applied), ReplayTarget::Gtid(gtid) | ReplayTarget::BeforeGtid(gtid)) =
+            (&start, target)
             && applied.contains(gtid).unwrap_or(false)
         {
             return Err(unreachable(
@@ -410,9 +405,8 @@ impl BinlogChain {
                     .collect())
             }
             ReplayTarget::Time(time) => {
-                let holds = |segment: &SegmentInfo| {
-                    segment.last_time.is_some_and(|last| last >= *time)
-                };
+                let holds =
+                    |segment: &SegmentInfo| segment.last_time.is_some_and(|last| last >= *time);
                 // Nothing came any more, and the receiver was there at that time.
                 let quiet = |run: &Run| run.last().archived_at >= *time;
                 let goal = |(run, segments): (usize, &Run)| {
@@ -452,7 +446,10 @@ impl BinlogChain {
                     })
                     .collect();
                 if goals.is_empty() {
-                    return Err(format!("{gtid} is in no archived binlog{}", self.neighbours(gtid)));
+                    return Err(format!(
+                        "{gtid} is in no archived binlog{}",
+                        self.neighbours(gtid)
+                    ));
                 }
                 Ok(goals)
             }
@@ -469,7 +466,8 @@ impl BinlogChain {
                         Some(Goal { run, segment, first_wins: false })
                     })
                     .collect();
-                let of_base = |goal: &Goal| base.server.as_ref() == Some(self.runs[goal.run].server());
+                let of_base =
+                    |goal: &Goal| base.server.as_ref() == Some(self.runs[goal.run].server());
                 if server.is_none() && goals.len() > 1 {
                     if goals.iter().any(of_base) {
                         goals.retain(of_base);
@@ -561,9 +559,9 @@ impl BinlogChain {
                 continue;
             }
             let enough = |segment: &SegmentInfo| match (&here.segments[0].state_before, applied) {
-                (Some(state), GtidSet::MariaDb(applied)) => state
-                    .iter()
-                    .all(|gtid| applied.covers(gtid) || segment.holds(&gtid.into())),
+                (Some(state), GtidSet::MariaDb(applied)) => {
+                    state.iter().all(|gtid| applied.covers(gtid) || segment.holds(&gtid.into()))
+                }
                 _ => {
                     let both = applied.union(&segment.after).ok();
                     both.is_some_and(|both| wanted.is_subset(&both).unwrap_or(false))
@@ -595,9 +593,11 @@ impl BinlogChain {
         match start {
             Start::Applied(applied) => {
                 let mut have = applied.clone();
-                for other in self.runs.iter().filter(|other| {
-                    other.entry(applied, other.segments.len() - 1).is_some()
-                }) {
+                for other in self
+                    .runs
+                    .iter()
+                    .filter(|other| other.entry(applied, other.segments.len() - 1).is_some())
+                {
                     have = have.union(&other.last().after).unwrap_or(have);
                 }
                 let lacking = first.before.difference(&have);

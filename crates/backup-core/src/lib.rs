@@ -25,9 +25,7 @@ pub use artifact::{
     Layout,
 };
 pub use backup::{Backup, Restore, RestoreSteps, Restored};
-pub use binlog_chain::{
-    BinlogChain, Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch,
-};
+pub use binlog_chain::{BinlogChain, Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 pub use chain::{BackupChain, Chain, ChainBreak, RestorePlan, Unreachable};
 pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,

@@ -280,7 +280,8 @@ pub trait SegmentStore: Send + Sync {
     async fn read(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes>;
 
     /// Archives a segment.
-    async fn append(&self, cx: &Context, segment: &SegmentInfo, content: Bytes) -> Result<Appended>;
+    async fn append(&self, cx: &Context, segment: &SegmentInfo, content: Bytes)
+    -> Result<Appended>;
 }
 
 #[cfg(test)]

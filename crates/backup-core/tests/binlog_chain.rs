@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use backup_core::{
-    BinlogChain, BinlogRange, BinlogServer, Flavor, Gtid, GtidSet, MariaDbBinlogState, MariaDbGtid, MySqlGtid, Position,
-    ReplayBase, ReplayTarget, SegmentInfo, Uuid,
+    BinlogChain, BinlogRange, BinlogServer, Flavor, Gtid, GtidSet, MariaDbBinlogState, MariaDbGtid,
+    MySqlGtid, Position, ReplayBase, ReplayTarget, SegmentInfo, Uuid,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -231,7 +231,8 @@ impl World {
                     });
                 if joins {
                     for &(primary, n) in content {
-                        if n == have + 1 && self.history.get(n as usize - 1) == Some(&(primary, n)) {
+                        if n == have + 1 && self.history.get(n as usize - 1) == Some(&(primary, n))
+                        {
                             have = n;
                         }
                     }

@@ -75,7 +75,8 @@ impl SegmentStore for Repo {
         let header = frame_header(&place, &head, OBJECT_HEADER_LEN)?;
         let end = OBJECT_HEADER_LEN as u64 + u64::from(header.frame_len());
         if end > head.len() as u64 {
-            head = self.store().get_range(&key, 0..end).await?.ok_or_else(|| missing_object(&key))?;
+            head =
+                self.store().get_range(&key, 0..end).await?.ok_or_else(|| missing_object(&key))?;
         }
         let (kind, json, _) = frame(&place, &head, OBJECT_HEADER_LEN)?;
         if kind != FrameKind::Segment {
@@ -92,8 +93,7 @@ impl SegmentStore for Repo {
     }
 
     async fn read(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
-        let key =
-            Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
+        let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
         let len = self.store().len(&key).await?.ok_or_else(|| missing_object(&key))?;
         if len > MAX_SEGMENT {
             return Err(Error::damaged(format!("{key} is {len} bytes long")));
@@ -122,8 +122,7 @@ impl SegmentStore for Repo {
                 segment.range
             )));
         }
-        let key =
-            Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
+        let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
         let place = self.new_place(cx, &key);
         let info = serde_json::to_vec(segment)
             .map_err(|e| Error::internal("a segment cannot be written as JSON").with_source(e))?;
@@ -147,8 +146,7 @@ fn object(
     info: Vec<u8>,
     content: &Bytes,
 ) -> Result<Vec<Bytes>> {
-    let mut parts =
-        vec![Bytes::copy_from_slice(&place.object_header(ObjectKind::Segment))];
+    let mut parts = vec![Bytes::copy_from_slice(&place.object_header(ObjectKind::Segment))];
     let mut offset = OBJECT_HEADER_LEN as u64;
     let mut add = |kind, compression, raw: Bytes| -> Result<()> {
         let frame = seal(place, offset, kind, compress(compression, raw)?)?;

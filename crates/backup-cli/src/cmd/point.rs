@@ -7,7 +7,7 @@ use backup_core::{
     BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, GtidSet, Manifest, Position,
     ReplayBase, ReplayTarget, Result, SegmentStore,
 };
-use backup_drivers::binlog::replay::{ApplyOptions, Applied, apply, preflight};
+use backup_drivers::binlog::replay::{Applied, ApplyOptions, apply, preflight};
 use backup_drivers::binlog::{Route, Skipping};
 use backup_drivers::connect::ConnectOptions;
 use backup_storage::Repo;

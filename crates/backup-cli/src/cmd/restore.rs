@@ -1,7 +1,8 @@
 //! `holdfast restore`
 
 use backup_core::{
-    ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result, pipeline, select,
+    ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
+    pipeline, select,
 };
 use backup_drivers::logical::{
     LogicalRestore, LogicalRestoreOptions, RenameRule, Selection, TableName,

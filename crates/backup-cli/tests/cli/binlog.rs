@@ -31,13 +31,17 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     assert!(json["position"]["gtid"].is_string() && json["bytes_waiting"] == 0, "{json:#}");
 
     // It is found.
-    let find = ["binlog", "find", "--cluster", "shop", "--table", "shop.orders", "--delete", "--json"];
+    let find =
+        ["binlog", "find", "--cluster", "shop", "--table", "shop.orders", "--delete", "--json"];
     let found = home.on_repo(find).expect(0).json();
     assert_eq!(found.as_array().unwrap().len(), 1, "{found:#}");
     let bad = found[0]["gtid"].as_str().unwrap().to_owned();
     // MariaDB logs a DELETE of everything as rows, or as it was written.
     let rows = found[0]["tables"]["shop.orders"]["deleted"].as_u64();
-    assert!(rows == Some(512) || found[0]["statements"].to_string().contains("DELETE"), "{found:#}");
+    assert!(
+        rows == Some(512) || found[0]["statements"].to_string().contains("DELETE"),
+        "{found:#}"
+    );
 
     // The plan names both sides of the cut.
     let target = Server::start(name).await;
@@ -51,7 +55,13 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     assert_eq!(plan["binlog"]["first_left_out"]["gtid"], bad.as_str(), "{plan:#}");
     let last = &plan["binlog"]["last_applied"];
     assert!(last.to_string().contains("customers"), "{plan:#}");
-    assert_eq!(target.value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'").await.as_deref(), Some("0"));
+    assert_eq!(
+        target
+            .value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'")
+            .await
+            .as_deref(),
+        Some("0")
+    );
 
     // Just before it.
     let done = restore(&["--before-gtid", &bad, "--json"]).expect(0).json();
@@ -59,7 +69,8 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     assert_eq!(target.value(ORDERS).await, good);
     assert_eq!(target.content("shop").await, before);
     // Nothing of ours is left.
-    let status = if name.starts_with("mysql") { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
+    let status =
+        if name.starts_with("mysql") { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
     assert_eq!(target.value(status).await, None);
     assert_eq!(target.value("SELECT @@GLOBAL.server_id").await.as_deref(), Some("1"));
 
@@ -73,7 +84,11 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     // The archive is well, and a flipped bit is seen, and not applied.
     let check = ["binlog", "check", "--cluster", "shop", "--json"];
     let well = home.on_repo(check).expect(0).json();
-    assert_eq!((&well["ok"], well["backups"].as_array().unwrap().len()), (&true.into(), 1), "{well:#}");
+    assert_eq!(
+        (&well["ok"], well["backups"].as_array().unwrap().len()),
+        (&true.into(), 1),
+        "{well:#}"
+    );
     let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
     assert_eq!(list.as_array().unwrap().len() as u64, well["segments"].as_u64().unwrap());
     let segments = home.files("repo/clusters/shop/binlog");
@@ -86,7 +101,13 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     let fresh = Server::start(name).await;
     let args = ["restore", "--cluster", "shop", "--target", &fresh.url(), "--to-latest"];
     home.on_repo(args).expect(8);
-    assert_eq!(fresh.value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'").await.as_deref(), Some("0"));
+    assert_eq!(
+        fresh
+            .value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'")
+            .await
+            .as_deref(),
+        Some("0")
+    );
 }
 
 #[tokio::test]
@@ -114,12 +135,17 @@ async fn points_that_cannot_be_reached_are_told_before_anything_is_done() {
     home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
     restore(&["--to-latest", "--overwrite"]).expect(9).says("gtid_executed");
     assert_ne!(source.value("SELECT @@GLOBAL.gtid_executed").await.unwrap(), executed);
-    let purge = ["FLUSH BINARY LOGS", "INSERT INTO shop.customers VALUES (10, 'n', NULL)",
-        "FLUSH BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW() + INTERVAL 1 DAY"];
+    let purge = [
+        "FLUSH BINARY LOGS",
+        "INSERT INTO shop.customers VALUES (10, 'n', NULL)",
+        "FLUSH BINARY LOGS",
+        "PURGE BINARY LOGS BEFORE NOW() + INTERVAL 1 DAY",
+    ];
     server::run(&mut session, &purge).await;
     let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop"];
     home.on_repo(archive).expect(6).says("purged");
-    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop", "--accept-gap"]).expect(14);
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop", "--accept-gap"])
+        .expect(14);
     let run = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
     assert!(run.stdout.contains("gap"), "{run:?}");
 }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod binlog;
+mod binlog_kill;
 mod check;
 mod completions;
 mod config;

@@ -210,9 +210,9 @@ impl GtidSet {
                 };
                 Ok(GtidSet::MariaDb(a.iter().filter_map(earlier).collect()))
             }
-            (a, b) if a.is_empty() || b.is_empty() => Ok(a.clone()).map(|a| {
-                a.flavor().or(b.flavor()).map_or(a, GtidSet::empty)
-            }),
+            (a, b) if a.is_empty() || b.is_empty() => {
+                Ok(a.clone()).map(|a| a.flavor().or(b.flavor()).map_or(a, GtidSet::empty))
+            }
             (_, b) => Err(mixed_with(b)),
         }
     }

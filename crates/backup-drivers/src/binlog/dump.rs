@@ -97,11 +97,7 @@ impl Dump {
     ///
     /// # Errors
     /// As [`Connection::connect`]; [`ErrorKind::Source`] when the server refuses.
-    pub async fn begin(
-        source: &ConnectOptions,
-        file: &str,
-        options: &DumpOptions,
-    ) -> Result<Dump> {
+    pub async fn begin(source: &ConnectOptions, file: &str, options: &DumpOptions) -> Result<Dump> {
         Dump::open(source, file, None, options).await
     }
 
@@ -335,7 +331,9 @@ impl Dump {
         };
         // Only the lower half of the position is there in version 1. Before the first event of a
         // file the server may tell of the file before.
-        if file == self.file && self.resumed.is_none() && position as u32 > tracker.position() as u32
+        if file == self.file
+            && self.resumed.is_none()
+            && position as u32 > tracker.position() as u32
         {
             return Err(Error::damaged(format!(
                 "the server is at byte {position} of {file}, and what it sent ends at {}",

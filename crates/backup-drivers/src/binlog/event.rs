@@ -139,8 +139,7 @@ impl Header {
     /// Whether a source made it up for a replica: it is in no file.
     #[must_use]
     pub fn is_artificial(&self) -> bool {
-        self.flags & ARTIFICIAL != 0
-            || matches!(self.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2)
+        self.flags & ARTIFICIAL != 0 || matches!(self.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2)
     }
 }
 
@@ -161,7 +160,10 @@ impl Event {
     pub fn check(bytes: Bytes, checksum: Checksum) -> Result<Self> {
         let damaged = |what: String| Err(Error::damaged(what));
         let Some(header) = Header::parse(&bytes) else {
-            return damaged(format!("an event of {} bytes is shorter than its header", bytes.len()));
+            return damaged(format!(
+                "an event of {} bytes is shorter than its header",
+                bytes.len()
+            ));
         };
         if header.len as usize != bytes.len() {
             return damaged(format!(
@@ -176,7 +178,10 @@ impl Event {
             _ => checksum,
         };
         if bytes.len() < HEADER_LEN + checksum.len() {
-            return damaged(format!("an event of type {} has no room for its checksum", header.kind));
+            return damaged(format!(
+                "an event of type {} has no room for its checksum",
+                header.kind
+            ));
         }
         if checksum == Checksum::Crc32 {
             let (covered, stored) = bytes.split_at(bytes.len() - CHECKSUM_LEN);

@@ -31,10 +31,7 @@ pub struct Begin {
 /// Whether an event of this type begins a transaction.
 #[must_use]
 pub fn begins(event_kind: u8) -> bool {
-    matches!(
-        event_kind,
-        kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED | kind::MARIADB_GTID
-    )
+    matches!(event_kind, kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED | kind::MARIADB_GTID)
 }
 
 impl Begin {
@@ -230,9 +227,8 @@ mod tests {
     use super::super::event::Header;
     use super::*;
 
-    fn event(kind: u8, body: &[u8]) -> Event {
-        let header =
-            Header { time: 1_700_000_000, kind, server_id: 7, len: 0, end: 0, flags: 0 };
+    fn made(kind: u8, body: &[u8]) -> Event {
+        let header = Header { time: 1_700_000_000, kind, server_id: 7, len: 0, end: 0, flags: 0 };
         Event::build(header, body, Checksum::Crc32)
     }
 
@@ -250,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_gtid_of_mysql() {
-        let event = event(kind::GTID, &gtid_body(&[0xfc, 0x10, 0x27]));
+        let event = made(kind::GTID, &gtid_body(&[0xfc, 0x10, 0x27]));
         let begin = Begin::parse(&event).unwrap().unwrap();
         let gtid = begin.gtid.clone().unwrap().to_string();
         assert_eq!(gtid, "11111111-1111-1111-1111-111111111111:42");
@@ -261,7 +257,7 @@ mod tests {
         assert_eq!(Begin::parse(&shorter).unwrap().unwrap().len, Some(150));
         assert!(with_len(&event, &begin, 10_001).is_err());
         for cut in 0..25 {
-            let cut = super::tests::event(kind::GTID, &gtid_body(&[9])[..cut]);
+            let cut = made(kind::GTID, &gtid_body(&[9])[..cut]);
             assert!(Begin::parse(&cut).is_err());
         }
     }
@@ -272,7 +268,7 @@ mod tests {
         body.extend(3u32.to_le_bytes());
         body.push(STANDALONE | 8);
         body.extend([0; 6]);
-        let event = event(kind::MARIADB_GTID, &body);
+        let event = made(kind::MARIADB_GTID, &body);
         let begin = Begin::parse(&event).unwrap().unwrap();
         assert_eq!(begin.gtid.unwrap().to_string(), "3-7-9");
         assert!(begin.standalone);

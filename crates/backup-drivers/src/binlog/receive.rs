@@ -151,7 +151,11 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub(super) async fn read(cx: &Context, store: &dyn SegmentStore, cluster: &ClusterName) -> Result<Self> {
+    pub(super) async fn read(
+        cx: &Context,
+        store: &dyn SegmentStore,
+        cluster: &ClusterName,
+    ) -> Result<Self> {
         let mut tips: Vec<SegmentInfo> = Vec::new();
         for listed in store.segments(cx, cluster).await? {
             let last = tips.last_mut().filter(|tip| tip.server == listed.server);
@@ -317,7 +321,8 @@ impl Receiver<'_> {
             }
         };
         if self.dump.semi_sync && !dump.is_semi_sync() {
-            let text = "semi-sync was asked for, and the server has it off: its commits do not wait";
+            let text =
+                "semi-sync was asked for, and the server has it off: its commits do not wait";
             if !self.result.warnings.iter().any(|known| known == text) {
                 self.cx.event(Told::Warning { text: text.into() });
                 self.result.warnings.push(text.into());
@@ -370,7 +375,8 @@ impl Receiver<'_> {
                         file: name,
                         start: if from_start { 0 } else { position },
                         format_description: hex_of(&format),
-                        before: tracker.map_or(GtidSet::empty(source.flavor), |t| t.after().clone()),
+                        before: tracker
+                            .map_or(GtidSet::empty(source.flavor), |t| t.after().clone()),
                         state_before: tracker.and_then(|t| t.state().cloned()),
                         begins_inside: tracker.is_some_and(Tracker::is_inside),
                         gap_before: self.gap.take(),
@@ -453,7 +459,9 @@ impl Receiver<'_> {
         };
         Err(Error::new(
             ErrorKind::Source,
-            format!("transactions are missing between the archive and the server's binlog: {missing}"),
+            format!(
+                "transactions are missing between the archive and the server's binlog: {missing}"
+            ),
         )
         .with_remedy("take a full backup now, then go on with --accept-gap"))
     }
@@ -592,7 +600,8 @@ impl Uploader {
     }
 
     fn check(&self, limit: u64) -> Result<()> {
-        if self.task.is_finished() || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
+        if self.task.is_finished()
+            || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
         {
             return Err(stopped());
         }
@@ -646,10 +655,9 @@ async fn upload(
     let head = segment.head.clone();
     let now = cx.now();
     let bytes = content.clone();
-    let info =
-        tokio::task::spawn_blocking(move || examine(&head, &bytes, Upto::End, sha256, now))
-            .await
-            .map_err(|e| Error::internal("a task of the receiver ended early").with_source(e))??;
+    let info = tokio::task::spawn_blocking(move || examine(&head, &bytes, Upto::End, sha256, now))
+        .await
+        .map_err(|e| Error::internal("a task of the receiver ended early").with_source(e))??;
     let Some(info) = info else { return segment.remove() };
     let mut failures = 0_u32;
     let stored = loop {

@@ -104,8 +104,7 @@ struct LocalFile {
 
 impl LocalFile {
     fn open(path: &Path) -> Result<Self> {
-        let failed =
-            |e| io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()));
+        let failed = |e| io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()));
         let file = File::open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
         let mut start = vec![0; FIRST.min(usize::try_from(len).unwrap_or(FIRST))];
@@ -180,8 +179,10 @@ impl Rescue<'_> {
                         ErrorKind::Source,
                         format!("{} is not the {name} that was archived", path.display()),
                     )
-                    .with_remedy("the server began its binlogs anew; archive them under another \
-                                  cluster name, with a backup of their own"));
+                    .with_remedy(
+                        "the server began its binlogs anew; archive them under another \
+                                  cluster name, with a backup of their own",
+                    ));
                 }
                 start = tip.range.end;
             }
@@ -208,8 +209,7 @@ impl Rescue<'_> {
             };
             let content = local.read(start, window)?;
             let whole = start + content.len() as u64 == local.len;
-            let found =
-                examine(&head, &content, Upto::LastTransaction, sha256, self.cx.now())?;
+            let found = examine(&head, &content, Upto::LastTransaction, sha256, self.cx.now())?;
             match found {
                 Some(info) => {
                     self.check_joined(&info)?;

@@ -198,7 +198,9 @@ impl Route {
                 scan.open = None;
             }
         }
-        if scan.stop.is_none() && matches!(target, ReplayTarget::Gtid(_) | ReplayTarget::BeforeGtid(_)) {
+        if scan.stop.is_none()
+            && matches!(target, ReplayTarget::Gtid(_) | ReplayTarget::BeforeGtid(_))
+        {
             return Err(Unreachable {
                 target: target.to_string(),
                 problem: "no transaction of exactly that name is archived".into(),

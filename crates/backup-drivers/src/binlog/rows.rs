@@ -167,7 +167,9 @@ impl Column {
             17 => 4 + fraction,
             18 => 5 + fraction,
             19 => 3 + fraction,
-            15 | 141 | 253 => usize::try_from(rows.uint(if self.meta > 255 { 2 } else { 1 })?).ok()?,
+            15 | 141 | 253 => {
+                usize::try_from(rows.uint(if self.meta > 255 { 2 } else { 1 })?).ok()?
+            }
             16 => {
                 let [bits, bytes] = self.meta.to_le_bytes();
                 usize::from(bytes) + usize::from(bits > 0)

@@ -1,8 +1,8 @@
 //! Pieces of binlog files on their way to the archive, and back from it.
 
 use backup_core::{
-    BinlogRange, BinlogServer, ClusterName, Error, ErrorKind, Flavor, GtidSet, MariaDbBinlogState, Result,
-    SegmentInfo,
+    BinlogRange, BinlogServer, ClusterName, Error, ErrorKind, Flavor, GtidSet, MariaDbBinlogState,
+    Result, SegmentInfo,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -171,7 +171,9 @@ pub(super) fn examine(
     let format = head.format()?;
     let mut reader = match SegmentReader::open(head, content.clone()) {
         // A file whose first event was not written yet.
-        Err(_) if upto == Upto::LastTransaction && content.len() < format.event.bytes().len() + 4 => {
+        Err(_)
+            if upto == Upto::LastTransaction && content.len() < format.event.bytes().len() + 4 =>
+        {
             return Ok(None);
         }
         reader => reader?,
@@ -266,7 +268,9 @@ impl Counted {
         let counted = std::mem::take(self);
         info.transactions += counted.transactions;
         info.anonymous += counted.anonymous;
-        let either = |a: Option<Timestamp>, b: Option<Timestamp>, pick: fn(Timestamp, Timestamp) -> Timestamp| {
+        let either = |a: Option<Timestamp>,
+                      b: Option<Timestamp>,
+                      pick: fn(Timestamp, Timestamp) -> Timestamp| {
             match (a, b) {
                 (Some(a), Some(b)) => Some(pick(a, b)),
                 (a, b) => a.or(b),

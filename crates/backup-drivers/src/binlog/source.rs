@@ -2,8 +2,7 @@
 
 use backup_core::{
     BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet,
-    MariaDbBinlogState, MySqlGtidSet,
-    Position, Result, SegmentInfo, Uuid,
+    MariaDbBinlogState, MySqlGtidSet, Position, Result, SegmentInfo, Uuid,
 };
 
 use super::dump::{Dump, DumpOptions, Sent};
@@ -52,9 +51,9 @@ impl BinlogSource {
             session.query_rows("SHOW BINARY LOGS").await.map_err(|e| {
                 // ER_NO_BINARY_LOGGING
                 match e.server() {
-                    Some(said) if said.code == 1381 => e
-                        .with_kind(ErrorKind::Source)
-                        .with_remedy("start the server with log_bin"),
+                    Some(said) if said.code == 1381 => {
+                        e.with_kind(ErrorKind::Source).with_remedy("start the server with log_bin")
+                    }
                     _ => e,
                 }
             })?;
@@ -161,7 +160,8 @@ impl Covered {
         }
         // What two servers wrote under the same numbers.
         let (Some(have), Some(state)) = (&self.state, state) else { return Ok(None) };
-        let missing: Vec<String> = state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
+        let missing: Vec<String> =
+            state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
         Ok((!missing.is_empty()).then(|| missing.join(", ")))
     }
 }
@@ -198,7 +198,8 @@ pub(super) async fn locate(
         },
     };
     if !source.has_gtids {
-        let last = archived.tip.as_ref().map_or("another server".to_owned(), |tip| tip.range.to_string());
+        let last =
+            archived.tip.as_ref().map_or("another server".to_owned(), |tip| tip.range.to_string());
         return missing(&oldest, &format!("everything after {last}"), accept_gap, warnings);
     }
     check_history(source, &covered.set, &mut warnings)?;
@@ -318,5 +319,8 @@ async fn before_file(
             Sent::File { .. } | Sent::Heartbeat => {}
         }
     }
-    Err(Error::new(ErrorKind::Source, format!("{file} does not say which transactions came before it")))
+    Err(Error::new(
+        ErrorKind::Source,
+        format!("{file} does not say which transactions came before it"),
+    ))
 }

@@ -51,33 +51,49 @@ async fn the_archive_goes_on_with_another_server(
     let mysql = name.starts_with("mysql");
     let primary = Server::start(name, |builder| builder).await;
     let updates = if mysql { "log_replica_updates" } else { "log_slave_updates" };
-    let replica = Server::start(name, |builder| {
-        builder.option("server_id", "2").option(updates, "ON")
-    })
-    .await;
+    let replica =
+        Server::start(name, |builder| builder.option("server_id", "2").option(updates, "ON")).await;
     primary
-        .run(&["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"])
+        .run(&[
+            "CREATE USER repl@'%' IDENTIFIED BY 'repl'",
+            "GRANT REPLICATION SLAVE ON *.* TO repl@'%'",
+        ])
         .await;
     follow(&replica, &primary).await;
     let store = Store::new().await;
     primary
-        .run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a TEXT)",
-            "INSERT INTO d.t VALUES (1, 'before')", "FLUSH BINARY LOGS", "INSERT INTO d.t VALUES (2, 'before')"])
+        .run(&[
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (id INT PRIMARY KEY, a TEXT)",
+            "INSERT INTO d.t VALUES (1, 'before')",
+            "FLUSH BINARY LOGS",
+            "INSERT INTO d.t VALUES (2, 'before')",
+        ])
         .await;
     let mut session = replica.session().await;
     catch_up(&mut session, &primary).await;
     let before = (position(&primary).await, content(&primary).await);
     // The replica is cut off; what the primary writes now is archived, and lost to the cluster.
     session.run(if mysql { "STOP REPLICA" } else { "STOP SLAVE" }).await.unwrap();
-    primary.run(&["INSERT INTO d.t VALUES (3, 'lost')", "INSERT INTO d.t VALUES (4, 'lost')"]).await;
+    primary
+        .run(&["INSERT INTO d.t VALUES (3, 'lost')", "INSERT INTO d.t VALUES (4, 'lost')"])
+        .await;
     let lost = (position(&primary).await, content(&primary).await);
     store.archive(&primary).await;
     drop(primary);
     // Promoted: it goes on where it stood.
     session.run(if mysql { "RESET REPLICA ALL" } else { "RESET SLAVE ALL" }).await.unwrap();
-    replica.run(&["INSERT INTO d.t VALUES (5, 'after')", "UPDATE d.t SET a = 'changed' WHERE id = 1"]).await;
+    replica
+        .run(&["INSERT INTO d.t VALUES (5, 'after')", "UPDATE d.t SET a = 'changed' WHERE id = 1"])
+        .await;
     let between = (position(&replica).await, content(&replica).await);
-    replica.run(&["FLUSH BINARY LOGS", "INSERT INTO d.t VALUES (3, 'another')", "DELETE FROM d.t WHERE id = 2"]).await;
+    replica
+        .run(&[
+            "FLUSH BINARY LOGS",
+            "INSERT INTO d.t VALUES (3, 'another')",
+            "DELETE FROM d.t WHERE id = 2",
+        ])
+        .await;
     let received = store.archive(&replica).await;
     assert_eq!(received.warnings.len(), usize::from(mysql), "{received:?}");
     let end = content(&replica).await;
@@ -116,7 +132,8 @@ async fn the_archive_goes_on_with_another_server(
         (ReplayTarget::End, &end),
     ] {
         let target = Server::start(name, |builder| builder).await;
-        let route = route(&store, &base, &point, &[]).await.unwrap_or_else(|e| panic!("{}", e.report()));
+        let route =
+            route(&store, &base, &point, &[]).await.unwrap_or_else(|e| panic!("{}", e.report()));
         replay(&store, &target, route).await;
         assert_eq!(content(&target).await, *expected, "{point}");
     }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
 mod archive;
+mod damage;
 mod dump;
 mod failover;
 mod replay;
 mod server;
+mod speed;
 mod store;

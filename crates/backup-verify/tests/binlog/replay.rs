@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_core::{
-    BinlogChain, Flavor, Gtid, GtidSet, Position, ReplayBase, ReplayTarget,
-};
+use backup_core::{BinlogChain, Flavor, Gtid, GtidSet, Position, ReplayBase, ReplayTarget};
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Route, Skipping};
 use rstest::rstest;
@@ -34,16 +32,7 @@ pub(crate) async fn route(
     let chain = BinlogChain::new(store.segments().await);
     let plan = chain.plan(base, target)?;
     let skip: BTreeSet<Gtid> = skip.iter().map(|gtid| (*gtid).clone()).collect();
-    Route::resolve(
-        &store.cx,
-        &store.repo,
-        &chain,
-        &plan,
-        target,
-        skip,
-        Skipping::Emptied,
-    )
-    .await
+    Route::resolve(&store.cx, &store.repo, &chain, &plan, target, skip, Skipping::Emptied).await
 }
 
 pub(crate) async fn replay(store: &Store, target: &Server, route: Route) {

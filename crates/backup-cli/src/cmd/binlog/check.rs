@@ -1,8 +1,8 @@
 //! `holdfast binlog check`
 
 use backup_core::{
-    BinlogChain, ClusterName, ErrorKind, Finding, Reach, ReplayBase, Repository, Result, SegmentInfo,
-    SegmentStore, Severity,
+    BinlogChain, ClusterName, ErrorKind, Finding, Reach, ReplayBase, Repository, Result,
+    SegmentInfo, SegmentStore, Severity,
 };
 use backup_drivers::binlog::check_segment;
 use backup_storage::{Repo, RepositoryOptions};

@@ -225,7 +225,10 @@ impl<'a> Applier<'a> {
         let rows: Vec<Row> = self.session.query_rows(self.status_statement()).await?;
         for row in &rows {
             let text = |name: &str| {
-                row.get_opt::<Option<String>, _>(name).and_then(|v| v.ok()).flatten().unwrap_or_default()
+                row.get_opt::<Option<String>, _>(name)
+                    .and_then(|v| v.ok())
+                    .flatten()
+                    .unwrap_or_default()
             };
             let ours = if self.mysql() {
                 text("Channel_Name") == CHANNEL
@@ -327,11 +330,7 @@ impl<'a> Applier<'a> {
         Ok(server.state.sent.load(Ordering::Relaxed))
     }
 
-    async fn serve(
-        &mut self,
-        store: Arc<dyn SegmentStore>,
-        route: &Arc<Route>,
-    ) -> Result<Server> {
+    async fn serve(&mut self, store: Arc<dyn SegmentStore>, route: &Arc<Route>) -> Result<Server> {
         let gtid_mode = match self.mysql() {
             true => self.value("SELECT @@GLOBAL.gtid_mode").await?,
             false => String::new(),
@@ -358,7 +357,8 @@ impl<'a> Applier<'a> {
 
     /// Tells the target to replicate from us.
     async fn start(&mut self, address: SocketAddr) -> Result<()> {
-        let (user, password) = self.login.clone().unwrap_or_else(|| (String::new(), Secret::new("")));
+        let (user, password) =
+            self.login.clone().unwrap_or_else(|| (String::new(), Secret::new("")));
         let password = password.expose();
         let (host, port) = (address.ip(), address.port());
         let statements = if self.mysql() {
@@ -379,7 +379,9 @@ impl<'a> Applier<'a> {
                      {place}, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 100, \
                      SOURCE_HEARTBEAT_PERIOD = 2 FOR CHANNEL '{CHANNEL}'"
                 ),
-                format!("START REPLICA USER = '{user}' PASSWORD = '{password}' FOR CHANNEL '{CHANNEL}'"),
+                format!(
+                    "START REPLICA USER = '{user}' PASSWORD = '{password}' FOR CHANNEL '{CHANNEL}'"
+                ),
             ]
         } else {
             [
@@ -469,7 +471,10 @@ impl<'a> Applier<'a> {
             return Err(self.refuse("its replication was removed by somebody else", "start again"));
         };
         let text = |name: &str| {
-            row.get_opt::<Option<String>, _>(name).and_then(|v| v.ok()).flatten().unwrap_or_default()
+            row.get_opt::<Option<String>, _>(name)
+                .and_then(|v| v.ok())
+                .flatten()
+                .unwrap_or_default()
         };
         for (number, message, running) in [
             ("Last_SQL_Errno", "Last_SQL_Error", "Slave_SQL_Running"),
@@ -537,7 +542,8 @@ impl<'a> Applier<'a> {
         // What was written while nobody waited for the disk.
         for sql in ["FLUSH LOCAL ENGINE LOGS", "FLUSH LOCAL BINARY LOGS"] {
             if let Err(e) = self.session.run(sql).await {
-                self.warnings.push(format!("what was applied may not be on disk yet: {}", e.chain()));
+                self.warnings
+                    .push(format!("what was applied may not be on disk yet: {}", e.chain()));
             }
         }
         let prepared: Vec<Row> = match self.session.query_rows("XA RECOVER").await {

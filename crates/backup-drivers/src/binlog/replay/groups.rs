@@ -182,7 +182,10 @@ impl Groups {
                 self.serving = match &self.from {
                     From::Lacking(have) => {
                         file.serves(begin, *start, route.applied.as_ref())?
-                            && begin.gtid.as_ref().map_or(Ok(true), |g| have.contains(g).map(|h| !h))?
+                            && begin
+                                .gtid
+                                .as_ref()
+                                .map_or(Ok(true), |g| have.contains(g).map(|h| !h))?
                     }
                     From::Position { file: at, position } => {
                         file.serves(begin, *start, route.applied.as_ref())?

@@ -63,13 +63,7 @@ impl Server {
         let listener = TcpListener::bind((host, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let state = Arc::new(State::default());
-        let shared = Shared {
-            cx: cx.clone(),
-            store,
-            route,
-            identity,
-            state: Arc::clone(&state),
-        };
+        let shared = Shared { cx: cx.clone(), store, route, identity, state: Arc::clone(&state) };
         let task = tokio::spawn(accept(listener, Arc::new(shared)));
         Ok(Server { address, state, task })
     }
@@ -141,8 +135,7 @@ async fn connection(
             let end = (0..=text.len().min(400)).rev().find(|&at| text.is_char_boundary(at));
             let shown = &text[..end.unwrap_or(0)];
             let _ = stream.answers.error(1236, "HY000", shown).await;
-            let mut failed =
-                shared.state.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failed = shared.state.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.get_or_insert(error);
         }
     };
@@ -194,7 +187,10 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
             None => {
                 let file = route.files.iter().position(|file| file.name == dump.file);
                 let file = file.ok_or_else(|| {
-                    Error::internal(format!("the target asks for {}, which is not there", dump.file))
+                    Error::internal(format!(
+                        "the target asks for {}, which is not there",
+                        dump.file
+                    ))
                 })?;
                 self.at = Some((dump.file, dump.position));
                 From::Position { file, position: dump.position }

@@ -127,8 +127,7 @@ impl Identity {
             Flavor::MariaDb => {
                 let first = digest(&SHA1_FOR_LEGACY_USE_ONLY, password);
                 let twice = digest(&SHA1_FOR_LEGACY_USE_ONLY, first.as_ref());
-                let mask =
-                    digest(&SHA1_FOR_LEGACY_USE_ONLY, &[nonce, twice.as_ref()].concat());
+                let mask = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[nonce, twice.as_ref()].concat());
                 (first, mask)
             }
         };
