@@ -92,6 +92,7 @@ fn no_page_is_left_out() {
         "README.md",
         GUIDE,
         "docs/errors.md",
+        "docs/binlogs.md",
         "docs/copies.md",
         "docs/tiers.md",
         "docs/encryption.md",
