@@ -205,6 +205,13 @@ impl SegmentInfo {
             && self.range.end == next.range.start
     }
 
+    /// Whether something in it was committed at this time or later, as far as its server's times tell
+    /// (see [`Flavor::commit_limit`]).
+    #[must_use]
+    pub fn reaches(&self, time: Timestamp) -> bool {
+        self.last_time.is_some_and(|last| last >= self.flavor.commit_limit(time))
+    }
+
     /// `server/seq`, for people.
     #[must_use]
     pub fn name(&self) -> String {
@@ -233,6 +240,21 @@ impl Only {
     #[must_use]
     pub fn contains(&self, gtid: &Gtid) -> bool {
         has(&self.set, self.state.as_ref(), gtid)
+    }
+}
+
+impl Flavor {
+    /// The least time of a commit, as the binlog has it, that may be `time` or later.
+    ///
+    /// MySQL writes microseconds. MariaDB writes full seconds, rounded down: what was committed within
+    /// the same second may be later than `time`, and counts as later.
+    #[must_use]
+    pub fn commit_limit(self, time: Timestamp) -> Timestamp {
+        match self {
+            Flavor::MySql => time,
+            Flavor::MariaDb => Timestamp::from_second(time.as_nanosecond().div_euclid(1_000_000_000) as i64)
+                .unwrap_or(time),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use backup_core::{
-    BinlogChain, Context, Error, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
+    BinlogChain, Context, Error, Flavor, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
     SegmentInfo, SegmentStore, Stretch, Unreachable,
 };
 use bytes::Bytes;
@@ -167,7 +167,7 @@ impl Route {
         let mut from = match target {
             ReplayTarget::Time(time) => places
                 .iter()
-                .position(|&place| at(place).last_time.is_some_and(|last| last >= *time))
+                .position(|&place| at(place).reaches(*time))
                 .unwrap_or(last),
             _ => last,
         };
@@ -186,6 +186,7 @@ impl Route {
             left_out: None,
             open: None,
             last_file: places[last].0,
+            flavor: at(places[last]).flavor,
         };
         for &(f, s) in &places[from..] {
             let file = &self.files[f];
@@ -266,6 +267,7 @@ struct Scan<'a> {
     open: Option<Open>,
     /// The file that the point is in.
     last_file: usize,
+    flavor: Flavor,
 }
 
 /// A transaction whose end has not come yet.
@@ -328,7 +330,7 @@ impl Scan<'_> {
         }
         let is = |wanted: &Gtid| gtid.as_ref() == Some(wanted);
         let beyond = match self.target {
-            ReplayTarget::Time(limit) => time >= *limit,
+            ReplayTarget::Time(limit) => time >= self.flavor.commit_limit(*limit),
             ReplayTarget::BeforeGtid(wanted) => is(wanted),
             ReplayTarget::Position { offset, .. } => f == self.last_file && end > *offset,
             ReplayTarget::Gtid(_) | ReplayTarget::End => false,

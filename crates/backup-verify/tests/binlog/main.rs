@@ -6,6 +6,7 @@ mod archive;
 mod damage;
 mod dump;
 mod failover;
+mod points;
 mod replay;
 mod server;
 mod speed;
