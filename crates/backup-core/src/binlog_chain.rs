@@ -405,8 +405,7 @@ impl BinlogChain {
                     .collect())
             }
             ReplayTarget::Time(time) => {
-                let holds =
-                    |segment: &SegmentInfo| segment.last_time.is_some_and(|last| last >= *time);
+                let holds = |segment: &SegmentInfo| segment.reaches(*time);
                 // Nothing came any more, and the receiver was there at that time.
                 let quiet = |run: &Run| run.last().archived_at >= *time;
                 let goal = |(run, segments): (usize, &Run)| {
