@@ -144,6 +144,7 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Show(show) => show.run(app).await,
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
+        Command::Binlog(binlog) => binlog.run(app).await,
         Command::Prune(prune) => prune.run(app).await,
         Command::Copy(copy) => copy.run(app).await,
         Command::Tier(tier) => tier.run(app).await,

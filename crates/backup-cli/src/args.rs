@@ -102,6 +102,7 @@ pub(crate) enum Command {
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
     Restore(cmd::restore::Restore),
+    Binlog(cmd::binlog::Binlog),
     Prune(cmd::prune::Prune),
     Copy(cmd::copy::Copy),
     Tier(cmd::tier::Tier),

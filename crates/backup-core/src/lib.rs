@@ -3,6 +3,7 @@
 
 mod artifact;
 mod backup;
+mod binlog_chain;
 mod chain;
 mod context;
 mod error;
@@ -15,6 +16,7 @@ mod position;
 mod repository;
 pub mod retention;
 mod secret;
+mod segment;
 mod server;
 mod verify;
 
@@ -23,6 +25,7 @@ pub use artifact::{
     Layout,
 };
 pub use backup::{Backup, Restore, RestoreSteps, Restored};
+pub use binlog_chain::{BinlogChain, Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 pub use chain::{BackupChain, Chain, ChainBreak, RestorePlan, Unreachable};
 pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,
@@ -41,6 +44,9 @@ pub use monitor::{Event, Monitor, Progress, ProgressSnapshot, Silent};
 pub use position::{BinlogFile, Position};
 pub use repository::{BackupSession, BackupSpec, Listed, Record, RecordEvent, Repository, select};
 pub use secret::{Secret, SecretBytes};
+pub use segment::{
+    Appended, BinlogRange, BinlogServer, ListedSegment, Only, SegmentInfo, SegmentStore,
+};
 pub use server::{Capabilities, Flavor, ServerVersion};
 pub use uuid::Uuid;
 pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

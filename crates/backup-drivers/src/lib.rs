@@ -1,5 +1,6 @@
 //! Servers and tools: connections, the wire protocol, sandbox servers, backup strategies.
 
+pub mod binlog;
 pub mod connect;
 pub mod logical;
 pub mod rows;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use backup_core::{BackupId, ClusterName, Context, Error};
+use backup_core::{BackupId, BinlogServer, ClusterName, Context, Error};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ pub enum Key {
     Backup(ClusterName, BackupId, BackupObject),
     /// A record of a cluster's history, by its file name.
     Record(ClusterName, RecordName),
+    /// A piece of a server's binlog, by its number.
+    Segment(ClusterName, BinlogServer, u64),
     /// A key slot of an encrypted repository.
     KeySlot(SlotName),
     /// A plan to remove backups, by its file name.
@@ -59,6 +61,9 @@ impl fmt::Display for Key {
                 write!(f, "clusters/{cluster}/backups/{backup}/{object}")
             }
             Key::Record(cluster, name) => write!(f, "clusters/{cluster}/records/{name}"),
+            Key::Segment(cluster, server, seq) => {
+                write!(f, "clusters/{cluster}/binlog/{server}/{seq:0SEGMENT_DIGITS$}")
+            }
             Key::KeySlot(name) => write!(f, "keys/{name}"),
             Key::Mark(name) => write!(f, "marks/{name}"),
             Key::Lease(name, epoch) => write!(f, "locks/{name}/{epoch}"),
@@ -107,6 +112,25 @@ pub(crate) fn tiers() -> Path {
 /// The directory of one backup.
 pub(crate) fn backup(cluster: &ClusterName, backup: &BackupId) -> Path {
     Path::from(format!("clusters/{cluster}/backups/{backup}"))
+}
+
+/// Numbers of segments have at least so many digits, so that they sort.
+const SEGMENT_DIGITS: usize = 10;
+
+/// The directory of a cluster's binlogs.
+pub(crate) fn binlogs(cluster: &ClusterName) -> Path {
+    Path::from(format!("clusters/{cluster}/binlog"))
+}
+
+/// The directory of the binlogs of one server.
+pub(crate) fn binlog(cluster: &ClusterName, server: &BinlogServer) -> Path {
+    Path::from(format!("clusters/{cluster}/binlog/{server}"))
+}
+
+/// The number of the segment of that file name; `None` when it is no segment's.
+pub(crate) fn segment_number(name: &str) -> Option<u64> {
+    let number = name.parse().ok()?;
+    (format!("{number:0SEGMENT_DIGITS$}") == name).then_some(number)
 }
 
 /// The directory of a cluster's history.

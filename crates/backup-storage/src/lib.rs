@@ -33,6 +33,7 @@ mod reader;
 mod repair;
 mod repo;
 mod scan;
+mod segment;
 mod session;
 mod shelf;
 mod source;

@@ -282,6 +282,24 @@ impl Repo {
         self.seals.keys.as_ref()
     }
 
+    /// Fails when a key was given to a repository that is not encrypted. Who gives a key means to
+    /// encrypt; whoever can write to the store could have put another `holdfast.json` in its place,
+    /// and nothing may end up in the clear by that.
+    pub(crate) fn refuse_clear_text(&self, what: &str) -> Result<()> {
+        if self.key_without_lock {
+            return Err(Error::usage(format!(
+                "a passphrase or key file was given, and the repository in {} is not encrypted: \
+                 {what} would be stored in the clear",
+                self.store.name()
+            ))
+            .with_remedy(
+                "leave the key out if that is meant; if the repository was encrypted before, \
+                 somebody replaced its holdfast.json: put that back from a copy",
+            ));
+        }
+        Ok(())
+    }
+
     /// The key slot that it was opened with, where it is encrypted.
     #[must_use]
     pub fn opened_with(&self) -> Option<&SlotName> {
@@ -530,19 +548,7 @@ impl Repository for Repo {
     }
 
     async fn begin(&self, cx: &Context, spec: BackupSpec) -> Result<Arc<dyn BackupSession>> {
-        // Who gives a key means to encrypt. Whoever can write to the store could have put another
-        // holdfast.json in its place; no backup may end up in the clear by that.
-        if self.key_without_lock {
-            return Err(Error::usage(format!(
-                "a passphrase or key file was given, and the repository in {} is not encrypted: \
-                 the backup would be stored in the clear",
-                self.store.name()
-            ))
-            .with_remedy(
-                "leave the key out if that is meant; if the repository was encrypted before, \
-                 somebody replaced its holdfast.json: put that back from a copy",
-            ));
-        }
+        self.refuse_clear_text("the backup")?;
         let session = Session::begin(cx, self, spec).await?;
         Ok(Arc::new(session))
     }

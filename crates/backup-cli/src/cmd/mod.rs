@@ -1,6 +1,7 @@
 //! The commands, one file each: flags, the calls into the libraries, and the answer.
 
 pub(crate) mod backup;
+pub(crate) mod binlog;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod copy;
@@ -8,6 +9,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod man;
+pub(crate) mod point;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod restore;

@@ -1,17 +1,19 @@
 //! `holdfast restore`
 
 use backup_core::{
-    ClusterName, ErrorKind, Manifest, Repository, RestoreSteps, Restored, Result, pipeline, select,
+    ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
+    pipeline, select,
 };
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
     AccountName, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection, TableName,
 };
-use backup_storage::RepositoryOptions;
+use backup_storage::{Repo, RepositoryOptions};
 use jiff::SignedDuration;
 use serde_json::json;
 
 use super::backup::{Names, databases, flat, tables};
+use super::point::{Point, Way};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human;
@@ -67,6 +69,8 @@ pub(crate) struct Restore {
     /// Rows alone, into tables that are there and empty
     #[arg(long, conflicts_with = "overwrite")]
     data_only: bool,
+    #[command(flatten)]
+    point: Point,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -106,7 +110,8 @@ impl Restore {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
-        let manifest = select(cx.run(repo.backups(cx, Some(&cluster))).await?, &self.backup)?;
+        let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
+        let (manifest, way) = self.choose(app, &repo, &cluster, listed).await?;
         let target = Server {
             role: "target",
             variable: "HOLDFAST_TARGET_PASSWORD",
@@ -135,19 +140,88 @@ impl Restore {
             },
             ..LogicalRestoreOptions::default()
         };
-        let driver = LogicalRestore::new(target, options);
+        let driver = LogicalRestore::new(target.clone(), options);
+        if let Some(way) = &way {
+            way.preflight(cx, &target, true).await?;
+        }
         if self.dry_run {
             let steps = pipeline::plan_restore(cx, &repo, &driver, &manifest).await?;
-            return plan(&manifest, &address, &steps);
+            return plan(&manifest, &address, &steps, way.as_ref());
         }
         let started = cx.now();
-        let restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
-        done(&manifest, &restored, cx.now().duration_since(started))
+        let mut restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
+        if let Some(way) = &way {
+            let applied = way.apply(cx, &repo, &target, true).await.map_err(|e| {
+                let remedy = format!(
+                    "{}; `holdfast binlog apply` goes on from where the target stands",
+                    e.remedy()
+                );
+                e.context(format!("backup {} is restored, the binlogs are not", manifest.backup))
+                    .with_remedy(remedy)
+            })?;
+            restored.bytes += applied.bytes;
+            restored.warnings.extend(applied.warnings);
+        }
+        done(&manifest, &restored, cx.now().duration_since(started), way.as_ref())
+    }
+
+    /// Whether all of the backup is restored, under its own names.
+    fn is_everything(&self) -> bool {
+        self.databases.is_empty()
+            && self.tables.is_empty()
+            && self.exclude_tables.is_empty()
+            && self.rename.is_empty()
+            && !self.schema_only
+            && !self.data_only
+    }
+
+    /// The backup that is restored, and the way on from it, where a point is asked for.
+    async fn choose(
+        &self,
+        app: &App,
+        repo: &Repo,
+        cluster: &ClusterName,
+        listed: Vec<Listed>,
+    ) -> Result<(Manifest, Option<Way>)> {
+        let Some(target) = self.point.target() else {
+            return Ok((select(listed, &self.backup)?, None));
+        };
+        if !self.is_everything() {
+            return Err(Error::usage(
+                "a choice of databases, tables, rows or names cannot be joined with a point in time: \
+                 binlogs are applied to all tables, under their own names",
+            )
+            .with_remedy(
+                "restore everything to a throw-away server up to that point, and move the tables \
+                 from there",
+            ));
+        }
+        let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
+        let manifests = if self.backup == "latest" {
+            listed.into_iter().filter_map(|l| l.manifest.ok()).filter(whole).collect()
+        } else {
+            let manifest = select(listed, &self.backup)?;
+            if !whole(&manifest) {
+                return Err(Error::usage(format!(
+                    "{} does not hold all tables: binlogs cannot be applied to it",
+                    manifest.backup
+                ))
+                .with_remedy("name a backup of everything, or none"));
+            }
+            vec![manifest]
+        };
+        let chosen = self.point.choose(&app.cx, repo, cluster, manifests, &target).await?;
+        Ok((chosen.0, Some(chosen.1)))
     }
 }
 
-fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answer> {
-    let document = json!({
+fn plan(
+    manifest: &Manifest,
+    target: &str,
+    steps: &RestoreSteps,
+    way: Option<&Way>,
+) -> Result<Answer> {
+    let mut document = json!({
         "backup": manifest.backup,
         "target": target,
         "dry_run": true,
@@ -165,6 +239,10 @@ fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answe
             text.push_str(&format!("  {object}\n"));
         }
     }
+    if let Some(way) = way {
+        document["binlog"] = way.as_json();
+        text.push_str(&way.steps());
+    }
     if !steps.findings.is_empty() {
         text.push_str("To look at:\n");
         for finding in &steps.findings {
@@ -175,30 +253,46 @@ fn plan(manifest: &Manifest, target: &str, steps: &RestoreSteps) -> Result<Answe
     Answer::new(&document, human::plain(&text))
 }
 
-fn done(manifest: &Manifest, restored: &Restored, took: SignedDuration) -> Result<Answer> {
+fn done(
+    manifest: &Manifest,
+    restored: &Restored,
+    took: SignedDuration,
+    way: Option<&Way>,
+) -> Result<Answer> {
     let reached = &restored.reached;
-    let document = json!({
-        "backup": manifest.backup,
-        "target": restored.target,
-        "reached": {
-            // A backup by itself stands for a position; only a replay of the binlog knows a time.
+    let at = match way {
+        Some(way) => way.reached(reached),
+        // A backup by itself stands for a position; only a replay of the binlog knows a time.
+        None => json!({
             "time": null,
             "gtid": reached.gtid,
             "file": reached.file,
             "offset": reached.offset,
-        },
+        }),
+    };
+    let mut document = json!({
+        "backup": manifest.backup,
+        "target": restored.target,
+        "reached": at,
         "rows": restored.rows,
         "bytes": restored.bytes,
         "duration_seconds": took.as_secs_f64(),
         "warnings": restored.warnings,
     });
+    let position = match way {
+        Some(way) => {
+            document["binlog"] = way.as_json();
+            way.steps()
+        }
+        None => format!("Position: {reached}\n"),
+    };
     let warnings = match restored.warnings.len() {
         0 => String::new(),
         n => format!("It ended with {} to look at.\n", human::warnings(n)),
     };
     let text = format!(
         "Restored {} into {}: {} rows, {}, in {}; all of it was compared with the backup.\n\
-         Position: {reached}\n{warnings}",
+         {position}{warnings}",
         manifest.backup,
         restored.target,
         human::count(restored.rows),

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
 mod backup;
+mod binlog;
+mod binlog_kill;
 mod check;
 mod completions;
 mod config;

@@ -64,6 +64,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case(GUIDE, "mariadb-11.8", Sample::Shop)]
 #[case("docs/errors.md", MYSQL, Sample::Shop)]
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
+#[case("docs/binlogs.md", MYSQL, Sample::Shop)]
+#[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]
@@ -90,6 +92,7 @@ fn no_page_is_left_out() {
         "README.md",
         GUIDE,
         "docs/errors.md",
+        "docs/binlogs.md",
         "docs/copies.md",
         "docs/tiers.md",
         "docs/encryption.md",

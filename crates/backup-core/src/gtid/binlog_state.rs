@@ -58,6 +58,24 @@ impl MariaDbBinlogState {
         seq.is_some_and(|last| gtid.seq <= *last)
     }
 
+    /// What is in either: of each server the later transaction.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut all: Vec<MariaDbGtid> = self.iter().chain(other.iter()).collect();
+        // What has the highest number was written last.
+        all.sort_by_key(|gtid| gtid.seq);
+        let mut result = MariaDbBinlogState::default();
+        for gtid in all {
+            result.update(gtid);
+        }
+        result
+    }
+
+    /// Those of the last transactions of each server that `other` does not have.
+    pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = MariaDbGtid> + 'a {
+        self.iter().filter(|gtid| !other.contains(*gtid))
+    }
+
     /// The last transaction of each server, by domain; what was written last comes last.
     pub fn iter(&self) -> impl Iterator<Item = MariaDbGtid> {
         self.domains.iter().flat_map(|(&domain, state)| {

@@ -150,6 +150,24 @@ impl GtidSet {
         }
     }
 
+    /// Adds a transaction. In a set of MariaDB the position moves to it, unless it is there already
+    /// (see [`MariaDbGtidSet::advance`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the flavors differ.
+    pub fn insert(&mut self, gtid: &Gtid) -> Result<()> {
+        match (&mut *self, gtid) {
+            (GtidSet::MySql(set), Gtid::MySql(gtid)) => set.add(gtid),
+            (GtidSet::MariaDb(set), Gtid::MariaDb(gtid)) => drop(set.advance(*gtid)),
+            (set, gtid) if set.is_empty() => {
+                *set = GtidSet::empty(gtid.flavor());
+                return set.insert(gtid);
+            }
+            (_, gtid) => return Err(mixed(gtid.flavor())),
+        }
+        Ok(())
+    }
+
     /// Whether every transaction of this set is in `other`.
     ///
     /// # Errors
@@ -174,6 +192,27 @@ impl GtidSet {
             (GtidSet::MariaDb(a), GtidSet::MariaDb(b)) => Ok(GtidSet::MariaDb(a.union(b))),
             (a, b) if a.is_empty() => Ok(b.clone()),
             (a, b) if b.is_empty() => Ok(a.clone()),
+            (_, b) => Err(mixed_with(b)),
+        }
+    }
+
+    /// What is in both. Of two positions of MariaDB, in each domain the earlier one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the flavors differ.
+    pub fn intersection(&self, other: &Self) -> Result<Self> {
+        match (self, other) {
+            (GtidSet::MySql(a), GtidSet::MySql(b)) => Ok(GtidSet::MySql(a.intersect(b))),
+            (GtidSet::MariaDb(a), GtidSet::MariaDb(b)) => {
+                let earlier = |gtid: MariaDbGtid| {
+                    let there = b.get(gtid.domain)?;
+                    Some(if there.seq < gtid.seq { there } else { gtid })
+                };
+                Ok(GtidSet::MariaDb(a.iter().filter_map(earlier).collect()))
+            }
+            (a, b) if a.is_empty() || b.is_empty() => {
+                Ok(a.clone()).map(|a| a.flavor().or(b.flavor()).map_or(a, GtidSet::empty))
+            }
             (_, b) => Err(mixed_with(b)),
         }
     }

@@ -25,4 +25,4 @@ pub(crate) use error::{
     tls_failure,
 };
 pub(crate) use open::{KEEPALIVE, SESSION, resolve};
-pub(crate) use session::cannot_run;
+pub(crate) use session::{cannot_run, without_secrets};

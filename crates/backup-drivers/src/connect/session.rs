@@ -90,15 +90,20 @@ impl Session {
 
 /// "cannot run `SQL`", cut short, and cut before anything that may be a password or its hash.
 pub(crate) fn cannot_run(sql: &str) -> String {
-    let upper = sql.to_ascii_uppercase();
-    let secret = ["IDENTIFIED", "PASSWORD"].iter().filter_map(|word| upper.find(word)).min();
-    let mut end = secret.unwrap_or(sql.len()).min(SHOWN);
+    let mut end = without_secrets(sql).len().min(SHOWN);
     while !sql.is_char_boundary(end) {
         end -= 1;
     }
     let shown: Cow<'_, str> =
         if end < sql.len() { format!("{}…", &sql[..end]).into() } else { sql.into() };
     format!("cannot run `{shown}`")
+}
+
+/// A statement up to where a password or its hash may begin.
+pub(crate) fn without_secrets(sql: &str) -> &str {
+    let upper = sql.to_ascii_uppercase();
+    let secret = ["IDENTIFIED", "PASSWORD"].iter().filter_map(|word| upper.find(word)).min();
+    &sql[..secret.unwrap_or(sql.len())]
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum FrameKind {
     End = 5,
     /// What the next backup compares an artifact with.
     Map = 6,
+    /// What is known of a piece of a binlog.
+    Segment = 7,
 }
 
 impl FrameKind {
@@ -53,6 +55,7 @@ impl FrameKind {
             4 => FrameKind::Record,
             5 => FrameKind::End,
             6 => FrameKind::Map,
+            7 => FrameKind::Segment,
             _ => return None,
         })
     }
@@ -61,7 +64,11 @@ impl FrameKind {
         match self {
             FrameKind::Manifest => MAX_MANIFEST,
             FrameKind::End => END_PAYLOAD_LEN as u32,
-            FrameKind::Data | FrameKind::Catalog | FrameKind::Record | FrameKind::Map => MAX_RAW,
+            FrameKind::Data
+            | FrameKind::Catalog
+            | FrameKind::Record
+            | FrameKind::Map
+            | FrameKind::Segment => MAX_RAW,
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum ObjectKind {
     Manifest = 3,
     /// A record of the history.
     Record = 4,
+    /// A piece of a binlog.
+    Segment = 5,
 }
 
 /// What every object of a repository is sealed with: its id and, where it is encrypted, its keys.

@@ -1,0 +1,152 @@
+//! `holdfast binlog check`
+
+use backup_core::{
+    BinlogChain, ClusterName, ErrorKind, Finding, Reach, ReplayBase, Repository, Result,
+    SegmentInfo, SegmentStore, Severity,
+};
+use backup_drivers::binlog::check_segment;
+use backup_storage::{Repo, RepositoryOptions};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human;
+
+/// Check the archived binlogs: every byte, every event, and whether they lead on from each backup
+#[derive(clap::Args)]
+pub(super) struct Check {
+    /// The cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// Only whether the pieces join each other; their content is not read
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Check {
+    pub(super) async fn run(&self, app: &App) -> Result<Answer> {
+        let cx = &app.cx;
+        let cluster = app.cluster(self.cluster.as_ref())?;
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        cx.phase("binlog check");
+        let listed = cx.run(repo.segments(cx, &cluster)).await?;
+        let mut findings = Vec::new();
+        let mut segments: Vec<SegmentInfo> = Vec::new();
+        let mut bytes = 0;
+        for segment in listed {
+            let name = format!("{}/{}", segment.server, segment.seq);
+            let checked = match segment.info {
+                Err(e) => Err(e),
+                Ok(info) => match self.content(app, &repo, &info).await {
+                    Ok(read) => {
+                        bytes += read;
+                        Ok(info)
+                    }
+                    Err(e) if e.kind() == ErrorKind::Damaged => Err(e),
+                    Err(e) => return Err(e),
+                },
+            };
+            match checked {
+                Ok(info) => segments.push(info),
+                Err(e) => findings.push(
+                    Finding::new(
+                        Severity::Error,
+                        format!("segment {name}"),
+                        e.chain(),
+                        "put it back from a copy of the repository; or take a full backup now",
+                    )
+                    .with_kind(ErrorKind::Damaged),
+                ),
+            }
+        }
+        let count = segments.len();
+        let chain = BinlogChain::new(segments);
+        for gap in chain.gaps() {
+            let missing = match gap.missing.as_str() {
+                "" => String::new(),
+                gtids => format!(", transactions {gtids}"),
+            };
+            findings.push(Finding::new(
+                Severity::Warning,
+                format!("binlogs of {}", gap.server),
+                format!("there is a gap between {} and {}{missing}", gap.after, gap.before),
+                "backups from before the gap lead over it only where another server's binlogs do; \
+                 the lines below say which",
+            ));
+        }
+        let mut backups = Vec::new();
+        for listed in cx.run(repo.backups(cx, Some(&cluster))).await? {
+            let Ok(manifest) = listed.manifest else { continue };
+            if manifest.outcome.partial || manifest.outcome.masked {
+                continue;
+            }
+            let reached = chain.reach(&ReplayBase::of(&manifest));
+            let object = format!("backup {}", manifest.backup);
+            let remedy = "take a full backup now";
+            match reached {
+                Ok(Reach { last, whole }) => {
+                    let time = last.as_ref().and_then(|last| last.last_time);
+                    if !whole {
+                        let problem = format!(
+                            "the archive leads from it to {}, and not to its end",
+                            time.map_or("no transaction".to_owned(), human::time)
+                        );
+                        findings.push(Finding::new(Severity::Error, object, problem, remedy));
+                    }
+                    backups.push(json!({
+                        "backup": manifest.backup,
+                        "reaches": {
+                            "time": time.unwrap_or(manifest.finished_at),
+                            "gtid": last.as_ref().map(|last| &last.after),
+                            "file": last.as_ref().map(|last| &last.range.file),
+                            "offset": last.as_ref().map(|last| last.range.end),
+                        },
+                    }));
+                }
+                Err(e) => {
+                    findings.push(Finding::new(Severity::Error, object, e.to_string(), remedy));
+                    backups.push(json!({ "backup": manifest.backup, "reaches": null }));
+                }
+            }
+        }
+        let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
+        let damaged = findings.iter().any(|f| f.kind == Some(ErrorKind::Damaged));
+        let document = json!({
+            "cluster": cluster,
+            "ok": !bad,
+            "segments": count,
+            "bytes": bytes,
+            "findings": findings,
+            "backups": backups,
+        });
+        let mut text = format!(
+            "{} of {cluster}, {} read: {}.\n",
+            human::several(count as u64, "segment"),
+            human::bytes(bytes),
+            if bad { "problems were found" } else { "all is well" }
+        );
+        for finding in &findings {
+            text.push_str(&human::finding(finding));
+        }
+        let ending = match (damaged, bad) {
+            (true, _) | (_, true) => Some(ErrorKind::Findings),
+            _ => None,
+        };
+        Ok(Answer::new(&document, text)?.ending(ending))
+    }
+
+    /// Reads a segment; gives how many bytes that were.
+    async fn content(&self, app: &App, repo: &Repo, info: &SegmentInfo) -> Result<u64> {
+        if self.quick {
+            return Ok(0);
+        }
+        let content = repo.read(&app.cx, info).await?;
+        let checked = info.clone();
+        let bytes = content.len() as u64;
+        tokio::task::spawn_blocking(move || check_segment(&checked, &content)).await.map_err(
+            |e| backup_core::Error::internal("a task of the check ended early").with_source(e),
+        )??;
+        app.cx.progress().add_bytes(bytes);
+        Ok(bytes)
+    }
+}

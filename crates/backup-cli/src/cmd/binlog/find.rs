@@ -1,0 +1,109 @@
+//! `holdfast binlog find`
+
+use backup_core::{ClusterName, Result, SegmentInfo, SegmentStore};
+use backup_drivers::binlog::{Transaction, find_transactions};
+use backup_storage::RepositoryOptions;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::point;
+use super::transaction;
+use crate::answer::Answer;
+use crate::app::App;
+
+/// Find transactions in the archived binlogs: by table, by what they did, by time
+#[derive(clap::Args)]
+pub(super) struct Find {
+    /// The cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// Only those that change rows of this table, or have a statement that names it
+    #[arg(long, value_name = "DB.TABLE")]
+    table: Option<String>,
+    /// Only those with a DROP or TRUNCATE statement
+    #[arg(long)]
+    drop: bool,
+    /// Only those that delete rows
+    #[arg(long)]
+    delete: bool,
+    /// Only those that update rows
+    #[arg(long)]
+    update: bool,
+    /// Only those that change at least so many rows
+    #[arg(long, value_name = "N")]
+    min_rows: Option<u64>,
+    /// Only those that were committed at this time or later
+    #[arg(long, value_name = "TIME", value_parser = point::time)]
+    after: Option<Timestamp>,
+    /// Only those that were committed before this time
+    #[arg(long, value_name = "TIME", value_parser = point::time)]
+    before: Option<Timestamp>,
+    /// No more than so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+}
+
+impl Find {
+    pub(super) async fn run(&self, app: &App) -> Result<Answer> {
+        let cx = &app.cx;
+        let cluster = app.cluster(self.cluster.as_ref())?;
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        let listed = cx.run(repo.segments(cx, &cluster)).await?;
+        let in_time = |segment: &SegmentInfo| {
+            let late = self.after.is_some_and(|after| segment.last_time.is_none_or(|t| t < after));
+            let early =
+                self.before.is_some_and(|before| segment.first_time.is_none_or(|t| t >= before));
+            // The rest of a transaction that began before.
+            segment.begins_inside || !(late || early)
+        };
+        let segments: Vec<SegmentInfo> =
+            listed.into_iter().filter_map(|listed| listed.info.ok()).filter(in_time).collect();
+        cx.progress().expect_bytes(segments.iter().map(SegmentInfo::bytes).sum());
+        let mut left = self.limit;
+        // The same transaction is in the binlogs of several servers.
+        let mut seen = std::collections::HashSet::new();
+        let found = find_transactions(cx, &repo, &segments, |transaction| {
+            let wanted = left > 0
+                && self.wants(transaction)
+                && transaction.gtid.as_ref().is_none_or(|gtid| seen.insert(gtid.clone()));
+            left -= usize::from(wanted);
+            wanted
+        })
+        .await?;
+        let mut text: String = found.iter().map(transaction).collect();
+        if found.is_empty() {
+            text.push_str("No such transaction is archived.\n");
+        }
+        Answer::new(&json!(found), text)
+    }
+
+    fn wants(&self, transaction: &Transaction) -> bool {
+        let says = |words: &[&str]| {
+            transaction.statements.iter().any(|statement| {
+                let upper = statement.trim_start().to_ascii_uppercase();
+                words.iter().any(|word| upper.starts_with(word))
+            })
+        };
+        let of_table = self.table.as_ref().is_none_or(|table| {
+            let short = table.rsplit('.').next().unwrap_or(table).trim_matches('`');
+            transaction.tables.contains_key(table)
+                || transaction.statements.iter().any(|statement| statement.contains(short))
+        });
+        let tables = || match &self.table {
+            Some(table) => transaction.tables.get(table).into_iter().collect::<Vec<_>>(),
+            None => transaction.tables.values().collect(),
+        };
+        let rows: u64 = tables().iter().map(|t| t.inserted + t.updated + t.deleted).sum();
+        let kinds = [
+            (self.drop, says(&["DROP", "TRUNCATE"])),
+            (self.delete, tables().iter().any(|t| t.deleted > 0) || says(&["DELETE"])),
+            (self.update, tables().iter().any(|t| t.updated > 0) || says(&["UPDATE"])),
+        ];
+        let asked = kinds.iter().any(|(asked, _)| *asked);
+        of_table
+            && (!asked || kinds.iter().any(|(asked, is)| *asked && *is))
+            && self.min_rows.is_none_or(|least| rows >= least)
+            && self.after.is_none_or(|after| transaction.time >= after)
+            && self.before.is_none_or(|before| transaction.time < before)
+    }
+}

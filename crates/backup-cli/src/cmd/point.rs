@@ -1,0 +1,234 @@
+//! The point that a restore goes to, and the way there through archived binlogs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use backup_core::{
+    BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, GtidSet, Manifest, Position,
+    ReplayBase, ReplayTarget, Result, SegmentStore,
+};
+use backup_drivers::binlog::replay::{Applied, ApplyOptions, apply, preflight};
+use backup_drivers::binlog::{Route, Skipping};
+use backup_drivers::connect::ConnectOptions;
+use backup_storage::Repo;
+use jiff::{Timestamp, Zoned};
+use serde_json::{Value, json};
+
+use super::binlog::transaction;
+
+/// Where to, and around what.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Point in time, from archived binlogs")]
+pub(crate) struct Point {
+    /// Everything that was committed before this time, with its zone: 2026-11-20T10:15:30Z or
+    /// 2026-11-20T11:15:30[Europe/Berlin]
+    #[arg(long, value_name = "TIME", value_parser = time, group = "point")]
+    to_time: Option<Timestamp>,
+    /// Up to this transaction and with it
+    #[arg(long, value_name = "GTID", group = "point")]
+    to_gtid: Option<Gtid>,
+    /// Up to this transaction and without it
+    #[arg(long, value_name = "GTID", group = "point")]
+    before_gtid: Option<Gtid>,
+    /// Up to this place in a binlog of the server that the backup was read from
+    #[arg(long, value_name = "FILE:POS", group = "point")]
+    to_position: Option<Position>,
+    /// Everything that is archived
+    #[arg(long, group = "point")]
+    to_latest: bool,
+    /// Without these transactions; the target has their GTIDs all the same, so that no replica
+    /// brings them back
+    #[arg(long, value_name = "GTID,…", value_delimiter = ',')]
+    skip_gtid: Vec<Gtid>,
+}
+
+/// Reads a time with its zone.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    text.parse::<Zoned>().map(|zoned| zoned.timestamp()).map_err(|_| {
+        format!(
+            "`{text}` is no time with a zone; write 2026-11-20T10:15:30Z, 2026-11-20T18:15:30+08:00 \
+             or 2026-11-20T11:15:30[Europe/Berlin]"
+        )
+    })
+}
+
+/// The way to a point.
+pub(crate) struct Way {
+    pub(crate) route: Arc<Route>,
+}
+
+impl Point {
+    /// The point that is asked for; `None` where it is the backup as it is.
+    pub(super) fn target(&self) -> Option<ReplayTarget> {
+        let gtid = |gtid: &Gtid| gtid.clone();
+        if let Some(time) = self.to_time {
+            return Some(ReplayTarget::Time(time));
+        }
+        if let Some(target) = &self.to_gtid {
+            return Some(ReplayTarget::Gtid(gtid(target)));
+        }
+        if let Some(target) = &self.before_gtid {
+            return Some(ReplayTarget::BeforeGtid(gtid(target)));
+        }
+        if let Some(Position { file: Some(file), offset: Some(offset), .. }) = &self.to_position {
+            let (server, file, offset) = (None, file.clone(), *offset);
+            return Some(ReplayTarget::Position { server, file, offset });
+        }
+        (self.to_latest || !self.skip_gtid.is_empty()).then_some(ReplayTarget::End)
+    }
+
+    /// The newest of `manifests` (oldest first) from which there is a way to the point, and the way.
+    pub(super) async fn choose(
+        &self,
+        cx: &Context,
+        repo: &Repo,
+        cluster: &ClusterName,
+        manifests: Vec<Manifest>,
+        target: &ReplayTarget,
+    ) -> Result<(Manifest, Way)> {
+        let chain = chain(cx, repo, cluster).await?;
+        let mut problem = None;
+        for manifest in manifests.into_iter().rev() {
+            if let ReplayTarget::Time(time) = target
+                && manifest.finished_at > *time
+            {
+                continue;
+            }
+            let base = ReplayBase::of(&manifest);
+            match self.route(cx, repo, &chain, &base, target).await {
+                Ok(route) => return Ok((manifest, Way { route: Arc::new(route) })),
+                Err(e) if e.kind() == ErrorKind::Unreachable => {
+                    let e = e.context(format!("from backup {}", manifest.backup));
+                    problem = problem.or(Some(e));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Err(problem.unwrap_or_else(|| {
+            Error::new(ErrorKind::Unreachable, format!("no full backup is older than {target}"))
+                .with_remedy("`holdfast list` shows when backups were taken")
+        }))
+    }
+
+    /// The way from where a server stands.
+    pub(super) async fn way_on(
+        &self,
+        cx: &Context,
+        repo: &Repo,
+        cluster: &ClusterName,
+        here: GtidSet,
+        target: &ReplayTarget,
+    ) -> Result<Way> {
+        let chain = chain(cx, repo, cluster).await?;
+        let position = Position { gtid: Some(here), ..Position::default() };
+        let base = ReplayBase { server: None, position };
+        let route = self.route(cx, repo, &chain, &base, target).await?;
+        Ok(Way { route: Arc::new(route) })
+    }
+
+    async fn route(
+        &self,
+        cx: &Context,
+        repo: &Repo,
+        chain: &BinlogChain,
+        base: &ReplayBase,
+        target: &ReplayTarget,
+    ) -> Result<Route> {
+        let plan = chain.plan(base, target)?;
+        let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
+        Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await
+    }
+}
+
+async fn chain(cx: &Context, repo: &Repo, cluster: &ClusterName) -> Result<BinlogChain> {
+    let mut segments = Vec::new();
+    for listed in cx.run(repo.segments(cx, cluster)).await? {
+        match listed.info {
+            Ok(info) => segments.push(info),
+            Err(e) => cx.event(Event::Warning {
+                text: format!(
+                    "segment {}/{} is left out: {}",
+                    listed.server,
+                    listed.seq,
+                    e.chain()
+                ),
+            }),
+        }
+    }
+    Ok(BinlogChain::new(segments))
+}
+
+impl Way {
+    fn options(tell_applied: bool) -> ApplyOptions {
+        ApplyOptions { tell_applied, ..ApplyOptions::default() }
+    }
+
+    /// Whether the target would take it.
+    pub(super) async fn preflight(
+        &self,
+        cx: &Context,
+        target: &ConnectOptions,
+        tell_applied: bool,
+    ) -> Result<()> {
+        preflight(cx, target, &self.route, &Way::options(tell_applied)).await
+    }
+
+    /// Goes it.
+    pub(super) async fn apply(
+        &self,
+        cx: &Context,
+        repo: &Repo,
+        target: &ConnectOptions,
+        tell_applied: bool,
+    ) -> Result<Applied> {
+        cx.phase("binlogs");
+        let options = Way::options(tell_applied);
+        apply(cx, target, Arc::new(repo.clone()), Arc::clone(&self.route), &options).await
+    }
+
+    /// What is applied last, and what is not.
+    pub(super) fn as_json(&self) -> Value {
+        json!({
+            "transactions": self.route.transactions,
+            "bytes": self.route.bytes,
+            "last_applied": self.route.last,
+            "first_left_out": self.route.first_left_out,
+            "skipped": self.route.skip,
+        })
+    }
+
+    pub(super) fn steps(&self) -> String {
+        let route = &self.route;
+        let mut text = format!(
+            "Then from archived binlogs: about {} transactions, {}.\n",
+            crate::human::count(route.transactions),
+            crate::human::bytes(route.bytes)
+        );
+        match &route.last {
+            Some(last) => text.push_str(&format!("Last applied:   {}", transaction(last))),
+            None => text.push_str("Nothing is applied: the backup is at that point.\n"),
+        }
+        if let Some(first) = &route.first_left_out {
+            text.push_str(&format!("First left out: {}", transaction(first)));
+        }
+        for gtid in &route.skip {
+            text.push_str(&format!("Skipped:        {gtid}\n"));
+        }
+        text
+    }
+
+    /// The point where the target stands then.
+    pub(super) fn reached(&self, base: &Position) -> Value {
+        let last = self.route.last.as_ref();
+        json!({
+            "time": last.map(|last| last.time),
+            "gtid": self.route.reached.as_ref().or(base.gtid.as_ref()),
+            "file": last.map(|last| last.file.as_str()).or(base.file.as_deref()),
+            "offset": last.map(|last| last.end).or(base.offset),
+        })
+    }
+}

@@ -1,0 +1,151 @@
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+const ORDERS: &str = "SELECT CONCAT(COUNT(*), ' ', SUM(amount)) FROM shop.orders";
+
+/// A server in trouble: a backup, good work, a DELETE without WHERE, and good work after it.
+#[rstest]
+#[tokio::test]
+async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let archive = || home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]);
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    server::run(&mut session, &["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50"]).await;
+    let first = archive().expect(0);
+    assert!(first.stdout.contains("Archived"), "{first:?}");
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (4, 'Zo\u{eb}', NULL)"]).await;
+    let good = source.value(ORDERS).await;
+    let before = source.content("shop").await;
+    server::run(&mut session, &["DELETE FROM shop.orders", "UPDATE shop.customers SET name = 'x'"])
+        .await;
+    let json = home
+        .on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(json["transactions"], 3, "{json:#}");
+    assert!(json["position"]["gtid"].is_string() && json["bytes_waiting"] == 0, "{json:#}");
+
+    // It is found.
+    let find =
+        ["binlog", "find", "--cluster", "shop", "--table", "shop.orders", "--delete", "--json"];
+    let found = home.on_repo(find).expect(0).json();
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found:#}");
+    let bad = found[0]["gtid"].as_str().unwrap().to_owned();
+    // MariaDB logs a DELETE of everything as rows, or as it was written.
+    let rows = found[0]["tables"]["shop.orders"]["deleted"].as_u64();
+    assert!(
+        rows == Some(512) || found[0]["statements"].to_string().contains("DELETE"),
+        "{found:#}"
+    );
+
+    // The plan names both sides of the cut.
+    let target = Server::start(name).await;
+    let to = target.url();
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "--cluster", "shop", "--target", &to];
+        args.extend(more);
+        home.on_repo(args)
+    };
+    let plan = restore(&["--before-gtid", &bad, "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(plan["binlog"]["first_left_out"]["gtid"], bad.as_str(), "{plan:#}");
+    let last = &plan["binlog"]["last_applied"];
+    assert!(last.to_string().contains("customers"), "{plan:#}");
+    assert_eq!(
+        target
+            .value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'")
+            .await
+            .as_deref(),
+        Some("0")
+    );
+
+    // Just before it.
+    let done = restore(&["--before-gtid", &bad, "--json"]).expect(0).json();
+    assert!(done["reached"]["time"].is_string(), "{done:#}");
+    assert_eq!(target.value(ORDERS).await, good);
+    assert_eq!(target.content("shop").await, before);
+    // Nothing of ours is left.
+    let status =
+        if name.starts_with("mysql") { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
+    assert_eq!(target.value(status).await, None);
+    assert_eq!(target.value("SELECT @@GLOBAL.server_id").await.as_deref(), Some("1"));
+
+    // Further, from where it stands, around it.
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--skip-gtid", &bad];
+    home.on_repo(apply).expect(0);
+    assert_eq!(target.value(ORDERS).await, good);
+    let names = "SELECT COUNT(*) FROM shop.customers WHERE name = 'x'";
+    assert_eq!(target.value(names).await.as_deref(), Some("4"));
+
+    // The archive is well, and a flipped bit is seen, and not applied.
+    let check = ["binlog", "check", "--cluster", "shop", "--json"];
+    let well = home.on_repo(check).expect(0).json();
+    assert_eq!(
+        (&well["ok"], well["backups"].as_array().unwrap().len()),
+        (&true.into(), 1),
+        "{well:#}"
+    );
+    let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
+    assert_eq!(list.as_array().unwrap().len() as u64, well["segments"].as_u64().unwrap());
+    let segments = home.files("repo/clusters/shop/binlog");
+    let (path, len) = segments.last().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[usize::try_from(*len).unwrap() - 20] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let run = home.on_repo(check).expect(11);
+    assert!(run.json()["findings"].to_string().contains("damaged"), "{run:?}");
+    let fresh = Server::start(name).await;
+    let args = ["restore", "--cluster", "shop", "--target", &fresh.url(), "--to-latest"];
+    home.on_repo(args).expect(8);
+    assert_eq!(
+        fresh
+            .value("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'")
+            .await
+            .as_deref(),
+        Some("0")
+    );
+}
+
+#[tokio::test]
+async fn points_that_cannot_be_reached_are_told_before_anything_is_done() {
+    let source = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "--cluster", "shop", "--target", &url];
+        args.extend(more);
+        home.on_repo(args)
+    };
+    let gtid = "00000000-0000-0000-0000-000000000001:5";
+    restore(&["--to-gtid", gtid]).expect(10).says("archived");
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    restore(&["--to-gtid", gtid]).expect(10).says(gtid);
+    restore(&["--to-time", "2020-01-01T00:00:00Z"]).expect(10).says("older");
+    restore(&["--to-time", "2220-01-01T00:00:00Z"]).expect(10).says("nothing that late");
+    restore(&["--to-time", "2026-01-01 00:00:00"]).expect(2).says("zone");
+    // The old server would skip what it has.
+    let executed = source.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+    let mut session = source.session().await;
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (9, 'n', NULL)"]).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    restore(&["--to-latest", "--overwrite"]).expect(9).says("gtid_executed");
+    assert_ne!(source.value("SELECT @@GLOBAL.gtid_executed").await.unwrap(), executed);
+    let purge = [
+        "FLUSH BINARY LOGS",
+        "INSERT INTO shop.customers VALUES (10, 'n', NULL)",
+        "FLUSH BINARY LOGS",
+        "PURGE BINARY LOGS BEFORE NOW() + INTERVAL 1 DAY",
+    ];
+    server::run(&mut session, &purge).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop"];
+    home.on_repo(archive).expect(6).says("purged");
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop", "--accept-gap"])
+        .expect(14);
+    let run = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
+    assert!(run.stdout.contains("gap"), "{run:?}");
+}

@@ -1,0 +1,200 @@
+//! Receivers and sources that are killed. What counts: nothing is missing, nothing is there twice, and
+//! what the source was told to be safe is in the archive.
+
+use std::process::Child;
+use std::time::Duration;
+
+use backup_drivers::connect::{ConnectOptions, Session};
+use rstest::rstest;
+
+use crate::home::{Home, Run};
+use crate::server::{self, Server};
+
+fn stream(home: &Home, url: &str, more: &[&str]) -> Child {
+    let mut args =
+        vec!["binlog", "stream", "--source", url, "--cluster", "shop", "--spool", "spool"];
+    args.extend(["--from", "oldest", "--store-every", "1"]);
+    args.extend(more);
+    let log = std::fs::File::options().create(true).append(true).open(home.path("log")).unwrap();
+    home.command(args)
+        .env("HOLDFAST_REPO", "repo")
+        .stdout(std::process::Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn archive(home: &Home, url: &str) -> Run {
+    let args = ["binlog", "backup", "--source", url, "--cluster", "shop", "--spool", "spool"];
+    home.on_repo(args)
+}
+
+/// Every byte of every file, put together; panics where pieces overlap or leave a hole.
+fn expect_whole(home: &Home, server: &Server, names: &[String]) {
+    let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
+    let mut at: Vec<(String, u64)> = Vec::new();
+    for segment in list.as_array().unwrap() {
+        let file = segment["file"].as_str().unwrap();
+        let (start, end) = (segment["start"].as_u64().unwrap(), segment["end"].as_u64().unwrap());
+        match at.last_mut() {
+            Some((last, offset)) if last == file => {
+                assert_eq!(*offset, start, "{segment:#}");
+                *offset = end;
+            }
+            _ => {
+                assert_eq!(start, 0, "{segment:#}");
+                at.push((file.to_owned(), end));
+            }
+        }
+    }
+    let there: Vec<(String, u64)> = names
+        .iter()
+        .map(|name| {
+            let len = std::fs::metadata(server.0.datadir().join(name)).unwrap().len();
+            (name.clone(), len)
+        })
+        .collect();
+    let last = at.len() - 1;
+    assert_eq!(at[..last], there[..there.len() - 1]);
+    // A MariaDB adds a checkpoint to its last file whenever it likes.
+    assert!(
+        at[last].0 == there[last].0
+            && at[last].1 <= there[last].1
+            && at[last].1 + 100 > there[last].1
+    );
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}
+
+/// How many rows the archive has inserted into a table.
+fn inserted(home: &Home, table: &str) -> u64 {
+    let find =
+        ["binlog", "find", "--cluster", "shop", "--table", table, "--limit", "10000000", "--json"];
+    let found = home.on_repo(find).expect(0).json();
+    let rows = |t: &serde_json::Value| t["tables"][table]["inserted"].as_u64();
+    found.as_array().unwrap().iter().filter_map(rows).sum()
+}
+
+async fn binlogs(server: &Server) -> Vec<String> {
+    let rows: Vec<(String, u64)> =
+        match server.value("SELECT VERSION()").await.unwrap().contains("Maria") {
+            true => server.session().await.query_rows("SHOW BINARY LOGS").await.unwrap(),
+            false => {
+                let rows: Vec<(String, u64, String)> =
+                    server.session().await.query_rows("SHOW BINARY LOGS").await.unwrap();
+                rows.into_iter().map(|(name, len, _)| (name, len)).collect()
+            }
+        };
+    rows.into_iter().map(|(name, _)| name).collect()
+}
+
+/// How often something is killed; more by the environment, for a long run.
+fn kills() -> u64 {
+    std::env::var("HOLDFAST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_killed_leaves_no_hole(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let socket = server.0.socket();
+    let load = tokio::spawn(async move {
+        let mut session = Session::open(&ConnectOptions::socket(socket, "root")).await.unwrap();
+        let mut n = 0;
+        while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            n += 1;
+            let sql =
+                "INSERT INTO shop.orders (customer, amount, data) VALUES (1, 1, RANDOM_BYTES(500))";
+            session.run(sql).await.unwrap();
+            if n % 500 == 0 {
+                session.run("FLUSH BINARY LOGS").await.unwrap();
+            }
+        }
+    });
+    for kill in 0..kills() {
+        let mut receiver = stream(&home, &url, &["--segment-size", "64KiB"]);
+        tokio::time::sleep(Duration::from_millis(300 + kill * 370 % 900)).await;
+        assert!(
+            receiver.try_wait().unwrap().is_none(),
+            "{}",
+            std::fs::read_to_string(home.path("log")).unwrap()
+        );
+        receiver.kill().unwrap();
+        receiver.wait().unwrap();
+    }
+    stop.send(()).unwrap();
+    load.await.unwrap();
+    let done = archive(&home, &url).expect(0);
+    expect_whole(&home, &server, &binlogs(&server).await);
+    // As rows, or as the statements that the table was made with.
+    let rows: u64 = server
+        .value("SELECT COUNT(*) FROM shop.orders WHERE id > 512")
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(inserted(&home, "shop.orders") >= rows);
+    assert!(done.stderr.is_empty() || !done.stderr.contains("gap"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_source_acknowledged_is_archived() {
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap();
+    let builder = builder
+        .tcp(true)
+        .option("plugin-load-add", "semisync_source.so")
+        .option("loose-rpl-semi-sync-source-enabled", "1")
+        .option("loose-rpl-semi-sync-source-timeout", "60000");
+    let mut server = Server(builder.start(&cx).await.unwrap());
+    let home = Home::with_repo();
+    let url = server.url();
+    // Nobody acknowledges yet.
+    let mut session = server.session().await;
+    server::run(&mut session, &["SET GLOBAL rpl_semi_sync_source_enabled = 0"]).await;
+    server::run(&mut session, &["CREATE DATABASE shop", "CREATE TABLE shop.t (n INT PRIMARY KEY)"])
+        .await;
+    server::run(&mut session, &["SET GLOBAL rpl_semi_sync_source_enabled = 1"]).await;
+    session.close().await.unwrap();
+    let mut acknowledged = 0_u64;
+    for _ in 0..kills() / 2 {
+        let mut receiver = stream(&home, &url, &["--semi-sync"]);
+        let clients = "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
+                       WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients'";
+        while server.value(clients).await.as_deref() != Some("1") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(receiver.try_wait().unwrap().is_none());
+        }
+        let socket = server.0.socket();
+        let begin = acknowledged;
+        let load = tokio::spawn(async move {
+            let mut session = Session::open(&ConnectOptions::socket(socket, "root")).await.unwrap();
+            let mut done = begin;
+            while session.run(&format!("INSERT INTO shop.t VALUES ({})", done + 1)).await.is_ok() {
+                done += 1;
+            }
+            done
+        });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        server.0.kill();
+        acknowledged = load.await.unwrap();
+        assert!(acknowledged > begin, "nothing was acknowledged");
+        // SIGTERM: it stores what it has.
+        let pid = rustix::process::Pid::from_child(&receiver);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(
+            receiver.wait().unwrap().success(),
+            "{}",
+            std::fs::read_to_string(home.path("log")).unwrap()
+        );
+        let rows = inserted(&home, "shop.t");
+        assert!(rows >= acknowledged, "{rows} archived, {acknowledged} acknowledged");
+        server.0.restart(&cx).await.unwrap();
+        let kept: u64 = server.value("SELECT MAX(n) FROM shop.t").await.unwrap().parse().unwrap();
+        acknowledged = kept;
+    }
+}

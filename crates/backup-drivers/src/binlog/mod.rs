@@ -1,0 +1,41 @@
+//! Binary logs: read from a server as a replica reads them, archived, and replayed.
+//!
+//! ```text
+//! source → dump → receiver → spool → SegmentStore          (stream, backup)
+//! SegmentStore → plan → replay server → target's applier   (point-in-time recovery)
+//! ```
+//!
+//! Events are bytes that somebody else wrote: their length and checksum are checked before anything
+//! else is believed of them, and what is kept is kept byte for byte.
+
+mod body;
+mod dump;
+pub mod event;
+mod find;
+mod group;
+mod gtid;
+mod inflate;
+mod read;
+mod receive;
+pub mod replay;
+mod rescue;
+mod route;
+mod rows;
+mod segment;
+mod source;
+mod spool;
+mod summary;
+mod track;
+
+pub use body::{Query, Rotate};
+pub use dump::{Dump, DumpOptions, Sent};
+pub use find::find_transactions;
+pub use group::{Groups, Part};
+pub use gtid::{Begin, begins, transactions_before};
+pub use receive::{ReceiveOptions, Received, receive};
+pub use rescue::rescue;
+pub use route::{Route, Skipping};
+pub use segment::{Placed, SegmentReader, check_segment};
+pub use source::{BinlogSource, From};
+pub use summary::{RowCounts, Transaction};
+pub use track::Tracker;

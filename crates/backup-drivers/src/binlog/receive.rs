@@ -1,0 +1,712 @@
+//! The receiver: what a server writes into its binlogs goes to the spool, and from there to the
+//! archive.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use backup_core::{
+    Appended, ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, MariaDbBinlogState,
+    Position, Result, SegmentInfo, SegmentStore, Uuid,
+};
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::dump::{Dump, DumpOptions, Sent};
+use super::event::MAGIC;
+use super::gtid::transactions_before;
+use super::segment::{Head, Upto, examine, format_of, hex_of, sha256};
+use super::source::{Archived, BinlogSource, Covered, From, Start, locate};
+use super::spool::{Draft, Spool, Waiting};
+use super::track::Tracker;
+use crate::connect::{ConnectOptions, Session};
+
+/// How binlogs are archived.
+#[derive(Debug, Clone)]
+pub struct ReceiveOptions {
+    /// The cluster whose archive it is.
+    pub cluster: ClusterName,
+    /// A directory of our own, where what was received waits for the store. One receiver a cluster
+    /// uses it.
+    pub spool: PathBuf,
+    /// Whether to wait for what the server will write. Otherwise everything up to now is archived.
+    pub follow: bool,
+    /// Whether commits of the server wait until what they wrote is safe in the spool.
+    pub semi_sync: bool,
+    /// Where an archive begins that has nothing yet.
+    pub from: From,
+    /// Whether to go on where the server purged what was not archived.
+    pub accept_gap: bool,
+    /// Length in bytes at which a segment is closed. Default: 16 MiB.
+    pub segment_bytes: u64,
+    /// How long a segment waits for more. Default: 10 seconds.
+    pub store_every: Duration,
+    /// How often what was received is synced to the spool's disk. Default: 1 second.
+    pub sync_every: Duration,
+    /// How many bytes may wait for the store. Default: 64 GiB.
+    pub spool_limit: u64,
+    /// The server id we go by; without one, a random one.
+    pub server_id: Option<u32>,
+}
+
+impl ReceiveOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new(cluster: ClusterName, spool: PathBuf) -> Self {
+        ReceiveOptions {
+            cluster,
+            spool,
+            follow: false,
+            semi_sync: false,
+            from: From::Oldest,
+            accept_gap: false,
+            segment_bytes: 16 << 20,
+            store_every: Duration::from_secs(10),
+            sync_every: Duration::from_secs(1),
+            spool_limit: 64 << 30,
+            server_id: None,
+        }
+    }
+}
+
+/// What a receiver did.
+#[derive(Debug, Clone, Default)]
+pub struct Received {
+    /// Segments that were archived.
+    pub segments: u64,
+    /// Their bytes, as the server has them.
+    pub bytes: u64,
+    /// What they take in the store.
+    pub stored: u64,
+    /// Transactions in them.
+    pub transactions: u64,
+    /// Up to where the last server's binlogs are archived.
+    pub position: Position,
+    /// Bytes that still wait in the spool.
+    pub waiting: u64,
+    /// What needs a look.
+    pub warnings: Vec<String>,
+}
+
+/// The longest pause between attempts.
+const PAUSE: Duration = Duration::from_secs(30);
+/// How often we try without getting anything, where we do not wait for the server for ever.
+const ATTEMPTS: u32 = 5;
+/// A transaction that is so much longer than a segment is cut.
+const LONG_TRANSACTION: u64 = 4;
+/// How many bytes are taken between two looks at the clock.
+const BURST: u64 = 1 << 20;
+
+/// Archives the binlogs of `source`: from where the archive ends, to where they end now or, with
+/// [`ReceiveOptions::follow`], until `cx` is cancelled.
+///
+/// # Errors
+/// [`ErrorKind::Source`] when the server has purged what is not archived, or its history began anew;
+/// [`ErrorKind::Busy`] when another receiver archives the same server; [`ErrorKind::Space`] when the
+/// spool is full; without `follow` also what server and store fail with.
+pub async fn receive(
+    cx: &Context,
+    source: &ConnectOptions,
+    store: Arc<dyn SegmentStore>,
+    options: ReceiveOptions,
+) -> Result<Received> {
+    let spool = Spool::open(&options.spool, &options.cluster)?;
+    let dump = DumpOptions {
+        // Servers choose small ones.
+        server_id: options
+            .server_id
+            .unwrap_or_else(|| 1 << 30 | u32::from_le_bytes(cx.random()) >> 2),
+        uuid: Uuid::from_bytes(cx.random()),
+        heartbeat: Duration::from_secs(2),
+        semi_sync: options.semi_sync,
+        follow: options.follow,
+    };
+    let uploader = Uploader::start(cx, Arc::clone(&store), options.follow);
+    let mut receiver = Receiver {
+        cx,
+        source,
+        options: &options,
+        dump,
+        spool,
+        uploader,
+        archived: Archive::read(cx, &*store, &options.cluster).await?,
+        draft: None,
+        gap: None,
+        result: Received::default(),
+    };
+    let outcome = match receiver.recover().await {
+        Ok(()) => receiver.run().await,
+        Err(e) => Err(e),
+    };
+    let finished = receiver.finish(outcome.is_ok()).await;
+    outcome?;
+    finished
+}
+
+/// The last segment of every server.
+pub(super) struct Archive {
+    pub(super) tips: Vec<SegmentInfo>,
+}
+
+impl Archive {
+    pub(super) async fn read(
+        cx: &Context,
+        store: &dyn SegmentStore,
+        cluster: &ClusterName,
+    ) -> Result<Self> {
+        let mut tips: Vec<SegmentInfo> = Vec::new();
+        for listed in store.segments(cx, cluster).await? {
+            let last = tips.last_mut().filter(|tip| tip.server == listed.server);
+            match (listed.info, last) {
+                (Ok(info), Some(tip)) => *tip = info,
+                (Ok(info), None) => tips.push(info),
+                (Err(e), _) => cx.event(Told::Warning {
+                    text: format!(
+                        "segment {}/{} is damaged: {}; run `holdfast binlog check`",
+                        listed.server,
+                        listed.seq,
+                        e.chain()
+                    ),
+                }),
+            }
+        }
+        Ok(Archive { tips })
+    }
+
+    pub(super) fn add(&mut self, info: SegmentInfo) {
+        match self.tips.iter_mut().find(|tip| tip.server == info.server) {
+            Some(tip) if tip.seq < info.seq => *tip = info,
+            Some(_) => {}
+            None => self.tips.push(info),
+        }
+    }
+
+    /// The transactions of all servers; `None` where nothing is archived.
+    pub(super) fn covered(&self) -> Result<Option<Covered>> {
+        let mut covered: Option<Covered> = None;
+        for tip in &self.tips {
+            let of_tip = Covered { set: tip.after.clone(), state: tip.state_after.clone() };
+            covered = Some(match covered {
+                None => of_tip,
+                Some(all) => all.union(&of_tip)?,
+            });
+        }
+        Ok(covered)
+    }
+
+    fn of(&self, source: &BinlogSource) -> Result<Archived> {
+        let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
+        Ok(Archived { tip, covered: self.covered()? })
+    }
+}
+
+struct Receiver<'a> {
+    cx: &'a Context,
+    source: &'a ConnectOptions,
+    options: &'a ReceiveOptions,
+    dump: DumpOptions,
+    spool: Spool,
+    uploader: Uploader,
+    archived: Archive,
+    draft: Option<(Draft, Instant)>,
+    /// What is missing before the next segment, with the user's consent.
+    gap: Option<String>,
+    result: Received,
+}
+
+impl Receiver<'_> {
+    /// Takes up what an earlier receiver left in the spool.
+    async fn recover(&mut self) -> Result<()> {
+        for waiting in self.spool.waiting()? {
+            let content = waiting.content()?;
+            let now = self.cx.now();
+            let found = examine(&waiting.head, &content, Upto::LastTransaction, sha256, now)
+                .map_err(|e| e.context("the spool is damaged"))?;
+            match found {
+                None => waiting.remove()?,
+                Some(info) => {
+                    if info.bytes() < content.len() as u64 {
+                        waiting.truncate(info.bytes())?;
+                    }
+                    self.archived.add(info);
+                    self.uploader.push(waiting, content.len() as u64)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects, reads, and connects again.
+    async fn run(&mut self) -> Result<()> {
+        let mut failures = 0_u32;
+        loop {
+            let before = self.result.position.clone();
+            let error = match self.attempt().await {
+                Ok(()) => return Ok(()),
+                Err(e) => e,
+            };
+            self.close_draft().await?;
+            if self.cx.cancellation().is_cancelled() {
+                return Ok(());
+            }
+            failures = if self.result.position == before { failures + 1 } else { 1 };
+            let passing = matches!(error.kind(), ErrorKind::Connect | ErrorKind::Damaged);
+            // What arrives damaged may be a matter of the line; the server's file may be it too.
+            let hopeless = error.kind() == ErrorKind::Damaged && failures >= ATTEMPTS;
+            if !passing || hopeless || (!self.options.follow && failures >= ATTEMPTS) {
+                return Err(error);
+            }
+            let pause = PAUSE.min(Duration::from_millis(250) * (1 << failures.min(10)));
+            self.cx.event(Told::Warning {
+                text: format!("{}; trying again in {pause:?}", error.chain()),
+            });
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.cx.cancellation().cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<()> {
+        let cancelled = self.cx.cancellation().clone();
+        let (source, mut dump) = tokio::select! {
+            begun = self.begin() => begun?,
+            () = cancelled.cancelled() => return Ok(()),
+        };
+        let ended = self.read(&source, &mut dump).await;
+        self.close_draft().await?;
+        ended
+    }
+
+    /// Finds where to go on, and asks for it.
+    async fn begin(&mut self) -> Result<(BinlogSource, Dump)> {
+        let mut session = Session::open(self.source).await?;
+        let source = BinlogSource::of(&mut session).await?;
+        // The server may be gone again; the dump will tell.
+        let _ = session.close().await;
+        let archived = self.archived.of(&source)?;
+        let (start, warnings) = locate(
+            self.source,
+            &self.dump,
+            &source,
+            &archived,
+            &self.options.from,
+            self.options.accept_gap,
+        )
+        .await?;
+        for text in warnings {
+            if !self.result.warnings.contains(&text) {
+                self.cx.event(Told::Warning { text: text.clone() });
+                self.result.warnings.push(text);
+            }
+        }
+        let dump = match start {
+            Start::Resume(tip) => {
+                let tracker = Tracker::resume(
+                    format_of(&tip.format_description)?,
+                    tip.range.end,
+                    tip.after.clone(),
+                    tip.state_after.clone(),
+                    tip.ends_inside,
+                );
+                self.cx.note(format!("going on with {} at {}", tip.range.file, tip.range.end));
+                Dump::resume(self.source, &tip.range.file, tracker, &self.dump).await?
+            }
+            Start::File { name, gap } => {
+                self.cx.note(format!("beginning with {name}"));
+                self.gap = gap;
+                Dump::begin(self.source, &name, &self.dump).await?
+            }
+        };
+        if self.dump.semi_sync && !dump.is_semi_sync() {
+            let text =
+                "semi-sync was asked for, and the server has it off: its commits do not wait";
+            if !self.result.warnings.iter().any(|known| known == text) {
+                self.cx.event(Told::Warning { text: text.into() });
+                self.result.warnings.push(text.into());
+            }
+        }
+        Ok((source, dump))
+    }
+
+    /// Reads until the dump ends.
+    async fn read(&mut self, source: &BinlogSource, dump: &mut Dump) -> Result<()> {
+        // Whether this file has to say that nothing is missing before it.
+        let mut first = true;
+        let mut wants_ack = false;
+        let mut taken = 0;
+        let mut tick = tokio::time::interval(self.options.sync_every);
+        loop {
+            let ready = if taken < BURST { dump.next().now_or_never() } else { None };
+            let sent = match ready {
+                Some(sent) => sent?,
+                None => {
+                    taken = 0;
+                    if wants_ack {
+                        self.sync().await?;
+                        dump.acknowledge().await?;
+                        wants_ack = false;
+                    }
+                    self.uploader.check(self.options.spool_limit)?;
+                    self.roll(dump).await?;
+                    tokio::select! {
+                        sent = dump.next() => sent?,
+                        _ = tick.tick() => {
+                            self.sync().await?;
+                            continue;
+                        }
+                        () = self.cx.cancellation().cancelled() => return Ok(()),
+                    }
+                }
+            };
+            match sent {
+                Sent::Heartbeat => {}
+                Sent::End => return Ok(()),
+                Sent::File { name, format, position } => {
+                    self.close_draft().await?;
+                    let tracker = dump.tracker();
+                    let from_start = position == (MAGIC.len() + format.event.bytes().len()) as u64;
+                    let head = Head {
+                        cluster: self.options.cluster.clone(),
+                        server: source.server.clone(),
+                        seq: self.next_seq(source),
+                        file: name,
+                        start: if from_start { 0 } else { position },
+                        format_description: hex_of(&format),
+                        before: tracker
+                            .map_or(GtidSet::empty(source.flavor), |t| t.after().clone()),
+                        state_before: tracker.and_then(|t| t.state().cloned()),
+                        begins_inside: tracker.is_some_and(Tracker::is_inside),
+                        gap_before: self.gap.take(),
+                    };
+                    first &= from_start;
+                    if from_start {
+                        let mut draft = self.spool.begin(head)?;
+                        draft.add(&MAGIC)?;
+                        draft.add(format.event.bytes())?;
+                        self.draft = Some((draft, Instant::now()));
+                    } else {
+                        let draft = self.spool.begin(head)?;
+                        self.draft = Some((draft, Instant::now()));
+                    }
+                }
+                Sent::Event { event, wants_ack: wanted, .. } => {
+                    if let Some(before) = transactions_before(&event)?
+                        && std::mem::take(&mut first)
+                    {
+                        let state = dump.tracker().and_then(|t| t.state().cloned());
+                        self.check_joined(source, &before, state.as_ref())?;
+                    }
+                    let len = event.bytes().len() as u64;
+                    taken += len;
+                    wants_ack |= wanted;
+                    self.draft(source, dump, len)?.add(event.bytes())?;
+                    self.cx.progress().add_bytes(len);
+                    self.roll_if_full(dump).await?;
+                }
+            }
+        }
+    }
+
+    /// The segment that an event of `len` bytes goes to, which `dump` has just given.
+    fn draft(&mut self, source: &BinlogSource, dump: &Dump, len: u64) -> Result<&mut Draft> {
+        if self.draft.is_none() {
+            let lost = || Error::internal("a segment was closed before it was begun");
+            let tracker = dump.tracker().ok_or_else(lost)?;
+            let tip = self.archived.tips.iter().find(|tip| tip.server == source.server);
+            let tip = tip.ok_or_else(lost)?;
+            let head = Head {
+                cluster: self.options.cluster.clone(),
+                server: source.server.clone(),
+                seq: self.next_seq(source),
+                file: dump.file().to_owned(),
+                start: tracker.position() - len,
+                format_description: hex_of(tracker.format()),
+                before: tip.after.clone(),
+                state_before: tip.state_after.clone(),
+                begins_inside: tip.ends_inside,
+                gap_before: None,
+            };
+            self.draft = Some((self.spool.begin(head)?, Instant::now()));
+        }
+        let draft = self.draft.as_mut().map(|(draft, _)| draft);
+        draft.ok_or_else(|| Error::internal("there is no segment to add to"))
+    }
+
+    fn next_seq(&self, source: &BinlogSource) -> u64 {
+        let tip = self.archived.tips.iter().find(|tip| tip.server == source.server);
+        tip.map_or(1, |tip| tip.seq + 1)
+    }
+
+    /// The first file of a connection says which transactions came before it: all of them have to be
+    /// archived, unless a gap was accepted, or this is where the archive begins.
+    fn check_joined(
+        &self,
+        source: &BinlogSource,
+        before: &GtidSet,
+        state: Option<&MariaDbBinlogState>,
+    ) -> Result<()> {
+        let covered = match self.archived.covered()? {
+            Some(covered) if source.has_gtids => covered,
+            _ => return Ok(()),
+        };
+        let accepted = self.draft.as_ref().is_some_and(|(d, _)| d.head.gap_before.is_some());
+        let missing = match covered.lacks(before, state)? {
+            Some(missing) if !accepted => missing,
+            _ => return Ok(()),
+        };
+        Err(Error::new(
+            ErrorKind::Source,
+            format!(
+                "transactions are missing between the archive and the server's binlog: {missing}"
+            ),
+        )
+        .with_remedy("take a full backup now, then go on with --accept-gap"))
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        match &mut self.draft {
+            Some((draft, _)) => draft.sync().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the segment when it has waited long enough.
+    async fn roll(&mut self, dump: &Dump) -> Result<()> {
+        let Some((_, since)) = &self.draft else { return Ok(()) };
+        let tracker = dump.tracker();
+        let inside = tracker.is_some_and(Tracker::is_inside);
+        // The start of a file alone is worth no segment: nothing is lost with it.
+        let only_start = tracker.is_some_and(|t| !t.has_transactions() && !t.is_closed());
+        if since.elapsed() >= self.options.store_every && !inside && !only_start {
+            self.close_draft().await?;
+        }
+        Ok(())
+    }
+
+    async fn roll_if_full(&mut self, dump: &Dump) -> Result<()> {
+        let Some((draft, _)) = &self.draft else { return Ok(()) };
+        let inside = dump.tracker().is_some_and(Tracker::is_inside);
+        let limit = self.options.segment_bytes;
+        let full = draft.len >= if inside { limit.saturating_mul(LONG_TRANSACTION) } else { limit };
+        if full { self.close_draft_at(inside).await } else { Ok(()) }
+    }
+
+    /// Closes the segment that is being received, at the end of its last whole transaction.
+    async fn close_draft(&mut self) -> Result<()> {
+        self.close_draft_at(false).await
+    }
+
+    async fn close_draft_at(&mut self, inside: bool) -> Result<()> {
+        let Some((draft, _)) = self.draft.take() else { return Ok(()) };
+        let len = draft.len;
+        let waiting = draft.close().await?;
+        let content = waiting.content()?;
+        let upto = if inside { Upto::End } else { Upto::LastTransaction };
+        let head = waiting.head.clone();
+        let now = self.cx.now();
+        let info = tokio::task::spawn_blocking(move || {
+            examine(&head, &content, upto, |_| String::new(), now)
+        })
+        .await
+        .map_err(|e| Error::internal("a task of the receiver ended early").with_source(e))??;
+        let Some(info) = info else { return waiting.remove() };
+        if info.bytes() < len {
+            waiting.truncate(info.bytes())?;
+        }
+        self.result.position = Position {
+            gtid: Some(info.after.clone()).filter(|set| !set.is_empty()),
+            file: Some(info.range.file.clone()),
+            offset: Some(info.range.end),
+        };
+        let len = info.bytes();
+        self.archived.add(info);
+        self.uploader.push(waiting, len)
+    }
+
+    /// Waits for the store.
+    async fn finish(mut self, patient: bool) -> Result<Received> {
+        self.close_draft().await?;
+        let done = self.uploader.finish(patient).await;
+        let mut result = self.result;
+        let (counts, error) = done;
+        result.segments = counts.segments;
+        result.bytes = counts.bytes;
+        result.stored = counts.stored;
+        result.transactions = counts.transactions;
+        result.waiting = counts.waiting;
+        match error {
+            None => Ok(result),
+            Some(e) => Err(e),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    segments: u64,
+    bytes: u64,
+    stored: u64,
+    transactions: u64,
+    waiting: u64,
+}
+
+/// Takes segments from the spool to the store, one after the other.
+struct Uploader {
+    queue: Option<mpsc::UnboundedSender<(Waiting, u64)>>,
+    task: JoinHandle<(Counts, Option<Error>)>,
+    waiting: Arc<AtomicU64>,
+    hurry: Context,
+}
+
+impl Uploader {
+    fn start(cx: &Context, store: Arc<dyn SegmentStore>, for_ever: bool) -> Self {
+        let (queue, mut segments) = mpsc::unbounded_channel::<(Waiting, u64)>();
+        let waiting = Arc::new(AtomicU64::new(0));
+        let left = Arc::clone(&waiting);
+        // Not cancelled with the receiver: what is in the spool then is still stored.
+        let cx = cx.clone();
+        let hurry = Context::builder().build();
+        let ending = hurry.clone();
+        let task = tokio::spawn(async move {
+            let mut counts = Counts::default();
+            let mut failed = None;
+            while let Some((segment, len)) = segments.recv().await {
+                if failed.is_none() {
+                    match upload(&cx, &ending, &*store, &segment, for_ever, &mut counts).await {
+                        Ok(()) => {
+                            left.fetch_sub(len, Ordering::Relaxed);
+                        }
+                        Err(e) => {
+                            segments.close();
+                            failed = Some(e);
+                        }
+                    }
+                }
+            }
+            counts.waiting = left.load(Ordering::Relaxed);
+            (counts, failed)
+        });
+        Uploader { queue: Some(queue), task, waiting, hurry }
+    }
+
+    fn push(&self, segment: Waiting, len: u64) -> Result<()> {
+        self.waiting.fetch_add(len, Ordering::Relaxed);
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send((segment, len)).is_ok());
+        // It stays in the spool; why it cannot be stored is told at the end.
+        if sent { Ok(()) } else { Err(stopped()) }
+    }
+
+    fn check(&self, limit: u64) -> Result<()> {
+        if self.task.is_finished()
+            || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
+        {
+            return Err(stopped());
+        }
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if waiting <= limit {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Space,
+            format!("{waiting} bytes wait in the spool for the store, which is the limit"),
+        )
+        .with_remedy(
+            "bring the store back, or allow more with --spool-limit; nothing is lost as long as the \
+             server keeps its binlogs",
+        ))
+    }
+
+    async fn finish(&mut self, patient: bool) -> (Counts, Option<Error>) {
+        self.queue = None;
+        if !patient {
+            self.hurry.cancel();
+        }
+        let limit = Duration::from_secs(60);
+        let hurry = self.hurry.clone();
+        let late = tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            hurry.cancel();
+        });
+        let done = (&mut self.task).await.unwrap_or_else(|e| {
+            let lost = Error::internal("the task that stores segments ended early").with_source(e);
+            (Counts::default(), Some(lost))
+        });
+        late.abort();
+        done
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Store, "segments can no longer be stored")
+}
+
+async fn upload(
+    cx: &Context,
+    ending: &Context,
+    store: &dyn SegmentStore,
+    segment: &Waiting,
+    for_ever: bool,
+    counts: &mut Counts,
+) -> Result<()> {
+    let content = segment.content()?;
+    let head = segment.head.clone();
+    let now = cx.now();
+    let bytes = content.clone();
+    let info = tokio::task::spawn_blocking(move || examine(&head, &bytes, Upto::End, sha256, now))
+        .await
+        .map_err(|e| Error::internal("a task of the receiver ended early").with_source(e))??;
+    let Some(info) = info else { return segment.remove() };
+    let mut failures = 0_u32;
+    let stored = loop {
+        // With a context of its own: what is on its way when the user ends us, is sent.
+        match store.append(ending, &info, content.clone()).await {
+            Ok(Appended::Stored(stored)) => break stored,
+            Ok(Appended::Taken) => break same(store, &info).await?,
+            Err(e) if for_ever && matches!(e.kind(), ErrorKind::Store | ErrorKind::Space) => {
+                failures += 1;
+                let pause = PAUSE.min(Duration::from_millis(500) * (1 << failures.min(10)));
+                cx.event(Told::Warning {
+                    text: format!(
+                        "segment {} waits in the spool: {}; trying again in {pause:?}",
+                        info.name(),
+                        e.chain()
+                    ),
+                });
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = ending.cancellation().cancelled() => return Err(e),
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    };
+    segment.remove()?;
+    counts.segments += 1;
+    counts.bytes += info.bytes();
+    counts.stored += stored;
+    counts.transactions += info.transactions;
+    cx.progress().add_stored(stored);
+    cx.event(Told::Done {
+        kind: "segment".into(),
+        name: format!("{} {}", info.name(), info.range),
+        rows: None,
+    });
+    Ok(())
+}
+
+/// The number is taken: by ourselves, when we died before we could remove the segment from the spool,
+/// or by another receiver.
+async fn same(store: &dyn SegmentStore, info: &SegmentInfo) -> Result<u64> {
+    let there = store.segment(&info.cluster, &info.server, info.seq).await?;
+    if there.is_some_and(|there| there.range == info.range && there.sha256 == info.sha256) {
+        return Ok(0);
+    }
+    Err(Error::new(
+        ErrorKind::Busy,
+        format!("another receiver archives the binlogs of {} too", info.server),
+    )
+    .with_remedy("end one of them; then start this one again"))
+}

@@ -1,0 +1,262 @@
+//! The transactions of a route, one after the other, as they are sent.
+
+use std::sync::Arc;
+
+use backup_core::{Context, Gtid, GtidSet, Result, SegmentStore};
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::super::event::{Event, Header, kind};
+use super::super::group::Part;
+use super::super::gtid::{Begin, not_standalone, plain_query, plain_query_len, with_len};
+use super::super::route::{Route, ServedFile, Skipping};
+use super::super::segment::{Placed, SegmentReader};
+
+/// What is to be sent next.
+pub(super) enum Step {
+    /// From here on events are those of this file, from this position; the last ones did not lead
+    /// there.
+    Seek {
+        /// Its number in the route.
+        file: usize,
+        /// Where the next event begins.
+        position: u64,
+    },
+    /// An event that ends at this position.
+    Event {
+        /// The event.
+        event: Event,
+        /// Whether a transaction ends with it.
+        last: bool,
+    },
+    /// Nothing more.
+    End,
+}
+
+/// Where a replica begins.
+pub(super) enum From {
+    /// With everything that is not in this set.
+    Lacking(GtidSet),
+    /// At this position of this file of ours.
+    Position {
+        /// Its number in the route.
+        file: usize,
+        /// The position.
+        position: u64,
+    },
+}
+
+/// A segment that is read ahead: which one, and its bytes.
+type Ahead = ((usize, usize), JoinHandle<Result<Bytes>>);
+
+/// Reads the route from the archive, a segment ahead.
+pub(super) struct Groups {
+    cx: Context,
+    store: Arc<dyn SegmentStore>,
+    route: Arc<Route>,
+    from: From,
+    file: usize,
+    segment: usize,
+    reader: Option<SegmentReader>,
+    ahead: Option<Ahead>,
+    /// Where the replica thinks it is: file and position.
+    at: Option<(usize, u64)>,
+    /// The transaction that events belong to is sent.
+    serving: bool,
+    /// What goes before the next event.
+    queue: std::collections::VecDeque<Step>,
+}
+
+impl Groups {
+    pub(super) fn new(
+        cx: &Context,
+        store: Arc<dyn SegmentStore>,
+        route: Arc<Route>,
+        from: From,
+    ) -> Self {
+        let file = match &from {
+            From::Position { file, .. } => *file,
+            From::Lacking(_) => 0,
+        };
+        Groups {
+            cx: cx.clone(),
+            store,
+            route,
+            from,
+            file,
+            segment: 0,
+            reader: None,
+            ahead: None,
+            at: None,
+            serving: false,
+            queue: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Begins to read the next segment in the background.
+    fn read_ahead(&mut self, place: (usize, usize)) {
+        if self.ahead.as_ref().is_some_and(|(ahead, _)| *ahead == place) {
+            return;
+        }
+        let segment = self.route.files.get(place.0).and_then(|file| file.segments.get(place.1));
+        if let Some(segment) = segment.cloned() {
+            let (cx, store) = (self.cx.clone(), Arc::clone(&self.store));
+            let task = tokio::spawn(async move { store.read(&cx, &segment).await });
+            self.ahead = Some((place, task));
+        }
+    }
+
+    /// Whether nothing of a segment is sent: the replica has it.
+    fn is_known(&self, file: &ServedFile, segment: usize) -> bool {
+        let info = &file.segments[segment];
+        match &self.from {
+            From::Lacking(have) => {
+                info.anonymous == 0
+                    && !info.ends_inside
+                    && info.after.is_subset(have).unwrap_or(false)
+            }
+            From::Position { file: at, position } => {
+                *at == self.file && info.range.end <= *position && !info.ends_inside
+            }
+        }
+    }
+
+    /// The next step. The events of a transaction are the same every time it is sent.
+    pub(super) async fn next(&mut self) -> Result<Step> {
+        loop {
+            if let Some(step) = self.queue.pop_front() {
+                return Ok(step);
+            }
+            let placed = match &mut self.reader {
+                Some(reader) => reader.next_event()?,
+                None => match self.open().await? {
+                    true => continue,
+                    false => return Ok(Step::End),
+                },
+            };
+            match placed {
+                Some(placed) => self.take(&placed)?,
+                None => {
+                    self.reader = None;
+                    self.segment += 1;
+                }
+            }
+        }
+    }
+
+    /// Opens the next segment that is needed.
+    async fn open(&mut self) -> Result<bool> {
+        loop {
+            let route = Arc::clone(&self.route);
+            let Some(file) = route.files.get(self.file) else { return Ok(false) };
+            if self.segment >= file.segments.len() {
+                (self.file, self.segment, self.serving) = (self.file + 1, 0, false);
+                continue;
+            }
+            if !self.serving && self.is_known(file, self.segment) {
+                self.segment += 1;
+                continue;
+            }
+            let place = (self.file, self.segment);
+            self.read_ahead(place);
+            let Some((_, task)) = self.ahead.take() else { return Ok(false) };
+            let content = task.await.map_err(|e| {
+                backup_core::Error::internal("a task of the replay ended early").with_source(e)
+            })??;
+            let next = match self.segment + 1 < file.segments.len() {
+                true => (self.file, self.segment + 1),
+                false => (self.file + 1, 0),
+            };
+            self.read_ahead(next);
+            self.reader = Some(SegmentReader::new(&file.segments[self.segment], content)?);
+            return Ok(true);
+        }
+    }
+
+    fn take(&mut self, placed: &Placed) -> Result<()> {
+        let Placed { event, part, start, end } = placed;
+        match part {
+            // These say what came before, or what comes next, in the files of the source; the target
+            // reads files of ours.
+            Part::Between => self.serving = false,
+            Part::Begin(begin) => {
+                let route = Arc::clone(&self.route);
+                let file = &route.files[self.file];
+                self.serving = match &self.from {
+                    From::Lacking(have) => {
+                        file.serves(begin, *start, route.applied.as_ref())?
+                            && begin
+                                .gtid
+                                .as_ref()
+                                .map_or(Ok(true), |g| have.contains(g).map(|h| !h))?
+                    }
+                    From::Position { file: at, position } => {
+                        file.serves(begin, *start, route.applied.as_ref())?
+                            && (*at != self.file || start >= position)
+                    }
+                };
+                if !self.serving {
+                    return Ok(());
+                }
+                if begin.gtid.as_ref().is_some_and(|gtid| route.skip.contains(gtid)) {
+                    self.serving = false;
+                    if route.skipping == Skipping::Emptied {
+                        self.seek(*start);
+                        self.emptied(event, begin)?;
+                        // Its length is not that of the transaction.
+                        self.at = None;
+                    }
+                    return Ok(());
+                }
+                self.seek(*start);
+                self.push(event.clone(), *end, false);
+            }
+            Part::Inside | Part::End if self.serving => {
+                self.push(event.clone(), *end, *part == Part::End);
+            }
+            Part::Inside | Part::End => {}
+        }
+        if *part == Part::End {
+            self.serving = false;
+        }
+        Ok(())
+    }
+
+    /// Tells the replica where it is, where it cannot know.
+    fn seek(&mut self, position: u64) {
+        if self.at != Some((self.file, position)) {
+            self.queue.push_back(Step::Seek { file: self.file, position });
+        }
+    }
+
+    fn push(&mut self, event: Event, end: u64, last: bool) {
+        self.at = Some((self.file, end));
+        self.queue.push_back(Step::Event { event, last });
+    }
+
+    /// The transaction under its GTID, without what it did.
+    fn emptied(&mut self, event: &Event, begin: &Begin) -> Result<()> {
+        let mariadb = matches!(begin.gtid, Some(Gtid::MariaDb(_)));
+        let checksum = event.checksum();
+        let query = |text: &str, flags: u16, end: u32| {
+            let header = Header { kind: kind::QUERY, flags, end, ..*event.header() };
+            Event::build(header, &plain_query(text), checksum)
+        };
+        // MariaDB's GTID is the BEGIN.
+        let words: &[&str] = if mariadb { &["COMMIT"] } else { &["BEGIN", "COMMIT"] };
+        let len = event.bytes().len() as u64
+            + words.iter().map(|text| plain_query_len(text, checksum)).sum::<u64>();
+        let first = if mariadb { not_standalone(event) } else { with_len(event, begin, len)? };
+        let mut at = event.header().end;
+        self.queue.push_back(Step::Event { event: first, last: false });
+        for (n, text) in words.iter().enumerate() {
+            let last = n + 1 == words.len();
+            /// "The statement may have no effect on the default database": set on every BEGIN.
+            const SUPPRESS_USE: u16 = 8;
+            at = at.wrapping_add(plain_query_len(text, checksum) as u32);
+            let flags = if last { 0 } else { SUPPRESS_USE };
+            self.queue.push_back(Step::Event { event: query(text, flags, at), last });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Archived binlogs, applied to a server by its own replica applier.
+//!
+//! We are the source: the target is told to replicate from a port of ours, asks for what it lacks, and
+//! applies it with as many workers as it has. [`apply`] does all of it and leaves the target as it
+//! was, but for the data.
+
+mod apply;
+mod groups;
+mod packet;
+mod serve;
+mod session;
+mod settings;
+
+pub use apply::{Applied, ApplyOptions, apply, position, preflight};

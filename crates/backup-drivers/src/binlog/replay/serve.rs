@@ -1,0 +1,299 @@
+//! The source that a target replicates from.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore, io_error};
+use tokio::io::{AsyncWrite, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::super::body::Rotate;
+use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
+use super::super::route::Route;
+use super::groups::{From, Groups, Step};
+use super::packet::{Answers, Requests};
+use super::session::{DumpRequest, Identity};
+
+/// What the server has told and been told.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Bytes of events that were sent, over all connections.
+    pub(super) sent: AtomicU64,
+    /// The target has everything.
+    pub(super) complete: AtomicBool,
+    /// Why the archive cannot be served.
+    pub(super) failed: Mutex<Option<Error>>,
+}
+
+/// A port on which the route is served.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Shared {
+    cx: Context,
+    store: Arc<dyn SegmentStore>,
+    route: Arc<Route>,
+    identity: Identity,
+    state: Arc<State>,
+}
+
+impl Server {
+    /// Listens on a free port of `host`.
+    pub(super) async fn start(
+        cx: &Context,
+        host: std::net::IpAddr,
+        store: Arc<dyn SegmentStore>,
+        route: Arc<Route>,
+        identity: Identity,
+    ) -> Result<Server> {
+        let failed = |e| io_error(e, ErrorKind::Target, format!("cannot listen on {host}"));
+        let listener = TcpListener::bind((host, 0)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let state = Arc::new(State::default());
+        let shared = Shared { cx: cx.clone(), store, route, identity, state: Arc::clone(&state) };
+        let task = tokio::spawn(accept(listener, Arc::new(shared)));
+        Ok(Server { address, state, task })
+    }
+}
+
+/// The target connects again whenever it likes; a new connection ends the old one.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = tokio::task::JoinSet::new();
+    let mut current: Option<tokio::task::AbortHandle> = None;
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        // A replica asks with a second connection while it streams over the first; only one that
+        // streams ends the other.
+        let shared = Arc::clone(&shared);
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let handle = connections.spawn(async move {
+            if let Err(e) = connection(stream, &shared, began).await {
+                shared.cx.note(format!("the target's connection to the replay server ended: {e}"));
+            }
+        });
+        tokio::select! {
+            started = begins => {
+                if started.is_ok()
+                    && let Some(old) = current.replace(handle)
+                {
+                    old.abort();
+                }
+            }
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    shared: &Shared,
+    began: tokio::sync::oneshot::Sender<()>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    let mut requests = Requests::new(read);
+    let mut answers = Answers::new(BufWriter::with_capacity(256 << 10, write));
+    let mut nonce: [u8; 20] = shared.cx.random();
+    for byte in &mut nonce {
+        // Neither NUL, which ends it, nor '$', which some plugins take for a separator.
+        *byte = match *byte & 0x7f {
+            0 | b'$' => b'x',
+            other => other,
+        };
+    }
+    if !shared.identity.sign_in(&nonce, &mut requests, &mut answers).await? {
+        return Ok(());
+    }
+    let Some(dump) = shared.identity.negotiate(&mut requests, &mut answers).await? else {
+        return Ok(());
+    };
+    let _ = began.send(());
+    let mut stream = EventStream {
+        shared,
+        answers,
+        heartbeat: Duration::from_nanos(dump.heartbeat),
+        v2: dump.heartbeat_v2 && shared.identity.flavor == Flavor::MySql,
+        checksum: shared.identity.checksum,
+        at: None,
+    };
+    let streaming = async {
+        if let Err(e) = stream.run(dump).await {
+            let Failure::Archive(error) = e else { return };
+            let text = error.report();
+            let end = (0..=text.len().min(400)).rev().find(|&at| text.is_char_boundary(at));
+            let shown = &text[..end.unwrap_or(0)];
+            let _ = stream.answers.error(1236, "HY000", shown).await;
+            let mut failed = shared.state.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(error);
+        }
+    };
+    // What a replica says while it streams means nothing to us; that it goes does.
+    let leaving = async { while requests.read().await.is_ok() {} };
+    tokio::select! {
+        () = streaming => {}
+        () = leaving => {}
+    }
+    Ok(())
+}
+
+enum Failure {
+    Line,
+    Archive(Error),
+}
+
+impl std::convert::From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Failure::Line
+    }
+}
+
+impl std::convert::From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Archive(error)
+    }
+}
+
+struct EventStream<'a, W> {
+    shared: &'a Shared,
+    answers: Answers<W>,
+    heartbeat: Duration,
+    v2: bool,
+    /// Of events that we make up.
+    checksum: Checksum,
+    /// Where the replica thinks it is: name and position.
+    at: Option<(String, u64)>,
+}
+
+/// How much is sent between two looks at whether anything else is to be done.
+const FLUSH: u64 = 1 << 20;
+
+impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
+    async fn run(&mut self, dump: DumpRequest) -> Result<(), Failure> {
+        let route = Arc::clone(&self.shared.route);
+        let from = match dump.have {
+            Some(have) => From::Lacking(have),
+            None => {
+                let file = route.files.iter().position(|file| file.name == dump.file);
+                let file = file.ok_or_else(|| {
+                    Error::internal(format!(
+                        "the target asks for {}, which is not there",
+                        dump.file
+                    ))
+                })?;
+                self.at = Some((dump.file, dump.position));
+                From::Position { file, position: dump.position }
+            }
+        };
+        let mut groups =
+            Groups::new(&self.shared.cx, Arc::clone(&self.shared.store), Arc::clone(&route), from);
+        let mut between = true;
+        let mut unflushed = 0;
+        loop {
+            let step = {
+                let next = groups.next();
+                tokio::pin!(next);
+                loop {
+                    // Signs of life while the archive is slow; only between transactions.
+                    tokio::select! {
+                        biased;
+                        step = &mut next => break step?,
+                        () = pause(self.heartbeat), if between => self.beat().await?,
+                    }
+                }
+            };
+            match step {
+                Step::Seek { file, position } => {
+                    let file = &route.files[file];
+                    self.rotate(&file.name, position).await?;
+                    let format = file.format.to_send(true);
+                    self.checksum = file.format.checksum;
+                    self.send(&format).await?;
+                }
+                Step::Event { event, last } => {
+                    let len = event.bytes().len() as u64;
+                    if let Some((_, position)) = &mut self.at {
+                        *position += len;
+                    }
+                    self.send(&event).await?;
+                    self.shared.state.sent.fetch_add(len, Ordering::Relaxed);
+                    unflushed += len;
+                    if unflushed > FLUSH {
+                        self.answers.flush().await?;
+                        unflushed = 0;
+                    }
+                    between = last;
+                }
+                Step::End => break,
+            }
+        }
+        self.answers.flush().await?;
+        self.shared.state.complete.store(true, Ordering::Release);
+        // The replica stays until it is told to stop.
+        loop {
+            pause(self.heartbeat).await;
+            self.beat().await?;
+        }
+    }
+
+    async fn send(&mut self, event: &Event) -> io::Result<()> {
+        self.answers.write(&[&[0], event.bytes()]).await
+    }
+
+    /// An event that is in no file.
+    fn made_up(&self, event_kind: u8, end: u64, flags: u16, body: &[u8]) -> Event {
+        let header = Header {
+            time: 0,
+            kind: event_kind,
+            server_id: self.shared.identity.server_id,
+            len: 0,
+            end: end as u32,
+            flags,
+        };
+        Event::build(header, body, self.checksum)
+    }
+
+    async fn rotate(&mut self, file: &str, position: u64) -> io::Result<()> {
+        let body = Rotate { position, file: file.to_owned() }.body();
+        let event = self.made_up(kind::ROTATE, 0, ARTIFICIAL, &body);
+        self.at = Some((file.to_owned(), position));
+        self.send(&event).await
+    }
+
+    /// A sign of life.
+    async fn beat(&mut self) -> io::Result<()> {
+        let Some((file, position)) = self.at.clone() else { return Ok(()) };
+        let event = if self.v2 {
+            let mut body = vec![1, file.len() as u8];
+            body.extend(file.bytes());
+            body.extend([2, 9, 0xfe]);
+            body.extend(position.to_le_bytes());
+            body.push(0);
+            self.made_up(kind::HEARTBEAT_V2, position, 0, &body)
+        } else {
+            self.made_up(kind::HEARTBEAT, position, 0, file.as_bytes())
+        };
+        self.send(&event).await?;
+        self.answers.flush().await
+    }
+}
+
+async fn pause(period: Duration) {
+    match period.is_zero() {
+        true => std::future::pending().await,
+        false => tokio::time::sleep(period).await,
+    }
+}

@@ -1,0 +1,326 @@
+//! A server as a source of binlogs: who it is, what it has, and where to go on.
+
+use backup_core::{
+    BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet,
+    MariaDbBinlogState, MySqlGtidSet, Position, Result, SegmentInfo, Uuid,
+};
+
+use super::dump::{Dump, DumpOptions, Sent};
+use super::group::Part;
+use super::gtid::{state_before, transactions_before};
+use crate::connect::{ConnectOptions, Session};
+use crate::logical::inventory;
+
+/// What a server says of its binlogs.
+#[derive(Debug, Clone)]
+pub struct BinlogSource {
+    /// Who it is.
+    pub server: BinlogServer,
+    /// MySQL or MariaDB.
+    pub flavor: Flavor,
+    /// Its version.
+    pub version: String,
+    /// `@@server_id`.
+    pub server_id: u64,
+    /// Whether its transactions have GTIDs.
+    pub has_gtids: bool,
+    /// The transactions it has executed.
+    pub executed: GtidSet,
+    /// Its binlogs with their lengths, oldest first.
+    pub files: Vec<(String, u64)>,
+}
+
+impl BinlogSource {
+    /// Asks a server.
+    ///
+    /// # Errors
+    /// As [`Session::query_rows`]; [`ErrorKind::Source`] when it writes no binlog.
+    pub async fn of(session: &mut Session) -> Result<Self> {
+        let facts = inventory::server(session.conn()).await?;
+        let server = match facts.flavor {
+            Flavor::MySql => {
+                let uuid = facts.server_uuid.as_deref().unwrap_or_default();
+                let uuid: Uuid = uuid.parse().map_err(|_| {
+                    Error::new(ErrorKind::Source, "the server does not tell its server_uuid")
+                })?;
+                BinlogServer::of_uuid(uuid)
+            }
+            Flavor::MariaDb => BinlogServer::of_id(facts.server_id.try_into().unwrap_or_default()),
+        };
+        let rows: Vec<mysql_async::Row> =
+            session.query_rows("SHOW BINARY LOGS").await.map_err(|e| {
+                // ER_NO_BINARY_LOGGING
+                match e.server() {
+                    Some(said) if said.code == 1381 => {
+                        e.with_kind(ErrorKind::Source).with_remedy("start the server with log_bin")
+                    }
+                    _ => e,
+                }
+            })?;
+        let file = |row: &mysql_async::Row| {
+            let name = row.get_opt::<String, _>(0)?.ok()?;
+            Some((name, row.get_opt::<u64, _>(1)?.ok()?))
+        };
+        let files: Vec<_> = rows.iter().filter_map(file).collect();
+        if files.iter().any(|(name, _)| name.ends_with(".ibb")) {
+            return Err(Error::new(
+                ErrorKind::Source,
+                "the server keeps its binlog in InnoDB, which cannot be archived yet",
+            )
+            .with_remedy("set binlog_storage_engine to its default"));
+        }
+        let (has_gtids, executed) = match facts.flavor {
+            Flavor::MySql => {
+                let row: Option<(String, String)> = session
+                    .query_first("SELECT @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed")
+                    .await?;
+                let (mode, executed) = row.unwrap_or_default();
+                (mode == "ON", GtidSet::parse(Flavor::MySql, &executed)?)
+            }
+            Flavor::MariaDb => {
+                let sql = "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos";
+                let row: Option<(String, String)> = session.query_first(sql).await?;
+                let (binlog, replica) = row.unwrap_or_default();
+                let binlog = GtidSet::parse(Flavor::MariaDb, &binlog)?;
+                (true, binlog.union(&GtidSet::parse(Flavor::MariaDb, &replica)?)?)
+            }
+        };
+        Ok(BinlogSource {
+            server,
+            flavor: facts.flavor,
+            version: facts.version_text,
+            server_id: facts.server_id,
+            has_gtids,
+            executed,
+            files,
+        })
+    }
+
+    fn has(&self, file: &str) -> Option<u64> {
+        self.files.iter().find(|(name, _)| name == file).map(|(_, len)| *len)
+    }
+}
+
+/// Where an archive begins that has nothing yet.
+#[derive(Debug, Clone, Default)]
+pub enum From {
+    /// With the oldest file that the server has.
+    #[default]
+    Oldest,
+    /// With the file that is being written.
+    Now,
+    /// With the file that holds this position: that of the backup the archive is for.
+    Position(Position),
+}
+
+/// Where a receiver goes on.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    /// In the middle of the file whose last archived piece this is.
+    Resume(Box<SegmentInfo>),
+    /// At the start of a file. `gap` says what is missing before it.
+    File { name: String, gap: Option<String> },
+}
+
+/// What the archive of a cluster has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Archived {
+    /// The last segment of this server.
+    pub(super) tip: Option<SegmentInfo>,
+    /// The transactions of all its servers; `None` where nothing is archived.
+    pub(super) covered: Option<Covered>,
+}
+
+/// Transactions that are archived.
+#[derive(Debug, Clone)]
+pub(super) struct Covered {
+    pub(super) set: GtidSet,
+    /// MariaDB: the last one of every server; `None` where only a position is known.
+    pub(super) state: Option<MariaDbBinlogState>,
+}
+
+impl Covered {
+    pub(super) fn union(&self, other: &Covered) -> Result<Covered> {
+        let state = match (&self.state, &other.state) {
+            (Some(a), Some(b)) => Some(a.union(b)),
+            _ => None,
+        };
+        Ok(Covered { set: self.set.union(&other.set)?, state })
+    }
+
+    /// What of these transactions is not archived, for people.
+    pub(super) fn lacks(
+        &self,
+        set: &GtidSet,
+        state: Option<&MariaDbBinlogState>,
+    ) -> Result<Option<String>> {
+        let difference = set.difference(&self.set)?;
+        if !difference.is_empty() {
+            return Ok(Some(difference.to_string()));
+        }
+        // What two servers wrote under the same numbers.
+        let (Some(have), Some(state)) = (&self.state, state) else { return Ok(None) };
+        let missing: Vec<String> =
+            state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
+        Ok((!missing.is_empty()).then(|| missing.join(", ")))
+    }
+}
+
+/// Finds where to go on, and what the user has to know about it.
+///
+/// # Errors
+/// [`ErrorKind::Source`] when something is missing and that is not accepted.
+pub(super) async fn locate(
+    options: &ConnectOptions,
+    dump: &DumpOptions,
+    source: &BinlogSource,
+    archived: &Archived,
+    from: &From,
+    accept_gap: bool,
+) -> Result<(Start, Vec<String>)> {
+    let mut warnings = Vec::new();
+    if let Some(start) = archived.tip.as_ref().and_then(|tip| after_tip(source, tip)) {
+        return Ok((start, warnings));
+    }
+    let oldest = source.files.first().map(|(name, _)| name.clone());
+    let oldest = oldest.ok_or_else(|| Error::new(ErrorKind::Source, "the server has no binlog"))?;
+    let newest = source.files.last().map_or_else(|| oldest.clone(), |(name, _)| name.clone());
+    let covered = match (&archived.covered, from) {
+        (Some(covered), _) => covered.clone(),
+        (None, From::Oldest) => return Ok((Start::File { name: oldest, gap: None }, warnings)),
+        (None, From::Now) => return Ok((Start::File { name: newest, gap: None }, warnings)),
+        (None, From::Position(position)) => match (&position.file, &position.gtid) {
+            (_, Some(gtid)) if source.has_gtids => Covered { set: gtid.clone(), state: None },
+            (Some(file), _) if source.has(file).is_some() => {
+                return Ok((Start::File { name: file.clone(), gap: None }, warnings));
+            }
+            _ => return missing(&oldest, &position.to_string(), accept_gap, warnings),
+        },
+    };
+    if !source.has_gtids {
+        let last =
+            archived.tip.as_ref().map_or("another server".to_owned(), |tip| tip.range.to_string());
+        return missing(&oldest, &format!("everything after {last}"), accept_gap, warnings);
+    }
+    check_history(source, &covered.set, &mut warnings)?;
+    // The newest file before which there is nothing that is not archived.
+    let mut lacking = None;
+    for (name, _) in source.files.iter().rev() {
+        let (before, state) = before_file(options, dump, name).await?;
+        match covered.lacks(&before, state.as_ref())? {
+            None => return Ok((Start::File { name: name.clone(), gap: None }, warnings)),
+            missing => lacking = missing,
+        }
+    }
+    let lacking = lacking.unwrap_or_default();
+    missing(&oldest, &lacking, accept_gap, warnings)
+}
+
+/// Goes on behind the last archived piece of the same server; `None` where its file is gone.
+fn after_tip(source: &BinlogSource, tip: &SegmentInfo) -> Option<Start> {
+    let file = &tip.range.file;
+    if !tip.closes_file {
+        let len = source.has(file)?;
+        // Shorter than what we have of it: it is another file of that name.
+        return (len >= tip.range.end).then(|| Start::Resume(Box::new(tip.clone())));
+    }
+    let next = match &tip.next_file {
+        Some(next) => next.clone(),
+        None => file.parse::<BinlogFile>().ok()?.next().to_string(),
+    };
+    source.has(&next)?;
+    Some(Start::File { name: next, gap: None })
+}
+
+fn missing(
+    oldest: &str,
+    what: &str,
+    accept_gap: bool,
+    mut warnings: Vec<String>,
+) -> Result<(Start, Vec<String>)> {
+    let text = format!(
+        "the server has purged binlogs that are not archived; its oldest one is {oldest}, and these \
+         transactions are missing before it: {what}"
+    );
+    if !accept_gap {
+        return Err(Error::new(ErrorKind::Source, text).with_remedy(
+            "take a full backup now, since no point after the gap can be reached from an older one; \
+             then go on with --accept-gap. Keep binlogs longer at the server \
+             (binlog_expire_logs_seconds)",
+        ));
+    }
+    warnings.push(format!("{text}; take a full backup now"));
+    Ok((Start::File { name: oldest.to_owned(), gap: Some(what.to_owned()) }, warnings))
+}
+
+/// Compares what is archived with what the server has executed.
+fn check_history(
+    source: &BinlogSource,
+    covered: &GtidSet,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let lacks = covered.difference(&source.executed)?;
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let own = match &lacks {
+        GtidDifference::MySql(set) => of_server(set, &source.server),
+        GtidDifference::MariaDb(_) => None,
+    };
+    if let Some(own) = own {
+        return Err(Error::new(
+            ErrorKind::Source,
+            format!(
+                "the server no longer has transactions of its own that are archived ({own}): its \
+                 history began anew, and it will give the same GTIDs to other transactions"
+            ),
+        )
+        .with_remedy(
+            "after RESET BINARY LOGS AND GTIDS, or a restart that lost commits, go on under another \
+             cluster name, and take a full backup there first",
+        ));
+    }
+    warnings.push(format!(
+        "the archive holds transactions that {} does not have (errant, or lost in a failover): {lacks}",
+        source.server
+    ));
+    Ok(())
+}
+
+/// Those transactions of the set that this server committed first.
+fn of_server(set: &MySqlGtidSet, server: &BinlogServer) -> Option<MySqlGtidSet> {
+    let uuid: Uuid = server.as_str().parse().ok()?;
+    let mut own = MySqlGtidSet::default();
+    for (tsid, range) in set.intervals().filter(|(tsid, _)| tsid.uuid == uuid) {
+        own.add_range(tsid.clone(), range).ok()?;
+    }
+    (!own.is_empty()).then_some(own)
+}
+
+/// The transactions before a file of the server.
+async fn before_file(
+    options: &ConnectOptions,
+    dump: &DumpOptions,
+    file: &str,
+) -> Result<(GtidSet, Option<MariaDbBinlogState>)> {
+    let dump = DumpOptions { follow: false, semi_sync: false, ..dump.clone() };
+    let mut dump = Dump::begin(options, file, &dump).await?;
+    loop {
+        match dump.next().await? {
+            Sent::Event { event, part, .. } => {
+                if let Some(before) = transactions_before(&event)? {
+                    return Ok((before, state_before(&event)?));
+                }
+                if matches!(part, Part::Begin(_)) {
+                    break;
+                }
+            }
+            Sent::End => break,
+            Sent::File { .. } | Sent::Heartbeat => {}
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Source,
+        format!("{file} does not say which transactions came before it"),
+    ))
+}

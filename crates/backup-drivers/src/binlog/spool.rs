@@ -1,0 +1,261 @@
+//! Where what was received waits for the store: one pair of files a segment, `<seq>.json` with what
+//! has to be known of it and `<seq>.binlog` with its bytes.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backup_core::{BinlogServer, ClusterName, Error, ErrorKind, Result, io_error};
+use bytes::Bytes;
+
+use super::segment::Head;
+
+/// The directory of one cluster, held by one receiver.
+#[derive(Debug)]
+pub(super) struct Spool {
+    directory: PathBuf,
+    /// Locked while we live.
+    _lock: File,
+}
+
+/// A segment that waits for the store.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub(super) head: Head,
+    stem: PathBuf,
+}
+
+/// A segment that is being received.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) head: Head,
+    stem: PathBuf,
+    file: Arc<File>,
+    /// What was not written yet.
+    buffer: Vec<u8>,
+    pub(super) len: u64,
+    dirty: bool,
+}
+
+/// What is written with one call.
+const BUFFER: usize = 256 << 10;
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let what = format!("cannot use {} of the spool", path.display());
+    move |e| {
+        io_error(e, ErrorKind::Internal, what).with_remedy(
+            "make room or choose another --spool, then start again: nothing is lost as long as the \
+             server keeps its binlogs",
+        )
+    }
+}
+
+fn make(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
+}
+
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(failed(path))
+}
+
+impl Spool {
+    /// Opens the directory of a cluster below `root`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while another receiver has it.
+    pub(super) fn open(root: &Path, cluster: &ClusterName) -> Result<Self> {
+        let directory = root.join(cluster.to_string());
+        make(&directory)?;
+        let path = directory.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Spool { directory, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::new(
+                ErrorKind::Busy,
+                format!("another receiver uses the spool {}", directory.display()),
+            )
+            .with_remedy("one receiver a cluster is enough; or give this one another --spool")),
+            Err(TryLockError::Error(e)) => Err(failed(&path)(e)),
+        }
+    }
+
+    /// What an earlier receiver left, by server and number.
+    pub(super) fn waiting(&self) -> Result<Vec<Waiting>> {
+        let mut found = Vec::new();
+        for server in std::fs::read_dir(&self.directory).map_err(failed(&self.directory))? {
+            let server = server.map_err(failed(&self.directory))?.path();
+            if !server.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&server).map_err(failed(&server))? {
+                let path = entry.map_err(failed(&server))?.path();
+                if path.extension().is_some_and(|extension| extension == "binlog")
+                    && !path.with_extension("json").exists()
+                {
+                    // Its writer died before or after it was a segment.
+                    std::fs::remove_file(&path).map_err(failed(&path))?;
+                }
+                if path.extension().is_none_or(|extension| extension != "json") {
+                    continue;
+                }
+                let json = std::fs::read(&path).map_err(failed(&path))?;
+                let stem = path.with_extension("");
+                match serde_json::from_slice(&json) {
+                    Ok(head) => found.push(Waiting { head, stem }),
+                    // It was being written when its writer died: there is nothing behind it.
+                    Err(_) => Waiting::remove_files(&stem)?,
+                }
+            }
+        }
+        found.sort_by(|a, b| (&a.head.server, a.head.seq).cmp(&(&b.head.server, b.head.seq)));
+        Ok(found)
+    }
+
+    /// Begins a segment.
+    pub(super) fn begin(&self, head: Head) -> Result<Draft> {
+        let directory = self.directory.join(directory_of(&head.server));
+        make(&directory)?;
+        let stem = directory.join(format!("{:010}", head.seq));
+        let json = serde_json::to_vec(&head)
+            .map_err(|e| Error::internal("a segment cannot be written as JSON").with_source(e))?;
+        let create = |path: &Path| {
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)
+        };
+        // What is first there says nothing yet; the head makes it a segment.
+        let content = stem.with_extension("binlog");
+        let file = create(&content).map_err(failed(&content))?;
+        let path = stem.with_extension("json");
+        let mut head_file = create(&path).map_err(failed(&path))?;
+        head_file.write_all(&json).and_then(|()| head_file.sync_all()).map_err(failed(&path))?;
+        sync_directory(&directory)?;
+        sync_directory(&self.directory)?;
+        Ok(Draft { head, stem, file: file.into(), buffer: Vec::new(), len: 0, dirty: false })
+    }
+}
+
+fn directory_of(server: &BinlogServer) -> &str {
+    server.as_str()
+}
+
+impl Draft {
+    /// Adds bytes. They are safe after [`Draft::sync`].
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.len += bytes.len() as u64;
+        self.dirty = true;
+        if self.buffer.len() >= BUFFER { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        (&*self.file).write_all(&self.buffer).map_err(failed(&self.stem))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Waits until all that was added would survive a power cut.
+    pub(super) async fn sync(&mut self) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        self.write()?;
+        let file = Arc::clone(&self.file);
+        tokio::task::spawn_blocking(move || file.sync_data())
+            .await
+            .map_err(|e| Error::internal("a task of the spool ended early").with_source(e))?
+            .map_err(failed(&self.stem))?;
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Ends it: from here on it waits for the store.
+    pub(super) async fn close(mut self) -> Result<Waiting> {
+        self.sync().await?;
+        Ok(Waiting { head: self.head, stem: self.stem })
+    }
+}
+
+impl Waiting {
+    /// Its bytes; none where it was only begun.
+    pub(super) fn content(&self) -> Result<Bytes> {
+        let path = self.stem.with_extension("binlog");
+        match std::fs::read(&path) {
+            Ok(content) => Ok(content.into()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Bytes::new()),
+            Err(e) => Err(failed(&path)(e)),
+        }
+    }
+
+    /// Cuts off what cannot be used, so that nobody looks at it again.
+    pub(super) fn truncate(&self, len: u64) -> Result<()> {
+        let path = self.stem.with_extension("binlog");
+        let file = OpenOptions::new().write(true).open(&path).map_err(failed(&path))?;
+        file.set_len(len).and_then(|()| file.sync_all()).map_err(failed(&path))
+    }
+
+    /// Removes it: it is in the store, or nothing is in it.
+    pub(super) fn remove(&self) -> Result<()> {
+        Waiting::remove_files(&self.stem)
+    }
+
+    fn remove_files(stem: &Path) -> Result<()> {
+        // The head last: without content it is nothing, content without a head is never looked at.
+        for extension in ["json", "binlog"] {
+            let path = stem.with_extension(extension);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(seq: u64) -> Head {
+        Head {
+            cluster: "c".parse().unwrap(),
+            server: BinlogServer::of_id(1),
+            seq,
+            file: "binlog.000001".into(),
+            start: 0,
+            format_description: String::new(),
+            before: backup_core::GtidSet::empty(backup_core::Flavor::MariaDb),
+            state_before: None,
+            begins_inside: false,
+            gap_before: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_synced_is_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let cluster = "c".parse().unwrap();
+        let spool = Spool::open(root.path(), &cluster).unwrap();
+        assert_eq!(Spool::open(root.path(), &cluster).unwrap_err().kind(), ErrorKind::Busy);
+        let mut draft = spool.begin(head(2)).unwrap();
+        draft.add(b"hello").unwrap();
+        draft.sync().await.unwrap();
+        drop((draft, spool));
+        let spool = Spool::open(root.path(), &cluster).unwrap();
+        drop(spool.begin(head(1)).unwrap());
+        let waiting = spool.waiting().unwrap();
+        assert_eq!(waiting.iter().map(|w| w.head.seq).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(waiting[1].content().unwrap(), "hello");
+        assert_eq!(waiting[1].head, head(2));
+        waiting[1].truncate(2).unwrap();
+        assert_eq!(waiting[1].content().unwrap(), "he");
+        waiting.iter().for_each(|w| w.remove().unwrap());
+        assert!(spool.waiting().unwrap().is_empty());
+    }
+}

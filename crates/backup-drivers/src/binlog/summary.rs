@@ -1,0 +1,186 @@
+//! What a transaction does, for people: tables, rows, statements.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use backup_core::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::body::Query;
+use super::event::{Event, HEADER_LEN, Header, kind};
+use super::gtid::Begin;
+use super::inflate::MAX_INFLATED;
+use super::read::Reader;
+use super::rows::{Change, TableMap, change};
+use crate::connect::without_secrets;
+
+/// How many rows of a table a transaction changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RowCounts {
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows updated.
+    pub updated: u64,
+    /// Rows deleted.
+    pub deleted: u64,
+}
+
+/// A transaction in an archived binlog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Transaction {
+    /// Its name; `None` where the server keeps no GTIDs.
+    pub gtid: Option<backup_core::Gtid>,
+    /// When it was committed.
+    pub time: Timestamp,
+    /// The file.
+    pub file: String,
+    /// Where it begins in the file.
+    pub start: u64,
+    /// Where it ends; the position that a server tells after it.
+    pub end: u64,
+    /// Rows by table (`database.table`), where they are in the binlog as rows.
+    pub tables: BTreeMap<String, RowCounts>,
+    /// Statements that are in the binlog as they were written, each cut to 200 characters, without
+    /// those that only begin and end a transaction. At most ten.
+    pub statements: Vec<String>,
+    /// Some of its rows could not be counted.
+    pub uncounted: bool,
+}
+
+const STATEMENTS: usize = 10;
+const SHOWN: usize = 200;
+
+/// Collects what a transaction does from its events.
+#[derive(Debug)]
+pub(super) struct Summary {
+    transaction: Transaction,
+    maps: BTreeMap<u64, TableMap>,
+}
+
+impl Summary {
+    pub(super) fn begin(begin: &Begin, file: &str, start: u64, end: u64) -> Self {
+        let transaction = Transaction {
+            gtid: begin.gtid.clone(),
+            time: begin.time,
+            file: file.to_owned(),
+            start,
+            end,
+            tables: BTreeMap::new(),
+            statements: Vec::new(),
+            uncounted: false,
+        };
+        Summary { transaction, maps: BTreeMap::new() }
+    }
+
+    /// Takes an event that ends at byte `end` of the file.
+    pub(super) fn add(&mut self, event: &Event, end: u64) -> Result<()> {
+        self.transaction.end = end;
+        if event.kind() == kind::TRANSACTION_PAYLOAD {
+            if self.payload(event.body()).is_none() {
+                self.transaction.uncounted = true;
+            }
+            return Ok(());
+        }
+        self.body(event.kind(), event.body());
+        Ok(())
+    }
+
+    pub(super) fn end(self) -> Transaction {
+        self.transaction
+    }
+
+    fn body(&mut self, event_kind: u8, body: &[u8]) {
+        if event_kind == kind::TABLE_MAP {
+            if let Some(map) = TableMap::parse(body) {
+                self.maps.insert(map.id, map);
+            }
+        } else if let Some((change, id)) = change(event_kind, body) {
+            let map = self.maps.get(&id);
+            let count = map.and_then(|map| map.count(event_kind, body));
+            let Some(map) = map else {
+                self.transaction.uncounted = true;
+                return;
+            };
+            let name = format!("{}.{}", map.database, map.table);
+            let counts = self.transaction.tables.entry(name).or_default();
+            match count {
+                None => self.transaction.uncounted = true,
+                Some(rows) => match change {
+                    Change::Insert => counts.inserted += rows,
+                    Change::Update => counts.updated += rows,
+                    Change::Delete => counts.deleted += rows,
+                },
+            }
+        } else if let Ok(Some(query)) = Query::of(event_kind, body) {
+            self.statement(&query);
+        }
+    }
+
+    fn statement(&mut self, query: &Query) {
+        let marks = ["BEGIN", "COMMIT", "ROLLBACK"].iter().any(|word| query.is(word));
+        if marks || self.transaction.statements.len() == STATEMENTS {
+            return;
+        }
+        let text = String::from_utf8_lossy(&query.sql);
+        let text = without_secrets(&text);
+        let mut shown: String = text.chars().take(SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        self.transaction.statements.push(shown);
+    }
+
+    /// The events of a compressed transaction: they have no checksums. `None` where they cannot all
+    /// be looked at.
+    fn payload(&mut self, body: &[u8]) -> Option<()> {
+        // Fields: type and length as length-encoded integers, value; 0 = the end, 1 = length of the
+        // payload, 2 = algorithm (0 zstd, 255 none), 3 = length before compression.
+        let mut reader = Reader::new(body);
+        let mut algorithm = None;
+        loop {
+            let field = reader.lenenc()?;
+            if field == 0 {
+                break;
+            }
+            let len = usize::try_from(reader.lenenc()?).ok()?;
+            let value = reader.take(len)?;
+            if field == 2 {
+                algorithm = Reader::new(value).lenenc();
+            }
+        }
+        let payload = reader.rest();
+        match algorithm? {
+            255 => self.events(payload),
+            0 => self.events(zstd::stream::read::Decoder::with_buffer(payload).ok()?),
+            _ => None,
+        }
+    }
+
+    fn events(&mut self, mut from: impl Read) -> Option<()> {
+        let mut total = 0;
+        loop {
+            let mut head = [0; HEADER_LEN];
+            let mut have = 0;
+            while have < HEADER_LEN {
+                match from.read(&mut head[have..]).ok()? {
+                    0 if have == 0 => return Some(()),
+                    0 => return None,
+                    n => have += n,
+                }
+            }
+            let header = Header::parse(&head)?;
+            let len = (header.len as usize).checked_sub(HEADER_LEN)?;
+            total += len;
+            if total > MAX_INFLATED {
+                return None;
+            }
+            let mut body = Vec::new();
+            from.by_ref().take(len as u64).read_to_end(&mut body).ok()?;
+            if body.len() != len {
+                return None;
+            }
+            self.body(header.kind, &body);
+        }
+    }
+}

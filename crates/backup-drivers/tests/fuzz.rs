@@ -1,0 +1,46 @@
+//! A short run of the fuzz target `binlog`, with the same inputs each time.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+
+#[path = "../../../fuzz/bodies/binlog.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets are crates of their own")]
+mod binlog;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const INPUTS: u64 = 20_000;
+
+#[test]
+fn changed_binlogs_are_read_or_refused() {
+    let seeds = binlog::seeds();
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as usize % below.max(1)
+    };
+    let mut inputs = seeds.clone();
+    for _ in 0..INPUTS {
+        let mut bytes = seeds[next(seeds.len())].clone();
+        for _ in 0..=next(6) {
+            let at = next(bytes.len());
+            match next(5) {
+                0 => bytes[at] ^= 1 << next(8),
+                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff][next(9)],
+                2 => bytes.truncate(at.max(1)),
+                3 => bytes.insert(at, next(256) as u8),
+                _ => {
+                    let other = &seeds[next(seeds.len())];
+                    bytes.extend_from_slice(&other[next(other.len())..]);
+                }
+            }
+        }
+        inputs.push(bytes);
+    }
+    for input in &inputs {
+        if catch_unwind(AssertUnwindSafe(|| binlog::run(input))).is_err() {
+            panic!("a promise is broken for {:?}", input.escape_ascii().to_string());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Binlogs of real servers: read, archived in a repository, replayed.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+
+mod archive;
+mod damage;
+mod dump;
+mod failover;
+mod points;
+mod replay;
+mod server;
+mod speed;
+mod store;
