@@ -66,6 +66,7 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
+#[case("docs/restore.md", MYSQL, Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]

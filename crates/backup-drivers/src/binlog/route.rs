@@ -94,8 +94,8 @@ impl Route {
     /// Resolves a plan.
     ///
     /// # Errors
-    /// [`ErrorKind::Unreachable`] when the point is not in the segments after all;
-    /// [`ErrorKind::Damaged`] when one of them is damaged; [`ErrorKind::Usage`] when a transaction is
+    /// [`ErrorKind::Unreachable`](backup_core::ErrorKind::Unreachable) when the point is not in the segments after all;
+    /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when one of them is damaged; [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when a transaction is
     /// to be skipped that is not applied.
     pub async fn resolve(
         cx: &Context,

@@ -315,12 +315,22 @@ async fn newer_and_older_servers_take_it_and_are_told_apart(
     let (pair, mut source, manifest) = stocked_between(way.0, way.1, &[]).await;
     forbid_infile(&pair).await;
     let older = way.1 == "mariadb-10.11";
-    let driver = LogicalRestore::new(pair.target(), LogicalRestoreOptions::default());
+    let mut options = LogicalRestoreOptions::default();
+    if older {
+        // Rows of the present end at a time that the older server has no timestamp for.
+        let driver = LogicalRestore::new(pair.target(), options.clone());
+        let plan = pipeline::plan_restore(&pair.cx, &pair.repository, &driver, &manifest);
+        let refused = plan.await.unwrap_err().report();
+        assert!(refused.contains("stock.versioned") && refused.contains("11.5"), "{refused}");
+        options.selection.exclude_tables.insert("stock.versioned".parse().unwrap());
+        source.run("DROP TABLE stock.versioned").await.unwrap();
+    }
+    let driver = LogicalRestore::new(pair.target(), options.clone());
     let plan =
         pipeline::plan_restore(&pair.cx, &pair.repository, &driver, &manifest).await.unwrap();
     let told = plan.findings.iter().any(|f| f.problem.contains("the older"));
     assert_eq!(told, older, "{:#?}", plan.findings);
-    pair.restore(&manifest, LogicalRestoreOptions::default()).await;
+    pair.restore(&manifest, options).await;
     assert_exact(&mut source, &pair.target()).await;
     pair.stop().await;
 }
