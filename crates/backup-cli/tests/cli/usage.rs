@@ -39,13 +39,7 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--compression", "zstd:99"], "99"),
         (vec!["check", "--strategy", "physical"], "physical"),
         (vec!["verify", "--level", "logical"], "logical"),
-        (vec!["restore", "--to-time", "2026-11-20T10:00:00Z"], "--to-time"),
-        (vec!["restore", "--to-gtid", "x:1"], "--to-gtid"),
-        (vec!["restore", "--to-position", "b.1:4"], "--to-position"),
-        (vec!["restore", "--before-gtid", "x:1"], "--before-gtid"),
-        (vec!["restore", "--skip-gtid", "x:1"], "--skip-gtid"),
         (vec!["restore", "--target-dir", "d"], "--target-dir"),
-        (vec!["binlog"], "binlog"),
     ] {
         let mut command = home.command(&args);
         if ["backup", "check"].contains(&args[0]) {
