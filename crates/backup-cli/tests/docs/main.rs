@@ -97,6 +97,7 @@ fn no_page_is_left_out() {
         "docs/copies.md",
         "docs/tiers.md",
         "docs/encryption.md",
+        "docs/restore.md",
         "docs/retention.md",
         "docs/benchmarks.md",
     ]
