@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_refused_as_newer() {
-        for (at, value) in [(4, 2), (5, 0), (5, 7), (6, 9), (7, 3), (8, 2), (9, 1)]
+        for (at, value) in [(4, 2), (5, 0), (5, 8), (6, 9), (7, 3), (8, 2), (9, 1)]
             .into_iter()
             .chain((10..12).map(|at| (at, 1)))
             .chain((20..60).map(|at| (at, 1)))
