@@ -66,7 +66,6 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
-#[case("docs/restore.md", MYSQL, Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]
@@ -97,7 +96,6 @@ fn no_page_is_left_out() {
         "docs/copies.md",
         "docs/tiers.md",
         "docs/encryption.md",
-        "docs/restore.md",
         "docs/retention.md",
         "docs/benchmarks.md",
     ]
