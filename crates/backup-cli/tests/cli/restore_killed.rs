@@ -99,7 +99,17 @@ async fn kill(name: &str, kills: u32) {
                 continue;
             }
             let plan: Vec<&str> = restore.into_iter().chain(["--dry-run"]).collect();
-            let plan = home.run(plan).expect(0).json();
+            // Unlike a restore, a look does not wait until the server has ended what the process that
+            // was killed had asked for.
+            let mut looked = home.run(plan.iter().copied());
+            for _ in 0..50 {
+                if looked.code == Some(0) {
+                    break;
+                }
+                sleep(Duration::from_millis(100));
+                looked = home.run(plan.iter().copied());
+            }
+            let plan = looked.expect(0).json();
             resumed += u32::from(plan["steps"].to_string().contains("interrupted"));
             home.run(restore).expect(0);
             break;
