@@ -1,5 +1,5 @@
 //! Buffers that content is decompressed into, used again: the kernel clears every page that it gives
-//! out, which for frames of a megabyte costs half as much as to decompress them.
+//! out anew.
 
 use bytes::Bytes;
 

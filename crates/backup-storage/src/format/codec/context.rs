@@ -1,5 +1,4 @@
-//! Working memory of zstd, used again: to set it up for every frame costs as much as to compress a
-//! tenth of one.
+//! Working memory of zstd, used again rather than set up for every frame.
 
 use std::io::Result;
 
