@@ -40,6 +40,10 @@ pub(crate) struct Point {
     /// brings them back
     #[arg(long, value_name = "GTID,…", value_delimiter = ',')]
     skip_gtid: Vec<Gtid>,
+    /// Apply binlogs also to a server that seems to have executed them, or that cannot tell: you know
+    /// that its data are those of before (a MySQL server skips what is in its gtid_executed)
+    #[arg(long)]
+    apply_again: bool,
 }
 
 /// Reads a time with its zone.
@@ -59,6 +63,8 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
 /// The way to a point.
 pub(crate) struct Way {
     pub(crate) route: Arc<Route>,
+    /// Whatever the target has executed.
+    again: bool,
 }
 
 impl Point {
@@ -100,7 +106,7 @@ impl Point {
             }
             let base = ReplayBase::of(&manifest);
             match self.route(cx, repo, &chain, &base, target).await {
-                Ok(route) => return Ok((manifest, Way { route: Arc::new(route) })),
+                Ok(route) => return Ok((manifest, self.way(route))),
                 Err(e) if e.kind() == ErrorKind::Unreachable => {
                     let e = e.context(format!("from backup {}", manifest.backup));
                     problem = problem.or(Some(e));
@@ -127,7 +133,11 @@ impl Point {
         let position = Position { gtid: Some(here), ..Position::default() };
         let base = ReplayBase { server: None, position };
         let route = self.route(cx, repo, &chain, &base, target).await?;
-        Ok(Way { route: Arc::new(route) })
+        Ok(self.way(route))
+    }
+
+    fn way(&self, route: Route) -> Way {
+        Way { route: Arc::new(route), again: self.apply_again }
     }
 
     async fn route(
@@ -163,18 +173,20 @@ async fn chain(cx: &Context, repo: &Repo, cluster: &ClusterName) -> Result<Binlo
 }
 
 impl Way {
-    fn options(tell_applied: bool) -> ApplyOptions {
-        ApplyOptions { tell_applied, ..ApplyOptions::default() }
+    fn options(&self, tell_applied: bool) -> ApplyOptions {
+        ApplyOptions { tell_applied, again: self.again, ..ApplyOptions::default() }
     }
 
     /// Whether the target would take it.
     pub(super) async fn preflight(
         &self,
         cx: &Context,
+        repo: &Repo,
         target: &ConnectOptions,
         tell_applied: bool,
     ) -> Result<()> {
-        preflight(cx, target, &self.route, &Way::options(tell_applied)).await
+        let store = Arc::new(repo.clone());
+        preflight(cx, target, store, &self.route, &self.options(tell_applied)).await
     }
 
     /// Goes it.
@@ -186,7 +198,7 @@ impl Way {
         tell_applied: bool,
     ) -> Result<Applied> {
         cx.phase("binlogs");
-        let options = Way::options(tell_applied);
+        let options = self.options(tell_applied);
         apply(cx, target, Arc::new(repo.clone()), Arc::clone(&self.route), &options).await
     }
 

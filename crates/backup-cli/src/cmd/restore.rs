@@ -142,7 +142,7 @@ impl Restore {
         };
         let driver = LogicalRestore::new(target.clone(), options);
         if let Some(way) = &way {
-            way.preflight(cx, &target, true).await?;
+            way.preflight(cx, &repo, &target, true).await?;
         }
         if self.dry_run {
             let steps = pipeline::plan_restore(cx, &repo, &driver, &manifest).await?;

@@ -5,6 +5,7 @@
 mod archive;
 mod damage;
 mod dump;
+mod executed;
 mod failover;
 mod points;
 mod replay;

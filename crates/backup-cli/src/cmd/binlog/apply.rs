@@ -44,7 +44,7 @@ impl Apply {
         let here = cx.run(replay::position(&target)).await?;
         let point = self.point.target().unwrap_or(ReplayTarget::End);
         let way = self.point.way_on(cx, &repo, &cluster, here, &point).await?;
-        way.preflight(cx, &target, false).await?;
+        way.preflight(cx, &repo, &target, false).await?;
         let mut document = json!({
             "target": target.to_string(),
             "dry_run": self.dry_run,

@@ -5,10 +5,15 @@
 //! was, but for the data.
 
 mod apply;
+mod check;
+mod executed;
 mod groups;
+mod lookup;
 mod packet;
+mod replica;
 mod serve;
 mod session;
 mod settings;
+mod target;
 
 pub use apply::{Applied, ApplyOptions, apply, position, preflight};

@@ -1,7 +1,6 @@
 //! The source that a target replicates from.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,22 +15,35 @@ use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
 use super::super::route::Route;
 use super::groups::{From, Groups, Step};
 use super::packet::{Answers, Requests};
+use super::replica::Replica;
 use super::session::{DumpRequest, Identity};
 
 /// What the server has told and been told.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Bytes of events that were sent, over all connections.
-    pub(super) sent: AtomicU64,
+    sent: AtomicU64,
     /// The target has everything.
     pub(super) complete: AtomicBool,
     /// Why the archive cannot be served.
-    pub(super) failed: Mutex<Option<Error>>,
+    failed: Mutex<Option<Error>>,
+}
+
+impl State {
+    /// Bytes of events that were sent, over all connections.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Why the archive cannot be served, once.
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// A port on which the route is served.
 pub(super) struct Server {
-    pub(super) address: SocketAddr,
+    /// What the target needs to know to replicate from here.
+    pub(super) replica: Replica,
     pub(super) state: Arc<State>,
     task: JoinHandle<()>,
 }
@@ -62,10 +74,12 @@ impl Server {
         let failed = |e| io_error(e, ErrorKind::Target, format!("cannot listen on {host}"));
         let listener = TcpListener::bind((host, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let (user, password) = (identity.user.clone(), identity.password.clone());
+        let replica = Replica { address, user, password };
         let state = Arc::new(State::default());
         let shared = Shared { cx: cx.clone(), store, route, identity, state: Arc::clone(&state) };
         let task = tokio::spawn(accept(listener, Arc::new(shared)));
-        Ok(Server { address, state, task })
+        Ok(Server { replica, state, task })
     }
 }
 

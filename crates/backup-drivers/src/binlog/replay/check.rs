@@ -1,0 +1,71 @@
+//! Whether a target is in a state for a replay, before anything is changed there.
+
+use backup_core::Result;
+
+use super::super::route::Route;
+use super::replica::Replica;
+use super::target::Target;
+
+/// Refuses a target that a replay would harm. Removes what a replay left that was killed. A `private`
+/// server has filters that are meant.
+pub(super) async fn check(target: &mut Target, route: &Route, private: bool) -> Result<()> {
+    let mariadb = route.files.first().map(|file| file.format.is_mariadb());
+    if mariadb.is_some_and(|mariadb| mariadb == target.mysql()) {
+        return Err(target.refuse(
+            format!("it is a {}, and the binlogs are not", target.facts.flavor),
+            "restore to a server of the kind that wrote them",
+        ));
+    }
+    Replica::remove_leftover(target).await?;
+    if !target.channels().await?.is_empty() {
+        return Err(target.refuse(
+            "it is a replica of another server",
+            "stop it and remove that with RESET REPLICA ALL, or choose another target",
+        ));
+    }
+    if target.mysql() {
+        check_gtid_mode(target, route).await?;
+    }
+    if private { Ok(()) } else { check_filters(target).await }
+}
+
+async fn check_gtid_mode(target: &mut Target, route: &Route) -> Result<()> {
+    let mode = target.value("SELECT @@GLOBAL.gtid_mode").await?;
+    match (&route.applied, mode.as_str()) {
+        (Some(_), "ON") => Ok(()),
+        (Some(_), _) => Err(target.refuse(
+            format!("its gtid_mode is {mode}, and the transactions have GTIDs"),
+            "set gtid_mode to ON and enforce_gtid_consistency to ON at the target",
+        )),
+        (None, "ON" | "ON_PERMISSIVE") => Err(target.refuse(
+            format!("its gtid_mode is {mode}, and the transactions have no GTIDs"),
+            "set gtid_mode to OFF at the target for the restore",
+        )),
+        (None, _) => Ok(()),
+    }
+}
+
+async fn check_filters(target: &mut Target) -> Result<()> {
+    if target.mysql() {
+        let sql = "SELECT COUNT(*) FROM performance_schema.replication_applier_global_filters";
+        if target.value(sql).await? != "0" {
+            return Err(target.refuse(
+                "it has replication filters, which would leave transactions out",
+                "remove them with CHANGE REPLICATION FILTER",
+            ));
+        }
+        return Ok(());
+    }
+    let sql = "SHOW GLOBAL VARIABLES WHERE Value <> '' AND Variable_name IN \
+               ('replicate_do_db', 'replicate_do_table', 'replicate_ignore_db', \
+                'replicate_ignore_table', 'replicate_wild_do_table', \
+                'replicate_wild_ignore_table', 'replicate_rewrite_db')";
+    let filters: Vec<(String, String)> = target.session.query_rows(sql).await?;
+    match filters.first() {
+        None => Ok(()),
+        Some((name, value)) => Err(target.refuse(
+            format!("its replication filter {name} = {value} would leave transactions out"),
+            "set it to an empty value for the restore",
+        )),
+    }
+}
