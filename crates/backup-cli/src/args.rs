@@ -113,7 +113,13 @@ pub(crate) enum Command {
 
 /// `--strategy`, with those that this version has.
 pub(crate) fn strategy() -> impl TypedValueParser<Value = Strategy> {
-    PossibleValuesParser::new([Strategy::Logical.as_str()]).map(|_| Strategy::Logical)
+    let known = [Strategy::Logical, Strategy::Physical];
+    PossibleValuesParser::new(known.map(Strategy::as_str)).map(move |name| {
+        known
+            .into_iter()
+            .find(|strategy| strategy.as_str() == name)
+            .expect("the parser before lets only these names through")
+    })
 }
 
 /// `--type`, with those that this version has.

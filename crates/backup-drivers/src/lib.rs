@@ -2,6 +2,7 @@
 
 pub mod binlog;
 pub mod connect;
+pub mod files;
 pub mod logical;
 pub mod rows;
 pub mod sandbox;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, Finding, Flavor, Level, Manifest, Report, Result,
-    ServerVersion, Severity, Strategy, Verifier,
+    ArtifactSource, Context, Error, ErrorKind, Finding, Flavor, Level, Manifest, Report, Result,
+    ServerVersion, Severity, Strategy, Verifier, io_error,
 };
 use backup_drivers::connect::ConnectOptions;
+use backup_drivers::files;
 use backup_drivers::logical::{Catalog, DrillReport, drill};
 use backup_drivers::sandbox::{Sandbox, ServerInstall};
 
@@ -108,6 +109,27 @@ impl DrillVerifier {
     }
 }
 
+impl DrillVerifier {
+    /// The drill of a backup of data files.
+    async fn files(
+        &self,
+        cx: &Context,
+        install: &ServerInstall,
+        backup: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        let parent = self.options.directory.clone().unwrap_or_else(std::env::temp_dir);
+        let scratch = tempfile::Builder::new().prefix("holdfast-drill-").tempdir_in(&parent);
+        let scratch = scratch.map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
+        })?;
+        let report = files::drill(cx, install, scratch.path(), backup, artifacts).await?;
+        let mut findings = vec![summary(backup, install, &report)];
+        findings.extend(report.findings);
+        Ok(Report::new(Level::Drill, findings))
+    }
+}
+
 #[async_trait]
 impl Verifier for DrillVerifier {
     fn level(&self) -> Level {
@@ -120,14 +142,10 @@ impl Verifier for DrillVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        if backup.strategy != Strategy::Logical {
-            return Err(Error::usage(format!(
-                "{} is a {} backup: this version holds drills of logical ones",
-                backup.backup, backup.strategy
-            ))
-            .with_remedy("verify it with --level content"));
-        }
         let install = self.install(backup)?;
+        if backup.strategy != Strategy::Logical {
+            return self.files(cx, &install, backup, artifacts).await;
+        }
         let names = match Catalog::read(&*artifacts).await {
             Ok(catalog) => catalog.header.lower_case_table_names,
             // The drill says what is wrong with it.

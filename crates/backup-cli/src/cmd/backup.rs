@@ -17,6 +17,7 @@ use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
 use serde_json::json;
 
+use super::backup_files::FilesFlags;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::args;
@@ -26,9 +27,10 @@ use crate::login::{DefaultsFile, Server};
 /// Take a backup
 #[derive(clap::Args)]
 pub(crate) struct Backup {
-    /// The server to read: mysql://user@host:port/ or mysql://user@localhost/?socket=/path
+    /// The server to read: mysql://user@host:port/ or mysql://user@localhost/?socket=/path; that of a
+    /// stopped one: file:///var/lib/mysql
     #[arg(long, value_name = "DSN")]
-    source: Option<String>,
+    pub(super) source: Option<String>,
     #[command(flatten)]
     defaults_file: DefaultsFile,
     /// The cluster that the backup belongs to
@@ -36,7 +38,7 @@ pub(crate) struct Backup {
     cluster: Option<ClusterName>,
     /// How the source is read
     #[arg(long, value_parser = args::strategy(), default_value = "logical")]
-    strategy: Strategy,
+    pub(super) strategy: Strategy,
     /// How much the backup holds by itself
     #[arg(long = "type", value_parser = args::backup_type(), default_value = "full")]
     backup_type: BackupType,
@@ -93,6 +95,8 @@ pub(crate) struct Backup {
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
     compression: Option<Compression>,
+    #[command(flatten)]
+    pub(super) files: FilesFlags,
 }
 
 impl Backup {
@@ -105,6 +109,10 @@ impl Backup {
             parent: None,
         };
         let repo = app.repo(self.repository_options(app)?).await?;
+        if self.strategy != Strategy::Logical {
+            let driver = self.files_driver(app)?;
+            return answer(&pipeline::backup(&app.cx, &repo, &*driver, spec).await?);
+        }
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(&app.cx).await?;
         let options = LogicalOptions {
@@ -119,10 +127,7 @@ impl Backup {
             ..LogicalOptions::default()
         };
         let driver = LogicalBackup::new(source, options);
-        let manifest = pipeline::backup(&app.cx, &repo, &driver, spec).await?;
-        let warned = !manifest.outcome.warnings.is_empty();
-        let ending = warned.then_some(ErrorKind::Warnings);
-        Ok(Answer::new(&document(&manifest), text(&manifest))?.summary().ending(ending))
+        answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?)
     }
 
     fn repository_options(&self, app: &App) -> Result<RepositoryOptions> {
@@ -156,7 +161,15 @@ impl Backup {
         Ok(without)
     }
 
-    fn selection(&self) -> Selection {
+    /// Whether rows are left out or changed.
+    pub(super) fn chooses_rows(&self) -> bool {
+        !self.filters.is_empty()
+            || !self.no_rows.is_empty()
+            || self.schema_only
+            || self.mask.is_some()
+    }
+
+    pub(super) fn selection(&self) -> Selection {
         let databases: BTreeSet<Glob> = flat(&self.databases);
         let tables: BTreeSet<TableGlob> = flat(&self.tables);
         let literal = |glob: &Glob| glob.as_literal().is_some();
@@ -216,6 +229,12 @@ pub(super) fn source<'a>(
             .defaults_file
             .as_deref()),
     }
+}
+
+fn answer(manifest: &Manifest) -> Result<Answer> {
+    let warned = !manifest.outcome.warnings.is_empty();
+    let ending = warned.then_some(ErrorKind::Warnings);
+    Ok(Answer::new(&document(manifest), text(manifest))?.summary().ending(ending))
 }
 
 fn document(m: &Manifest) -> serde_json::Value {

@@ -1,6 +1,7 @@
 //! The commands, one file each: flags, the calls into the libraries, and the answer.
 
 pub(crate) mod backup;
+mod backup_files;
 pub(crate) mod binlog;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -13,6 +14,7 @@ pub(crate) mod point;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod restore;
+mod restore_files;
 pub(crate) mod show;
 pub(crate) mod tier;
 pub(crate) mod verify;

@@ -1,8 +1,10 @@
 //! `holdfast restore`
 
+use std::path::PathBuf;
+
 use backup_core::{
     ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
-    pipeline, select,
+    Strategy, pipeline, select,
 };
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
@@ -19,7 +21,7 @@ use crate::app::App;
 use crate::human;
 use crate::login::{DefaultsFile, Server};
 
-/// Restore a backup into a server
+/// Restore a backup into a server or a directory
 #[derive(clap::Args)]
 pub(crate) struct Restore {
     /// An id, a unique prefix of one, or `latest`
@@ -31,6 +33,9 @@ pub(crate) struct Restore {
     /// The server to write: mysql://user@host:port/ or mysql://user@localhost/?socket=/path
     #[arg(long, value_name = "DSN")]
     target: Option<String>,
+    /// The directory to write a backup of data files into, for a server to start on; missing or empty
+    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    target_dir: Option<PathBuf>,
     #[command(flatten)]
     defaults_file: DefaultsFile,
     /// Only these databases, separated by commas
@@ -73,10 +78,14 @@ pub(crate) struct Restore {
     point: Point,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Replace what is at the target under the same names; --dry-run says what that destroys
     #[arg(long)]
-    overwrite: bool,
+    pub(super) overwrite: bool,
+    /// Bring a directory that holds an older state of the same server up to date: only what differs is
+    /// written
+    #[arg(long, requires = "target_dir", conflicts_with = "overwrite")]
+    pub(super) delta: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -112,6 +121,16 @@ impl Restore {
         let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
         let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
         let (manifest, way) = self.choose(app, &repo, &cluster, listed).await?;
+        if let Some(directory) = &self.target_dir {
+            return self.to_directory(app, &repo, &manifest, directory, way).await;
+        }
+        if manifest.strategy != Strategy::Logical {
+            return Err(Error::usage(format!(
+                "{} is a backup of data files: it is restored into a directory",
+                manifest.backup
+            ))
+            .with_remedy("name it with --target-dir, and start a server on it"));
+        }
         let target = Server {
             role: "target",
             variable: "HOLDFAST_TARGET_PASSWORD",
@@ -166,7 +185,7 @@ impl Restore {
     }
 
     /// Whether all of the backup is restored, under its own names.
-    fn is_everything(&self) -> bool {
+    pub(super) fn is_everything(&self) -> bool {
         self.databases.is_empty()
             && self.tables.is_empty()
             && self.exclude_tables.is_empty()
@@ -215,7 +234,7 @@ impl Restore {
     }
 }
 
-fn plan(
+pub(super) fn plan(
     manifest: &Manifest,
     target: &str,
     steps: &RestoreSteps,
@@ -253,7 +272,7 @@ fn plan(
     Answer::new(&document, human::plain(&text))
 }
 
-fn done(
+pub(super) fn done(
     manifest: &Manifest,
     restored: &Restored,
     took: SignedDuration,
@@ -290,12 +309,15 @@ fn done(
         0 => String::new(),
         n => format!("It ended with {} to look at.\n", human::warnings(n)),
     };
+    let rows = match manifest.strategy {
+        Strategy::Logical => format!("{} rows, ", human::count(restored.rows)),
+        _ => String::new(),
+    };
     let text = format!(
-        "Restored {} into {}: {} rows, {}, in {}; all of it was compared with the backup.\n\
+        "Restored {} into {}: {rows}{}, in {}; all of it was compared with the backup.\n\
          {position}{warnings}",
         manifest.backup,
         restored.target,
-        human::count(restored.rows),
         human::bytes(restored.bytes),
         human::duration(took.as_secs_f64()),
     );

@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod copy;
 mod crash;
+mod files;
 mod home;
 mod init;
 mod interrupt;

@@ -55,7 +55,7 @@ pub async fn rescue(
 }
 
 /// The binlog files of a directory, in their order.
-fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
+pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
     let failed = |e| {
         io_error(e, ErrorKind::Usage, format!("cannot read the directory {}", directory.display()))
     };
@@ -92,15 +92,15 @@ fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
     }
 }
 
-struct LocalFile {
+pub(super) struct LocalFile {
     path: PathBuf,
     file: File,
-    len: u64,
-    format: Format,
+    pub(super) len: u64,
+    pub(super) format: Format,
 }
 
 impl LocalFile {
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |e| io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()));
         let file = File::open(path).map_err(failed)?;
         let len = file.metadata().map_err(failed)?.len();
@@ -122,15 +122,10 @@ impl LocalFile {
         if self.format.is_mariadb() {
             return Some(BinlogServer::of_id(self.format.event.header().server_id));
         }
-        let text = std::fs::read_to_string(directory.join("auto.cnf")).ok()?;
-        let line = text.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            key.trim().replace('_', "-").eq_ignore_ascii_case("server-uuid").then_some(value)
-        });
-        line?.trim().parse::<Uuid>().ok().map(BinlogServer::of_uuid)
+        uuid_of(directory)
     }
 
-    fn read(&self, start: u64, len: usize) -> Result<Bytes> {
+    pub(super) fn read(&self, start: u64, len: usize) -> Result<Bytes> {
         let len = usize::try_from(self.len - start).unwrap_or(len).min(len);
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, start).map_err(|e| {
@@ -145,6 +140,16 @@ impl LocalFile {
         }
         Ok(bytes.into())
     }
+}
+
+/// The MySQL server whose data directory it is.
+pub(super) fn uuid_of(directory: &Path) -> Option<BinlogServer> {
+    let text = std::fs::read_to_string(directory.join("auto.cnf")).ok()?;
+    let line = text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        key.trim().replace('_', "-").eq_ignore_ascii_case("server-uuid").then_some(value)
+    });
+    line?.trim().parse::<Uuid>().ok().map(BinlogServer::of_uuid)
 }
 
 struct Rescue<'a> {

@@ -3,6 +3,7 @@
 mod account;
 mod backup;
 mod catalog;
+mod census;
 mod check;
 mod ddl;
 mod drill;
@@ -29,6 +30,7 @@ pub use catalog::{
     CATALOG, Catalog, Chunk, Column, Database, Header, LoadMode, Object, SequenceState, StoredKind,
     StoredObject, Table,
 };
+pub use census::Census;
 pub use drill::{DrillReport, drill};
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
@@ -37,3 +39,4 @@ pub use replica::Applied;
 pub use restore::{LogicalRestore, LogicalRestoreOptions, Parts};
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};
 pub use snapshot::{LongQueries, SnapshotOptions};
+pub(crate) use snapshot::{clear_long_queries, current_position};

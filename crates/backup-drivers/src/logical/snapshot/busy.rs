@@ -29,7 +29,7 @@ struct Statement {
 }
 
 /// Waits until no statement runs for `long` or more, at most for `timeout`.
-pub(super) async fn clear(
+pub(crate) async fn clear(
     cx: &Context,
     session: &mut Session,
     policy: LongQueries,

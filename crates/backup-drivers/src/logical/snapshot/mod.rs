@@ -46,6 +46,7 @@ const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 const ATTEMPT_SECONDS: u64 = 3;
 
 pub use busy::LongQueries;
+pub(crate) use busy::clear as clear_long_queries;
 pub(super) use tables::TableLocks;
 
 /// How the moment is reached.
@@ -409,6 +410,11 @@ async fn gtid_of(guard: &mut Session, file: String, offset: u64) -> Result<Posit
 }
 
 /// The position in the server's own binary log. Exact only while nothing can commit.
+pub(crate) async fn current_position(guard: &mut Session, facts: &ServerFacts) -> Result<Position> {
+    position(guard, facts, &facts.capabilities()).await
+}
+
+/// As [`current_position`], for what the server can do.
 async fn position(
     guard: &mut Session,
     facts: &ServerFacts,

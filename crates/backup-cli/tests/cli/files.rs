@@ -1,0 +1,172 @@
+//! Data files of real servers into a repository and back.
+
+use std::path::Path;
+
+use backup_core::Context;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// Tables of all kinds that are files of their own.
+const KINDS: [&str; 8] = [
+    "CREATE TABLE shop.parts (id INT PRIMARY KEY, t VARCHAR(100)) PARTITION BY HASH(id) PARTITIONS 3",
+    "INSERT INTO shop.parts SELECT id, HEX(data) FROM (SELECT id, LEFT(data, 30) AS data FROM shop.orders) o",
+    "CREATE TABLE shop.packed (id INT PRIMARY KEY, t VARCHAR(100)) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8",
+    "INSERT INTO shop.packed SELECT id, 'x' FROM shop.orders",
+    "CREATE TABLE shop.old (id INT PRIMARY KEY, t VARCHAR(100)) ENGINE=MyISAM",
+    "INSERT INTO shop.old SELECT id, 'y' FROM shop.orders",
+    "CREATE TABLE shop.`odd name/ä` (id INT PRIMARY KEY)",
+    "INSERT INTO shop.`odd name/ä` VALUES (7)",
+];
+
+/// Every row of every table of `shop`.
+async fn sums(server: &Server) -> Vec<(String, Option<u64>)> {
+    let mut session = server.session().await;
+    let tables: Vec<String> = session
+        .query_rows(
+            "SELECT CONCAT('`', table_name, '`') FROM information_schema.tables \
+             WHERE table_schema = 'shop' AND table_type = 'BASE TABLE' ORDER BY 1",
+        )
+        .await
+        .unwrap();
+    let list: Vec<String> = tables.iter().map(|table| format!("shop.{table}")).collect();
+    let sql = format!("CHECKSUM TABLE {}", list.join(", "));
+    let sums = session.query_rows(&sql).await.unwrap();
+    let check = format!("CHECK TABLE {}", list.join(", "));
+    let said: Vec<(String, String, String, String)> = session.query_rows(&check).await.unwrap();
+    assert!(said.iter().all(|(.., text)| text == "OK"), "{said:?}");
+    session.close().await.unwrap();
+    sums
+}
+
+/// A server on a directory.
+async fn on(name: &str, directory: &Path) -> Server {
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
+    Server(builder.start(&cx).await.unwrap())
+}
+
+async fn position(server: &Server, mysql: bool) -> (String, u64) {
+    let mut session = server.session().await;
+    if mysql {
+        let row: Option<(String, u64, String, String, String)> =
+            session.query_first("SHOW BINARY LOG STATUS").await.unwrap();
+        return row.map(|(file, offset, ..)| (file, offset)).unwrap();
+    }
+    let row: Option<(String, u64, String, String)> =
+        session.query_first("SHOW MASTER STATUS").await.unwrap();
+    row.map(|(file, offset, ..)| (file, offset)).unwrap()
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_stopped_server_is_copied_and_starts_elsewhere(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let mysql = name.starts_with("mysql");
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let source = format!("file://{}", data.display());
+    let mut server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    server::run(&mut server.session().await, &KINDS).await;
+    let before = sums(&server).await;
+    let at = position(&server, mysql).await;
+    let backup = ["backup", "--strategy", "physical", "--source", &source, "--cluster", "shop"];
+
+    // While the server runs, and when it did not end in order, nothing is copied.
+    home.on_repo(backup).expect(6).says("a server runs on");
+    server.0.kill();
+    home.on_repo(backup).expect(6).says("not shut down in order");
+    let mut server = on(name, &data).await;
+    assert_eq!(sums(&server).await, before);
+    let at = if position(&server, mysql).await == at { at } else { position(&server, mysql).await };
+    server.0.stop().await.unwrap();
+
+    let first = home.on_repo(backup.into_iter().chain(["--json"])).expect(0).json();
+    assert_eq!(first["strategy"], "physical");
+    assert_eq!(first["position"]["file"], Value::from(at.0), "{first:#}");
+    assert!(first["position"]["offset"].as_u64().unwrap() >= at.1, "{first:#}");
+    assert!(first["position"]["gtid"].is_string(), "{first:#}");
+    assert_eq!(first["consistency"]["level"], "exact");
+    home.on_repo(["verify", "--level", "content"]).expect(0);
+    let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    assert!(shown["objects"]["tablespaces"].as_u64().unwrap() > 5, "{shown:#}");
+    let version = shown["source"]["version"].as_str().unwrap();
+    assert!(name.ends_with(&version.split('.').take(2).collect::<Vec<_>>().join(".")), "{version}");
+
+    let servers = xtask::servers::install(name).unwrap();
+    let install = servers.base().parent().unwrap().to_str().unwrap();
+    let drill = ["verify", "--level", "drill", "--server-dir", install, "--json"];
+    let drill = home.on_repo(drill).expect(0).json().to_string();
+    assert!(drill.contains("512 rows, digest") && drill.contains("shop.orders"), "{drill}");
+
+    // A plan writes nothing; then every file comes back, and a server starts on them.
+    let target = home.path("target");
+    let to = target.to_str().unwrap();
+    let restore = ["restore", "--cluster", "shop", "--target-dir", to];
+    home.on_repo(restore.into_iter().chain(["--dry-run"])).expect(0);
+    assert!(!target.exists());
+    home.on_repo(restore).expect(0);
+    let mut restored = on(name, &target).await;
+    assert_eq!(sums(&restored).await, before);
+    home.on_repo(restore.into_iter().chain(["--overwrite"])).expect(9).says("a server runs on");
+    restored.0.stop().await.unwrap();
+    home.on_repo(restore).expect(9).says("is not empty");
+
+    // The source goes on; the older state is brought up to date.
+    let mut server = on(name, &data).await;
+    let changes = [
+        "UPDATE shop.orders SET amount = amount + 1 WHERE id % 50 = 0",
+        "DROP TABLE shop.packed",
+        "CREATE TABLE shop.newer (id INT PRIMARY KEY)",
+        "INSERT INTO shop.old VALUES (1000000, 'more')",
+    ];
+    server::run(&mut server.session().await, &changes).await;
+    let after = sums(&server).await;
+    server.0.stop().await.unwrap();
+    let second = home.on_repo(backup.into_iter().chain(["--json"])).expect(0).json();
+    assert!(
+        second["bytes_new"].as_u64() < first["bytes_new"].as_u64().map(|bytes| bytes / 2),
+        "{second:#}"
+    );
+    let delta = restore.into_iter().chain(["--delta"]);
+    let plan = home.on_repo(delta.clone().chain(["--dry-run", "--json"])).expect(0).json();
+    assert!(plan["destroys"].to_string().contains("shop/packed.ibd"), "{plan:#}");
+    home.on_repo(delta.chain(["-v"])).expect(0).says("bytes differed and were written");
+    let mut restored = on(name, &target).await;
+    assert_eq!(sums(&restored).await, after);
+    restored.0.stop().await.unwrap();
+
+    // Over everything, from the first backup.
+    let first = first["backup"].as_str().unwrap();
+    let over = ["restore", first, "--cluster", "shop", "--target-dir", to, "--overwrite"];
+    let plan = home.on_repo(over.into_iter().chain(["--dry-run"])).expect(0).stdout;
+    assert!(plan.contains("This destroys:") && plan.contains("ibdata1"), "{plan}");
+    home.on_repo(over).expect(0);
+    assert_eq!(sums(&on(name, &target).await).await, before);
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_a_crash_left_is_copied_when_it_is_asked_for(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    let before = sums(&server).await;
+    server.0.kill();
+    let source = format!("file://{}", data.display());
+    let args = ["--strategy", "physical", "--source", &source, "--cluster", "shop"];
+    let backup = ["backup", "--allow-unclean", "--json"].into_iter().chain(args);
+    let document = home.on_repo(backup).expect(14).json();
+    assert_eq!(document["consistency"]["level"], "transactional", "{document:#}");
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    home.on_repo(to).expect(0);
+    assert_eq!(sums(&on(name, &target).await).await, before);
+}

@@ -1,0 +1,237 @@
+//! The copy of a server that is stopped.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSink, Backup, BinlogServer, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
+    Event, Finding, Flavor, Outcome, Position, Result, Severity, SourceInfo, Strategy, io_error,
+};
+
+use super::catalog::{CATALOG_FORMAT, Catalog, Header, Settings, State};
+use super::copy::{Held, copy_in};
+use super::directory::DataDirectory;
+use super::idle;
+use super::redo::Redo;
+use super::tree::{Tree, header};
+use crate::binlog::{BinlogEnd, binlog_end};
+
+/// How a stopped server is copied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ColdOptions {
+    /// Copies a server that was not shut down in order too: it crashed, or was killed.
+    pub allow_unclean: bool,
+}
+
+/// Copies the files of a stopped server.
+#[derive(Debug, Clone)]
+pub struct ColdBackup {
+    source: DataDirectory,
+    options: ColdOptions,
+}
+
+/// What a stopped server tells of itself.
+struct Facts {
+    redo: Redo,
+    /// The end of its binary logs, and why it is not known.
+    binlogs: Result<Option<BinlogEnd>>,
+}
+
+impl ColdBackup {
+    /// A copy of `source`.
+    #[must_use]
+    pub fn new(source: DataDirectory, options: ColdOptions) -> Self {
+        ColdBackup { source, options }
+    }
+
+    /// Keeps servers off, and looks at what the last one left.
+    fn hold(&self) -> Result<(Held, Facts)> {
+        let path = &self.source.path;
+        std::fs::read_dir(path).map_err(|e| {
+            io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()))
+        })?;
+        let mut held = idle::hold(path)?;
+        if let Some(data) = self.source.data.as_deref() {
+            held.0.extend(idle::hold(data)?.0);
+        }
+        let redo = Redo::read(self.source.redo(), self.source.data())?;
+        let binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
+        Ok((held, Facts { redo, binlogs }))
+    }
+}
+
+fn unclean(problem: &str) -> (String, &'static str) {
+    (
+        format!("the server was not shut down in order: {problem}"),
+        "start it and stop it in order (innodb_fast_shutdown=0 or 1), or copy it as it is with \
+         --allow-unclean: then InnoDB recovers when it is restored, and other tables may need repair",
+    )
+}
+
+#[async_trait]
+impl Backup for ColdBackup {
+    fn strategy(&self) -> Strategy {
+        Strategy::Physical
+    }
+
+    async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        let (_held, facts) = self.hold()?;
+        let mut findings = vec![Finding::new(
+            Severity::Info,
+            "server",
+            format!("{} {}, stopped", facts.redo.flavor, facts.redo.version),
+            "",
+        )];
+        if let Some(problem) = &facts.redo.unclean {
+            let severity = match self.options.allow_unclean {
+                true => Severity::Warning,
+                false => Severity::Error,
+            };
+            let (problem, remedy) = unclean(problem);
+            findings.push(
+                Finding::new(severity, "shutdown", problem, remedy).with_kind(ErrorKind::Source),
+            );
+        }
+        let missing = match &facts.binlogs {
+            Ok(Some(_)) => None,
+            Ok(None) => Some("there are no binary logs in the directory".to_owned()),
+            Err(e) => Some(e.chain()),
+        };
+        if let Some(problem) = missing {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "position",
+                format!("{problem}: nothing after this backup can be restored"),
+                "where they are elsewhere, name that: file:///var/lib/mysql?binlogs=/directory",
+            ));
+        }
+        Ok(findings)
+    }
+
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let (held, facts) = self.hold()?;
+        if let Some(problem) = facts.redo.unclean.as_ref().filter(|_| !self.options.allow_unclean) {
+            let (problem, remedy) = unclean(problem);
+            return Err(Error::new(ErrorKind::Source, problem).with_remedy(remedy));
+        }
+        let crashed = facts.redo.unclean.is_some();
+        let roots = self.source.roots();
+        // A server that was killed decides by its binary log which transactions it had committed.
+        let tree = Tree::walk(&roots, crashed)?;
+        cx.phase("copying files");
+        copy_in(cx, &tree, &sink, &held).await?;
+        tree.check_unchanged(&roots, crashed)?;
+        let system = self.source.data().join("ibdata1");
+        let page_size = header(&system).ok().flatten().map(|(_, size)| size);
+        let catalog = Catalog {
+            header: Header {
+                files_format: CATALOG_FORMAT,
+                state: if crashed { State::Crashed } else { State::Clean },
+                settings: Settings {
+                    page_size,
+                    keyring: keyring(&self.source.path),
+                    ..Settings::default()
+                },
+                left_out: tree.left_out.clone(),
+            },
+            entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
+        };
+        catalog.write(&*sink).await?;
+        drop(held);
+        Ok(self.outcome(cx, facts, &catalog))
+    }
+}
+
+impl ColdBackup {
+    fn outcome(&self, cx: &Context, facts: Facts, catalog: &Catalog) -> Outcome {
+        let mut warnings = Vec::new();
+        let end = facts.binlogs.unwrap_or_else(|e| {
+            warnings.push(format!("the position is not known: {}", e.chain()));
+            None
+        });
+        let (level, reason) = match &facts.redo.unclean {
+            None => (
+                ConsistencyLevel::Exact,
+                "the server was shut down in order, and its files did not change while they were \
+                 copied"
+                    .to_owned(),
+            ),
+            Some(problem) => {
+                let (problem, _) = unclean(problem);
+                warnings.push(problem.clone());
+                let reason = format!("{problem}; tables that are not InnoDB's may be damaged");
+                (ConsistencyLevel::Transactional, reason)
+            }
+        };
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        Outcome {
+            source: SourceInfo {
+                flavor: facts.redo.flavor,
+                version: version(&facts.redo, end.as_ref()),
+                address: self.source.to_string(),
+                server_uuid: match facts.redo.flavor {
+                    Flavor::MySql => server_uuid(&self.source.path),
+                    Flavor::MariaDb => None,
+                },
+                server_id: end.as_ref().map_or(0, |end| u64::from(end.server_id)),
+                hostname: hostname(),
+            },
+            position: end.map_or_else(Position::default, |end| end.position),
+            consistency: Consistency { level, reason },
+            lock_seconds: 0.0,
+            rows: None,
+            objects: objects(catalog),
+            masked: false,
+            partial: false,
+            warnings,
+            details: serde_json::Value::Null,
+        }
+    }
+}
+
+/// What the server said of itself last. Its redo log may be that of an earlier version that it was
+/// upgraded from.
+fn version(redo: &Redo, end: Option<&BinlogEnd>) -> String {
+    let wrote = end.map(|end| end.version.as_str()).filter(|version| !version.is_empty());
+    match (redo.flavor, wrote) {
+        (_, Some(version)) => version.to_owned(),
+        (Flavor::MariaDb, None) if !redo.version.contains("MariaDB") => {
+            format!("{}-MariaDB", redo.version)
+        }
+        (_, None) => redo.version.clone(),
+    }
+}
+
+/// Counts for people.
+pub(crate) fn objects(catalog: &Catalog) -> BTreeMap<String, u64> {
+    let files = catalog.files().count() as u64;
+    let tablespaces = catalog.files().filter(|entry| entry.page_size.is_some()).count() as u64;
+    BTreeMap::from([("files".to_owned(), files), ("tablespaces".to_owned(), tablespaces)])
+}
+
+/// What in the data directory tells of a keyring.
+pub(crate) fn keyring(datadir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let named = |name: &str| name.contains("keyring") || name == "mysqld.my";
+    for entry in std::fs::read_dir(datadir).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str().filter(|name| named(name)) {
+            found.push(name.to_owned());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The identity of a MySQL server.
+fn server_uuid(datadir: &Path) -> Option<String> {
+    crate::binlog::auto_cnf(datadir).map(|server: BinlogServer| server.as_str().to_owned())
+}
+
+pub(crate) fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}

@@ -1,0 +1,210 @@
+//! The dress rehearsal of a restore: the files laid out, a private server started on them, its log
+//! read, every table checked and read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backup_core::{
+    ArtifactSource, Context, ErrorKind, Finding, Flavor, Manifest, Restore, Result, Secret,
+    Severity, io_error,
+};
+
+use super::catalog::{Catalog, State};
+use super::restore::{FilesRestore, FilesRestoreOptions};
+use crate::connect::ConnectOptions;
+use crate::logical::{Census, DrillReport};
+use crate::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
+
+/// Crash recovery of a large directory takes its time.
+const START: Duration = Duration::from_secs(3600);
+/// How many tables are named with their digests in the report.
+const NAMED: usize = 1000;
+/// How many lines of the server's log are findings of their own.
+const LINES: usize = 20;
+
+/// Restores a file-level backup into `scratch`, an empty directory of its own, and looks at all of it.
+///
+/// The private server of `install` takes no connection but ours, starts no replication and no events.
+///
+/// # Errors
+/// When the drill could not be carried out: no room, no repository, or the run was cancelled. What is
+/// wrong with the backup is in the report.
+pub async fn drill(
+    cx: &Context,
+    install: &ServerInstall,
+    scratch: &Path,
+    manifest: &Manifest,
+    artifacts: Arc<dyn ArtifactSource>,
+) -> Result<DrillReport> {
+    let mut report = DrillReport {
+        findings: Vec::new(),
+        rows: 0,
+        restored_in: Duration::ZERO,
+        checked_in: Duration::ZERO,
+    };
+    let object = manifest.backup.as_str();
+    let catalog = match Catalog::read(&*artifacts).await {
+        Ok(catalog) => catalog,
+        Err(e) => {
+            report.findings.push(finding(object, e)?);
+            return Ok(report);
+        }
+    };
+    let began = Instant::now();
+    let data = scratch.join("data");
+    let driver = FilesRestore::new(&data, FilesRestoreOptions::default());
+    if let Err(e) = driver.run(cx, manifest, artifacts).await {
+        report.findings.push(finding(object, e)?);
+        return Ok(report);
+    }
+    cx.phase(format!("starting {} {}", install.flavor(), install.version()));
+    let access = Access::write(cx, scratch)?;
+    let mut sandbox = match start(cx, install, scratch, &access, &catalog).await {
+        Ok(sandbox) => sandbox,
+        Err(e) => {
+            report.findings.push(finding(object, e)?);
+            return Ok(report);
+        }
+    };
+    report.restored_in = began.elapsed();
+    let began = Instant::now();
+    cx.phase("checking tables");
+    let target =
+        ConnectOptions::socket(sandbox.socket(), &access.user).with_password(access.password);
+    let census = Census::take(cx, &target).await;
+    let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
+    // What the server says at its end does not matter; its data goes with it.
+    sandbox.kill();
+    report.findings.extend(complaints(object, &log));
+    match census {
+        // A server that died of what it read is no failure of the drill.
+        Err(e) if e.kind() == ErrorKind::Connect => {
+            let problem = format!("the server went away while its tables were read: {}", e.chain());
+            report.findings.push(damaged(object, problem));
+        }
+        census => {
+            let census = census?;
+            report.rows = census.rows();
+            report.findings.extend(census.findings);
+            for (name, digest) in census.tables.iter().take(NAMED) {
+                let text = format!("{} rows, digest {digest}", digest.rows);
+                report.findings.push(Finding::new(Severity::Info, name.to_string(), text, ""));
+            }
+        }
+    }
+    report.checked_in = began.elapsed();
+    Ok(report)
+}
+
+/// An account of our own at the private server, whose others are those of the source.
+struct Access {
+    user: String,
+    password: Secret,
+    /// Makes the account when the server starts; nobody else can read it.
+    file: PathBuf,
+}
+
+impl Access {
+    fn write(cx: &Context, scratch: &Path) -> Result<Access> {
+        let hex = |bytes: [u8; 16]| -> String {
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let user = format!("holdfast_{}", &hex(cx.random())[..12]);
+        // Of all kinds of characters, whatever rule the source has for passwords.
+        let password = format!("aA1-{}", hex(cx.random()));
+        let file = scratch.join("init.sql");
+        let text = format!(
+            "CREATE USER '{user}'@'localhost' IDENTIFIED BY '{password}';\n\
+             GRANT ALL PRIVILEGES ON *.* TO '{user}'@'localhost';\n"
+        );
+        std::fs::write(&file, text).map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write {}", file.display()))
+        })?;
+        Ok(Access { user, password: Secret::new(password), file })
+    }
+}
+
+/// Starts a server on restored files, that nobody else can reach and that does nothing by itself.
+async fn start(
+    cx: &Context,
+    install: &ServerInstall,
+    scratch: &Path,
+    access: &Access,
+    catalog: &Catalog,
+) -> Result<Sandbox> {
+    let settings = &catalog.header.settings;
+    let data = scratch.join("data");
+    let builder = |names: Option<u8>| {
+        let mut builder: SandboxBuilder = Sandbox::builder(install)
+            .datadir(&data)
+            .directory(scratch)
+            .durable(false)
+            .binary_log(false)
+            .start_timeout(START)
+            .option("init-file", access.file.to_string_lossy())
+            .flag("skip-slave-start")
+            .option("event_scheduler", "OFF")
+            // What the source was told by SET PERSIST was meant for it.
+            .option("loose-persisted-globals-load", "OFF")
+            .option("innodb_buffer_pool_size", "256M");
+        if let Some(names) = names {
+            builder = builder.option("lower_case_table_names", names.to_string());
+        }
+        if let Some(size) = settings.page_size {
+            builder = builder.option("innodb_page_size", size.to_string());
+        }
+        for (name, value) in settings.variables.iter().filter(|(name, _)| shapes(name)) {
+            builder = builder.option(name, value);
+        }
+        builder
+    };
+    match builder(settings.lower_case_table_names).start(cx).await {
+        // A stopped server does not tell this one; MySQL keeps it in its dictionary and refuses another.
+        Err(e)
+            if install.flavor() == Flavor::MySql
+                && settings.lower_case_table_names.is_none()
+                && e.chain().contains("lower_case_table_names") =>
+        {
+            builder(Some(1)).start(cx).await
+        }
+        started => started,
+    }
+}
+
+/// Settings without which a server does not find or understand the files.
+fn shapes(name: &str) -> bool {
+    ["innodb_data_file_path", "innodb_undo_tablespaces", "innodb_log_file_size"].contains(&name)
+}
+
+/// Errors in the log of a server that recovered.
+fn complaints(object: &str, log: &str) -> Vec<Finding> {
+    let bad = |line: &&str| line.contains("[ERROR]") || line.contains("InnoDB: Assertion");
+    log.lines()
+        .filter(bad)
+        .take(LINES)
+        .map(|line| damaged(object, format!("the log of the server says: {line}")))
+        .collect()
+}
+
+fn damaged(object: &str, problem: String) -> Finding {
+    Finding::new(Severity::Error, object, problem, "restore another backup")
+        .with_kind(ErrorKind::Damaged)
+}
+
+/// An error as a finding, if it is about the backup and not about the way there.
+fn finding(object: &str, error: backup_core::Error) -> Result<Finding> {
+    match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Connect | ErrorKind::Store | ErrorKind::Space => {
+            Err(error)
+        }
+        kind => Ok(Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
+            .with_kind(kind)),
+    }
+}
+
+/// Whether a server can start on restored files without more ado.
+#[must_use]
+pub fn starts_by_itself(catalog: &Catalog) -> bool {
+    catalog.header.state != State::Unprepared
+}

@@ -1,0 +1,36 @@
+//! File-level backups: the files of a data directory as artifacts, and back.
+//!
+//! ```text
+//! DataDirectory → Tree → one artifact a file, and the Catalog        (cold copy, lock-and-copy, snapshot)
+//! Catalog → Target → files, synced, with their owners                (restore, also of changes only)
+//! ```
+//!
+//! Every way that copies the files of a server shares the catalog, the restore and the drill; they
+//! differ in how the files come to be of one moment.
+
+mod catalog;
+mod cold;
+mod copy;
+mod directory;
+mod drill;
+mod idle;
+pub(crate) mod live;
+pub(crate) mod lock;
+pub(crate) mod locked;
+mod names;
+mod place;
+mod redo;
+mod restore;
+mod still;
+mod target;
+mod tree;
+
+pub use catalog::{
+    CATALOG, CATALOG_FORMAT, Catalog, Entry, Header, Kind, LeftOut, Settings, State,
+};
+pub use cold::{ColdBackup, ColdOptions};
+pub use directory::DataDirectory;
+pub use drill::{drill, starts_by_itself};
+pub use lock::LockOptions;
+pub use locked::LockedBackup;
+pub use restore::{FilesRestore, FilesRestoreOptions};

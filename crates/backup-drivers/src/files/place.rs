@@ -1,0 +1,267 @@
+//! One file of a restore.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use backup_core::{Error, Result};
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::Entry;
+use super::names::Names;
+use super::restore::failed;
+
+/// The grain in which zeros are left out, and pieces compared, where a file has no pages.
+const BLOCK: usize = 4096;
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing is there.
+    Fresh,
+    /// What is there is read, and written only where it differs.
+    Update,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    /// Its length.
+    pub(super) bytes: u64,
+    /// How much of it was written.
+    pub(super) written: u64,
+    /// Whether it has the owner that it had.
+    pub(super) owned: bool,
+}
+
+/// Writes the pieces of an artifact, in order, and syncs them to the disk. `whole` is cancelled once
+/// the last one was given: without it the pieces ended because something failed.
+pub(super) fn place(
+    entry: &Entry,
+    path: &Path,
+    way: Way,
+    mut pieces: mpsc::Receiver<Bytes>,
+    names: &Names,
+    whole: &CancellationToken,
+) -> Result<Placed> {
+    let mut output = Output::open(entry, path, way).map_err(failed(path))?;
+    while let Some(piece) = pieces.blocking_recv() {
+        output.add(&piece).map_err(failed(path))?;
+    }
+    if whole.is_cancelled() && output.at != entry.bytes {
+        return Err(Error::damaged(format!(
+            "{} has {} bytes, the catalog of the backup says {}",
+            entry.path, output.at, entry.bytes
+        )));
+    }
+    output.finish(entry, names).map_err(failed(path))
+}
+
+struct Output {
+    file: File,
+    at: u64,
+    /// The length of what was there, as far as it is compared with.
+    there: u64,
+    written: u64,
+    sparse: bool,
+    unit: usize,
+    old: Vec<u8>,
+}
+
+impl Output {
+    fn open(entry: &Entry, path: &Path, way: Way) -> io::Result<Self> {
+        let mut there = 0;
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            // A link would lead out of the directory; a second name of the file may be another's.
+            match way == Way::Update && metadata.is_file() && metadata.nlink() == 1 {
+                true => there = metadata.len(),
+                false => std::fs::remove_file(path)?,
+            }
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default())
+            .open(path)?;
+        if there > entry.bytes {
+            file.set_len(entry.bytes)?;
+            there = entry.bytes;
+        }
+        let unit = entry.page_size.map_or(BLOCK, |size| (size as usize).clamp(512, 1 << 16));
+        Ok(Output { file, at: 0, there, written: 0, sparse: entry.sparse, unit, old: Vec::new() })
+    }
+
+    fn add(&mut self, piece: &[u8]) -> io::Result<()> {
+        let common = usize::try_from(self.there.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let (known, beyond) = piece.split_at(common.min(piece.len()));
+        if !known.is_empty() {
+            self.old.resize(known.len(), 0);
+            let mut old = std::mem::take(&mut self.old);
+            self.file.read_exact_at(&mut old, self.at)?;
+            let unit = self.unit;
+            self.write(known, unit, |range| known[range.clone()] != old[range])?;
+            self.old = old;
+        }
+        match self.sparse {
+            false => self.write(beyond, beyond.len().max(1), |_| true),
+            true => self.write(beyond, BLOCK, |range| beyond[range].iter().any(|&byte| byte != 0)),
+        }
+    }
+
+    /// Writes those units of `bytes` that are wanted, those that follow each other at once.
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        unit: usize,
+        wanted: impl Fn(std::ops::Range<usize>) -> bool,
+    ) -> io::Result<()> {
+        let mut from = 0;
+        let mut start = 0;
+        while start < bytes.len() {
+            let end = (start + unit).min(bytes.len());
+            if !wanted(start..end) {
+                self.write_at(&bytes[from..start], from)?;
+                from = end;
+            }
+            start = end;
+        }
+        self.write_at(&bytes[from..], from)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: usize) -> io::Result<()> {
+        self.written += bytes.len() as u64;
+        match bytes.is_empty() {
+            true => Ok(()),
+            false => self.file.write_all_at(bytes, self.at + offset as u64),
+        }
+    }
+
+    fn finish(self, entry: &Entry, names: &Names) -> io::Result<Placed> {
+        self.file.set_len(self.at)?;
+        let owned = own(&self.file, entry, names)?;
+        self.file.set_permissions(PermissionsExt::from_mode(entry.mode))?;
+        let modified: std::time::SystemTime = entry.modified.into();
+        // A kind of file system that keeps no times is no reason to fail.
+        let _ = self.file.set_modified(modified);
+        self.file.sync_all()?;
+        Ok(Placed { bytes: self.at, written: self.written, owned })
+    }
+}
+
+/// Gives a file or directory to whom it belonged. `false`: only root may do that.
+pub(super) fn own(file: &File, entry: &Entry, names: &Names) -> io::Result<bool> {
+    let user = names.user_number(entry.owner.as_deref(), entry.uid);
+    let group = names.group_number(entry.group.as_deref(), entry.gid);
+    let is = file.metadata()?;
+    if (is.uid(), is.gid()) == (user, group) {
+        return Ok(true);
+    }
+    match std::os::unix::fs::fchown(file, Some(user), Some(group)) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::Kind;
+    use super::*;
+
+    fn entry(bytes: usize, sparse: bool) -> Entry {
+        Entry {
+            path: "t.ibd".into(),
+            kind: Kind::File,
+            bytes: bytes as u64,
+            page_size: Some(16_384),
+            space_id: None,
+            sparse,
+            mode: 0o640,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            owner: None,
+            group: None,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+            origin: None,
+        }
+    }
+
+    fn put(path: &Path, entry: &Entry, way: Way, content: &[u8], piece: usize) -> Result<Placed> {
+        let (sender, pieces) = mpsc::channel(content.len() / piece + 1);
+        for piece in content.chunks(piece) {
+            sender.try_send(Bytes::copy_from_slice(piece)).unwrap();
+        }
+        drop(sender);
+        let whole = CancellationToken::new();
+        whole.cancel();
+        place(entry, path, way, pieces, &Names::default(), &whole)
+    }
+
+    #[test]
+    fn only_what_differs_is_written_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.ibd");
+        let mut content: Vec<u8> = (0..20u32 * 16_384).map(|i| (i / 7) as u8).collect();
+        let whole = entry(content.len(), false);
+        let placed = put(&path, &whole, Way::Fresh, &content, 300_000).unwrap();
+        assert_eq!((placed.bytes, placed.written), (content.len() as u64, content.len() as u64));
+        content[5 * 16_384 + 3] ^= 1;
+        content[19 * 16_384] ^= 1;
+        // Pieces of a backup need not begin where pages do.
+        let placed = put(&path, &whole, Way::Update, &content, 65_536).unwrap();
+        assert_eq!(placed.written, 2 * 16_384);
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        // Shorter, then longer than what is there.
+        for len in [7 * 16_384, 9 * 16_384 + 5] {
+            content.resize(len, 9);
+            put(&path, &entry(len, false), Way::Update, &content, 50_000).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn holes_stay_holes_and_a_wrong_length_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.ibd");
+        let mut content = vec![0; 4 << 20];
+        content[1 << 20] = 1;
+        let placed =
+            put(&path, &entry(content.len(), true), Way::Fresh, &content, 1 << 20).unwrap();
+        assert_eq!(placed.written, 4096);
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        assert!(path.metadata().unwrap().blocks() * 512 < 1 << 20);
+        // Zeros over something that is there are written.
+        content[1 << 20] = 0;
+        put(&path, &entry(content.len(), true), Way::Update, &content, 1 << 20).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        let e = put(&path, &entry(5, false), Way::Fresh, b"four", 4).unwrap_err();
+        assert_eq!(e.kind(), backup_core::ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_link_at_the_place_of_a_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("t.ibd"), dir.path().join("precious"));
+        std::fs::write(&other, "precious").unwrap();
+        for way in [Way::Update, Way::Fresh] {
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(&other, &path).unwrap();
+            put(&path, &entry(3, false), way, b"new", 3).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            std::fs::hard_link(&other, &path).unwrap();
+            put(&path, &entry(3, false), way, b"new", 3).unwrap();
+            assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        }
+    }
+}

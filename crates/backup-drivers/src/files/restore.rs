@@ -1,0 +1,268 @@
+//! Artifacts into files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
+    Restored, Result, Severity, io_error,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::catalog::{Catalog, Entry, Kind};
+use super::names::Names;
+use super::place::{Placed, Way, place};
+use super::target::{Found, Target};
+
+/// How many pieces of a file wait to be written.
+const AHEAD: usize = 2;
+/// What a file takes while it is written, in bytes.
+const HELD: usize = 4 << 20;
+
+/// How files are restored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FilesRestoreOptions {
+    /// Removes what is in the directory first.
+    pub overwrite: bool,
+    /// Takes what is in the directory for an older state of the same server: what is equal stays,
+    /// what differs is written, what the backup does not have is removed.
+    pub delta: bool,
+}
+
+/// Lays the files of a backup out in a directory, on which a server can start then.
+#[derive(Debug, Clone)]
+pub struct FilesRestore {
+    directory: PathBuf,
+    options: FilesRestoreOptions,
+}
+
+impl FilesRestore {
+    /// Into `directory`, which is made when it is missing.
+    pub fn new(directory: impl Into<PathBuf>, options: FilesRestoreOptions) -> Self {
+        FilesRestore { directory: directory.into(), options }
+    }
+
+    /// Looks at everything that could stand in the way.
+    async fn prepare(
+        &self,
+        manifest: &Manifest,
+        artifacts: &dyn ArtifactSource,
+    ) -> Result<(Catalog, Target)> {
+        let catalog = Catalog::read(artifacts).await?;
+        let target = Target::look(&self.directory, &manifest.backup)?;
+        let FilesRestoreOptions { overwrite, delta } = self.options;
+        if target.found == Found::Something && !overwrite && !delta {
+            return Err(Error::new(
+                ErrorKind::Target,
+                format!("the directory {} is not empty", self.directory.display()),
+            )
+            .with_remedy(
+                "choose an empty one, or read with --dry-run what --overwrite would destroy; --delta \
+                 brings an older state of the same server up to date",
+            ));
+        }
+        target.check_idle()?;
+        target.check_room(&catalog, self.keeps(&target))?;
+        Ok((catalog, target))
+    }
+
+    /// Whether what is there is looked at file by file, and not removed.
+    fn keeps(&self, target: &Target) -> bool {
+        match target.found {
+            Found::Nothing => false,
+            Found::Unfinished => true,
+            Found::Something => self.options.delta,
+        }
+    }
+}
+
+/// What is worth telling of a backup's settings before a server starts on it.
+fn advice(catalog: &Catalog) -> Vec<Finding> {
+    let settings = &catalog.header.settings;
+    let mut findings = Vec::new();
+    let mut add = |object: &str, problem: String, remedy: String| {
+        findings.push(Finding::new(Severity::Warning, object, problem, remedy));
+    };
+    if let Some(size) = settings.page_size.filter(|&size| size != 16_384) {
+        add(
+            "innodb_page_size",
+            format!("the files have pages of {size} bytes"),
+            format!("write innodb_page_size={size} into the my.cnf of the server"),
+        );
+    }
+    if let Some(names) = settings.lower_case_table_names.filter(|&names| names != 0) {
+        add(
+            "lower_case_table_names",
+            format!("the source ran with lower_case_table_names={names}"),
+            format!("write lower_case_table_names={names} into the my.cnf of the server"),
+        );
+    }
+    for (name, value) in &settings.variables {
+        add(
+            name,
+            format!("the source ran with {name}={value}"),
+            format!("write {name}={value} into the my.cnf of the server"),
+        );
+    }
+    if !settings.keyring.is_empty() {
+        let keyring = settings.keyring.join(", ");
+        add(
+            "keyring",
+            format!("the source had a keyring ({keyring}), whose keys are not all in the backup"),
+            "give the server the same keyring before it starts".to_owned(),
+        );
+    }
+    findings
+}
+
+#[async_trait]
+impl Restore for FilesRestore {
+    async fn plan(
+        &self,
+        _: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<RestoreSteps> {
+        let (catalog, target) = self.prepare(manifest, &*artifacts).await?;
+        let shown = self.directory.display();
+        let bytes: u64 = catalog.files().map(|entry| entry.bytes).sum();
+        let files = catalog.files().count();
+        let keeps = self.keeps(&target);
+        let mut steps = vec![match (keeps, target.found) {
+            (_, Found::Unfinished) => {
+                format!("go on with the restore of {files} files into {shown}, {bytes} bytes")
+            }
+            (true, _) => format!(
+                "bring {files} files in {shown} up to date, {bytes} bytes: what is equal stays"
+            ),
+            (false, _) => format!("write {files} files into {shown}, {bytes} bytes"),
+        }];
+        steps.push("sync every file and directory to the disk".to_owned());
+        steps.push("give everything its owner and permissions".to_owned());
+        let destroys = match (keeps, target.found) {
+            (_, Found::Nothing) => Vec::new(),
+            (true, _) => target.strangers(&catalog),
+            (false, _) => target.all(),
+        };
+        Ok(RestoreSteps { steps, destroys, findings: advice(&catalog) })
+    }
+
+    async fn run(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Restored> {
+        let (catalog, target) = self.prepare(manifest, &*artifacts).await?;
+        let keeps = self.keeps(&target);
+        let remove = match keeps {
+            true => target.strangers(&catalog),
+            false => target.all(),
+        };
+        // Held until the end: nobody restores into the directory meanwhile.
+        let _mark = target.begin(&manifest.backup)?;
+        target.remove(&remove)?;
+        target.make_directories(&catalog)?;
+
+        let names = Arc::new(Names::load());
+        let way = if keeps { Way::Update } else { Way::Fresh };
+        cx.progress().expect_bytes(catalog.files().map(|entry| entry.bytes).sum());
+        let mut files: Vec<Entry> = catalog.files().cloned().collect();
+        files.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
+        let done: Vec<Placed> = stream::iter(files)
+            .map(|entry| self.file(cx, entry, way, &artifacts, &names))
+            .buffer_unordered(cx.threads())
+            .try_collect()
+            .await?;
+        cx.check()?;
+        let mut warnings = Vec::new();
+        if done.iter().any(|placed| !placed.owned) | !target.finish(&catalog, &names)? {
+            warnings.push(format!(
+                "the files in {} belong to the user that runs holdfast, for only root may give them \
+                 away: chown them to the user of the server",
+                self.directory.display()
+            ));
+        }
+        let written: u64 = done.iter().map(|placed| placed.written).sum();
+        let bytes: u64 = done.iter().map(|placed| placed.bytes).sum();
+        if keeps {
+            cx.note(format!("{written} of {bytes} bytes differed and were written"));
+        }
+        for finding in advice(&catalog) {
+            cx.note(format!("{}: {}", finding.problem, finding.remedy));
+        }
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        Ok(Restored {
+            target: self.directory.display().to_string(),
+            reached: manifest.outcome.position.clone(),
+            rows: 0,
+            bytes,
+            warnings,
+        })
+    }
+}
+
+impl FilesRestore {
+    async fn file(
+        &self,
+        cx: &Context,
+        entry: Entry,
+        way: Way,
+        artifacts: &Arc<dyn ArtifactSource>,
+        names: &Arc<Names>,
+    ) -> Result<Placed> {
+        cx.check()?;
+        let path = join(&self.directory, &entry.path);
+        let size = usize::try_from(entry.bytes).map_or(HELD, |bytes| bytes.clamp(1024, HELD));
+        let _memory = cx.memory().reserve(size).await;
+        let (sender, pieces) = mpsc::channel::<Bytes>(AHEAD);
+        let whole = tokio_util::sync::CancellationToken::new();
+        let writer = tokio::task::spawn_blocking({
+            let (entry, path, names, whole) =
+                (entry.clone(), path.clone(), Arc::clone(names), whole.clone());
+            move || place(&entry, &path, way, pieces, &names, &whole)
+        });
+        let read = async {
+            let mut reader = artifacts.open(&entry.artifact()?).await?;
+            while let Some(piece) = cx.run(reader.next()).await? {
+                cx.progress().add_bytes(piece.len() as u64);
+                if sender.send(piece).await.is_err() {
+                    // The writer has failed, and says why.
+                    return Ok(());
+                }
+            }
+            whole.cancel();
+            Ok(())
+        };
+        let read = read.await;
+        drop(sender);
+        let placed =
+            writer.await.map_err(|e| Error::internal("a writer was lost").with_source(e))?;
+        // What was wrong with the artifact is the cause of what went wrong after it.
+        read.map_err(|e: Error| e.context(format!("cannot restore {}", entry.path)))?;
+        let placed = placed?;
+        cx.event(Event::Done { kind: "file".into(), name: entry.path.clone(), rows: None });
+        Ok(placed)
+    }
+}
+
+/// A path of the catalog in a directory.
+pub(super) fn join(directory: &Path, path: &str) -> PathBuf {
+    path.split('/').fold(directory.to_owned(), |at, part| at.join(part))
+}
+
+/// What goes wrong at the target.
+pub(super) fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let message = format!("cannot write {}", path.display());
+    move |e| io_error(e, ErrorKind::Target, message.clone())
+}
+
+/// Whether an entry is a directory.
+pub(super) fn is_directory(entry: &Entry) -> bool {
+    entry.kind == Kind::Directory
+}

@@ -1,0 +1,151 @@
+//! InnoDB at rest: every change in the tablespaces, none on its way.
+//!
+//! A read lock of the server keeps statements from changing anything, but InnoDB goes on writing for a
+//! while: dirty pages, purge, its log. Files that are copied meanwhile are of no common moment, and
+//! pages may be torn. So all of it is written first; then nothing is left to write. That it stayed so
+//! until the last file was read is seen by the log sequence number and the count of pages written.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use backup_core::{Context, Error, ErrorKind, Event, Flavor, Result};
+
+use crate::connect::{ConnectOptions, Session};
+
+/// Makes InnoDB write dirty pages as soon as there are any. The order is that of setting; the first
+/// must not be below the second.
+const EAGER: [&str; 2] = ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
+
+/// How far the last checkpoint of an idle server is behind the end of its log, in bytes: MariaDB's own
+/// record of it, in an encrypted log too.
+const CHECKPOINT_RECORD: u64 = 24;
+
+/// How long it must have been at rest.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Where InnoDB is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level {
+    /// The end of the redo log.
+    lsn: u64,
+    checkpoint: u64,
+    dirty: u64,
+    /// Pages written since the server started.
+    written: u64,
+}
+
+impl Level {
+    async fn read(session: &mut Session, flavor: Flavor) -> Result<Self> {
+        let sql = "SHOW GLOBAL STATUS LIKE 'Innodb%'";
+        let rows: Vec<(String, String)> = session.query_rows(sql).await?;
+        let values: HashMap<String, String> = rows.into_iter().collect();
+        let get = |name: &str| {
+            values.get(name).and_then(|value| value.parse::<u64>().ok()).ok_or_else(|| {
+                Error::new(ErrorKind::Source, format!("the server does not tell {name}"))
+                    .with_remedy("copy the stopped server, or use --strategy logical or snapshot")
+            })
+        };
+        let (lsn, checkpoint) = match flavor {
+            Flavor::MySql => ("Innodb_redo_log_current_lsn", "Innodb_redo_log_checkpoint_lsn"),
+            Flavor::MariaDb => ("Innodb_lsn_current", "Innodb_lsn_last_checkpoint"),
+        };
+        Ok(Level {
+            lsn: get(lsn)?,
+            checkpoint: get(checkpoint)?,
+            dirty: get("Innodb_buffer_pool_pages_dirty")?,
+            written: get("Innodb_pages_written")?,
+        })
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.dirty == 0 && self.lsn.saturating_sub(self.checkpoint) <= CHECKPOINT_RECORD
+    }
+}
+
+/// InnoDB, told to write what it has. Its settings are put back by [`Eager::end`]; where that is not
+/// reached, a task does it.
+pub(super) struct Eager {
+    before: Vec<(&'static str, String)>,
+    source: ConnectOptions,
+}
+
+impl Eager {
+    pub(super) async fn begin(session: &mut Session, source: &ConnectOptions) -> Result<Self> {
+        let mut eager = Eager { before: Vec::new(), source: source.clone() };
+        for name in EAGER {
+            let value: Option<String> =
+                session.query_first(&format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)")).await?;
+            if let Some(value) = value {
+                session.run(&format!("SET GLOBAL {name} = 0")).await?;
+                eager.before.push((name, value));
+            }
+        }
+        Ok(eager)
+    }
+
+    /// Puts the settings back.
+    pub(super) async fn end(mut self) -> Result<()> {
+        put_back(&self.source, std::mem::take(&mut self.before)).await
+    }
+}
+
+async fn put_back(source: &ConnectOptions, before: Vec<(&'static str, String)>) -> Result<()> {
+    if before.is_empty() {
+        return Ok(());
+    }
+    let mut session = Session::open(source).await?;
+    for (name, value) in before.iter().rev() {
+        session.run(&format!("SET GLOBAL {name} = {value}")).await?;
+    }
+    session.close().await
+}
+
+impl Drop for Eager {
+    fn drop(&mut self) {
+        let (source, before) = (self.source.clone(), std::mem::take(&mut self.before));
+        if let (false, Ok(runtime)) = (before.is_empty(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { put_back(&source, before).await });
+        }
+    }
+}
+
+/// Waits until InnoDB has nothing to write, and has had nothing for a moment.
+pub(super) async fn rest(cx: &Context, session: &mut Session, flavor: Flavor) -> Result<Level> {
+    let mut last = Level::read(session, flavor).await?;
+    let mut told = false;
+    loop {
+        cx.check()?;
+        tokio::time::sleep(QUIET).await;
+        let now = Level::read(session, flavor).await?;
+        if now.is_at_rest() && now == last {
+            return Ok(now);
+        }
+        if !told {
+            cx.event(Event::Note { text: "waiting until InnoDB has written everything".into() });
+            told = true;
+        }
+        last = now;
+    }
+}
+
+/// Fails when InnoDB wrote anything since it was at rest.
+pub(super) async fn check_still(
+    session: &mut Session,
+    flavor: Flavor,
+    before: Level,
+) -> Result<()> {
+    let now = Level::read(session, flavor).await?;
+    if now == before {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Source,
+        format!(
+            "InnoDB wrote while its files were being copied: from LSN {} to {}, {} pages",
+            before.lsn,
+            now.lsn,
+            now.written.saturating_sub(before.written)
+        ),
+    )
+    .with_remedy("run the backup again at a quieter time, or use --strategy snapshot or logical"))
+}

@@ -1,0 +1,245 @@
+//! The directory that a restore goes into.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use backup_core::{BackupId, Error, ErrorKind, Result, io_error};
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+use super::catalog::Catalog;
+use super::idle;
+use super::names::Names;
+use super::place::own;
+use super::restore::{failed, is_directory, join};
+
+/// Is in the directory as long as a restore into it is not finished.
+const MARK: &str = ".holdfast-restore";
+
+/// What there is in the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// A restore of this backup that was cut short.
+    Unfinished,
+    /// Something else.
+    Something,
+}
+
+/// A directory, as it was found.
+pub(super) struct Target {
+    directory: PathBuf,
+    pub(super) found: Found,
+}
+
+impl Target {
+    pub(super) fn look(directory: &Path, backup: &BackupId) -> Result<Self> {
+        let found = match std::fs::read_dir(directory) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
+            Err(e) => {
+                let message = format!("cannot look into {}", directory.display());
+                return Err(io_error(e, ErrorKind::Target, message));
+            }
+            Ok(_) if entries(directory)?.is_empty() => Found::Nothing,
+            Ok(_) => match std::fs::read_to_string(directory.join(MARK)) {
+                Ok(text) if text.trim_end() == backup.as_str() => Found::Unfinished,
+                _ => Found::Something,
+            },
+        };
+        Ok(Target { directory: directory.to_owned(), found })
+    }
+
+    /// Fails when a server runs on the directory.
+    pub(super) fn check_idle(&self) -> Result<()> {
+        match idle::holder(&self.directory)? {
+            None => Ok(()),
+            Some(file) => Err(Error::new(
+                ErrorKind::Target,
+                format!(
+                    "a server runs on {}: it holds the lock of {}",
+                    self.directory.display(),
+                    file.display()
+                ),
+            )
+            .with_remedy("stop the server, or choose another directory")),
+        }
+    }
+
+    /// Fails when there is no room for the files.
+    pub(super) fn check_room(&self, catalog: &Catalog, keeps: bool) -> Result<()> {
+        let existing = self.directory.ancestors().find(|path| path.is_dir());
+        let existing = existing.unwrap_or(Path::new("/"));
+        let stat = statvfs(existing).map_err(|e| failed(existing)(e.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let mut needed = 0u64;
+        let mut given_back = 0u64;
+        for entry in catalog.files() {
+            needed += entry.bytes;
+            if keeps && let Ok(there) = join(&self.directory, &entry.path).symlink_metadata() {
+                given_back += (there.blocks() * 512).min(entry.bytes);
+            }
+        }
+        if self.found != Found::Nothing && !keeps {
+            given_back = taken(&self.directory);
+        }
+        if needed <= free.saturating_add(given_back) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Space,
+            format!(
+                "the files take {needed} bytes, and {} has room for {}",
+                self.directory.display(),
+                free.saturating_add(given_back)
+            ),
+        ))
+    }
+
+    /// Everything in the directory, from it.
+    pub(super) fn all(&self) -> Vec<String> {
+        entries(&self.directory).unwrap_or_default()
+    }
+
+    /// What is in the directory, and not in the backup.
+    pub(super) fn strangers(&self, catalog: &Catalog) -> Vec<String> {
+        let wanted: HashSet<(&str, bool)> =
+            catalog.entries.iter().map(|e| (e.path.as_str(), is_directory(e))).collect();
+        let mut strangers = Vec::new();
+        let mut queue: Vec<String> = self.all();
+        queue.reverse();
+        while let Some(path) = queue.pop() {
+            let at = join(&self.directory, &path);
+            let directory = at.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+            if !wanted.contains(&(path.as_str(), directory)) {
+                strangers.push(path);
+            } else if directory {
+                let inside = entries(&at).unwrap_or_default();
+                queue.extend(inside.into_iter().rev().map(|name| format!("{path}/{name}")));
+            }
+        }
+        strangers
+    }
+
+    /// Makes the directory, for nobody else to look into yet, and marks it. The mark is locked as long
+    /// as the value lives.
+    pub(super) fn begin(&self, backup: &BackupId) -> Result<File> {
+        let path = &self.directory;
+        let create = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            let file =
+                File::options().create(true).write(true).truncate(false).open(path.join(MARK))?;
+            Ok(file)
+        };
+        let mut mark = create().map_err(failed(path))?;
+        if flock(&mark, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("another restore into {} is running", path.display()),
+            ));
+        }
+        let write = |mark: &mut File| {
+            mark.set_len(0)?;
+            mark.write_all(format!("{backup}\n").as_bytes())?;
+            mark.sync_all()?;
+            File::open(path)?.sync_all()
+        };
+        write(&mut mark).map_err(failed(path))?;
+        Ok(mark)
+    }
+
+    /// Removes what is in the way.
+    pub(super) fn remove(&self, paths: &[String]) -> Result<()> {
+        for path in paths {
+            let at = join(&self.directory, path);
+            let removed = match at.symlink_metadata() {
+                Err(e) => Err(e),
+                Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&at),
+                Ok(_) => std::fs::remove_file(&at),
+            };
+            removed.map_err(|e| {
+                io_error(e, ErrorKind::Target, format!("cannot remove {}", at.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_directories(&self, catalog: &Catalog) -> Result<()> {
+        for entry in catalog.entries.iter().filter(|entry| is_directory(entry)) {
+            let at = join(&self.directory, &entry.path);
+            match DirBuilder::new().mode(0o700).create(&at) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(failed(&at))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives directories their owners and permissions, syncs them, and takes the mark away. `false`: not
+    /// every owner could be set.
+    pub(super) fn finish(&self, catalog: &Catalog, names: &Names) -> Result<bool> {
+        let mut owned = true;
+        // Those inside first: a parent that lets nobody in comes last.
+        for entry in catalog.entries.iter().rev().filter(|entry| is_directory(entry)) {
+            let at = join(&self.directory, &entry.path);
+            let finish = || {
+                let directory = File::open(&at)?;
+                directory.sync_all()?;
+                let owned = own(&directory, entry, names)?;
+                directory.set_permissions(PermissionsExt::from_mode(entry.mode))?;
+                Ok(owned)
+            };
+            owned &= finish().map_err(failed(&at))?;
+        }
+        let mut finish = || {
+            std::fs::remove_file(self.directory.join(MARK))?;
+            let directory = File::open(&self.directory)?;
+            // That of the data directory itself is in no entry: it is that of what is in it.
+            if let Some(entry) = catalog.entries.iter().find(|entry| !entry.path.contains('/')) {
+                owned &= own(&directory, entry, names)?;
+            }
+            directory.set_permissions(PermissionsExt::from_mode(0o750))?;
+            directory.sync_all()?;
+            match self.directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                Some(parent) => File::open(parent)?.sync_all(),
+                None => File::open(".")?.sync_all(),
+            }
+        };
+        finish().map_err(failed(&self.directory))?;
+        Ok(owned)
+    }
+}
+
+/// The names in a directory, sorted, without those that belong to the file system or are the mark.
+fn entries(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let listed = std::fs::read_dir(directory).and_then(|entries| {
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(())
+    });
+    match listed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("cannot look into {}", directory.display());
+            return Err(io_error(e, ErrorKind::Target, message));
+        }
+        _ => {}
+    }
+    names.retain(|name| name != "lost+found" && name != MARK);
+    names.sort();
+    Ok(names)
+}
+
+/// How much room the files in a directory take, in bytes.
+fn taken(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => taken(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}

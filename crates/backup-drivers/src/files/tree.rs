@@ -1,0 +1,470 @@
+//! What there is in a data directory, and what of it goes into a backup.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use backup_core::{Error, ErrorKind, Result, io_error};
+use jiff::Timestamp;
+
+use super::catalog::{Entry, Kind, LeftOut};
+use super::names::Names;
+
+/// Symbolic links may lead to a directory above; no data directory is as deep as this.
+const DEPTH: usize = 16;
+
+/// What identifies the first page of a tablespace.
+const HEADER: usize = 64;
+
+/// The tree of a data directory.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    /// What is backed up, parents before children.
+    pub(crate) found: Vec<Found>,
+    /// What is not.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// The file systems that it is on, by the numbers of their devices.
+    pub(crate) devices: BTreeSet<u64>,
+}
+
+/// A directory or a file that is backed up.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// What the catalog says of it.
+    pub(crate) entry: Entry,
+    /// Where it is.
+    pub(crate) source: PathBuf,
+    /// What it looked like.
+    pub(crate) stamp: Stamp,
+}
+
+/// By what a file that was written to is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    bytes: u64,
+    seconds: i64,
+    nanoseconds: i64,
+    inode: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Stamp {
+            bytes: metadata.len(),
+            seconds: metadata.mtime(),
+            nanoseconds: metadata.mtime_nsec(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// A directory whose files go into a place of the backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// Where it is.
+    pub(crate) directory: PathBuf,
+    /// Where its files go, from the data directory; empty for the data directory itself.
+    pub(crate) place: String,
+    /// The only files that are taken, by the beginnings of their names; all where it is empty.
+    pub(crate) only: Vec<String>,
+}
+
+impl Root {
+    /// The data directory itself.
+    pub(crate) fn datadir(directory: impl Into<PathBuf>) -> Self {
+        Root { directory: directory.into(), place: String::new(), only: Vec::new() }
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let message = format!("cannot read {}", path.display());
+    move |e| io_error(e, ErrorKind::Source, message)
+}
+
+impl Tree {
+    /// Looks through directories. Binary logs are left out unless `binlogs`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] when one cannot be read, or two files would go to one place.
+    pub(crate) fn walk(roots: &[Root], binlogs: bool) -> Result<Tree> {
+        let mut walk = Walk {
+            tree: Tree::default(),
+            names: Names::load(),
+            seen: HashSet::new(),
+            page_size: None,
+            binlogs,
+        };
+        for root in roots {
+            let system = root.directory.join("ibdata1");
+            walk.page_size = walk.page_size.or_else(|| Some(header(&system).ok()??.1));
+        }
+        for root in roots {
+            walk.directory(root, &root.directory, &root.place, 0)?;
+        }
+        let mut places = HashSet::new();
+        for found in &walk.tree.found {
+            if found.entry.kind == Kind::File && !places.insert(&found.entry.path) {
+                return Err(Error::new(
+                    ErrorKind::Source,
+                    format!("two files of the source would both be {}", found.entry.path),
+                ));
+            }
+        }
+        Ok(walk.tree)
+    }
+
+    /// The length of all files together, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.found.iter().map(|found| found.entry.bytes).sum()
+    }
+
+    /// Fails when anything came, went or was written to since.
+    pub(crate) fn check_unchanged(&self, roots: &[Root], binlogs: bool) -> Result<()> {
+        let now = Tree::walk(roots, binlogs)?;
+        let stamps = |tree: &Tree| -> std::collections::BTreeMap<String, Stamp> {
+            let files = tree.found.iter().filter(|found| found.entry.kind == Kind::File);
+            files.map(|found| (found.entry.path.clone(), found.stamp)).collect()
+        };
+        let (before, now) = (stamps(self), stamps(&now));
+        let come = now.iter().find(|(path, stamp)| before.get(*path) != Some(*stamp));
+        let gone = before.keys().find(|path| !now.contains_key(*path));
+        match come.map(|(path, _)| path).or(gone) {
+            None => Ok(()),
+            Some(path) => Err(changed(path)),
+        }
+    }
+}
+
+/// A file did not stand still.
+pub(crate) fn changed(path: &str) -> Error {
+    Error::new(ErrorKind::Source, format!("{path} was changed while it was being copied"))
+        .with_remedy("make sure that no server and no other program writes to the directory")
+}
+
+struct Walk {
+    tree: Tree,
+    names: Names,
+    /// Directories, by device and inode.
+    seen: HashSet<(u64, u64)>,
+    page_size: Option<u32>,
+    binlogs: bool,
+}
+
+impl Walk {
+    fn directory(&mut self, root: &Root, path: &Path, place: &str, depth: usize) -> Result<()> {
+        let metadata = std::fs::metadata(path).map_err(failed(path))?;
+        if !self.seen.insert((metadata.dev(), metadata.ino())) || depth > DEPTH {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!("{} is reached in two ways: a symbolic link leads back", path.display()),
+            )
+            .with_remedy("remove the link, or name the directory itself as the source"));
+        }
+        self.tree.devices.insert(metadata.dev());
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed(path))? {
+            names.push(entry.map_err(failed(path))?.file_name());
+        }
+        names.sort();
+        for name in names {
+            let source = path.join(&name);
+            let Some(name) = name.to_str() else {
+                // Servers write ASCII only.
+                self.leave_out(&format!("{place}/{}", name.display()), "its name is no text");
+                continue;
+            };
+            let place = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
+            let wanted = |start: &String| name.starts_with(start.as_str());
+            if depth == 0 && !root.only.is_empty() && !root.only.iter().any(wanted) {
+                continue;
+            }
+            self.entry(root, &source, &place, depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, root: &Root, source: &Path, place: &str, depth: usize) -> Result<()> {
+        let link = std::fs::symlink_metadata(source).map_err(failed(source))?.is_symlink();
+        let metadata = match std::fs::metadata(source) {
+            Ok(metadata) => metadata,
+            Err(e) if link && e.kind() == std::io::ErrorKind::NotFound => {
+                self.leave_out(place, "a symbolic link that leads nowhere");
+                return Ok(());
+            }
+            Err(e) => return Err(failed(source)(e)),
+        };
+        if let Some(reason) = left_out(source, place, &metadata, self.binlogs) {
+            self.leave_out(place, reason);
+            return Ok(());
+        }
+        let origin = match link {
+            true => Some(std::fs::canonicalize(source).map_err(failed(source))?),
+            false => None,
+        };
+        if let Some(isl) = place.strip_suffix(".isl") {
+            // A text file beside the definition says where the tablespace is.
+            let text = std::fs::read_to_string(source).map_err(failed(source))?;
+            let elsewhere = PathBuf::from(text.trim_end());
+            let metadata = std::fs::metadata(&elsewhere).map_err(failed(&elsewhere))?;
+            self.add(&format!("{isl}.ibd"), elsewhere.clone(), &metadata, Some(elsewhere))?;
+            self.leave_out(place, "the tablespace that it names is in the backup in its place");
+            return Ok(());
+        }
+        self.add(place, source.to_owned(), &metadata, origin)?;
+        match metadata.is_dir() {
+            true => self.directory(root, source, place, depth + 1),
+            false => Ok(()),
+        }
+    }
+
+    fn add(
+        &mut self,
+        place: &str,
+        source: PathBuf,
+        metadata: &Metadata,
+        origin: Option<PathBuf>,
+    ) -> Result<()> {
+        let directory = metadata.is_dir();
+        let mut tablespace = None;
+        if !directory && is_tablespace(place) {
+            tablespace = header(&source).map_err(failed(&source))?;
+        }
+        self.tree.devices.insert(metadata.dev());
+        let modified =
+            Timestamp::new(metadata.mtime(), i32::try_from(metadata.mtime_nsec()).unwrap_or(0));
+        let entry = Entry {
+            path: place.to_owned(),
+            kind: if directory { Kind::Directory } else { Kind::File },
+            bytes: if directory { 0 } else { metadata.len() },
+            page_size: match tablespace {
+                Some((_, size)) => Some(size),
+                // A second file of the system tablespace begins in the middle of it.
+                None if !directory && is_tablespace(place) => self.page_size,
+                None => None,
+            },
+            space_id: tablespace.map(|(space, _)| space),
+            sparse: !directory && metadata.blocks() * 512 < metadata.len(),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            owner: self.names.user(metadata.uid()),
+            group: self.names.group(metadata.gid()),
+            modified: modified.unwrap_or(Timestamp::UNIX_EPOCH),
+            origin: origin.map(|path| path.to_string_lossy().into_owned()),
+        };
+        self.tree.found.push(Found { entry, source, stamp: Stamp::of(metadata) });
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: &str, reason: &str) {
+        self.tree.left_out.push(LeftOut { path: path.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+/// Whether a file is made of InnoDB pages, by its name.
+fn is_tablespace(place: &str) -> bool {
+    let name = place.rsplit('/').next().unwrap_or(place);
+    let numbered = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    name.ends_with(".ibd")
+        || name.ends_with(".ibu")
+        || numbered("ibdata")
+        || numbered("undo_")
+        || numbered("undo")
+}
+
+/// Number and page size of the tablespace that a file begins; `None` where it begins none.
+///
+/// Offsets are those of `fil0fil.h` and `fsp0fsp.h` of both servers: the space id at 34, page number
+/// at 4, the flags at 38 + 16.
+pub(super) fn header(path: &Path) -> std::io::Result<Option<(u32, u32)>> {
+    let file = File::open(path)?;
+    let mut page = [0; HEADER];
+    match file.read_exact_at(&mut page, 0) {
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let word = |at: usize| u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+    let (number, space, flags) = (word(4), word(34), word(54));
+    // A header names its own space twice.
+    if number != 0 || word(38) != space {
+        return Ok(None);
+    }
+    Ok(physical_page_size(flags).map(|size| (space, size)))
+}
+
+/// The size of pages in the file.
+///
+/// MariaDB's `full_crc32` format has bit 4 set and the size in the lowest four bits; all others have
+/// the size of compressed pages in bits 1 to 4 and the logical size in bits 6 to 9, where 0 stands
+/// for 16 KiB.
+fn physical_page_size(flags: u32) -> Option<u32> {
+    let size = |shift: u32| Some(512u32 << shift).filter(|size| (1024..=65_536).contains(size));
+    if flags & 0x10 != 0 {
+        return size(flags & 0xf);
+    }
+    match ((flags >> 1) & 0xf, (flags >> 6) & 0xf) {
+        (0, 0) => Some(16_384),
+        (0, logical) => size(logical),
+        (compressed, _) => size(compressed),
+    }
+}
+
+/// Why something is not backed up, if it is not.
+fn left_out(
+    source: &Path,
+    place: &str,
+    metadata: &Metadata,
+    binlogs: bool,
+) -> Option<&'static str> {
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Some("no file: a socket or a device");
+    }
+    let (parent, name) = place.rsplit_once('/').unwrap_or(("", place));
+    let ends = |ending: &str| name.ends_with(ending);
+    if parent.starts_with("#innodb_redo") && ends("_tmp") {
+        return Some("a spare redo log, which the server makes anew");
+    }
+    if !parent.is_empty() {
+        return None;
+    }
+    let temporary = "temporary tables, which the server makes anew";
+    match name {
+        "lost+found" => return Some("belongs to the file system"),
+        "#innodb_temp" => return Some(temporary),
+        "auto.cnf" => {
+            return Some("the identity of the server: two servers with one could not replicate");
+        }
+        _ => {}
+    }
+    if name.starts_with(".holdfast") {
+        return Some("a mark of holdfast");
+    }
+    if metadata.is_dir() {
+        return None;
+    }
+    if name.starts_with("ibtmp") {
+        return Some(temporary);
+    }
+    if ends(".pid") || ends(".lock") {
+        return Some("belongs to the running server");
+    }
+    if ends(".err") || ends("-slow.log") || ends("general.log") {
+        return Some("a log for people");
+    }
+    if name.starts_with("core")
+        && name[4..].trim_start_matches('.').bytes().all(|b| b.is_ascii_digit())
+    {
+        return Some("what a crash left");
+    }
+    (!binlogs && is_binlog(source, name)).then_some("a binary log; `holdfast binlog` archives them")
+}
+
+/// Whether it is a binary log, a relay log, or an index of them.
+fn is_binlog(source: &Path, name: &str) -> bool {
+    let Some((_, extension)) = name.rsplit_once('.') else { return false };
+    let digits = extension.len() >= 6 && extension.bytes().all(|b| b.is_ascii_digit());
+    let start = || {
+        let mut start = [0; 4];
+        let read = File::open(source).and_then(|file| file.read_exact_at(&mut start, 0));
+        read.map(|()| start).unwrap_or_default()
+    };
+    match extension {
+        // Plain, or encrypted by the server.
+        _ if digits => {
+            matches!(start(), [0xfe | 0xfd, b'b', b'i', b'n'])
+                || source.metadata().is_ok_and(|m| m.len() == 0)
+        }
+        "index" => std::fs::read_to_string(source).is_ok_and(|text| {
+            text.lines().all(|line| {
+                line.rsplit_once('.').is_some_and(|(_, number)| number.parse::<u64>().is_ok())
+            })
+        }),
+        "state" => name.ends_with("bin.state") || name.starts_with("binlog"),
+        _ => name.ends_with(".idx") || name.ends_with(".index_crash_safe"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_sizes_by_the_flags_of_both_servers() {
+        // MySQL: 16 KiB by default, 64 KiB, KEY_BLOCK_SIZE=8 of 16 KiB.
+        for (flags, size) in [(0x0, 16_384), (0x4021, 16_384), (7 << 6, 65_536), (0x29, 8192)] {
+            assert_eq!(physical_page_size(flags), Some(size), "{flags:#x}");
+        }
+        // MariaDB full_crc32: 16 KiB, 4 KiB.
+        assert_eq!(physical_page_size(0x15), Some(16_384));
+        assert_eq!(physical_page_size(0x13), Some(4096));
+        assert_eq!(physical_page_size(0x1f), None);
+    }
+
+    #[test]
+    fn what_a_server_makes_anew_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["shop", "#innodb_temp", "lost+found", "#innodb_redo"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        for name in [
+            "ibdata1",
+            "ibtmp1",
+            "host.err",
+            "host.pid",
+            "tc.log",
+            "aria_log.00000001",
+            "core.123",
+            "shop/t.000001",
+            "#innodb_redo/#ib_redo7",
+            "#innodb_redo/#ib_redo8_tmp",
+        ] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        std::fs::write(at("binlog.000001"), b"\xfebin rest").unwrap();
+        std::fs::write(at("binlog.index"), "./binlog.000001\n").unwrap();
+        std::fs::write(at("t.000001"), "no binlog").unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", at("dangling")).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("u.MYD"), "rows").unwrap();
+        std::os::unix::fs::symlink(other.path(), at("elsewhere")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("my.sock")).unwrap();
+
+        let tree = Tree::walk(&[Root::datadir(dir.path())], false).unwrap();
+        let paths: Vec<&str> = tree.found.iter().map(|f| f.entry.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "#innodb_redo",
+                "#innodb_redo/#ib_redo7",
+                "aria_log.00000001",
+                "elsewhere",
+                "elsewhere/u.MYD",
+                "ibdata1",
+                "shop",
+                "shop/t.000001",
+                "t.000001",
+                "tc.log",
+            ]
+        );
+        assert_eq!(tree.left_out.len(), 11, "{:?}", tree.left_out);
+        assert!(tree.found[3].entry.origin.is_some());
+
+        let roots = [Root::datadir(dir.path())];
+        tree.check_unchanged(&roots, false).unwrap();
+        std::fs::write(at("shop/new"), "").unwrap();
+        assert_eq!(tree.check_unchanged(&roots, false).unwrap_err().kind(), ErrorKind::Source);
+    }
+
+    #[test]
+    fn a_link_that_leads_back_is_an_error_and_not_an_endless_walk() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
+        let e = Tree::walk(&[Root::datadir(dir.path())], false).unwrap_err();
+        assert!(e.report().contains("leads back"), "{}", e.report());
+    }
+}
