@@ -3,7 +3,9 @@
 pub mod binlog;
 pub mod connect;
 pub mod files;
+pub mod innodb;
 pub mod logical;
 pub mod rows;
 pub mod sandbox;
 pub mod wire;
+pub mod xbstream;

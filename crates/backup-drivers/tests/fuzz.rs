@@ -1,18 +1,18 @@
-//! A short run of the fuzz target `binlog`, with the same inputs each time.
+//! A short run of the fuzz targets of this crate, with the same inputs each time.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![allow(unreachable_pub, reason = "the fuzz targets are crates of their own")]
 
 #[path = "../../../fuzz/bodies/binlog.rs"]
-#[allow(unreachable_pub, reason = "the fuzz targets are crates of their own")]
 mod binlog;
+#[path = "../../../fuzz/bodies/innodb.rs"]
+mod innodb;
+#[path = "../../../fuzz/bodies/xbstream.rs"]
+mod xbstream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const INPUTS: u64 = 20_000;
-
-#[test]
-fn changed_binlogs_are_read_or_refused() {
-    let seeds = binlog::seeds();
+fn fuzz(inputs: u64, seeds: &[Vec<u8>], run: fn(&[u8])) {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = |below: usize| {
         state ^= state << 13;
@@ -20,8 +20,8 @@ fn changed_binlogs_are_read_or_refused() {
         state ^= state << 17;
         (state >> 32) as usize % below.max(1)
     };
-    let mut inputs = seeds.clone();
-    for _ in 0..INPUTS {
+    let mut all = seeds.to_vec();
+    for _ in 0..inputs {
         let mut bytes = seeds[next(seeds.len())].clone();
         for _ in 0..=next(6) {
             let at = next(bytes.len());
@@ -36,11 +36,26 @@ fn changed_binlogs_are_read_or_refused() {
                 }
             }
         }
-        inputs.push(bytes);
+        all.push(bytes);
     }
-    for input in &inputs {
-        if catch_unwind(AssertUnwindSafe(|| binlog::run(input))).is_err() {
+    for input in &all {
+        if catch_unwind(AssertUnwindSafe(|| run(input))).is_err() {
             panic!("a promise is broken for {:?}", input.escape_ascii().to_string());
         }
     }
+}
+
+#[test]
+fn changed_binlogs_are_read_or_refused() {
+    fuzz(20_000, &binlog::seeds(), binlog::run);
+}
+
+#[test]
+fn changed_tablespaces_are_read_or_refused() {
+    fuzz(5_000, &innodb::seeds(), innodb::run);
+}
+
+#[test]
+fn changed_streams_of_files_are_read_or_refused() {
+    fuzz(20_000, &xbstream::seeds(), xbstream::run);
 }

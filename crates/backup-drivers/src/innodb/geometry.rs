@@ -1,0 +1,87 @@
+//! What the first page of a tablespace says about all of its pages.
+
+use serde::{Deserialize, Serialize};
+
+use super::{PageKind, offset, u16_at, u32_at};
+
+/// How many bytes of a tablespace file tell its [`Geometry`].
+pub const HEAD_BYTES: usize = 58;
+
+/// The largest page there is.
+pub const MAX_PAGE_BYTES: usize = 65_536;
+
+const PAGES_AT: usize = 46;
+const FLAGS_AT: usize = 54;
+
+/// MariaDB since 10.4: the bit that says that the flags are of the full_crc32 format
+/// (`FSP_FLAGS_FCRC32_POS_MARKER`). In the older format it is the highest bit of a field of four whose
+/// values end at 5.
+const FULL_CRC32: u32 = 1 << 4;
+
+/// The pages of a tablespace: their size, and how their checksums are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// The id of the tablespace.
+    pub space: u32,
+    /// Bytes of a page in the file: 1,024 to 65,536, a power of two.
+    pub page_bytes: u32,
+    /// Whether the pages are those of `ROW_FORMAT=COMPRESSED`, smaller in the file than in memory.
+    pub zip: bool,
+    /// Whether the file has MariaDB's full_crc32 format.
+    pub full_crc32: bool,
+    /// How many pages the tablespace has, as its header says; the file may be longer.
+    pub pages: u32,
+    /// The flags of the tablespace as they stand there.
+    pub flags: u32,
+}
+
+impl Geometry {
+    /// Reads it from the first [`HEAD_BYTES`] bytes of a file, or more of it. `None` when these
+    /// bytes do not begin a tablespace: its first page must be numbered 0, say its own id twice the
+    /// same, and have flags that a server would write.
+    #[must_use]
+    pub fn read(head: &[u8]) -> Option<Geometry> {
+        let head = head.get(..HEAD_BYTES)?;
+        let kind = PageKind(u16_at(head, offset::KIND));
+        let space = u32_at(head, offset::DATA);
+        let is_first = u32_at(head, offset::NUMBER) == 0
+            && u32_at(head, offset::SPACE) == space
+            && kind == PageKind::SPACE_HEADER;
+        if !is_first {
+            return None;
+        }
+        let flags = u32_at(head, FLAGS_AT);
+        let pages = u32_at(head, PAGES_AT);
+        let (full_crc32, zip, page_bytes) = if flags & FULL_CRC32 != 0 {
+            (true, false, page_bytes(flags & 0xf)?)
+        } else {
+            let logical = match flags >> 6 & 0xf {
+                0 => 16_384,
+                size => page_bytes(size)?,
+            };
+            match flags >> 1 & 0xf {
+                0 => (false, false, logical),
+                size @ 1..=5 if 512 << size <= logical => (false, true, 512 << size),
+                _ => return None,
+            }
+        };
+        Some(Geometry { space, page_bytes, zip, full_crc32, pages, flags })
+    }
+
+    /// Whether the tablespace is encrypted as MySQL says it. MariaDB says so in each page.
+    #[must_use]
+    pub fn mysql_encrypted(&self) -> bool {
+        !self.full_crc32 && self.flags & 1 << 13 != 0
+    }
+
+    /// Pages of an extent (`FSP_EXTENT_SIZE`): 1 MiB of them, or 64 where pages are larger than
+    /// 16 KiB.
+    pub(super) fn extent_pages(&self) -> u64 {
+        (1 << 20 >> self.page_bytes.trailing_zeros()).max(64)
+    }
+}
+
+/// The page size of a shift: 3 is 4 KiB, 7 is 64 KiB.
+fn page_bytes(shift: u32) -> Option<u32> {
+    (3..=7).contains(&shift).then(|| 512 << shift)
+}

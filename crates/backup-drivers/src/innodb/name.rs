@@ -1,0 +1,130 @@
+//! What the names of tablespace files say.
+
+use std::fmt;
+
+/// Whether a file of a data directory, by its path below it, is a tablespace: a table, a general
+/// tablespace, undo logs, or the system tablespace. Temporary tablespaces are none that count.
+#[must_use]
+pub fn is_tablespace(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let top = !path.contains('/');
+    let numbered = |prefix: &str| {
+        file.strip_prefix(prefix)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let undo = numbered("undo") || numbered("undo_");
+    file.ends_with(".ibd") || file.ends_with(".ibu") || top && (undo || numbered("ibdata"))
+}
+
+/// The table that a file `database/table#P#partition.ibd` belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableFile {
+    /// The database, as people write it.
+    pub database: String,
+    /// The table.
+    pub table: String,
+    /// The partition, and subpartition.
+    pub partition: Option<String>,
+}
+
+impl TableFile {
+    /// Reads the path of a file below the data directory. `None` for one that is no part of a database.
+    /// Letters of other alphabets stay encoded where the server writes them in three bytes: only a server
+    /// has that table.
+    #[must_use]
+    pub fn of(path: &str) -> Option<TableFile> {
+        let (database, file) = path.split_once('/')?;
+        if file.contains('/') {
+            return None;
+        }
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+        // MariaDB writes #P#, MySQL since 8.0 #p#.
+        let lower = stem.to_ascii_lowercase();
+        let (table, partition) = match lower.find("#p#") {
+            Some(at) => (&stem[..at], Some(&stem[at + 3..])),
+            None => (stem, None),
+        };
+        let partition = partition.map(|text| {
+            let lower = text.to_ascii_lowercase();
+            match lower.find("#sp#") {
+                Some(at) => format!("{}/{}", decode(&text[..at]), decode(&text[at + 4..])),
+                None => decode(text),
+            }
+        });
+        Some(TableFile { database: decode(database), table: decode(table), partition })
+    }
+}
+
+impl fmt::Display for TableFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.database, self.table)?;
+        match &self.partition {
+            Some(partition) => write!(f, " partition {partition}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Undoes `@0020` (`my_charset_filename`).
+fn decode(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find('@') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let code = rest.get(1..5).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32) {
+            Some(letter) => {
+                text.push(letter);
+                rest = &rest[5..];
+            }
+            None => {
+                text.push('@');
+                rest = &rest[1..];
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told() {
+        for (path, told) in [
+            ("shop/orders.ibd", "shop.orders"),
+            ("my@0020shop/a@002fb.ibd", "my shop.a/b"),
+            ("shop/t#P#p0.ibd", "shop.t partition p0"),
+            ("shop/t#p#p0#sp#s1.ibd", "shop.t partition p0/s1"),
+            ("shop/odd@.ibd", "shop.odd@"),
+            ("shop/odd@00.ibd", "shop.odd@00"),
+            ("shop/@d800.ibd", "shop.@d800"),
+        ] {
+            assert_eq!(TableFile::of(path).unwrap().to_string(), told);
+        }
+        assert_eq!(TableFile::of("ibdata1"), None);
+        assert_eq!(TableFile::of("a/b/c.ibd"), None);
+    }
+
+    #[test]
+    fn tablespaces_are_told_from_others() {
+        for path in ["ibdata1", "ibdata12", "undo_001", "undo001", "a/b.ibd", "mysql.ibd", "x.ibu"]
+        {
+            assert!(is_tablespace(path), "{path}");
+        }
+        for path in [
+            "ib_logfile0",
+            "ibdata",
+            "ibtmp1",
+            "a/undo001",
+            "a/b.frm",
+            "ib_buffer_pool",
+            "a/ibdata1",
+        ] {
+            assert!(!is_tablespace(path), "{path}");
+        }
+    }
+}
