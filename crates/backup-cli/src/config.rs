@@ -90,6 +90,8 @@ pub(crate) struct Retention {
     pub(crate) grace: Option<String>,
     /// `--wait`.
     pub(crate) wait: Option<String>,
+    /// `--keep-binlogs`.
+    pub(crate) keep_binlogs: Option<String>,
     /// `--time-zone`.
     pub(crate) time_zone: Option<String>,
 }

@@ -44,7 +44,9 @@ mod url;
 mod writer;
 
 pub use check::{SamplePlan, SampleRule, check_content, check_objects, check_sample};
-pub use copy::{Copied, CopyOptions, CopyTarget, copy_backup, in_order};
+pub use copy::{
+    Copied, CopiedBinlogs, CopyOptions, CopyTarget, copy_backup, copy_binlogs, in_order,
+};
 pub use format::{Cipher, SlotKind, Unlock};
 pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
 pub use keys::KeySlot;
@@ -52,7 +54,8 @@ pub use lease::Lease;
 pub use marker::{Beginning, Marker};
 pub use options::{Deltas, RepositoryOptions, Stores};
 pub use prune::{
-    Fate, Leftovers, PruneOptions, PruneReport, Pruned, Refused, Unfinished, prune, unfinished,
+    Fate, Leftovers, PruneOptions, PruneReport, Pruned, PrunedBinlogs, Refused, Unfinished, prune,
+    unfinished,
 };
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;

@@ -12,7 +12,7 @@ use backup_core::{
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files;
 use backup_drivers::logical::{Catalog, DrillReport, drill};
-use backup_drivers::sandbox::{Sandbox, ServerInstall};
+use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 
 /// Where installations of servers are looked for when none is named.
 const USUAL_PLACES: [&str; 5] =
@@ -44,9 +44,14 @@ impl DrillVerifier {
     pub fn new(options: DrillOptions) -> Self {
         DrillVerifier { options }
     }
+}
 
+impl DrillOptions {
     /// The server of the backup's series.
-    fn install(&self, backup: &Manifest) -> Result<ServerInstall> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when there is none.
+    pub(crate) fn install(&self, backup: &Manifest) -> Result<ServerInstall> {
         let source = &backup.outcome.source;
         let wanted = ServerVersion::parse(&source.version, "")?;
         let fits = |install: &ServerInstall| {
@@ -57,7 +62,7 @@ impl DrillVerifier {
         let (major, minor) = wanted.series();
         let needed = format!("{} {major}.{minor}", source.flavor);
         let remedy = format!("name an installation of {needed} with --server-dir");
-        if let Some(directory) = &self.options.server {
+        if let Some(directory) = &self.server {
             let install = ServerInstall::detect(directory)?;
             if fits(&install) {
                 return Ok(install);
@@ -81,11 +86,12 @@ impl DrillVerifier {
     }
 
     /// Starts a server that takes whatever the source held, and does nothing by itself.
-    async fn start(
+    pub(crate) async fn start(
         &self,
         cx: &Context,
         install: &ServerInstall,
         lower_case_table_names: u8,
+        describe: impl FnOnce(SandboxBuilder) -> SandboxBuilder,
     ) -> Result<Sandbox> {
         let names = lower_case_table_names.to_string();
         let mut builder = Sandbox::builder(install)
@@ -102,10 +108,10 @@ impl DrillVerifier {
             Flavor::MySql => builder.option("innodb_redo_log_capacity", "1G"),
             Flavor::MariaDb => builder.option("innodb_log_file_size", "512M"),
         };
-        if let Some(directory) = &self.options.directory {
+        if let Some(directory) = &self.directory {
             builder = builder.directory(directory);
         }
-        builder.start(cx).await
+        describe(builder).start(cx).await
     }
 }
 
@@ -142,7 +148,7 @@ impl Verifier for DrillVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        let install = self.install(backup)?;
+        let install = self.options.install(backup)?;
         if backup.strategy != Strategy::Logical {
             return self.files(cx, &install, backup, artifacts).await;
         }
@@ -152,7 +158,7 @@ impl Verifier for DrillVerifier {
             Err(_) => 0,
         };
         cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-        let mut sandbox = self.start(cx, &install, names).await?;
+        let mut sandbox = self.options.start(cx, &install, names, |builder| builder).await?;
         let target = ConnectOptions::socket(sandbox.socket(), "root");
         let report = drill(cx, &target, backup, artifacts).await;
         // What the server says at its end does not matter; its data goes with it.

@@ -4,12 +4,14 @@
 //! [`verify_listed`] runs them and records the proof. Damage is a finding of the report, whatever
 //! it hit; an error means that nothing can be said about the backup.
 
+mod aside;
 mod drill;
 mod history;
 mod levels;
 mod listed;
 mod verifiers;
 
+pub use aside::{Aside, AsideOptions};
 pub use drill::{DrillOptions, DrillVerifier};
 pub use levels::{LEVELS, verifiers_for};
 pub use listed::{verify_drill, verify_listed, verify_sample};

@@ -7,7 +7,8 @@ use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Event, Listed, Manifest, Repository, Result, select,
 };
 use backup_storage::{
-    Copied, CopyOptions, CopyTarget, Repo, RepoUrl, RepositoryOptions, copy_backup, in_order,
+    Copied, CopiedBinlogs, CopyOptions, CopyTarget, Repo, RepoUrl, RepositoryOptions, copy_backup,
+    copy_binlogs, in_order,
 };
 use serde_json::{Value, json};
 
@@ -44,9 +45,18 @@ pub(crate) struct Copy {
     /// Remove damaged objects at the target and copy them again
     #[arg(long)]
     replace_damaged: bool,
+    /// Without the archived binlogs of the cluster
+    #[arg(long)]
+    no_binlogs: bool,
     /// Begin a new copy in a place that has lost the one that it had
     #[arg(long)]
     anew: bool,
+}
+
+/// What became of the binlogs of a cluster.
+struct BinlogLine {
+    cluster: ClusterName,
+    result: Result<CopiedBinlogs>,
 }
 
 /// What became of a backup.
@@ -96,8 +106,12 @@ impl Copy {
             ending = ending.or_else(|| {
                 lines.iter().find_map(|line| line.result.as_ref().err().map(Error::kind))
             });
-            documents.push(document(&target, &lines, &unreadable));
-            text.push_str(&paragraph(&target, &lines));
+            let binlogs = self.copy_binlogs(app, &repo, &target, &lines).await?;
+            ending = ending.or_else(|| {
+                binlogs.iter().find_map(|line| line.result.as_ref().err().map(Error::kind))
+            });
+            documents.push(document(&target, &lines, &binlogs, &unreadable));
+            text.push_str(&paragraph(&target, &lines, &binlogs));
             if let Err(e) = target.close().await {
                 app.cx.event(Event::Warning { text: e.report() });
             }
@@ -141,6 +155,36 @@ impl Copy {
         Ok((in_order(&chosen, &known), unreadable))
     }
 
+    /// Copies the archived binlogs of every cluster of which there are backups at the target now.
+    async fn copy_binlogs(
+        &self,
+        app: &App,
+        repo: &Repo,
+        target: &CopyTarget,
+        lines: &[Line],
+    ) -> Result<Vec<BinlogLine>> {
+        if self.no_binlogs {
+            return Ok(Vec::new());
+        }
+        let arrived = lines.iter().filter(|line| line.result.is_ok());
+        let clusters: BTreeSet<&ClusterName> = arrived.map(|line| &line.manifest.cluster).collect();
+        let options = CopyOptions { verify: self.verify, replace_damaged: self.replace_damaged };
+        let mut copied = Vec::new();
+        for cluster in clusters {
+            app.cx.phase(format!("binlogs of {cluster}"));
+            let copy = copy_binlogs(&app.cx, repo, target, cluster, options);
+            let result = app.cx.run(copy).await;
+            match &result {
+                Ok(CopiedBinlogs { segments: 0, .. }) => continue,
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => return result.map(|_| copied),
+                Err(e) => app.cx.event(Event::Warning { text: e.report() }),
+            }
+            copied.push(BinlogLine { cluster: cluster.clone(), result });
+        }
+        Ok(copied)
+    }
+
     /// Copies one after the other. A backup whose parent did not arrive is left out.
     async fn copy(
         &self,
@@ -182,7 +226,24 @@ impl Copy {
     }
 }
 
-fn document(target: &CopyTarget, lines: &[Line], unreadable: &[BackupId]) -> Value {
+fn document(
+    target: &CopyTarget,
+    lines: &[Line],
+    binlogs: &[BinlogLine],
+    unreadable: &[BackupId],
+) -> Value {
+    let binlogs: Vec<Value> = binlogs
+        .iter()
+        .map(|BinlogLine { cluster, result }| match result {
+            Ok(copied) => json!({
+                "cluster": cluster, "ok": true, "segments": copied.segments,
+                "segments_sent": copied.sent, "bytes_sent": copied.bytes,
+            }),
+            Err(e) => json!({
+                "cluster": cluster, "ok": false, "error": e.chain(), "kind": e.kind(),
+            }),
+        })
+        .collect();
     let backups: Vec<Value> = lines
         .iter()
         .map(|Line { manifest, result }| {
@@ -205,11 +266,12 @@ fn document(target: &CopyTarget, lines: &[Line], unreadable: &[BackupId]) -> Val
         "repository": target.repo().id().to_string(),
         "same": target.is_same(),
         "backups": backups,
+        "binlogs": binlogs,
         "unreadable": unreadable,
     })
 }
 
-fn paragraph(target: &CopyTarget, lines: &[Line]) -> String {
+fn paragraph(target: &CopyTarget, lines: &[Line], binlogs: &[BinlogLine]) -> String {
     let kind = if target.is_same() { "a copy of this repository" } else { "another repository" };
     let mut text = format!("To {}, {kind}:\n", target.name());
     for Line { manifest, result } in lines {
@@ -223,6 +285,20 @@ fn paragraph(target: &CopyTarget, lines: &[Line]) -> String {
             Err(_) => "FAILED".to_owned(),
         };
         text.push_str(&format!("  {}  {what}\n", manifest.backup));
+    }
+    for BinlogLine { cluster, result } in binlogs {
+        let what = match result {
+            Ok(CopiedBinlogs { segments, sent: 0, .. }) => {
+                format!("all {} segments were there", human::count(*segments))
+            }
+            Ok(copied) => format!(
+                "{} copied and verified, {}",
+                human::several(copied.sent, "segment"),
+                human::bytes(copied.bytes)
+            ),
+            Err(_) => "FAILED".to_owned(),
+        };
+        text.push_str(&format!("  binlogs of {cluster}  {what}\n"));
     }
     if lines.is_empty() {
         text.push_str("  There are no backups here yet.\n");

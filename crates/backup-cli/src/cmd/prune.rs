@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use backup_core::retention::Policy;
 use backup_core::{ClusterName, Error, ErrorKind, Result};
-use backup_storage::{Fate, PruneOptions, PruneReport, Pruned, RepositoryOptions, prune};
+use backup_storage::{
+    Fate, PruneOptions, PruneReport, Pruned, PrunedBinlogs, RepositoryOptions, prune,
+};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
@@ -50,6 +52,10 @@ pub(crate) struct Prune {
     /// How long a backup is marked before it is removed [default: 24h]
     #[arg(long, value_name = "TIME")]
     wait: Option<String>,
+    /// Keep archived binlogs of this time even where no backup needs them; what backups need stays in
+    /// any case [default: 0]
+    #[arg(long, value_name = "TIME")]
+    keep_binlogs: Option<String>,
     /// Where hours, days and weeks end, such as Europe/Berlin [default: UTC]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
@@ -91,6 +97,9 @@ impl Prune {
                 time_zone: zone.map_or(Ok(TimeZone::UTC), |name| time_zone(&name))?,
             },
             wait: time("wait", text(&self.wait, &file.wait), default.wait)?,
+            keep_binlogs: text(&self.keep_binlogs, &file.keep_binlogs)
+                .map(|text| duration("keep-binlogs", &text))
+                .transpose()?,
             dry_run: self.dry_run,
             holder: holder(),
         })
@@ -199,6 +208,7 @@ fn text(report: &PruneReport) -> String {
             human::bytes(left.retired_bytes),
         );
     }
+    report.binlogs.iter().for_each(|binlogs| text.push_str(&binlog_line(binlogs, would)));
     let _ = writeln!(text, "{} {done}freed.", human::bytes(report.bytes_freed));
     if report.bytes_kept > 0 {
         let _ = writeln!(
@@ -214,6 +224,24 @@ fn text(report: &PruneReport) -> String {
         text.push_str("Nothing was done.\n");
     }
     human::plain(&text)
+}
+
+/// Nothing where all stay because they are needed.
+fn binlog_line(binlogs: &PrunedBinlogs, would: &str) -> String {
+    let PrunedBinlogs { cluster, removed, bytes, upto, kept, held } = binlogs;
+    if let Some(why) = held {
+        return format!("Binlogs of {cluster}: all stay: {why}.\n");
+    }
+    if *removed == 0 {
+        return String::new();
+    }
+    let upto = upto.map(|time| format!(", up to {}", human::time(time))).unwrap_or_default();
+    format!(
+        "Binlogs of {cluster}: {} {would}removed that no backup needs, {}{upto}; {} stay.\n",
+        human::several(*removed, "segment"),
+        human::bytes(*bytes),
+        human::count(*kept)
+    )
 }
 
 fn marked_line(marked: u64, would: &str) -> String {

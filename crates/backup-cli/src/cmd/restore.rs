@@ -1,6 +1,7 @@
 //! `holdfast restore`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use backup_core::{
     ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
@@ -11,6 +12,7 @@ use backup_drivers::logical::{
     AccountName, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection, TableName,
 };
 use backup_storage::{Repo, RepositoryOptions};
+use backup_verify::{Aside, AsideOptions, DrillOptions};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -76,6 +78,13 @@ pub(crate) struct Restore {
     data_only: bool,
     #[command(flatten)]
     point: Point,
+    /// For tables or databases to a point: the server to run privately, the directory that holds
+    /// bin/mysqld or usr/sbin/mysqld
+    #[arg(long, value_name = "DIR")]
+    server_dir: Option<PathBuf>,
+    /// For tables or databases to a point: where the private server keeps its data meanwhile
+    #[arg(long, value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -159,6 +168,16 @@ impl Restore {
             },
             ..LogicalRestoreOptions::default()
         };
+        if let Some(way) = &way
+            && !self.is_everything()
+        {
+            let server = DrillOptions {
+                server: self.server_dir.clone(),
+                directory: self.scratch_dir.clone(),
+            };
+            let options = AsideOptions { server, target, restore: options };
+            return self.aside(app, &repo, &manifest, way, options).await;
+        }
         let driver = LogicalRestore::new(target.clone(), options);
         if let Some(way) = &way {
             way.preflight(cx, &repo, &target, true).await?;
@@ -184,6 +203,27 @@ impl Restore {
         done(&manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
 
+    /// Some tables to a point, by way of a private server.
+    async fn aside(
+        &self,
+        app: &App,
+        repo: &Repo,
+        manifest: &Manifest,
+        way: &Way,
+        options: AsideOptions,
+    ) -> Result<Answer> {
+        let cx = &app.cx;
+        let address = options.target.to_string();
+        let started = cx.now();
+        let route = Arc::clone(&way.route);
+        let aside = Aside::prepare(cx, repo, manifest, route, options).await?;
+        if self.dry_run {
+            return plan(manifest, &address, &aside.steps(), Some(way));
+        }
+        let restored = aside.run(cx).await?;
+        done(manifest, &restored, cx.now().duration_since(started), Some(way))
+    }
+
     /// Whether all of the backup is restored, under its own names.
     pub(super) fn is_everything(&self) -> bool {
         self.databases.is_empty()
@@ -205,19 +245,22 @@ impl Restore {
         let Some(target) = self.point.target() else {
             return Ok((select(listed, &self.backup)?, None));
         };
-        if !self.is_everything() {
+        if !self.is_everything() && self.databases.is_empty() && self.tables.is_empty() {
             return Err(Error::usage(
-                "a choice of databases, tables, rows or names cannot be joined with a point in time: \
-                 binlogs are applied to all tables, under their own names",
+                "--rename, --exclude-tables, --schema-only and --data-only need --tables or \
+                 --databases where a point in time is asked for: binlogs are applied to all tables, \
+                 under their own names",
             )
-            .with_remedy(
-                "restore everything to a throw-away server up to that point, and move the tables \
-                 from there",
-            ));
+            .with_remedy("name what is to be restored with --tables or --databases"));
         }
+        // A server takes rows; backups of data files go into directories.
+        let fits = |manifest: &Manifest| {
+            self.target_dir.is_some() || manifest.strategy == Strategy::Logical
+        };
         let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
         let manifests = if self.backup == "latest" {
-            listed.into_iter().filter_map(|l| l.manifest.ok()).filter(whole).collect()
+            let known = listed.into_iter().filter_map(|l| l.manifest.ok());
+            known.filter(whole).filter(fits).collect()
         } else {
             let manifest = select(listed, &self.backup)?;
             if !whole(&manifest) {

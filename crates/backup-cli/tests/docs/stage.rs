@@ -15,7 +15,7 @@ use crate::root;
 use crate::shell::Shell;
 
 /// Places that the pages name; here they are below a temporary directory.
-const PLACES: [&str; 4] = ["/srv/", "/etc/", "/mnt/", "/usr/local/"];
+const PLACES: [&str; 5] = ["/srv/", "/etc/", "/mnt/", "/usr/local/", "/opt/"];
 /// The socket that the pages name.
 const SOCKET: &str = "/run/mysqld/mysqld.sock";
 /// The account that the pages restore with, at both servers.
@@ -62,6 +62,9 @@ impl Stage {
         for place in PLACES {
             std::fs::create_dir_all(directory.path().join(&place[1..])).unwrap();
         }
+        // The installation that the pages name.
+        let installed = xtask::servers::Server::named(server).unwrap().directory();
+        std::os::unix::fs::symlink(installed, directory.path().join("opt/mysql")).unwrap();
         let bin = directory.path().join("usr/local/bin");
         install(&bin);
         let shell = Shell::start(directory.path(), &bin);

@@ -3,6 +3,7 @@
 //! border of a transaction, which no later question can move.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use backup_core::{
     BinlogChain, Context, Error, Flavor, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
@@ -61,6 +62,8 @@ pub(super) struct ServedFile {
     pub(super) begin: u64,
     /// Transactions that begin at this offset or behind it are not sent.
     pub(super) stop: u64,
+    /// Only transactions that begin at these offsets, sorted.
+    pub(super) kept: Option<Arc<Vec<u64>>>,
 }
 
 impl ServedFile {
@@ -72,6 +75,11 @@ impl ServedFile {
         applied: Option<&GtidSet>,
     ) -> Result<bool> {
         if start < self.begin || start >= self.stop {
+            return Ok(false);
+        }
+        if let Some(kept) = &self.kept
+            && kept.binary_search(&start).is_err()
+        {
             return Ok(false);
         }
         let Some(gtid) = &begin.gtid else { return Ok(true) };
@@ -125,6 +133,11 @@ impl Route {
         route.transactions = segments().map(|segment| segment.transactions).sum();
         route.check_skipped()?;
         Ok(route)
+    }
+
+    /// Whether transactions are left out that the target will never have.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.files.iter().any(|file| file.kept.is_some())
     }
 
     /// Whether there is nothing to apply.
@@ -375,6 +388,7 @@ fn served_files(plan: &ReplayPlan) -> Result<Vec<ServedFile>> {
                 only: only.clone(),
                 begin,
                 stop: u64::MAX,
+                kept: None,
             });
             new_stretch = false;
         }

@@ -1,17 +1,15 @@
 //! What a transaction does, for people: tables, rows, statements.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
 use backup_core::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::body::Query;
-use super::event::{Event, HEADER_LEN, Header, kind};
+use super::event::{Event, kind};
 use super::gtid::Begin;
-use super::inflate::MAX_INFLATED;
-use super::read::Reader;
+use super::payload;
 use super::rows::{Change, TableMap, change};
 use crate::connect::without_secrets;
 
@@ -77,7 +75,11 @@ impl Summary {
     pub(super) fn add(&mut self, event: &Event, end: u64) -> Result<()> {
         self.transaction.end = end;
         if event.kind() == kind::TRANSACTION_PAYLOAD {
-            if self.payload(event.body()).is_none() {
+            let read = payload::events(event.body(), |header, body| {
+                self.body(header.kind, body);
+                Some(())
+            });
+            if read.is_none() {
                 self.transaction.uncounted = true;
             }
             return Ok(());
@@ -129,58 +131,5 @@ impl Summary {
             shown.push('…');
         }
         self.transaction.statements.push(shown);
-    }
-
-    /// The events of a compressed transaction: they have no checksums. `None` where they cannot all
-    /// be looked at.
-    fn payload(&mut self, body: &[u8]) -> Option<()> {
-        // Fields: type and length as length-encoded integers, value; 0 = the end, 1 = length of the
-        // payload, 2 = algorithm (0 zstd, 255 none), 3 = length before compression.
-        let mut reader = Reader::new(body);
-        let mut algorithm = None;
-        loop {
-            let field = reader.lenenc()?;
-            if field == 0 {
-                break;
-            }
-            let len = usize::try_from(reader.lenenc()?).ok()?;
-            let value = reader.take(len)?;
-            if field == 2 {
-                algorithm = Reader::new(value).lenenc();
-            }
-        }
-        let payload = reader.rest();
-        match algorithm? {
-            255 => self.events(payload),
-            0 => self.events(zstd::stream::read::Decoder::with_buffer(payload).ok()?),
-            _ => None,
-        }
-    }
-
-    fn events(&mut self, mut from: impl Read) -> Option<()> {
-        let mut total = 0;
-        loop {
-            let mut head = [0; HEADER_LEN];
-            let mut have = 0;
-            while have < HEADER_LEN {
-                match from.read(&mut head[have..]).ok()? {
-                    0 if have == 0 => return Some(()),
-                    0 => return None,
-                    n => have += n,
-                }
-            }
-            let header = Header::parse(&head)?;
-            let len = (header.len as usize).checked_sub(HEADER_LEN)?;
-            total += len;
-            if total > MAX_INFLATED {
-                return None;
-            }
-            let mut body = Vec::new();
-            from.by_ref().take(len as u64).read_to_end(&mut body).ok()?;
-            if body.len() != len {
-                return None;
-            }
-            self.body(header.kind, &body);
-        }
     }
 }

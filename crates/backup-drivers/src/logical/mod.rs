@@ -20,6 +20,7 @@ mod rename;
 mod replica;
 mod restore;
 mod scan;
+mod scope;
 mod select;
 mod settings;
 mod snapshot;
@@ -31,12 +32,14 @@ pub use catalog::{
     StoredObject, Table,
 };
 pub use census::Census;
+pub(crate) use ddl::Touch;
 pub use drill::{DrillReport, drill};
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
 pub use rename::{Rename, RenameRule};
 pub use replica::Applied;
 pub use restore::{LogicalRestore, LogicalRestoreOptions, Parts};
+pub use scope::Scope;
 pub use select::{SYSTEM_DATABASES, Selection, TableName, quote_name, split_name};
 pub use snapshot::{LongQueries, SnapshotOptions};
 pub(crate) use snapshot::{clear_long_queries, current_position};

@@ -128,7 +128,8 @@ impl LogicalRestore {
     }
 
     /// For a private server: no table gets the directory of its own that it had.
-    pub(super) fn private(self) -> Self {
+    #[must_use]
+    pub fn private(self) -> Self {
         LogicalRestore { private: true, ..self }
     }
 

@@ -46,6 +46,11 @@ impl Directories {
         create().map_err(|e| failed(e, "cannot make the directories of a sandbox server"))
     }
 
+    /// The private directory.
+    pub(super) fn private(&self) -> &Path {
+        self.run.path()
+    }
+
     /// Whether nothing is in the data directory.
     pub(super) fn data_is_empty(&self) -> Result<bool> {
         let mut entries = std::fs::read_dir(&self.data)

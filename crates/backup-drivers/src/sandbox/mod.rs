@@ -71,6 +71,12 @@ impl Sandbox {
         self.port
     }
 
+    /// A directory that only its user can enter, and that goes with the sandbox.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directories.private()
+    }
+
     /// The data directory.
     #[must_use]
     pub fn datadir(&self) -> &Path {

@@ -5,6 +5,7 @@
 //! its own keys. Either way the manifest comes last, after everything else was read back from the
 //! target and compared; what is damaged at the source never arrives.
 
+mod binlogs;
 pub(crate) mod object;
 mod order;
 mod other;
@@ -15,6 +16,7 @@ use backup_core::{
     Context, ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
 
+pub use binlogs::{CopiedBinlogs, copy_binlogs};
 pub use order::in_order;
 pub(crate) use other::all_arrived;
 pub use target::CopyTarget;

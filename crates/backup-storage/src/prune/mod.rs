@@ -8,6 +8,7 @@
 //!
 //! Nothing here relies on being alone, on finishing, or on its own clock: see `docs/adr/0009-pruning.md`.
 
+mod binlogs;
 mod report;
 mod survey;
 mod sweep;
@@ -21,7 +22,7 @@ use backup_core::retention::{Decision, Plan, Policy, Verdict, plan_marked};
 use backup_core::{BackupId, ClusterName, Context, Event, Result};
 use jiff::{SignedDuration, Timestamp};
 
-pub use report::{Fate, Leftovers, PruneReport, Pruned, Refused};
+pub use report::{Fate, Leftovers, PruneReport, Pruned, PrunedBinlogs, Refused};
 pub use unfinished::{Unfinished, unfinished};
 
 use crate::key::{Key, LeaseName};
@@ -50,6 +51,8 @@ pub struct PruneOptions {
     pub policy: Policy,
     /// How long a plan is public before anything is removed by it. The default is 24 hours.
     pub wait: SignedDuration,
+    /// Binlogs of this time stay, even where no backup needs them. What backups need stays anyway.
+    pub keep_binlogs: Option<SignedDuration>,
     /// Whether to say only what would be done. Nothing is written then.
     pub dry_run: bool,
     /// Who this is, for people who find the lease taken: host and process.
@@ -62,6 +65,7 @@ impl Default for PruneOptions {
             cluster: None,
             policy: Policy::default(),
             wait: SignedDuration::from_hours(24),
+            keep_binlogs: None,
             dry_run: false,
             holder: "a program".to_owned(),
         }
@@ -169,10 +173,12 @@ impl Run<'_> {
             None => self.lease.is_none() && self.options.wait.is_zero(),
         };
         let due: BTreeSet<Id> = wanted.iter().filter(|id| due(id)).cloned().collect();
+        let binlogs = binlogs::look(self, &directories).await?;
         let held = Held::by(&directories);
         let mut sweep = Sweep::new(self, directories, &held, &due);
         let removed = sweep.retire(&mut report).await?;
         sweep.free(&mut report).await?;
+        binlogs::remove(&sweep, binlogs, &mut report).await?;
         tidy::tidy(self, &sweep, &known.stored, &marks.stored, &mut report).await?;
         for directory in
             sweep.directories.iter().filter(|d| d.is_listed() || removed.contains(&d.id()))

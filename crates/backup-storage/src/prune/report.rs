@@ -13,6 +13,8 @@ pub struct PruneReport {
     pub rules: bool,
     /// Every backup, sorted by cluster and id.
     pub backups: Vec<Pruned>,
+    /// Archived binlogs, by cluster.
+    pub binlogs: Vec<PrunedBinlogs>,
     /// What is no backup.
     pub leftovers: Leftovers,
     /// Bytes that were freed in all.
@@ -23,6 +25,23 @@ pub struct PruneReport {
     pub refused: Vec<Refused>,
     /// What needs a look.
     pub warnings: Vec<String>,
+}
+
+/// What became of the archived binlogs of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrunedBinlogs {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Segments that are removed: no backup needs them.
+    pub removed: u64,
+    /// Length of their objects in bytes.
+    pub bytes: u64,
+    /// The latest commit in them.
+    pub upto: Option<Timestamp>,
+    /// Segments that stay.
+    pub kept: u64,
+    /// Why all of them stay, where it is not that they are needed.
+    pub held: Option<String>,
 }
 
 /// What became of a backup.

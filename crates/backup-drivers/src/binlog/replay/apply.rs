@@ -192,7 +192,9 @@ impl<'a> Applier<'a> {
         self.settings.set(session, "event_scheduler", "OFF").await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.options.workers.unwrap_or(cores.max(4));
-        self.settings.hurry(session, flavor, workers).await?;
+        // Where the last one stands for all, it has to be the last.
+        let in_order = self.route.is_narrowed();
+        self.settings.hurry(session, flavor, workers, in_order).await?;
         // Events of a server with the target's own id would be dropped, silently.
         let id = 1 << 30 | u32::from_le_bytes(self.cx.random()) >> 3;
         if !self.settings.set(session, "server_id", &id.to_string()).await? {

@@ -109,6 +109,12 @@ impl Groups {
     /// Whether nothing of a segment is sent: the replica has it.
     fn is_known(&self, file: &ServedFile, segment: usize) -> bool {
         let info = &file.segments[segment];
+        if let Some(kept) = &file.kept {
+            let next = kept.partition_point(|&start| start < info.range.start);
+            if kept.get(next).is_none_or(|&start| start >= info.range.end) {
+                return true;
+            }
+        }
         match &self.from {
             From::Lacking(have) => {
                 info.anonymous == 0

@@ -36,18 +36,22 @@ impl Settings {
     }
 
     /// What makes a replay fast. A crash of the target in between spoils only what is restored again.
+    /// With `in_order` transactions are committed in the order of the binlog, as they are on MariaDB in
+    /// any case.
     pub(super) async fn hurry(
         &mut self,
         session: &mut Session,
         flavor: Flavor,
         workers: usize,
+        in_order: bool,
     ) -> Result<()> {
         self.set(session, "sync_binlog", "0").await?;
         self.set(session, "innodb_flush_log_at_trx_commit", "0").await?;
         let workers = workers.to_string();
         match flavor {
             Flavor::MySql => {
-                self.set(session, "replica_preserve_commit_order", "OFF").await?;
+                let order = if in_order { "ON" } else { "OFF" };
+                self.set(session, "replica_preserve_commit_order", order).await?;
                 self.set(session, "replica_parallel_workers", &workers).await?;
             }
             Flavor::MariaDb => {

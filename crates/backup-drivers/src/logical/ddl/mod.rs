@@ -9,6 +9,7 @@ mod lexer;
 mod literal;
 mod parts;
 mod table;
+mod touch;
 mod view;
 
 pub(super) use account::{
@@ -21,6 +22,7 @@ pub(super) use lexer::{Dialect, Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
 pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
+pub(crate) use touch::{Touch, Wanted};
 pub(super) use view::{ViewReferences, name_view, view_references};
 
 /// Changes to a text, by byte range.

@@ -1,0 +1,186 @@
+//! A route without the transactions that do not concern some tables.
+
+use std::sync::Arc;
+
+use backup_core::{Context, Gtid, GtidSet, MySqlGtid, MySqlGtidSet, Result, SegmentStore};
+
+use super::body::Query;
+use super::event::{Event, kind};
+use super::group::Part;
+use super::payload;
+use super::route::{Route, Skipping};
+use super::rows::TableMap;
+use super::segment::{Placed, SegmentReader};
+use crate::logical::{Scope, Touch};
+
+/// What became of [`narrow`].
+#[derive(Debug, Clone)]
+pub enum Narrowed {
+    /// The route, with the transactions alone that concern the tables; other tables in them have to
+    /// be left out by the target ([`Scope::filters`]).
+    Route(Box<Route>),
+    /// Everything has to be applied, and why.
+    Whole(String),
+}
+
+/// Leaves out of a route what does not concern the tables of `scope`. Reads all of it.
+///
+/// A transaction that cannot be told to be one or the other makes that everything has to be applied.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) for a damaged segment, and what the store
+/// fails with.
+pub async fn narrow(
+    cx: &Context,
+    store: &dyn SegmentStore,
+    route: &Route,
+    scope: &Scope,
+) -> Result<Narrowed> {
+    let mut narrowed = route.clone();
+    let mut hidden = scope.hidden;
+    let mut transactions = 0;
+    let mut reached = route.applied.clone();
+    narrowed.skip.clear();
+    narrowed.skipping = Skipping::Omitted;
+    for (file, narrow) in route.files.iter().zip(&mut narrowed.files) {
+        let mut kept = Vec::new();
+        let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
+        for segment in &file.segments {
+            cx.check()?;
+            let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
+            cx.progress().add_bytes(segment.bytes());
+            while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
+                match &part {
+                    Part::Begin(begin) => {
+                        let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
+                        let served = file.serves(begin, start, route.applied.as_ref())?;
+                        open = (served && !skipped)
+                            .then(|| (Concern::new(scope, hidden), start, begin.gtid.clone()));
+                    }
+                    Part::Inside | Part::End => {
+                        if let Some((concern, ..)) = &mut open {
+                            concern.add(&event)?;
+                        }
+                    }
+                    Part::Between => open = None,
+                }
+                if part != Part::End {
+                    continue;
+                }
+                let Some((concern, start, gtid)) = open.take() else { continue };
+                let name = || match &gtid {
+                    Some(gtid) => gtid.to_string(),
+                    None => format!("{}:{start}", segment.range.file),
+                };
+                hidden |= concern.hides;
+                if let Some(why) = concern.unclear {
+                    return Ok(Narrowed::Whole(format!("{why} ({})", name())));
+                }
+                if !concern.them {
+                    continue;
+                }
+                let (Some(gtid), Some(reached)) = (&gtid, &mut reached) else {
+                    return Ok(Narrowed::Whole("transactions have no GTIDs".to_owned()));
+                };
+                reached.insert(gtid)?;
+                kept.push(start);
+                transactions += 1;
+            }
+        }
+        narrow.kept = Some(Arc::new(kept));
+    }
+    // One is committed after the other, so the last one stands for all: a list of holes may be long.
+    narrowed.reached = match (reached, &route.applied) {
+        (Some(GtidSet::MySql(all)), Some(applied)) => Some(last_of_each(&all, applied)?),
+        (reached, _) => reached,
+    };
+    narrowed.transactions = transactions;
+    if transactions == 0 {
+        narrowed.files.clear();
+    }
+    Ok(Narrowed::Route(Box::new(narrowed)))
+}
+
+/// `applied`, and of each source the last transaction of `all`.
+fn last_of_each(all: &MySqlGtidSet, applied: &GtidSet) -> Result<GtidSet> {
+    let mut reached = applied.clone();
+    for tsid in all.tsids() {
+        if let Some(gno) = all.last(tsid) {
+            reached.insert(&MySqlGtid::new(tsid.clone(), gno)?.into())?;
+        }
+    }
+    Ok(reached)
+}
+
+/// What a transaction has to do with the tables.
+struct Concern<'a> {
+    scope: &'a Scope,
+    hidden: bool,
+    hides: bool,
+    them: bool,
+    /// It is one of two halves.
+    xa: bool,
+    unclear: Option<&'static str>,
+}
+
+impl<'a> Concern<'a> {
+    fn new(scope: &'a Scope, hidden: bool) -> Self {
+        Concern { scope, hidden, hides: false, them: false, xa: false, unclear: None }
+    }
+
+    fn add(&mut self, event: &Event) -> Result<()> {
+        if event.kind() == kind::TRANSACTION_PAYLOAD {
+            let read = payload::events(event.body(), |header, body| {
+                self.body(header.kind, body);
+                Some(())
+            });
+            if read.is_none() {
+                self.doubt("a compressed transaction is too large to be looked at");
+            }
+        } else {
+            self.body(event.kind(), event.body());
+        }
+        if self.xa && self.them {
+            self.doubt("a distributed transaction (XA) changes them");
+        }
+        Ok(())
+    }
+
+    fn doubt(&mut self, why: &'static str) {
+        self.unclear.get_or_insert(why);
+    }
+
+    fn body(&mut self, event_kind: u8, body: &[u8]) {
+        match event_kind {
+            kind::TABLE_MAP => match TableMap::parse(body) {
+                Some(map) => self.them |= self.scope.wanted.has(&map.database, &map.table),
+                None => self.doubt("an event cannot be read"),
+            },
+            // LOAD DATA, as it was written, with its file.
+            kind::BEGIN_LOAD_QUERY | kind::EXECUTE_LOAD_QUERY => {
+                self.doubt("a file is loaded by a statement (LOAD DATA)");
+            }
+            kind::XA_PREPARE => self.xa = true,
+            kind::INCIDENT => self.doubt("the server lost changes (INCIDENT)"),
+            _ => match Query::of(event_kind, body) {
+                Ok(None) => {}
+                Ok(Some(query)) => {
+                    self.xa |= query.begins_with("XA ");
+                    let (database, sql) = (
+                        String::from_utf8_lossy(&query.database),
+                        String::from_utf8_lossy(&query.sql),
+                    );
+                    let hidden = self.hidden || self.hides;
+                    let read = self.scope.wanted.statement(&database, &sql, hidden);
+                    self.hides |= read.hides;
+                    match read.touch {
+                        Touch::Nothing => {}
+                        Touch::Them => self.them = true,
+                        Touch::Unclear(why) => self.doubt(why),
+                    }
+                }
+                Err(_) => self.doubt("an event cannot be read"),
+            },
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Some tables as they were at a point in time: restored and replayed in a private server, and moved
+//! from there to a target that goes on running.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::{
+    ArtifactSink, Backup, BackupSpec, BackupType, Context, Error, ErrorKind, Event, Finding,
+    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Secret, Strategy, pipeline,
+};
+use backup_drivers::binlog::replay::{ApplyOptions, apply};
+use backup_drivers::binlog::{Narrowed, Route, narrow};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::logical::{
+    Catalog, LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions, Scope, Selection,
+};
+use backup_drivers::sandbox::{Sandbox, ServerInstall};
+use backup_storage::format::Compression;
+use backup_storage::{Deltas, Repo, RepoUrl, RepositoryOptions};
+
+use crate::drill::DrillOptions;
+
+/// What is moved, where to, and by way of which server.
+#[derive(Debug, Clone)]
+pub struct AsideOptions {
+    /// The private server.
+    pub server: DrillOptions,
+    /// The target.
+    pub target: ConnectOptions,
+    /// What is moved, and how: the selection names tables or databases.
+    pub restore: LogicalRestoreOptions,
+}
+
+/// A restore of some tables to a point, looked at and not begun.
+pub struct Aside<'a> {
+    repo: &'a Repo,
+    manifest: &'a Manifest,
+    options: AsideOptions,
+    install: ServerInstall,
+    lower_case_table_names: u8,
+    manner: Manner,
+    at_target: RestoreSteps,
+}
+
+/// How much of the backup is restored privately.
+enum Manner {
+    /// What the tables need.
+    Narrow(Box<Scope>, Arc<Route>, Arc<Route>),
+    /// Everything, and why.
+    Whole(String, Arc<Route>),
+}
+
+impl<'a> Aside<'a> {
+    /// Looks at the target, the backup and the binlogs. Reads all binlogs on the way.
+    ///
+    /// # Errors
+    /// As a restore of the tables without a point; [`ErrorKind::Usage`] where there is no server to
+    /// run privately.
+    pub async fn prepare(
+        cx: &Context,
+        repo: &'a Repo,
+        manifest: &'a Manifest,
+        route: Arc<Route>,
+        options: AsideOptions,
+    ) -> Result<Aside<'a>> {
+        let install = options.server.install(manifest)?;
+        let artifacts = repo.artifacts(cx, manifest).await?;
+        let catalog = cx.run(Catalog::read(&*artifacts)).await?;
+        let selection = &options.restore.selection;
+        let scope = Scope::of(&catalog, selection);
+        let is_there = |selection: &Selection| {
+            let databases = &selection.databases;
+            databases.iter().all(|name| catalog.databases.iter().any(|d| d.name == *name))
+                && selection
+                    .tables
+                    .iter()
+                    .all(|t| catalog.tables.iter().any(|o| o.full_name() == *t))
+        };
+        // What came after the backup, the target is asked about when it is known.
+        let at_target = if is_there(selection) {
+            let driver = LogicalRestore::new(options.target.clone(), options.restore.clone());
+            pipeline::plan_restore(cx, repo, &driver, manifest).await?
+        } else {
+            RestoreSteps::default()
+        };
+        cx.phase("looking through the binlogs");
+        let manner = match scope {
+            Err(why) => Manner::Whole(why, route),
+            Ok(scope) => match narrow(cx, repo, &route, &scope).await? {
+                Narrowed::Whole(why) => Manner::Whole(why, route),
+                Narrowed::Route(narrowed) => {
+                    Manner::Narrow(Box::new(scope), Arc::new(*narrowed), route)
+                }
+            },
+        };
+        let lower_case_table_names = catalog.header.lower_case_table_names;
+        Ok(Aside { repo, manifest, options, install, lower_case_table_names, manner, at_target })
+    }
+
+    /// What [`run`](Self::run) would do.
+    #[must_use]
+    pub fn steps(&self) -> RestoreSteps {
+        let (flavor, version) = (self.install.flavor(), self.install.version());
+        let base = self.install.base().display();
+        let mut steps = vec![format!("start a private {flavor} {version}, of {base}")];
+        match &self.manner {
+            Manner::Narrow(scope, route, all) => {
+                let Selection { databases, tables, .. } = &scope.selection;
+                let names: Vec<String> = databases
+                    .iter()
+                    .cloned()
+                    .chain(tables.iter().map(ToString::to_string))
+                    .collect();
+                steps.push(format!("restore {} there", names.join(", ")));
+                steps.push(format!(
+                    "apply there the {} transactions that concern them, of about {}",
+                    route.transactions, all.transactions
+                ));
+            }
+            Manner::Whole(why, route) => {
+                steps.push(format!("restore everything there, because {why}"));
+                steps.push(format!("apply all of about {} transactions there", route.transactions));
+            }
+        }
+        let chosen = &self.options.restore.selection;
+        let names: Vec<String> = chosen
+            .databases
+            .iter()
+            .cloned()
+            .chain(chosen.tables.iter().map(ToString::to_string))
+            .collect();
+        steps.push(format!("read {} from there, and at the target:", names.join(", ")));
+        steps.extend(self.at_target.steps.iter().cloned());
+        RestoreSteps { steps, ..self.at_target.clone() }
+    }
+
+    /// Why everything is restored privately; `None` where the tables are enough.
+    #[must_use]
+    pub fn why_whole(&self) -> Option<&str> {
+        match &self.manner {
+            Manner::Narrow(..) => None,
+            Manner::Whole(why, _) => Some(why),
+        }
+    }
+
+    /// What the target takes otherwise than it was.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.at_target.findings
+    }
+
+    /// Does it. The private server is gone at the end, however it ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] where a table is not there at that point; what restores, replays and
+    /// backups fail with.
+    pub async fn run(self, cx: &Context) -> Result<Restored> {
+        let (mut sandbox, source) = match &self.manner {
+            Manner::Whole(_, route) => self.replay(cx, None, route).await?,
+            Manner::Narrow(scope, route, all) => match self.replay(cx, Some(scope), route).await {
+                Err(e) if e.kind() == ErrorKind::Target => {
+                    cx.event(Event::Warning {
+                        text: format!(
+                            "the tables alone were not enough, so everything is restored privately \
+                             now: {}",
+                            e.chain()
+                        ),
+                    });
+                    self.replay(cx, None, all).await?
+                }
+                other => other?,
+            },
+        };
+        let moved = self.move_over(cx, &sandbox, &source).await;
+        // What the server says at its end does not matter; its data goes with it.
+        sandbox.kill();
+        moved
+    }
+
+    /// A private server at the point.
+    async fn replay(
+        &self,
+        cx: &Context,
+        scope: Option<&Scope>,
+        route: &Arc<Route>,
+    ) -> Result<(Sandbox, ConnectOptions)> {
+        let (flavor, version) = (self.install.flavor(), self.install.version());
+        cx.phase(format!("starting {flavor} {version}"));
+        let names = self.lower_case_table_names;
+        let sandbox = self
+            .options
+            .server
+            .start(cx, &self.install, names, |mut builder| {
+                if flavor == backup_core::Flavor::MySql && route.applied.is_some() {
+                    builder =
+                        builder.option("gtid_mode", "ON").option("enforce_gtid_consistency", "ON");
+                }
+                for (name, value) in scope.iter().flat_map(|scope| scope.filters()) {
+                    builder = builder.option(name, value);
+                }
+                builder
+            })
+            .await?;
+        let source = own_account(cx, &sandbox).await?;
+        let selection = scope.map(|scope| scope.selection.clone()).unwrap_or_default();
+        let options = LogicalRestoreOptions { selection, ..LogicalRestoreOptions::default() };
+        let driver = LogicalRestore::new(source.clone(), options).private();
+        let artifacts = self.repo.artifacts(cx, self.manifest).await?;
+        cx.phase("restore");
+        driver.run(cx, self.manifest, artifacts).await?;
+        cx.phase("binlogs");
+        let options = ApplyOptions { tell_applied: true, private: true, ..ApplyOptions::default() };
+        let store = Arc::new(self.repo.clone());
+        apply(cx, &source, store, Arc::clone(route), &options).await?;
+        Ok((sandbox, source))
+    }
+
+    /// Reads the tables of the private server and writes them to the target, by way of a repository
+    /// that is as private.
+    async fn move_over(
+        &self,
+        cx: &Context,
+        sandbox: &Sandbox,
+        source: &ConnectOptions,
+    ) -> Result<Restored> {
+        let selection = self.options.restore.selection.clone();
+        still_there(source, &selection).await?;
+        let repo = private_repository(cx, sandbox.directory()).await?;
+        cx.phase("reading the tables");
+        let spec = BackupSpec {
+            cluster: self.manifest.cluster.clone(),
+            strategy: Strategy::Logical,
+            backup_type: BackupType::Full,
+            parent: None,
+        };
+        let driver = LogicalBackup::new(
+            source.clone(),
+            LogicalOptions { selection, no_accounts: true, ..LogicalOptions::default() },
+        );
+        let session = repo.begin(cx, spec).await?;
+        let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
+        let outcome = cx.run(driver.run(cx, sink)).await?;
+        let manifest = session.commit(outcome).await?;
+        let driver = LogicalRestore::new(self.options.target.clone(), self.options.restore.clone());
+        pipeline::restore(cx, &repo, &driver, &manifest).await
+    }
+}
+
+/// An account of our own: those of the backup and of the binlogs may be others than they were.
+async fn own_account(cx: &Context, sandbox: &Sandbox) -> Result<ConnectOptions> {
+    let name = format!("holdfast-{:08x}", u32::from_le_bytes(cx.random()));
+    let password: String = cx.random::<16>().iter().map(|b| format!("{b:02x}")).collect();
+    let mut session = Session::open(&ConnectOptions::socket(sandbox.socket(), "root")).await?;
+    session.run(&format!("CREATE USER '{name}'@'localhost' IDENTIFIED BY '{password}'")).await?;
+    session.run(&format!("GRANT ALL ON *.* TO '{name}'@'localhost' WITH GRANT OPTION")).await?;
+    session.close().await?;
+    Ok(ConnectOptions::socket(sandbox.socket(), name).with_password(Secret::new(password)))
+}
+
+async fn private_repository(cx: &Context, directory: &Path) -> Result<Repo> {
+    let path = directory.join("moved");
+    let url: RepoUrl = path
+        .to_str()
+        .ok_or_else(|| Error::usage(format!("{} is not UTF-8", path.display())))?
+        .parse()?;
+    let options = RepositoryOptions {
+        compression: Compression::Lz4,
+        dedup: false,
+        deltas: Deltas::Never,
+        ..RepositoryOptions::default()
+    };
+    Repo::init(cx, &url, options).await
+}
+
+/// Fails where one of the tables is not there at the point.
+async fn still_there(source: &ConnectOptions, selection: &Selection) -> Result<()> {
+    let mut session = Session::open(source).await?;
+    let unreachable = |what: String| {
+        Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))
+            .with_remedy(
+                "it was dropped, renamed or not created yet: choose an earlier or later point; \
+                 `holdfast binlog find --table` helps",
+            )
+    };
+    for database in &selection.databases {
+        let sql = "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?";
+        let found: Vec<u8> = session.exec_rows(sql, (database,)).await?;
+        if found.is_empty() {
+            return Err(unreachable(format!("database {database}")));
+        }
+    }
+    for name in &selection.tables {
+        let sql =
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
+        let found: Vec<u8> = session.exec_rows(sql, (&name.database, &name.table)).await?;
+        if found.is_empty() {
+            return Err(unreachable(name.to_string()));
+        }
+    }
+    session.close().await
+}
