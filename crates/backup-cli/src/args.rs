@@ -101,7 +101,7 @@ pub(crate) enum Command {
     List(cmd::list::List),
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
-    Restore(cmd::restore::Restore),
+    Restore(Box<cmd::restore::Restore>),
     Binlog(cmd::binlog::Binlog),
     Prune(cmd::prune::Prune),
     Copy(cmd::copy::Copy),
