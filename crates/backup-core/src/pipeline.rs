@@ -32,7 +32,8 @@ pub async fn backup(
     let cluster = spec.cluster.clone();
     cx.phase("backup");
     let session = cx.run(repository.begin(cx, spec)).await?;
-    match cx.run(driver.run(cx, Arc::clone(&session) as Arc<dyn crate::ArtifactSink>)).await {
+    // Not dropped: what it changed at the source, it puts back by itself.
+    match driver.run(cx, Arc::clone(&session) as Arc<dyn crate::ArtifactSink>).await {
         // From here on the backup is complete at the source: it is committed even when the user
         // interrupts now, since a few small writes are all that is left.
         Ok(outcome) => session.commit(outcome).await,

@@ -1,6 +1,7 @@
 //! Servers and tools: connections, the wire protocol, sandbox servers, backup strategies.
 
 pub mod binlog;
+pub mod clone;
 pub mod connect;
 pub mod files;
 pub mod innodb;

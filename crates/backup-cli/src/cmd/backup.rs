@@ -17,6 +17,7 @@ use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
 use serde_json::json;
 
+use super::backup_clone::CloneFlags;
 use super::backup_files::FilesFlags;
 use crate::answer::Answer;
 use crate::app::App;
@@ -32,7 +33,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "DSN")]
     pub(super) source: Option<String>,
     #[command(flatten)]
-    defaults_file: DefaultsFile,
+    pub(super) defaults_file: DefaultsFile,
     /// The cluster that the backup belongs to
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
@@ -97,6 +98,8 @@ pub(crate) struct Backup {
     compression: Option<Compression>,
     #[command(flatten)]
     pub(super) files: FilesFlags,
+    #[command(flatten)]
+    pub(super) clone: CloneFlags,
 }
 
 impl Backup {
@@ -109,6 +112,10 @@ impl Backup {
             parent: None,
         };
         let repo = app.repo(self.repository_options(app)?).await?;
+        if self.strategy == Strategy::Clone {
+            let driver = self.clone_driver(app, &repo).await?;
+            return answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?);
+        }
         if self.strategy != Strategy::Logical {
             let driver = self.files_driver(app)?;
             return answer(&pipeline::backup(&app.cx, &repo, &*driver, spec).await?);

@@ -5,6 +5,7 @@ use std::path::Path;
 use backup_core::{
     Backup, Error, ErrorKind, Finding, Flavor, Result, Severity, Strategy, io_error,
 };
+use backup_drivers::clone::{CloneBackup, CloneOptions};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES, inventory};
 use backup_storage::{RepoUrl, RepositoryOptions};
@@ -37,7 +38,18 @@ impl Check {
         let cx = &app.cx;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
-        let driver = LogicalBackup::new(source.clone(), LogicalOptions::default());
+        let driver: Box<dyn Backup> = match self.strategy {
+            Strategy::Clone => {
+                // Where nothing is named, nothing speaks against encrypted tablespaces yet.
+                let encrypted_at_rest = match app.has_repo() {
+                    true => app.repo(RepositoryOptions::default()).await?.encrypts(),
+                    false => true,
+                };
+                let options = CloneOptions { encrypted_at_rest, ..CloneOptions::new("/") };
+                Box::new(CloneBackup::new(source.clone(), options))
+            }
+            _ => Box::new(LogicalBackup::new(source.clone(), LogicalOptions::default())),
+        };
         let mut findings = cx.run(driver.preflight(cx)).await?;
         if app.has_repo() {
             let data = cx.run(data_bytes(&source)).await?;

@@ -1,6 +1,7 @@
 //! The commands, one file each: flags, the calls into the libraries, and the answer.
 
 pub(crate) mod backup;
+mod backup_clone;
 mod backup_files;
 pub(crate) mod binlog;
 pub(crate) mod check;

@@ -69,6 +69,7 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]
+#[case("docs/clone.md", MYSQL, Sample::Shop)]
 #[case("docs/benchmarks.md", MYSQL, Sample::Shop)]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_the_page_shows(
@@ -97,6 +98,7 @@ fn no_page_is_left_out() {
         "docs/tiers.md",
         "docs/encryption.md",
         "docs/retention.md",
+        "docs/clone.md",
         "docs/benchmarks.md",
     ]
     .map(str::to_owned);

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::changes::CHANGES;
+
 /// The artifact that holds the catalog.
 pub const CATALOG: &str = "physical/catalog";
 
@@ -128,6 +130,14 @@ pub struct Entry {
     /// tablespace that has a directory of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The path by which its artifacts are called, where that is not `path`: it was renamed while it was
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_as: Option<String>,
+    /// Whether an artifact of changes has to be written over it. The file's own artifact may then be
+    /// shorter than the file; what is missing are zeros.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
 }
 
 /// What an [`Entry`] is.
@@ -152,7 +162,17 @@ impl Entry {
     /// # Errors
     /// When the path is longer than a name can be.
     pub fn artifact(&self) -> Result<ArtifactName> {
-        ArtifactName::from_parts(std::iter::once(FILES).chain(self.path.split('/')))
+        self.named(FILES)
+    }
+
+    /// The artifact of what has to be written over it, if there is something.
+    pub(super) fn changes_artifact(&self) -> Result<Option<ArtifactName>> {
+        self.changes.then(|| self.named(CHANGES)).transpose()
+    }
+
+    fn named(&self, kind: &str) -> Result<ArtifactName> {
+        let stored = self.stored_as.as_deref().unwrap_or(&self.path);
+        ArtifactName::from_parts(std::iter::once(kind).chain(stored.split('/')))
     }
 
     /// How the repository cuts it.
@@ -264,6 +284,8 @@ mod tests {
             group: None,
             modified: Timestamp::UNIX_EPOCH,
             origin: None,
+            stored_as: None,
+            changes: false,
         }
     }
 

@@ -9,6 +9,7 @@
 //! differ in how the files come to be of one moment.
 
 mod catalog;
+mod changes;
 mod cold;
 mod copy;
 mod directory;
@@ -28,6 +29,7 @@ mod tree;
 pub use catalog::{
     CATALOG, CATALOG_FORMAT, Catalog, Entry, Header, Kind, LeftOut, Settings, State,
 };
+pub(crate) use changes::ChangesWriter;
 pub use cold::{ColdBackup, ColdOptions};
 pub use directory::DataDirectory;
 pub use drill::{drill, starts_by_itself};

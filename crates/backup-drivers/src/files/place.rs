@@ -38,19 +38,35 @@ pub(super) struct Placed {
     pub(super) owned: bool,
 }
 
+/// Bytes of a file.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Those behind the last ones.
+    Next(Bytes),
+    /// Those from an offset on, over what is there.
+    Over(u64, Bytes),
+}
+
 /// Writes the pieces of an artifact, in order, and syncs them to the disk. `whole` is cancelled once
 /// the last one was given: without it the pieces ended because something failed.
 pub(super) fn place(
     entry: &Entry,
     path: &Path,
     way: Way,
-    mut pieces: mpsc::Receiver<Bytes>,
+    mut pieces: mpsc::Receiver<Piece>,
     names: &Names,
     whole: &CancellationToken,
 ) -> Result<Placed> {
     let mut output = Output::open(entry, path, way).map_err(failed(path))?;
     while let Some(piece) = pieces.blocking_recv() {
-        output.add(&piece).map_err(failed(path))?;
+        match piece {
+            Piece::Next(bytes) => output.add(&bytes),
+            Piece::Over(offset, bytes) => output.over(offset, &bytes),
+        }
+        .map_err(failed(path))?;
+    }
+    if entry.changes {
+        output.lengthen(entry.bytes).map_err(failed(path))?;
     }
     if whole.is_cancelled() && output.at != entry.bytes {
         return Err(Error::damaged(format!(
@@ -113,6 +129,18 @@ impl Output {
             false => self.write(beyond, beyond.len().max(1), |_| true),
             true => self.write(beyond, BLOCK, |range| beyond[range].iter().any(|&byte| byte != 0)),
         }
+    }
+
+    /// Writes over what is there.
+    fn over(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.written += bytes.len() as u64;
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes it so long, with zeros behind what was written in order.
+    fn lengthen(&mut self, bytes: u64) -> io::Result<()> {
+        self.at = self.at.max(bytes);
+        self.file.set_len(self.at)
     }
 
     /// Writes those units of `bytes` that are wanted, those that follow each other at once.
@@ -192,13 +220,15 @@ mod tests {
             group: None,
             modified: jiff::Timestamp::UNIX_EPOCH,
             origin: None,
+            stored_as: None,
+            changes: false,
         }
     }
 
     fn put(path: &Path, entry: &Entry, way: Way, content: &[u8], piece: usize) -> Result<Placed> {
         let (sender, pieces) = mpsc::channel(content.len() / piece + 1);
         for piece in content.chunks(piece) {
-            sender.try_send(Bytes::copy_from_slice(piece)).unwrap();
+            sender.try_send(Piece::Next(Bytes::copy_from_slice(piece))).unwrap();
         }
         drop(sender);
         let whole = CancellationToken::new();

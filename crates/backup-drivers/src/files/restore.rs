@@ -8,13 +8,13 @@ use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
     Restored, Result, Severity, io_error,
 };
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::catalog::{Catalog, Entry, Kind};
+use super::changes::ChangesReader;
 use super::names::Names;
-use super::place::{Placed, Way, place};
+use super::place::{Piece, Placed, Way, place};
 use super::target::{Found, Target};
 
 /// How many pieces of a file wait to be written.
@@ -220,7 +220,7 @@ impl FilesRestore {
         let path = join(&self.directory, &entry.path);
         let size = usize::try_from(entry.bytes).map_or(HELD, |bytes| bytes.clamp(1024, HELD));
         let _memory = cx.memory().reserve(size).await;
-        let (sender, pieces) = mpsc::channel::<Bytes>(AHEAD);
+        let (sender, pieces) = mpsc::channel::<Piece>(AHEAD);
         let whole = tokio_util::sync::CancellationToken::new();
         let writer = tokio::task::spawn_blocking({
             let (entry, path, names, whole) =
@@ -231,9 +231,17 @@ impl FilesRestore {
             let mut reader = artifacts.open(&entry.artifact()?).await?;
             while let Some(piece) = cx.run(reader.next()).await? {
                 cx.progress().add_bytes(piece.len() as u64);
-                if sender.send(piece).await.is_err() {
+                if sender.send(Piece::Next(piece)).await.is_err() {
                     // The writer has failed, and says why.
                     return Ok(());
+                }
+            }
+            if let Some(changes) = entry.changes_artifact()? {
+                let mut changes = ChangesReader::new(artifacts.open(&changes).await?);
+                while let Some((offset, bytes)) = cx.run(changes.next()).await? {
+                    if sender.send(Piece::Over(offset, bytes)).await.is_err() {
+                        return Ok(());
+                    }
                 }
             }
             whole.cancel();

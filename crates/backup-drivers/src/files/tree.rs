@@ -252,6 +252,8 @@ impl Walk {
             group: self.names.group(metadata.gid()),
             modified: modified.unwrap_or(Timestamp::UNIX_EPOCH),
             origin: origin.map(|path| path.to_string_lossy().into_owned()),
+            stored_as: None,
+            changes: false,
         };
         self.tree.found.push(Found { entry, source, stamp: Stamp::of(metadata) });
         Ok(())

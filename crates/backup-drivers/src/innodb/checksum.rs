@@ -95,3 +95,14 @@ pub(super) fn zip_adler(page: &[u8]) -> u32 {
     }
     b << 16 | a
 }
+
+/// Gives a page of MySQL its checksum, crc32: twice in an ordinary page, once in one of
+/// `ROW_FORMAT=COMPRESSED`.
+pub(crate) fn seal(page: &mut [u8], zip: bool) {
+    let sum = if zip { zip_crc32(page) } else { crc32(page) }.to_be_bytes();
+    page[offset::CHECKSUM..offset::CHECKSUM + 4].copy_from_slice(&sum);
+    if !zip {
+        let tail = page.len() - offset::TRAILER;
+        page[tail..tail + 4].copy_from_slice(&sum);
+    }
+}

@@ -26,6 +26,7 @@ mod sdi;
 
 pub use checker::{BadPage, MAX_BAD_PAGES, PageChecker, PageSummary};
 pub use checksum::Algorithm;
+pub(crate) use checksum::seal;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
 pub use kind::PageKind;
 pub use name::{TableFile, is_tablespace};

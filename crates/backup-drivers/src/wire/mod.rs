@@ -322,6 +322,16 @@ impl Connection {
         }
     }
 
+    /// As [`Connection::read_packet`], where each packet of the answer begins again with sequence number
+    /// 0, as those of clones do.
+    ///
+    /// # Errors
+    /// As [`Connection::read_packet`].
+    pub async fn read_restarted(&mut self) -> Result<Bytes> {
+        self.channel.set_sequence(None);
+        self.read_packet().await
+    }
+
     fn idle(&self) -> Result<()> {
         if self.busy {
             return Err(Error::new(

@@ -1,0 +1,208 @@
+//! What a donor is asked by SQL, beside the clone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::{
+    Error, ErrorKind, Finding, Flavor, GtidSet, Position, Result, ServerVersion, Severity,
+};
+
+use super::encrypted;
+use crate::connect::{ConnectOptions, Session};
+use crate::files::Settings;
+use crate::logical::inventory::{self, ServerFacts};
+
+/// The smallest `max_allowed_packet` that a donor takes.
+const MIN_PACKET: u64 = 2 << 20;
+
+/// A donor, with a session to ask it.
+pub(super) struct Donor {
+    pub(super) facts: ServerFacts,
+    session: Session,
+}
+
+impl Donor {
+    pub(super) async fn ask(options: &ConnectOptions) -> Result<Donor> {
+        let mut session = Session::open(options).await?;
+        let facts = inventory::server(session.conn()).await?;
+        Ok(Donor { facts, session })
+    }
+
+    /// Whether the server can be a donor at all.
+    pub(super) fn check(&self) -> Result<()> {
+        let version = &self.facts.version;
+        let able = version.flavor() == Flavor::MySql && version.at_least(8, 0, 17);
+        if able {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Source,
+            format!("{} {} cannot be cloned", self.facts.flavor, self.facts.version_text),
+        )
+        .with_remedy("MySQL can from 8.0.17 on; use --strategy logical or physical"))
+    }
+
+    /// Up to where the server has written now.
+    pub(super) async fn position(&mut self) -> Result<Position> {
+        let statement = self.facts.capabilities().binlog_status_statement();
+        let row: Result<Option<mysql_async::Row>> = self.session.query_first(statement).await;
+        let mut position = Position::default();
+        match row {
+            Ok(Some(row)) => {
+                position.file = row.get_opt(0).and_then(Result::ok);
+                position.offset = row.get_opt(1).and_then(Result::ok);
+            }
+            Ok(None) => {}
+            // GTIDs are there for everybody.
+            Err(e) if e.kind() == ErrorKind::Privilege => {}
+            Err(e) => return Err(e),
+        }
+        let sql = "SELECT @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed";
+        let row: Option<(String, String)> = self.session.query_first(sql).await?;
+        let (mode, executed) = row.unwrap_or_default();
+        if mode == "ON" {
+            position.gtid = Some(GtidSet::parse(Flavor::MySql, &executed)?);
+        }
+        Ok(position)
+    }
+
+    /// What a server needs to be told that starts on the files.
+    pub(super) async fn settings(&mut self) -> Result<Settings> {
+        let sql = "SELECT @@GLOBAL.innodb_page_size, @@GLOBAL.lower_case_table_names, \
+                   @@GLOBAL.innodb_data_file_path";
+        let row: Option<(u32, u8, String)> = self.session.query_first(sql).await?;
+        let (page_size, names, system) = row.unwrap_or_default();
+        let mut variables = BTreeMap::new();
+        if system != "ibdata1:12M:autoextend" {
+            variables.insert("innodb_data_file_path".to_owned(), system);
+        }
+        Ok(Settings {
+            page_size: Some(page_size),
+            lower_case_table_names: Some(names),
+            variables,
+            ..Settings::default()
+        })
+    }
+
+    /// The tables that a clone leaves empty, as far as the account may see them, and the databases that
+    /// it sees.
+    pub(super) async fn left_empty(&mut self) -> Result<(Vec<String>, BTreeSet<String>)> {
+        let sql = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+                   WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN \
+                   ('mysql', 'sys', 'information_schema', 'performance_schema')";
+        let rows: Vec<(String, String, Option<String>)> = self.session.query_rows(sql).await?;
+        let databases = rows.iter().map(|(database, ..)| database.clone()).collect();
+        let empty = |engine: &str| !engine.eq_ignore_ascii_case("InnoDB");
+        let tables = rows
+            .iter()
+            .filter(|(.., engine)| empty(engine.as_deref().unwrap_or_default()))
+            .map(|(database, table, engine)| {
+                format!("{database}.{table} ({})", engine.as_deref().unwrap_or("no engine"))
+            })
+            .collect();
+        Ok((tables, databases))
+    }
+
+    /// Everything that would keep the clone from being taken.
+    pub(super) async fn findings(
+        &mut self,
+        options: &ConnectOptions,
+        refuse_encrypted: Option<&'static str>,
+    ) -> Result<Vec<Finding>> {
+        let mut findings = vec![Finding::new(
+            Severity::Info,
+            "server",
+            format!("{} {}", self.facts.flavor, self.facts.version_text),
+            "",
+        )];
+        let mut error = |kind, object: &str, problem: String, remedy: String| {
+            findings.push(Finding::new(Severity::Error, object, problem, remedy).with_kind(kind));
+        };
+        let sql = "SELECT COUNT(*) FROM information_schema.PLUGINS \
+                   WHERE PLUGIN_NAME = 'clone' AND PLUGIN_STATUS = 'ACTIVE'";
+        if self.session.query_first::<u64>(sql).await? != Some(1) {
+            error(
+                ErrorKind::Source,
+                "clone",
+                "the clone plugin is not loaded".into(),
+                "run INSTALL PLUGIN clone SONAME 'mysql_clone.so'".into(),
+            );
+        }
+        // One row for each role or account that has it: nobody needs a privilege to see its own.
+        let sql = "SHOW GRANTS";
+        let grants: Vec<String> = self.session.query_rows(sql).await?;
+        let has = |grant: &String| grant.contains("BACKUP_ADMIN");
+        if !grants.iter().any(has) {
+            let sql = "SELECT CURRENT_USER()";
+            let account = self.session.query_first::<String>(sql).await?.unwrap_or_default();
+            let (user, host) = account.rsplit_once('@').unwrap_or((&account, "%"));
+            let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+            error(
+                ErrorKind::Privilege,
+                "privileges",
+                format!("{} has no BACKUP_ADMIN privilege", options.user),
+                format!("GRANT BACKUP_ADMIN ON *.* TO {}@{}", quoted(user), quoted(host)),
+            );
+        }
+        let sql = "SELECT @@GLOBAL.max_allowed_packet";
+        let packet = self.session.query_first::<u64>(sql).await?.unwrap_or_default();
+        if packet < MIN_PACKET {
+            error(
+                ErrorKind::Source,
+                "max_allowed_packet",
+                format!("it is {packet}, and a donor needs {MIN_PACKET}"),
+                format!("SET GLOBAL max_allowed_packet = {MIN_PACKET}"),
+            );
+        }
+        let sql = "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
+                   WHERE VARIABLE_NAME = 'Innodb_redo_log_enabled'";
+        let redo: Result<Option<String>> = self.session.query_first(sql).await;
+        if matches!(&redo, Ok(Some(value)) if value == "OFF") {
+            error(
+                ErrorKind::Source,
+                "redo log",
+                "redo logging is off".into(),
+                "ALTER INSTANCE ENABLE INNODB REDO_LOG".into(),
+            );
+        }
+        let sql = "SELECT @@GLOBAL.innodb_undo_log_encrypt + @@GLOBAL.innodb_redo_log_encrypt";
+        let logs = self.session.query_first::<u8>(sql).await?.unwrap_or_default() > 0;
+        // The account may not be allowed to look; then the clone itself finds out.
+        let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES \
+                   WHERE ENCRYPTION = 'Y'";
+        let spaces: Result<Option<u64>> = self.session.query_first(sql).await;
+        if (logs || matches!(spaces, Ok(Some(1..))))
+            && let Some(reason) = refuse_encrypted
+        {
+            let e = encrypted("a tablespace or log", reason);
+            error(e.kind(), "encryption", e.to_string(), e.remedy().to_owned());
+        }
+        let log_bin: Option<u8> = self.session.query_first("SELECT @@GLOBAL.log_bin").await?;
+        if log_bin != Some(1) {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "log_bin",
+                "the binary log is off, so nothing after this backup can be restored",
+                "set log_bin in the server's configuration and restart it",
+            ));
+        }
+        let (tables, _) = self.left_empty().await?;
+        for table in tables {
+            findings.push(Finding::new(
+                Severity::Warning,
+                table,
+                "a clone holds no rows of tables that are not InnoDB's",
+                "ALTER TABLE … ENGINE=InnoDB, or take a logical backup of it too",
+            ));
+        }
+        Ok(findings)
+    }
+
+    pub(super) async fn close(self) -> Result<()> {
+        self.session.close().await
+    }
+}
+
+/// Whether a server of this version keeps its redo log in a directory of its own.
+pub(super) fn has_redo_directory(version: &ServerVersion) -> bool {
+    version.at_least(8, 0, 30)
+}

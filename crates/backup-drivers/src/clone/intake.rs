@@ -1,0 +1,462 @@
+//! A clone as artifacts.
+//!
+//! Whole files come first, each from its beginning to its end, and go straight into the repository,
+//! where each is compared with the same file of the backup before. They are of no one moment. The pages
+//! that changed meanwhile come later, in no order; they rest in the [spool](super::spool) until the donor
+//! is free, and become one artifact of changes a file. So nothing is held in memory but the places of
+//! changed pages, and no copy of the database is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use backup_core::{ArtifactName, ArtifactSink, ArtifactWriter, Context, Event, Layout, Result};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::broken;
+use super::descriptor::{Block, FileEntry, Stage, Tablespace};
+use super::donor::has_redo_directory;
+use super::names::Place;
+use super::page_zero;
+use super::session::Receive;
+use super::spool::{Pieces, Spool};
+use crate::files::{ChangesWriter, Entry, Kind};
+use crate::innodb::{self, Geometry};
+use crate::logical::inventory::ServerFacts;
+
+/// More files than this no server has.
+const MAX_FILES: usize = 8 << 20;
+/// More torn pages than this are not counted one by one.
+const MAX_TORN: usize = 1 << 20;
+/// Pages of a tablespace that DDL has just made.
+const NEW_PAGES: u64 = 7;
+/// Bytes of an undo tablespace that DDL has just made.
+const NEW_UNDO: u64 = 16 << 20;
+/// Space ids of undo tablespaces: 400,000 for each of 127 numbers, below that of the redo log.
+const UNDO_SPACES: std::ops::RangeInclusive<u32> = 0xffff_fff0 - 127 * 400_000..=0xffff_ffef;
+
+/// A data file of the donor.
+#[derive(Debug)]
+struct DataFile {
+    /// The path by which the backup knows it: that when the clone began.
+    stored: String,
+    /// Where it is now.
+    place: Place,
+    /// Its place from the next stage on: names may go round in a circle.
+    renamed: Option<Place>,
+    tablespace: Option<Tablespace>,
+    bytes: u64,
+    /// How much of it is an artifact, from its beginning; `None` where there is no artifact.
+    base: Option<u64>,
+    changes: Pieces,
+    dropped: bool,
+    /// Pages that were being written while they were read. Those that do not come again are damaged at
+    /// the source.
+    torn: BTreeSet<u64>,
+}
+
+impl DataFile {
+    fn is_undo(&self) -> bool {
+        self.tablespace.is_some_and(|space| UNDO_SPACES.contains(&space.id))
+    }
+
+    /// The length that a server expects.
+    fn final_bytes(&self, page_size: u32) -> u64 {
+        let changed = self.changes.extents().last().map_or(0, |(at, len)| at + u64::from(len));
+        let bytes = self.bytes.max(self.base.unwrap_or(0)).max(changed);
+        let Some(page) = self.tablespace.and_then(Tablespace::page_size) else { return bytes };
+        // fsp0types.h: an extent is 1 MiB of pages, but 64 pages where they are larger.
+        let pages = u64::from((1u32 << 20) / page_size.clamp(4096, 65_536)).max(64);
+        let extent = u64::from(page) * pages;
+        if bytes > extent { bytes.next_multiple_of(extent) } else { bytes }
+    }
+}
+
+/// A file of the redo log.
+#[derive(Debug, Default)]
+struct RedoFile {
+    bytes: u64,
+    pieces: Pieces,
+}
+
+/// The artifact that is being written.
+struct Open {
+    file: u32,
+    writer: Box<dyn ArtifactWriter>,
+    at: u64,
+    geometry: Option<Geometry>,
+}
+
+/// What a clone became.
+pub(super) struct Taken {
+    /// Directories and files, parents before children.
+    pub(super) entries: Vec<Entry>,
+    /// Pages that are damaged at the source: file and number.
+    pub(super) damaged: Vec<(String, u64)>,
+    /// Bytes of pages that changed while the clone was taken.
+    pub(super) changed: u64,
+}
+
+impl Taken {
+    /// The databases that have files.
+    pub(super) fn databases(&self) -> BTreeSet<String> {
+        let own = |entry: &&Entry| entry.space_id.is_some() && !entry.path.starts_with('#');
+        let files = self.entries.iter().filter(own);
+        files
+            .filter_map(|entry| innodb::TableFile::of(&entry.path))
+            .map(|file| file.database)
+            .collect()
+    }
+}
+
+/// What takes a clone.
+pub(super) struct Intake {
+    cx: Context,
+    sink: Arc<dyn ArtifactSink>,
+    spool: Spool,
+    stage: Stage,
+    files: BTreeMap<u32, DataFile>,
+    redo: BTreeMap<u32, RedoFile>,
+    open: Option<Open>,
+    /// `innodb_page_size` of the donor.
+    page_size: u32,
+    /// Why encrypted tablespaces are not taken, if they are not.
+    refuse_encrypted: Option<&'static str>,
+}
+
+impl Intake {
+    pub(super) fn new(
+        cx: &Context,
+        sink: Arc<dyn ArtifactSink>,
+        spool: Spool,
+        page_size: u32,
+        refuse_encrypted: Option<&'static str>,
+    ) -> Intake {
+        Intake {
+            cx: cx.clone(),
+            sink,
+            spool,
+            stage: Stage::Init,
+            files: BTreeMap::new(),
+            redo: BTreeMap::new(),
+            open: None,
+            page_size,
+            refuse_encrypted,
+        }
+    }
+
+    fn known(&mut self, file: u32) -> Result<&mut DataFile> {
+        self.files.get_mut(&file).ok_or_else(|| broken("data is of a file that it did not name"))
+    }
+
+    /// Ends the artifact that is being written.
+    async fn close(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        open.writer.finish(Value::Null).await?;
+        let file = self.known(open.file)?;
+        file.base = Some(open.at);
+        let name = file.place.path.clone();
+        self.cx.event(Event::Done { kind: "file".into(), name, rows: None });
+        Ok(())
+    }
+
+    /// Bytes of a whole file.
+    async fn base(&mut self, block: Block, bytes: Bytes) -> Result<()> {
+        if self.open.as_ref().is_some_and(|open| open.file != block.file) {
+            self.close().await?;
+        }
+        let file = self.files.get_mut(&block.file);
+        let file = file.ok_or_else(|| broken("data is of a file that it did not name"))?;
+        if file.dropped {
+            return Ok(());
+        }
+        if self.open.is_none() && file.base.is_none() && block.offset == 0 {
+            let layout = match file.tablespace.and_then(Tablespace::page_size) {
+                Some(size) => Layout::Pages(size),
+                None => Layout::Stream,
+            };
+            let writer = self.sink.create(artifact("files", &file.stored)?, layout).await?;
+            let geometry = file.tablespace.and_then(|_| Geometry::read(&bytes));
+            self.open = Some(Open { file: block.file, writer, at: 0, geometry });
+        }
+        match &mut self.open {
+            Some(open) if open.at == block.offset => {
+                if let Some(geometry) = &open.geometry {
+                    let size = geometry.page_bytes as usize;
+                    let first = open.at / size as u64;
+                    for (number, page) in (first..).zip(bytes.chunks_exact(size)) {
+                        let bad = innodb::check(page, number, geometry).is_err();
+                        if bad && file.torn.len() < MAX_TORN {
+                            file.torn.insert(number);
+                        }
+                    }
+                }
+                open.at += bytes.len() as u64;
+                self.cx.progress().add_bytes(bytes.len() as u64);
+                open.writer.write(bytes).await
+            }
+            // A donor that lost us may send again what we have.
+            _ => self.spool.keep(&mut file.changes, block.offset, &bytes).await,
+        }
+    }
+
+    /// Writes what is in the spool, and says what there is.
+    pub(super) async fn finish(mut self, donor: &ServerFacts) -> Result<Taken> {
+        self.spool.flush().await?;
+        let mut taken = Taken { entries: Vec::new(), damaged: Vec::new(), changed: 0 };
+        let mut directories = BTreeSet::from(["#clone".to_owned(), "mysql".to_owned()]);
+        let mut places = BTreeSet::new();
+        let now = self.cx.now();
+        let files = std::mem::take(&mut self.files);
+        for file in files.into_values().filter(|file| !file.dropped) {
+            self.cx.check()?;
+            if !places.insert(file.place.path.clone()) {
+                return Err(broken(format!("it has two files {}", file.place.path)));
+            }
+            directories.extend(file.place.directories().map(str::to_owned));
+            let entry = self.data_file(file, now, &mut taken).await?;
+            taken.entries.push(entry);
+        }
+        let redo = std::mem::take(&mut self.redo);
+        for (number, file) in redo {
+            let path = if has_redo_directory(&donor.version) {
+                directories.insert(REDO.to_owned());
+                format!("{REDO}/#ib_redo{number}")
+            } else {
+                format!("ib_logfile{number}")
+            };
+            taken.entries.push(self.redo_file(path, file, now).await?);
+        }
+        // The first start makes the directories and the tables without transactions that are no part
+        // of a clone (`clone0clone.cc`), and tells the position in #clone/#status_recovery.
+        for mark in ["#clone/#status_fix", "#clone/#replace_files"] {
+            self.sink
+                .create(artifact("files", mark)?, Layout::Stream)
+                .await?
+                .finish(Value::Null)
+                .await?;
+            taken.entries.push(entry(mark.to_owned(), Kind::File, now));
+        }
+        let directories = directories.into_iter().map(|path| entry(path, Kind::Directory, now));
+        taken.entries.splice(0..0, directories);
+        Ok(taken)
+    }
+
+    async fn data_file(
+        &mut self,
+        mut file: DataFile,
+        now: Timestamp,
+        taken: &mut Taken,
+    ) -> Result<Entry> {
+        let page = file.tablespace.and_then(Tablespace::page_size);
+        if let Some(size) = page {
+            let again = |number: &u64| file.changes.begins_at(number * u64::from(size));
+            let torn = file.torn.iter().filter(|number| !again(number));
+            taken.damaged.extend(torn.map(|number| (file.place.path.clone(), *number)));
+        }
+        if file.base.is_none() {
+            let layout = page.map_or(Layout::Stream, Layout::Pages);
+            let writer = self.sink.create(artifact("files", &file.stored)?, layout).await?;
+            writer.finish(Value::Null).await?;
+        }
+        let first = match (file.base, file.tablespace) {
+            // Made by DDL: its first page may come out of the redo log, which needs one to begin with.
+            (None, Some(space)) if !file.changes.begins_at(0) => {
+                file.bytes = file.bytes.max(match file.is_undo() {
+                    true => NEW_UNDO,
+                    false => NEW_PAGES * u64::from(page.unwrap_or(self.page_size)),
+                });
+                page_zero::new(space)
+            }
+            _ => None,
+        };
+        let changes = first.is_some() || !file.changes.is_empty();
+        if changes {
+            let writer =
+                self.sink.create(artifact("changes", &file.stored)?, Layout::Stream).await?;
+            let mut writer = ChangesWriter::new(writer);
+            if let Some(first) = first {
+                writer.write(0, first).await?;
+            }
+            let extents: Vec<(u64, u32)> = file.changes.extents().collect();
+            for (offset, bytes) in extents {
+                taken.changed += u64::from(bytes);
+                writer.write(offset, self.spool.read(&file.changes, offset).await?).await?;
+            }
+            writer.finish().await?;
+        }
+        let bytes = file.final_bytes(self.page_size);
+        let stored_as = (file.stored != file.place.path).then_some(file.stored);
+        Ok(Entry {
+            bytes,
+            page_size: page,
+            space_id: file.tablespace.map(|space| space.id),
+            origin: file.place.origin,
+            stored_as,
+            changes,
+            ..entry(file.place.path, Kind::File, now)
+        })
+    }
+
+    async fn redo_file(&mut self, path: String, file: RedoFile, now: Timestamp) -> Result<Entry> {
+        let mut writer = self.sink.create(artifact("files", &path)?, Layout::Stream).await?;
+        let mut at = 0;
+        let extents: Vec<(u64, u32)> = file.pieces.extents().collect();
+        for (offset, bytes) in extents {
+            if offset < at || offset + u64::from(bytes) > file.bytes {
+                return Err(broken("pieces of the redo log overlap, or are beyond its end"));
+            }
+            zeros(&mut *writer, offset - at).await?;
+            writer.write(self.spool.read(&file.pieces, offset).await?).await?;
+            at = offset + u64::from(bytes);
+        }
+        zeros(&mut *writer, file.bytes - at).await?;
+        writer.finish(Value::Null).await?;
+        Ok(Entry { bytes: file.bytes, ..entry(path, Kind::File, now) })
+    }
+}
+
+/// Where the redo log is since 8.0.30.
+const REDO: &str = "#innodb_redo";
+
+impl Receive for Intake {
+    async fn begin(&mut self, stage: Stage) -> Result<()> {
+        if stage != self.stage {
+            self.close().await?;
+            for file in self.files.values_mut() {
+                if let Some(place) = file.renamed.take() {
+                    file.place = place;
+                }
+            }
+            self.stage = stage;
+        }
+        Ok(())
+    }
+
+    async fn file(&mut self, entry: FileEntry, ddl: bool) -> Result<()> {
+        if self.stage == Stage::Redo && !ddl {
+            self.redo.entry(entry.index).or_default().bytes = entry.bytes;
+            return Ok(());
+        }
+        if entry.encrypted
+            && let Some(reason) = self.refuse_encrypted
+        {
+            return Err(super::encrypted(&entry.name, reason));
+        }
+        if entry.tablespace.is_some_and(|space| space.page_size().is_none()) {
+            return Err(broken(format!("{} has pages of no size that there is", entry.name)));
+        }
+        let Some(file) = self.files.get_mut(&entry.index) else {
+            if self.files.len() >= MAX_FILES {
+                return Err(broken("it has more files than any server"));
+            }
+            let place = Place::of(&entry.name)?;
+            // A file that DDL made may have the name of one that DDL renamed or dropped.
+            let stored = match ddl {
+                true => format!("#new/{}", entry.index),
+                false => place.path.clone(),
+            };
+            self.cx.progress().expect_bytes(entry.bytes);
+            let file = DataFile {
+                stored,
+                place,
+                renamed: None,
+                tablespace: entry.tablespace,
+                bytes: entry.bytes,
+                base: None,
+                changes: Pieces::default(),
+                dropped: entry.deleted,
+                torn: BTreeSet::new(),
+            };
+            self.files.insert(entry.index, file);
+            return Ok(());
+        };
+        if entry.deleted {
+            file.dropped = true;
+            file.changes = Pieces::default();
+            if self.open.as_ref().is_some_and(|open| open.file == entry.index) {
+                // Without its end there is no artifact.
+                self.open = None;
+            }
+            return Ok(());
+        }
+        file.bytes = file.bytes.max(entry.bytes);
+        if entry.renamed {
+            file.renamed = Some(Place::of(&entry.name)?);
+        } else if ddl {
+            file.tablespace = entry.tablespace;
+        }
+        Ok(())
+    }
+
+    async fn block(&mut self, block: Block, bytes: Bytes) -> Result<()> {
+        match self.stage {
+            Stage::Files => self.base(block, bytes).await,
+            Stage::Pages => {
+                let file = self.files.get_mut(&block.file);
+                let file =
+                    file.ok_or_else(|| broken("a page is of a file that it did not name"))?;
+                if file.dropped {
+                    return Ok(());
+                }
+                if block.offset == 0 {
+                    file.bytes = file.bytes.max(block.file_bytes);
+                }
+                self.spool.keep(&mut file.changes, block.offset, &bytes).await
+            }
+            Stage::Redo => {
+                let file = self.redo.get_mut(&block.file);
+                let file = file.ok_or_else(|| broken("redo is of a file that it did not name"))?;
+                self.spool.keep(&mut file.pieces, block.offset, &bytes).await
+            }
+            Stage::Init | Stage::Done => Err(broken("data comes at the wrong time")),
+        }
+    }
+
+    async fn end(&mut self, _: Stage) -> Result<()> {
+        self.close().await?;
+        self.spool.flush().await
+    }
+}
+
+fn artifact(kind: &str, path: &str) -> Result<ArtifactName> {
+    ArtifactName::from_parts(std::iter::once(kind).chain(path.split('/')))
+}
+
+/// A file or directory as servers have them. Whose it is a clone does not tell.
+fn entry(path: String, kind: Kind, now: Timestamp) -> Entry {
+    let mode = match kind {
+        Kind::Directory => 0o750,
+        Kind::File => 0o640,
+    };
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Entry {
+        path,
+        kind,
+        bytes: 0,
+        page_size: None,
+        space_id: None,
+        sparse: false,
+        mode,
+        uid,
+        gid,
+        owner: Some("mysql".to_owned()),
+        group: Some("mysql".to_owned()),
+        modified: now,
+        origin: None,
+        stored_as: None,
+        changes: false,
+    }
+}
+
+/// Writes `count` zeros.
+async fn zeros(writer: &mut dyn ArtifactWriter, mut count: u64) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while count > 0 {
+        let some = count.min(ZEROS.len() as u64);
+        writer.write(Bytes::from_static(&ZEROS[..some as usize])).await?;
+        count -= some;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! A physical backup of a live MySQL over the wire, with nothing installed on its host.
+//!
+//! The clone plugin (8.0.17 and later) sends a consistent copy of all InnoDB data to another server. We
+//! speak its protocol in the place of that server, and what it sends goes straight into the repository:
+//! whole files first, compared with those of the backup before; then the pages that changed meanwhile;
+//! then the redo log that makes it all one moment. A server that is started on the restored files recovers
+//! from that redo log, as after a crash.
+//!
+//! ```text
+//! Rpc → Session → Intake → artifacts, and the catalog of files
+//! ```
+//!
+//! What a clone does not hold: rows of tables of other engines, binary logs, the configuration. Its position
+//! is known exactly only when a server has recovered it; what the manifest names is a position before it.
+
+mod descriptor;
+mod donor;
+mod intake;
+mod names;
+mod page_zero;
+mod rpc;
+mod session;
+mod spool;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Outcome, Result, SourceInfo, Strategy,
+};
+
+use crate::connect::ConnectOptions;
+use crate::files::{CATALOG_FORMAT, Catalog, Header, LeftOut, State};
+use donor::Donor;
+use intake::{Intake, Taken};
+use session::Session;
+use spool::Spool;
+
+pub use rpc::Ddl;
+
+/// How a clone is taken.
+#[derive(Debug, Clone)]
+pub struct CloneOptions {
+    /// How DDL of other sessions goes together with it.
+    pub ddl: Ddl,
+    /// Where pages rest that change while the clone is taken, until the donor is free.
+    pub spool: PathBuf,
+    /// The most that may rest there, in bytes.
+    pub spool_limit: u64,
+    /// Whether the repository encrypts what it is given. A donor sends the keys of encrypted tablespaces
+    /// in the clear, so these are taken only then, and over TLS.
+    pub encrypted_at_rest: bool,
+}
+
+impl CloneOptions {
+    /// Pages rest in `spool`, up to 64 GiB; DDL goes on.
+    pub fn new(spool: impl Into<PathBuf>) -> Self {
+        CloneOptions {
+            ddl: Ddl::Concurrent,
+            spool: spool.into(),
+            spool_limit: 64 << 30,
+            encrypted_at_rest: false,
+        }
+    }
+}
+
+/// Takes a clone of a live MySQL server.
+#[derive(Debug, Clone)]
+pub struct CloneBackup {
+    source: ConnectOptions,
+    options: CloneOptions,
+}
+
+impl CloneBackup {
+    /// A clone of `source`.
+    #[must_use]
+    pub fn new(source: ConnectOptions, options: CloneOptions) -> Self {
+        CloneBackup { source, options }
+    }
+
+    /// Why encrypted tablespaces are not taken, if they are not.
+    fn refuse_encrypted(&self, tls: bool) -> Option<&'static str> {
+        match (self.options.encrypted_at_rest, tls) {
+            (false, _) => Some("the repository is not encrypted"),
+            (_, false) => Some("the connection is not encrypted"),
+            (true, true) => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Backup for CloneBackup {
+    fn strategy(&self) -> Strategy {
+        Strategy::Clone
+    }
+
+    async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        let mut donor = Donor::ask(&self.source).await?;
+        donor.check()?;
+        // Whether the line is encrypted, the clone itself finds out.
+        let refuse = self.refuse_encrypted(true);
+        let findings = donor.findings(&self.source, refuse).await?;
+        donor.close().await?;
+        Ok(findings)
+    }
+
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let mut donor = cx.run(Donor::ask(&self.source)).await?;
+        donor.check()?;
+        let settings = cx.run(donor.settings()).await?;
+        cx.phase("clone");
+        let before = cx.run(donor.position()).await?;
+        let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
+        let spool = Spool::new(&self.options.spool, self.options.spool_limit);
+        let refuse = self.refuse_encrypted(session.is_tls());
+        let page_size = settings.page_size.unwrap_or(16 << 10);
+        let mut intake = Intake::new(cx, Arc::clone(&sink), spool, page_size, refuse);
+        // It leaves the donor free, whatever happens.
+        session.run(cx, &mut intake).await?;
+        cx.run(async {
+            cx.phase("changed pages");
+            let after = donor.position().await?;
+            let taken = intake.finish(&donor.facts).await?;
+            if let Some((file, page)) = taken.damaged.first() {
+                return Err(Error::new(
+                    ErrorKind::Source,
+                    format!(
+                        "{} pages are damaged at the source, the first is page {page} of {file}",
+                        taken.damaged.len()
+                    ),
+                )
+                .with_remedy("run CHECK TABLE on it at the source; restore it from an earlier backup"));
+            }
+            let mut warnings = Vec::new();
+            let left_out = self.left_empty(&mut donor, &taken, &mut warnings).await?;
+            if session.restarts() > 0 {
+                cx.note(format!("the connection was lost and had again {} times", session.restarts()));
+            }
+            let objects = BTreeMap::from([(
+                "files".to_owned(),
+                taken.entries.iter().filter(|e| e.kind == crate::files::Kind::File).count() as u64,
+            )]);
+            let details = serde_json::json!({
+                "changed_bytes": taken.changed,
+                "restarts": session.restarts(),
+                "position_after": after,
+                "announced": session.announced().settings,
+            });
+            let header =
+                Header { files_format: CATALOG_FORMAT, state: State::Crashed, settings, left_out };
+            Catalog { header, entries: taken.entries }.write(&*sink).await?;
+            for text in &warnings {
+                cx.event(Event::Warning { text: text.clone() });
+            }
+            let facts = donor.facts.clone();
+            donor.close().await?;
+            Ok(Outcome {
+                source: SourceInfo {
+                    flavor: facts.flavor,
+                    version: facts.version_text,
+                    address: self.source.endpoint.to_string(),
+                    server_uuid: facts.server_uuid,
+                    server_id: facts.server_id,
+                    hostname: facts.hostname,
+                },
+                position: before,
+                consistency: Consistency {
+                    level: match warnings.is_empty() {
+                        true => ConsistencyLevel::Exact,
+                        false => ConsistencyLevel::Transactional,
+                    },
+                    reason: "all InnoDB data is of one moment after the recorded position; the restored \
+                             server tells which"
+                        .to_owned(),
+                },
+                lock_seconds: 0.0,
+                rows: None,
+                objects,
+                masked: false,
+                partial: false,
+                warnings,
+                details,
+            })
+        })
+        .await
+    }
+}
+
+impl CloneBackup {
+    /// Names the tables whose rows a clone does not hold.
+    async fn left_empty(
+        &self,
+        donor: &mut Donor,
+        taken: &Taken,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<LeftOut>> {
+        let (tables, seen) = donor.left_empty().await?;
+        let left_out: Vec<LeftOut> = tables
+            .iter()
+            .map(|table| LeftOut {
+                path: table.clone(),
+                reason: "a clone holds no rows of tables that are not InnoDB's".to_owned(),
+            })
+            .collect();
+        if !tables.is_empty() {
+            warnings.push(format!(
+                "these tables come back empty, for they are not InnoDB's: {}; take a logical backup of \
+                 them too (--tables)",
+                tables.join(", ")
+            ));
+        }
+        let unseen = taken.databases().into_iter().find(|database| {
+            !["mysql", "sys"].contains(&database.as_str()) && !seen.contains(database)
+        });
+        if let Some(database) = unseen {
+            warnings.push(format!(
+                "{} may not see the tables of {database}: whether some are not InnoDB's, and come back \
+                 empty, is not known; GRANT SELECT ON *.* lets it see",
+                self.source.user
+            ));
+        }
+        Ok(left_out)
+    }
+}
+
+/// The donor says something that it may not.
+fn broken(problem: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Source, "cannot take the clone")
+        .with_source(format!("the source broke the protocol of clones: {}", problem.into()))
+        .with_remedy("check that the address is that of a MySQL server, 8.0.17 or later")
+}
+
+/// What is encrypted at the donor is not taken.
+fn encrypted(name: &str, reason: &str) -> Error {
+    Error::new(
+        ErrorKind::Source,
+        format!("{name} is encrypted at the source, and its key would be in the clear: {reason}"),
+    )
+    .with_remedy("use an encrypted repository, and ssl-mode=required over TCP")
+}
