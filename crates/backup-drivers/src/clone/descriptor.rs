@@ -386,7 +386,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn descriptor(kind: u32, body: impl FnOnce(&mut BytesMut)) -> Bytes {
+    pub(in super::super) fn descriptor(kind: u32, body: impl FnOnce(&mut BytesMut)) -> Bytes {
         let mut raw = BytesMut::new();
         raw.put_u32(VERSION);
         raw.put_u32(0);
@@ -397,7 +397,7 @@ pub(super) mod tests {
         raw.freeze()
     }
 
-    fn state(stage: u32, flags: u16) -> Bytes {
+    pub(in super::super) fn state(stage: u32, flags: u16) -> Bytes {
         descriptor(STATE, |raw| {
             raw.put_u32(stage);
             for n in [0, 40, 3] {

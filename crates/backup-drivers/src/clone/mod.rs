@@ -21,6 +21,8 @@ mod page_zero;
 mod rpc;
 mod session;
 mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -103,6 +103,12 @@ impl Rpc {
         }
     }
 
+    /// What is in clone mode already.
+    #[cfg(test)]
+    pub(super) fn over(connection: Connection) -> Rpc {
+        Rpc { connection }
+    }
+
     /// Whether the line is encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.connection.is_tls()

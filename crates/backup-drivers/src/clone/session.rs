@@ -92,6 +92,22 @@ impl Session {
         })
     }
 
+    /// One that has begun, with a donor that does not wait for us when we are lost.
+    #[cfg(test)]
+    pub(super) fn begun(locator: Locator, main: Rpc, acks: Rpc) -> Session {
+        let setting = ("clone_donor_timeout_after_network_failure".to_owned(), "0".to_owned());
+        Session {
+            donor: ConnectOptions::socket("/nowhere", "nobody"),
+            ddl: Ddl::Concurrent,
+            locator,
+            announced: Announced { settings: vec![setting], ..Announced::default() },
+            received: Received::default(),
+            stage: Stage::Init,
+            lines: Some(Lines { main, acks }),
+            restarts: 0,
+        }
+    }
+
     /// What the donor said of itself.
     pub(super) fn announced(&self) -> &Announced {
         &self.announced
