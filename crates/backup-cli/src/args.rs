@@ -113,7 +113,7 @@ pub(crate) enum Command {
 
 /// `--strategy`, with those that this version has.
 pub(crate) fn strategy() -> impl TypedValueParser<Value = Strategy> {
-    let known = [Strategy::Logical, Strategy::Physical, Strategy::Clone];
+    let known = [Strategy::Logical, Strategy::Physical, Strategy::Snapshot, Strategy::Clone];
     PossibleValuesParser::new(known.map(Strategy::as_str)).map(move |name| {
         known
             .into_iter()

@@ -8,5 +8,6 @@ pub mod innodb;
 pub mod logical;
 pub mod rows;
 pub mod sandbox;
+pub mod snapshot;
 pub mod wire;
 pub mod xbstream;

@@ -9,6 +9,7 @@ mod apt;
 mod guest;
 mod python;
 mod sources;
+mod volumes;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use python::python;
 use sources::Mirror;
 
 pub use guest::{Guest, guest};
+pub use volumes::{VolumeTools, volume_tools};
 
 /// A server that can be had.
 #[derive(Debug, PartialEq)]

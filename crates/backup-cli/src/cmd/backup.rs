@@ -117,7 +117,7 @@ impl Backup {
             return answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?);
         }
         if self.strategy != Strategy::Logical {
-            let driver = self.files_driver(app)?;
+            let driver = self.files_driver(app).await?;
             return answer(&pipeline::backup(&app.cx, &repo, &*driver, spec).await?);
         }
         let source = source(app, self.source.as_deref(), &self.defaults_file);
@@ -146,7 +146,7 @@ impl Backup {
         Ok(RepositoryOptions { compression, ..RepositoryOptions::default() })
     }
 
-    fn snapshot(&self) -> SnapshotOptions {
+    pub(super) fn snapshot(&self) -> SnapshotOptions {
         SnapshotOptions {
             lock_timeout: Duration::from_secs(self.lock_timeout),
             table_lock_timeout: Duration::from_secs(self.table_lock_timeout),

@@ -7,12 +7,14 @@ use backup_core::{
 };
 use backup_drivers::clone::{CloneBackup, CloneOptions};
 use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::files::LockOptions;
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES, inventory};
 use backup_storage::{RepoUrl, RepositoryOptions};
 use rustix::fs::{Access, access, statvfs};
 use serde_json::json;
 
 use super::backup::source;
+use super::backup_files::FilesFlags;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::args;
@@ -30,16 +32,28 @@ pub(crate) struct Check {
     /// How a backup would read it
     #[arg(long, value_parser = args::strategy(), default_value = "logical")]
     strategy: Strategy,
+    #[command(flatten)]
+    files: FilesFlags,
 }
 
 impl Check {
     /// Looks.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
-        let source = source(app, self.source.as_deref(), &self.defaults_file);
-        let source = source.resolve(cx).await?;
-        let driver: Box<dyn Backup> = match self.strategy {
-            Strategy::Clone => {
+        let directory = FilesFlags::is_directory(app, self.source.as_deref());
+        let (shown, data) = if directory && self.strategy != Strategy::Logical {
+            let url = self.source.as_deref().or(app.config.source.as_deref());
+            (url.unwrap_or_default().to_owned(), None)
+        } else {
+            let source = source(app, self.source.as_deref(), &self.defaults_file);
+            let source = source.resolve(cx).await?;
+            (source.to_string(), Some(source))
+        };
+        let driver: Box<dyn Backup> = match (self.strategy, &data) {
+            (Strategy::Logical, Some(source)) => {
+                Box::new(LogicalBackup::new(source.clone(), LogicalOptions::default()))
+            }
+            (Strategy::Clone, Some(source)) => {
                 // Where nothing is named, nothing speaks against encrypted tablespaces yet.
                 let encrypted_at_rest = match app.has_repo() {
                     true => app.repo(RepositoryOptions::default()).await?.encrypts(),
@@ -48,19 +62,35 @@ impl Check {
                 let options = CloneOptions { encrypted_at_rest, ..CloneOptions::new("/") };
                 Box::new(CloneBackup::new(source.clone(), options))
             }
-            _ => Box::new(LogicalBackup::new(source.clone(), LogicalOptions::default())),
+            (strategy, _) => {
+                let (url, lock) = (self.source.as_deref(), LockOptions::default());
+                self.files.driver(app, strategy, url, &self.defaults_file, lock).await?
+            }
         };
-        let mut findings = cx.run(driver.preflight(cx)).await?;
+        // What keeps files from being looked at is what the check is to find.
+        let files = matches!(self.strategy, Strategy::Physical | Strategy::Snapshot);
+        let mut findings = match cx.run(driver.preflight(cx)).await {
+            Ok(findings) => findings,
+            Err(e) if e.kind() == ErrorKind::Source && files => {
+                let problem = e.chain();
+                let remedy = e.remedy().to_owned();
+                vec![Finding::new(Severity::Error, "source", problem, remedy).with_kind(e.kind())]
+            }
+            Err(e) => return Err(e),
+        };
         if app.has_repo() {
-            let data = cx.run(data_bytes(&source)).await?;
-            findings.extend(repository(app, data).await?);
+            let bytes = match data {
+                Some(source) => cx.run(data_bytes(&source)).await?,
+                None => 0,
+            };
+            findings.extend(repository(app, bytes).await?);
         }
         findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
         let worst = findings.iter().find(|f| f.severity == Severity::Error);
         let ending = worst.map(|f| f.kind.unwrap_or(ErrorKind::Source));
 
         let document = json!({
-            "source": source.to_string(),
+            "source": shown,
             "strategy": self.strategy,
             "ok": ending.is_none(),
             "findings": findings,
@@ -69,7 +99,7 @@ impl Check {
             None => "can be backed up",
             Some(_) => "cannot be backed up yet",
         };
-        let mut text = format!("{source} {verdict}.\n");
+        let mut text = format!("{shown} {verdict}.\n");
         for finding in &findings {
             text.push_str(&human::finding(finding));
         }

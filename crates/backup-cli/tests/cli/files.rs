@@ -170,3 +170,111 @@ async fn what_a_crash_left_is_copied_when_it_is_asked_for(
     home.on_repo(to).expect(0);
     assert_eq!(sums(&on(name, &target).await).await, before);
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stands_still_is_copied_while_others_wait(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    server::run(&mut server.session().await, &KINDS).await;
+    let url = server.url();
+    let args = ["--strategy", "physical", "--source", &url, "--lock-and-copy"];
+    let check = home.on_repo(["check"].into_iter().chain(args)).expect(0);
+    assert!(check.stdout.contains("nobody can write"), "{check:?}");
+    home.on_repo(["check", "--strategy", "snapshot", "--snapshot", "btrfs", "--source", &url])
+        .expect(6);
+
+    // An open transaction holds rows back, and its rows are not in the backup.
+    let mut open = server.session().await;
+    server::run(&mut open, &["BEGIN", "DELETE FROM shop.customers"]).await;
+    let before = server.value("SELECT @@innodb_max_dirty_pages_pct").await;
+    // A writer that does not end by itself until it is told to.
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (stop, mut session) = (std::sync::Arc::clone(&stop), server.session().await);
+        async move {
+            let mut rows = 0_u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) && rows < 100_000 {
+                rows += 1;
+                let sql = format!("INSERT INTO shop.old VALUES ({}, 'w')", 2_000_000 + rows);
+                session.run(&sql).await.unwrap();
+                let sql = format!("UPDATE shop.orders SET amount = {rows} WHERE id = 1");
+                session.run(&sql).await.unwrap();
+            }
+        }
+    });
+    let backup = ["backup", "--cluster", "shop", "--lock-timeout", "120", "--json"];
+    let run = tokio::task::block_in_place(|| home.on_repo(backup.into_iter().chain(args)));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.await.unwrap();
+    let document = run.expect(0).json();
+    assert_eq!(document["consistency"]["level"], "exact", "{document:#}");
+    assert!(document["lock_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(server.value("SELECT @@innodb_max_dirty_pages_pct").await, before);
+    drop(open);
+
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    home.on_repo(to).expect(0);
+    let restored = on(name, &target).await;
+    assert_eq!(restored.value("SELECT COUNT(*) FROM shop.customers").await.as_deref(), Some("3"));
+    // The writer wrote one row, then changed another: what is there is of one moment.
+    let sql = "SELECT (SELECT COUNT(*) FROM shop.old WHERE id > 2000000) - \
+               (SELECT CAST(amount AS SIGNED) FROM shop.orders WHERE id = 1)";
+    let apart = restored.value(sql).await.unwrap();
+    assert!(["0", "1", "-9"].contains(&apart.as_str()), "{apart}");
+    sums(&restored).await;
+
+    // A deadline that is too short fails the backup, and the server goes on.
+    let short = ["backup", "--cluster", "shop", "--lock-timeout", "1"];
+    let mut blocker = server.session().await;
+    server::run(&mut blocker, &["LOCK TABLES shop.old WRITE"]).await;
+    tokio::task::block_in_place(|| home.on_repo(short.into_iter().chain(args))).expect(6);
+    server::run(&mut blocker, &["UNLOCK TABLES", "INSERT INTO shop.old VALUES (5000000, 'z')"])
+        .await;
+    assert_eq!(server.value("SELECT @@innodb_max_dirty_pages_pct").await, before);
+}
+
+#[rstest]
+#[tokio::test]
+async fn archived_binlogs_lead_on_from_restored_files(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    server.0.stop().await.unwrap();
+    let source = format!("file://{}", data.display());
+    let backup = ["backup", "--strategy", "physical", "--source", &source, "--cluster", "shop"];
+    let document = home.on_repo(backup.into_iter().chain(["--json"])).expect(0).json();
+
+    let server = on(name, &data).await;
+    let later = [
+        "DELETE FROM shop.orders WHERE id % 3 = 0",
+        "CREATE TABLE shop.later (id INT PRIMARY KEY)",
+        "INSERT INTO shop.later VALUES (1), (2)",
+    ];
+    server::run(&mut server.session().await, &later).await;
+    let after = sums(&server).await;
+    let url = server.url();
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    drop(server);
+
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    home.on_repo(to).expect(0);
+    let restored = on(name, &target).await;
+    if name.starts_with("mariadb") {
+        let gtid = document["position"]["gtid"].as_str().unwrap();
+        let sql = format!("SET GLOBAL gtid_slave_pos = '{gtid}'");
+        server::run(&mut restored.session().await, &[&sql]).await;
+    }
+    let url = restored.url();
+    home.on_repo(["binlog", "apply", "--target", &url, "--cluster", "shop"]).expect(0);
+    assert_eq!(sums(&restored).await, after);
+}

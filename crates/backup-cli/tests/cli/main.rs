@@ -23,5 +23,6 @@ mod restore;
 mod restore_killed;
 mod server;
 mod show;
+mod snapshots;
 mod usage;
 mod verify;

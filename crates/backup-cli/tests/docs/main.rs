@@ -63,6 +63,7 @@ const GUIDE: &str = "docs/guide.md";
 #[case(GUIDE, MYSQL, Sample::Shop)]
 #[case(GUIDE, "mariadb-11.8", Sample::Shop)]
 #[case("docs/errors.md", MYSQL, Sample::Shop)]
+#[case("docs/files.md", MYSQL, Sample::Shop)]
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
@@ -93,6 +94,7 @@ fn no_page_is_left_out() {
         "README.md",
         GUIDE,
         "docs/errors.md",
+        "docs/files.md",
         "docs/binlogs.md",
         "docs/copies.md",
         "docs/tiers.md",

@@ -41,6 +41,15 @@ pub(crate) async fn copy_in(
         .await
 }
 
+/// As [`copy_in`], where nothing is locked.
+pub(crate) async fn copy_tree(
+    cx: &Context,
+    tree: &Tree,
+    sink: &Arc<dyn ArtifactSink>,
+) -> Result<()> {
+    copy_in(cx, tree, sink, &Held::default()).await
+}
+
 /// Files that are open for the sake of a lock. A POSIX lock is lost with the first descriptor of its
 /// file that the process closes, so that these are read through the one that has it.
 #[derive(Debug, Default, Clone)]

@@ -24,13 +24,15 @@ mod redo;
 mod restore;
 mod still;
 mod target;
-mod tree;
+pub(crate) mod tree;
 
 pub use catalog::{
     CATALOG, CATALOG_FORMAT, Catalog, Entry, Header, Kind, LeftOut, Settings, State,
 };
 pub(crate) use changes::ChangesWriter;
+pub(crate) use cold::objects as count_objects;
 pub use cold::{ColdBackup, ColdOptions};
+pub(crate) use copy::copy_tree;
 pub use directory::DataDirectory;
 pub use drill::{drill, starts_by_itself};
 pub use lock::LockOptions;

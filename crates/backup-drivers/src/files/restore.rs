@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
-    Restored, Result, Severity, io_error,
+    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
+    RestoreSteps, Restored, Result, Severity, io_error,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
@@ -193,6 +193,15 @@ impl Restore for FilesRestore {
         }
         for finding in advice(&catalog) {
             cx.note(format!("{}: {}", finding.problem, finding.remedy));
+        }
+        if let (Flavor::MariaDb, Some(gtid)) =
+            (manifest.outcome.source.flavor, &manifest.outcome.position.gtid)
+        {
+            // MySQL has it in a table; MariaDB had it in binary logs that stayed behind.
+            cx.note(format!(
+                "before a replica is made of it, or binlogs are applied to it: SET GLOBAL \
+                 gtid_slave_pos = '{gtid}'"
+            ));
         }
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });

@@ -185,11 +185,18 @@ impl Walk {
     }
 
     fn entry(&mut self, root: &Root, source: &Path, place: &str, depth: usize) -> Result<()> {
-        let link = std::fs::symlink_metadata(source).map_err(failed(source))?.is_symlink();
+        let link = match std::fs::symlink_metadata(source) {
+            Ok(metadata) => metadata.is_symlink(),
+            // A running server drops tables. Where nothing may change, that is seen afterwards.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(failed(source)(e)),
+        };
         let metadata = match std::fs::metadata(source) {
             Ok(metadata) => metadata,
-            Err(e) if link && e.kind() == std::io::ErrorKind::NotFound => {
-                self.leave_out(place, "a symbolic link that leads nowhere");
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                if link {
+                    self.leave_out(place, "a symbolic link that leads nowhere");
+                }
                 return Ok(());
             }
             Err(e) => return Err(failed(source)(e)),
@@ -228,7 +235,10 @@ impl Walk {
         let directory = metadata.is_dir();
         let mut tablespace = None;
         if !directory && is_tablespace(place) {
-            tablespace = header(&source).map_err(failed(&source))?;
+            tablespace = match header(&source) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                read => read.map_err(failed(&source))?,
+            };
         }
         self.tree.devices.insert(metadata.dev());
         let modified =

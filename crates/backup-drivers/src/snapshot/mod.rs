@@ -1,0 +1,370 @@
+//! Backups from a snapshot of the volume that the data directory is on.
+//!
+//! ```text
+//! position and lock → snapshot → unlock → mount read-only → copy → unmount → remove
+//! ```
+//!
+//! The last two happen whatever happens before; after a `kill -9`, what is left is known by its name
+//! and removed by the next run. InnoDB recovers from the snapshot as after a loss of power; tables that
+//! are not InnoDB's were closed by the lock.
+
+mod btrfs;
+mod command;
+mod lvm;
+mod mount;
+mod pair;
+mod volume;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Outcome, Position, Result, Severity, Strategy, io_error,
+};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::connect::ConnectOptions;
+use crate::files::live::LiveServer;
+use crate::files::lock::{GlobalLock, LockOptions};
+use crate::files::locked::log_bin;
+use crate::files::tree::Tree;
+use crate::files::{
+    CATALOG_FORMAT, Catalog, DataDirectory, Header, State, copy_tree, count_objects,
+};
+use btrfs::Btrfs;
+use lvm::Lvm;
+use pair::Pair;
+use volume::{MARK, Volume};
+
+/// How often a snapshot that can overflow is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// A lock that was held for longer, in seconds, is worth a word.
+const LONG: f64 = 2.0;
+/// From when on it is told of, in percent.
+const NEARLY_FULL: f64 = 80.0;
+
+/// How snapshots are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// As the file system of the data directory allows: btrfs, else LVM.
+    Auto,
+    /// LVM. `size` is that of a thick snapshot, as `lvcreate --size` takes it; without it, a fifth of
+    /// the volume.
+    Lvm {
+        /// Such as `20G`.
+        size: Option<String>,
+    },
+    /// btrfs.
+    Btrfs,
+    /// A command that takes a snapshot and one that removes it; see `docs/snapshots.md`.
+    Commands {
+        /// Takes the snapshot.
+        create: PathBuf,
+        /// Removes it.
+        remove: PathBuf,
+        /// Where it is noted which ones there may be.
+        notes: PathBuf,
+    },
+}
+
+/// How a server is backed up from a snapshot.
+#[derive(Debug, Clone)]
+pub struct SnapshotBackupOptions {
+    /// How the snapshot is taken.
+    pub method: Method,
+    /// The lock for the moment of the snapshot.
+    pub lock: LockOptions,
+}
+
+/// Copies the files of a running server of this machine from a snapshot of their volume.
+#[derive(Debug, Clone)]
+pub struct SnapshotBackup {
+    source: ConnectOptions,
+    options: SnapshotBackupOptions,
+}
+
+impl SnapshotBackup {
+    /// A backup of `source`.
+    #[must_use]
+    pub fn new(source: ConnectOptions, options: SnapshotBackupOptions) -> Self {
+        SnapshotBackup { source, options }
+    }
+
+    fn volume(&self, live: &LiveServer) -> Result<Arc<dyn Volume>> {
+        let datadir = &live.directory.path;
+        Ok(match &self.options.method {
+            Method::Auto => match mount::Mounted::of(datadir)?.kind.as_str() {
+                "btrfs" => Arc::new(Btrfs::find(datadir)?),
+                _ => Arc::new(Lvm::find(datadir, None)?),
+            },
+            Method::Lvm { size } => Arc::new(Lvm::find(datadir, size.clone())?),
+            Method::Btrfs => Arc::new(Btrfs::find(datadir)?),
+            Method::Commands { create, remove, notes } => {
+                Arc::new(Pair::new(create.clone(), remove.clone(), datadir, notes.clone()))
+            }
+        })
+    }
+
+    /// Fails when the files are on several volumes: their snapshots would be of several moments.
+    fn one_volume(live: &LiveServer) -> Result<()> {
+        let roots = live.directory.roots();
+        let tree = Tree::walk(&roots, false)?;
+        if roots.len() == 1 && tree.devices.len() == 1 {
+            return Ok(());
+        }
+        let linked = tree.found.iter().find(|found| found.entry.origin.is_some());
+        let elsewhere = match (roots.get(1), linked) {
+            (Some(root), _) => root.directory.display().to_string(),
+            (None, Some(found)) => found.source.display().to_string(),
+            (None, None) => "a file system that is mounted below it".to_owned(),
+        };
+        if tree.devices.len() == 1 && roots.len() > 1 {
+            return Err(spans(live, &elsewhere, "are in several directories"));
+        }
+        Err(spans(live, &elsewhere, "are on several file systems"))
+    }
+}
+
+fn spans(live: &LiveServer, elsewhere: &str, how: &str) -> Error {
+    Error::new(
+        ErrorKind::Source,
+        format!(
+            "the files of the server {how}: {} and {elsewhere}; snapshots of each would be of \
+             different moments",
+            live.directory.path.display()
+        ),
+    )
+    .with_remedy(
+        "put them on one volume, or use --lock-and-copy, --strategy logical, or the tool of the \
+         server",
+    )
+}
+
+/// Runs what blocks on a thread that may be busy for long.
+async fn blocking<T: Send + 'static>(
+    volume: &Arc<dyn Volume>,
+    work: impl FnOnce(&dyn Volume) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let volume = Arc::clone(volume);
+    tokio::task::spawn_blocking(move || work(&*volume))
+        .await
+        .map_err(|e| Error::internal("a thread was lost").with_source(e))?
+}
+
+/// A snapshot that is unmounted and removed when the value goes.
+struct Snapshot {
+    volume: Arc<dyn Volume>,
+    name: String,
+    /// Held while a command runs, so that nothing is removed while it is being made.
+    busy: Arc<Mutex<()>>,
+    there: bool,
+}
+
+impl Snapshot {
+    fn of(cx: &Context, volume: &Arc<dyn Volume>) -> Self {
+        let [a, b, c] = cx.random::<3>();
+        let name = format!("{MARK}{}-{a:02x}{b:02x}{c:02x}", cx.now().as_second());
+        Snapshot { volume: Arc::clone(volume), name, busy: Arc::default(), there: true }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Volume, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (busy, name) = (Arc::clone(&self.busy), self.name.clone());
+        blocking(&self.volume, move |volume| {
+            let _busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
+            work(volume, &name)
+        })
+        .await
+    }
+
+    /// Unmounts and removes it.
+    async fn end(mut self, cx: &Context) -> Result<()> {
+        cx.phase("unmount");
+        self.run(|volume, name| volume.close(name)).await?;
+        cx.phase("remove snapshot");
+        self.run(|volume, name| volume.remove(name)).await?;
+        self.there = false;
+        Ok(())
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if self.there {
+            let _busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            // There is nobody to tell; the next run removes what is left.
+            let _ = self.volume.close(&self.name);
+            let _ = self.volume.remove(&self.name);
+        }
+    }
+}
+
+/// Keeps a second run off the same data directory: it would take our snapshot for a left-over.
+fn alone(datadir: &Path) -> Result<std::fs::File> {
+    let failed = |e| io_error(e, ErrorKind::Source, format!("cannot lock {}", datadir.display()));
+    let directory = std::fs::File::open(datadir).map_err(failed)?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(rustix::io::Errno::AGAIN) => Err(Error::new(
+            ErrorKind::Busy,
+            format!("another backup takes a snapshot of {} now", datadir.display()),
+        )),
+        Err(e) => Err(failed(e.into())),
+    }
+}
+
+#[async_trait]
+impl Backup for SnapshotBackup {
+    fn strategy(&self) -> Strategy {
+        Strategy::Snapshot
+    }
+
+    async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        let live = LiveServer::find(&self.source).await?;
+        SnapshotBackup::one_volume(&live)?;
+        let volume = self.volume(&live)?;
+        let mut findings = vec![
+            Finding::new(
+                Severity::Info,
+                "server",
+                format!("{} {}", live.facts.flavor, live.facts.version_text),
+                "",
+            ),
+            Finding::new(Severity::Info, "volume", volume.describe(), ""),
+        ];
+        findings.extend(log_bin(&self.source).await?);
+        Ok(findings)
+    }
+
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let live = LiveServer::find(&self.source).await?;
+        SnapshotBackup::one_volume(&live)?;
+        let volume = self.volume(&live)?;
+        let _alone = alone(&live.directory.path)?;
+        for name in blocking(&volume, |volume| volume.sweep()).await? {
+            cx.note(format!("removed the snapshot {name}, which a run that was cut short left"));
+        }
+        let snapshot = Snapshot::of(cx, &volume);
+        let (position, held) = match self.take(cx, &live, &snapshot).await {
+            Ok(taken) => taken,
+            Err(e) => {
+                end(cx, snapshot).await;
+                return Err(e);
+            }
+        };
+        let copied = self.copy(cx, &live, &snapshot, &sink).await;
+        // What overflowed may have failed in any way before, or not at all.
+        let whole = snapshot.run(|volume, name| volume.check(name)).await;
+        let warnings = end(cx, snapshot).await;
+        let catalog = match (copied, whole) {
+            (_, Err(e)) if e.kind() == ErrorKind::Space => return Err(e),
+            (Err(e), _) | (_, Err(e)) => return Err(e),
+            (Ok(catalog), Ok(_)) => catalog,
+        };
+        catalog.write(&*sink).await?;
+        let held = held.as_secs_f64();
+        if held > LONG {
+            cx.note(format!("the lock for the snapshot was held for {held:.1} s"));
+        }
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        Ok(Outcome {
+            source: live.source_info(),
+            position,
+            consistency: Consistency {
+                level: ConsistencyLevel::Exact,
+                reason: "a snapshot of the volume was taken under a global read lock".to_owned(),
+            },
+            lock_seconds: held,
+            rows: None,
+            objects: count_objects(&catalog),
+            masked: false,
+            partial: false,
+            warnings,
+            details: serde_json::json!({ "volume": volume.describe() }),
+        })
+    }
+}
+
+/// Unmounts and removes a snapshot. Gives what is left to be told.
+async fn end(cx: &Context, snapshot: Snapshot) -> Vec<String> {
+    let name = snapshot.name.clone();
+    match snapshot.end(cx).await {
+        Ok(()) => Vec::new(),
+        Err(e) => vec![format!(
+            "the snapshot {name} was not removed; the next run tries again: {}",
+            e.chain()
+        )],
+    }
+}
+
+impl SnapshotBackup {
+    /// The moment: position, lock, snapshot, unlock.
+    async fn take(
+        &self,
+        cx: &Context,
+        live: &LiveServer,
+        snapshot: &Snapshot,
+    ) -> Result<(Position, Duration)> {
+        cx.phase("lock");
+        let mut lock = GlobalLock::take(cx, &self.source, self.options.lock).await?;
+        let position = cx.run(lock.position(&live.facts)).await;
+        cx.phase("snapshot");
+        let taken = match &position {
+            Ok(_) => cx.run(snapshot.run(|volume, name| volume.create(name))).await,
+            Err(_) => Ok(()),
+        };
+        let held = lock.release().await;
+        taken?;
+        Ok((position?, held?))
+    }
+
+    async fn copy(
+        &self,
+        cx: &Context,
+        live: &LiveServer,
+        snapshot: &Snapshot,
+        sink: &Arc<dyn ArtifactSink>,
+    ) -> Result<Catalog> {
+        cx.phase("mount");
+        let directory = cx.run(snapshot.run(|volume, name| volume.open(name))).await?;
+        cx.phase("copying files");
+        let roots = DataDirectory::new(directory).roots();
+        let tree = Tree::walk(&roots, false)?;
+        let copied = copy_tree(cx, &tree, sink);
+        let watched = async {
+            let mut told = false;
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let full = match snapshot.run(|volume, name| volume.check(name)).await {
+                    Ok(full) => full,
+                    Err(e) => break e,
+                };
+                if let Some(full) = full.filter(|&full| full >= NEARLY_FULL && !told) {
+                    let text = format!("the snapshot is {full:.0} % full");
+                    cx.event(Event::Warning { text });
+                    told = true;
+                }
+            }
+        };
+        tokio::select! {
+            copied = copied => copied?,
+            error = watched => return Err(error),
+        }
+        Ok(Catalog {
+            header: Header {
+                files_format: CATALOG_FORMAT,
+                state: State::Crashed,
+                settings: live.settings.clone(),
+                left_out: tree.left_out.clone(),
+            },
+            entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
+        })
+    }
+}
