@@ -277,12 +277,6 @@ impl Repo {
         &self.config
     }
 
-    /// Whether everything that it is given is encrypted.
-    #[must_use]
-    pub fn encrypts(&self) -> bool {
-        self.seals.keys.is_some()
-    }
-
     /// The keys, where it is encrypted.
     pub(crate) fn keys(&self) -> Option<&Keys> {
         self.seals.keys.as_ref()

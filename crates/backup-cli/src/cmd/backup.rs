@@ -113,7 +113,7 @@ impl Backup {
         };
         let repo = app.repo(self.repository_options(app)?).await?;
         if self.strategy == Strategy::Clone {
-            let driver = self.clone_driver(app, &repo).await?;
+            let driver = self.clone_driver(app).await?;
             return answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?);
         }
         if self.strategy != Strategy::Logical {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use backup_core::{Error, Result};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
-use backup_storage::Repo;
 
 use super::backup::{Backup, source};
 use crate::app::App;
@@ -27,12 +26,11 @@ pub(crate) struct CloneFlags {
 }
 
 impl CloneFlags {
-    fn options(&self, encrypted_at_rest: bool) -> CloneOptions {
+    fn options(&self) -> CloneOptions {
         let spool = self.clone_spool.clone().unwrap_or_else(std::env::temp_dir);
         CloneOptions {
             ddl: self.clone_block_ddl.map_or(Ddl::Concurrent, |wait| Ddl::Blocked { wait }),
             spool_limit: self.clone_spool_limit,
-            encrypted_at_rest,
             ..CloneOptions::new(spool)
         }
     }
@@ -40,7 +38,7 @@ impl CloneFlags {
 
 impl Backup {
     /// The driver that takes a clone.
-    pub(super) async fn clone_driver(&self, app: &App, repo: &Repo) -> Result<CloneBackup> {
+    pub(super) async fn clone_driver(&self, app: &App) -> Result<CloneBackup> {
         if !self.selection().is_all() || self.chooses_rows() {
             return Err(Error::usage(
                 "a clone is of a whole server: it takes no choice of databases, tables or rows",
@@ -49,6 +47,6 @@ impl Backup {
         }
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(&app.cx).await?;
-        Ok(CloneBackup::new(source, self.clone.options(repo.encrypts())))
+        Ok(CloneBackup::new(source, self.clone.options()))
     }
 }

@@ -53,14 +53,9 @@ impl Check {
             (Strategy::Logical, Some(source)) => {
                 Box::new(LogicalBackup::new(source.clone(), LogicalOptions::default()))
             }
+            // Nothing is written, so the spool may be anywhere.
             (Strategy::Clone, Some(source)) => {
-                // Where nothing is named, nothing speaks against encrypted tablespaces yet.
-                let encrypted_at_rest = match app.has_repo() {
-                    true => app.repo(RepositoryOptions::default()).await?.encrypts(),
-                    false => true,
-                };
-                let options = CloneOptions { encrypted_at_rest, ..CloneOptions::new("/") };
-                Box::new(CloneBackup::new(source.clone(), options))
+                Box::new(CloneBackup::new(source.clone(), CloneOptions::new("/")))
             }
             (strategy, _) => {
                 let (url, lock) = (self.source.as_deref(), LockOptions::default());

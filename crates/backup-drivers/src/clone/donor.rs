@@ -103,11 +103,7 @@ impl Donor {
     }
 
     /// Everything that would keep the clone from being taken.
-    pub(super) async fn findings(
-        &mut self,
-        options: &ConnectOptions,
-        refuse_encrypted: Option<&'static str>,
-    ) -> Result<Vec<Finding>> {
+    pub(super) async fn findings(&mut self, options: &ConnectOptions) -> Result<Vec<Finding>> {
         let mut findings = vec![Finding::new(
             Severity::Info,
             "server",
@@ -170,10 +166,8 @@ impl Donor {
         let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES \
                    WHERE ENCRYPTION = 'Y'";
         let spaces: Result<Option<u64>> = self.session.query_first(sql).await;
-        if (logs || matches!(spaces, Ok(Some(1..))))
-            && let Some(reason) = refuse_encrypted
-        {
-            let e = encrypted("a tablespace or log", reason);
+        if logs || matches!(spaces, Ok(Some(1..))) {
+            let e = encrypted("a tablespace or log");
             error(e.kind(), "encryption", e.to_string(), e.remedy().to_owned());
         }
         let log_bin: Option<u8> = self.session.query_first("SELECT @@GLOBAL.log_bin").await?;

@@ -121,8 +121,6 @@ pub(super) struct Intake {
     open: Option<Open>,
     /// `innodb_page_size` of the donor.
     page_size: u32,
-    /// Why encrypted tablespaces are not taken, if they are not.
-    refuse_encrypted: Option<&'static str>,
 }
 
 impl Intake {
@@ -131,7 +129,6 @@ impl Intake {
         sink: Arc<dyn ArtifactSink>,
         spool: Spool,
         page_size: u32,
-        refuse_encrypted: Option<&'static str>,
     ) -> Intake {
         Intake {
             cx: cx.clone(),
@@ -142,7 +139,6 @@ impl Intake {
             redo: BTreeMap::new(),
             open: None,
             page_size,
-            refuse_encrypted,
         }
     }
 
@@ -339,10 +335,8 @@ impl Receive for Intake {
             self.redo.entry(entry.index).or_default().bytes = entry.bytes;
             return Ok(());
         }
-        if entry.encrypted
-            && let Some(reason) = self.refuse_encrypted
-        {
-            return Err(super::encrypted(&entry.name, reason));
+        if entry.encrypted {
+            return Err(super::encrypted(&entry.name));
         }
         if entry.tablespace.is_some_and(|space| space.page_size().is_none()) {
             return Err(broken(format!("{} has pages of no size that there is", entry.name)));

@@ -52,20 +52,12 @@ pub struct CloneOptions {
     pub spool: PathBuf,
     /// The most that may rest there, in bytes.
     pub spool_limit: u64,
-    /// Whether the repository encrypts what it is given. A donor sends the keys of encrypted tablespaces
-    /// in the clear, so these are taken only then, and over TLS.
-    pub encrypted_at_rest: bool,
 }
 
 impl CloneOptions {
     /// Pages rest in `spool`, up to 64 GiB; DDL goes on.
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        CloneOptions {
-            ddl: Ddl::Concurrent,
-            spool: spool.into(),
-            spool_limit: 64 << 30,
-            encrypted_at_rest: false,
-        }
+        CloneOptions { ddl: Ddl::Concurrent, spool: spool.into(), spool_limit: 64 << 30 }
     }
 }
 
@@ -82,15 +74,6 @@ impl CloneBackup {
     pub fn new(source: ConnectOptions, options: CloneOptions) -> Self {
         CloneBackup { source, options }
     }
-
-    /// Why encrypted tablespaces are not taken, if they are not.
-    fn refuse_encrypted(&self, tls: bool) -> Option<&'static str> {
-        match (self.options.encrypted_at_rest, tls) {
-            (false, _) => Some("the repository is not encrypted"),
-            (_, false) => Some("the connection is not encrypted"),
-            (true, true) => None,
-        }
-    }
 }
 
 #[async_trait]
@@ -102,9 +85,7 @@ impl Backup for CloneBackup {
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
         let mut donor = Donor::ask(&self.source).await?;
         donor.check()?;
-        // Whether the line is encrypted, the clone itself finds out.
-        let refuse = self.refuse_encrypted(true);
-        let findings = donor.findings(&self.source, refuse).await?;
+        let findings = donor.findings(&self.source).await?;
         donor.close().await?;
         Ok(findings)
     }
@@ -117,9 +98,8 @@ impl Backup for CloneBackup {
         let before = cx.run(donor.position()).await?;
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
         let spool = Spool::new(&self.options.spool, self.options.spool_limit);
-        let refuse = self.refuse_encrypted(session.is_tls());
         let page_size = settings.page_size.unwrap_or(16 << 10);
-        let mut intake = Intake::new(cx, Arc::clone(&sink), spool, page_size, refuse);
+        let mut intake = Intake::new(cx, Arc::clone(&sink), spool, page_size);
         // It leaves the donor free, whatever happens.
         session.run(cx, &mut intake).await?;
         cx.run(async {
@@ -235,11 +215,12 @@ fn broken(problem: impl Into<String>) -> Error {
         .with_remedy("check that the address is that of a MySQL server, 8.0.17 or later")
 }
 
-/// What is encrypted at the donor is not taken.
-fn encrypted(name: &str, reason: &str) -> Error {
+/// What is encrypted at the donor is not taken: its key comes in the clear, under no master key, and no
+/// server opens it so.
+fn encrypted(name: &str) -> Error {
     Error::new(
         ErrorKind::Source,
-        format!("{name} is encrypted at the source, and its key would be in the clear: {reason}"),
+        format!("{name} is encrypted at the source: this version does not take clones of that"),
     )
-    .with_remedy("use an encrypted repository, and ssl-mode=required over TCP")
+    .with_remedy("use --strategy logical, which reads rows and not files")
 }

@@ -109,11 +109,6 @@ impl Rpc {
         Rpc { connection }
     }
 
-    /// Whether the line is encrypted.
-    pub(super) fn is_tls(&self) -> bool {
-        self.connection.is_tls()
-    }
-
     /// Asks for a new clone.
     pub(super) async fn init(&mut self, ddl: Ddl) -> Result<(Locator, Announced)> {
         self.begin(command::INIT, ddl, &Locator::of_version()).await

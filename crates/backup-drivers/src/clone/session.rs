@@ -113,11 +113,6 @@ impl Session {
         &self.announced
     }
 
-    /// Whether the line is encrypted.
-    pub(super) fn is_tls(&self) -> bool {
-        self.lines.as_ref().is_some_and(|lines| lines.main.is_tls())
-    }
-
     /// How often the connection was lost and had again.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
