@@ -1,0 +1,170 @@
+//! Where the point of a replay may be.
+
+use std::cmp::Reverse;
+
+use super::plan::{ReplayBase, ReplayTarget};
+use super::run::Run;
+use super::way::Start;
+use super::{BinlogChain, age, point};
+use crate::gtid::{Gtid, GtidSet};
+use crate::segment::SegmentInfo;
+
+/// A segment that the point may be in.
+pub(super) struct Goal {
+    pub(super) run: usize,
+    pub(super) segment: usize,
+    /// Later ones are only looked at when there is no way to this one.
+    pub(super) first_wins: bool,
+}
+
+impl BinlogChain {
+    /// Where the point may be: in the last of these segments.
+    pub(super) fn goals(
+        &self,
+        base: &ReplayBase,
+        start: &Start,
+        target: &ReplayTarget,
+    ) -> Result<Vec<Goal>, String> {
+        let runs = || self.runs.iter().enumerate();
+        match target {
+            ReplayTarget::End => {
+                let mut goals: Vec<(usize, &SegmentInfo)> = runs()
+                    .map(|(at, run)| (at, run.last()))
+                    .filter(|(_, last)| !start.covers(last))
+                    .collect();
+                // The newest that can be reached.
+                goals.sort_by_key(|(_, last)| Reverse(age(last)));
+                Ok(goals
+                    .into_iter()
+                    .map(|(run, _)| Goal {
+                        run,
+                        segment: self.runs[run].segments.len() - 1,
+                        first_wins: true,
+                    })
+                    .collect())
+            }
+            ReplayTarget::Time(time) => {
+                let holds = |segment: &SegmentInfo| segment.reaches(*time);
+                // Nothing came any more, and the receiver was there at that time.
+                let quiet = |run: &Run| run.last().archived_at >= *time;
+                let goal = |(run, segments): (usize, &Run)| {
+                    // Behind what the target has already.
+                    let from = start.entry(run, segments);
+                    let at = segments.segments.iter().skip(from).position(holds);
+                    let segment = match at {
+                        Some(at) => from + at,
+                        None if quiet(segments) => segments.segments.len() - 1,
+                        None => return None,
+                    };
+                    Some(Goal { run, segment, first_wins: true })
+                };
+                let mut goals: Vec<Goal> = runs().filter_map(goal).collect();
+                if goals.is_empty() {
+                    let last = self.segments().max_by_key(|segment| segment.last_time);
+                    let last = last.map(point).unwrap_or_default();
+                    return Err(format!(
+                        "nothing that late is archived; the last transaction is {last}"
+                    ));
+                }
+                // After a failover the line that lives on counts, not what the other one wrote alone.
+                goals.sort_by_key(|goal| {
+                    let last = self.runs[goal.run].last();
+                    Reverse(age(last))
+                });
+                Ok(goals)
+            }
+            ReplayTarget::Gtid(gtid) | ReplayTarget::BeforeGtid(gtid) => {
+                let goals: Vec<Goal> = runs()
+                    .filter_map(|(run, segments)| {
+                        let holds = |segment: &SegmentInfo| {
+                            segment.holds(gtid) && !segment.held_before(gtid)
+                        };
+                        let segment = segments.segments.iter().position(holds)?;
+                        Some(Goal { run, segment, first_wins: false })
+                    })
+                    .collect();
+                if goals.is_empty() {
+                    return Err(format!(
+                        "{gtid} is in no archived binlog{}",
+                        self.neighbours(gtid)
+                    ));
+                }
+                Ok(goals)
+            }
+            ReplayTarget::Position { server, file, offset } => {
+                let holds = |segment: &SegmentInfo| {
+                    segment.range.file == *file
+                        && segment.range.start < *offset
+                        && *offset <= segment.range.end
+                };
+                let mut goals: Vec<Goal> = runs()
+                    .filter(|(_, run)| server.as_ref().is_none_or(|server| server == run.server()))
+                    .filter_map(|(run, segments)| {
+                        let segment = segments.segments.iter().rposition(holds)?;
+                        Some(Goal { run, segment, first_wins: false })
+                    })
+                    .collect();
+                let of_base =
+                    |goal: &Goal| base.server.as_ref() == Some(self.runs[goal.run].server());
+                if server.is_none() && goals.len() > 1 {
+                    if goals.iter().any(of_base) {
+                        goals.retain(of_base);
+                    } else {
+                        return Err("more than one server has a file of that name; name the \
+                                    server, or the GTID"
+                            .into());
+                    }
+                }
+                if goals.is_empty() {
+                    return Err("that place is in no archived binlog".into());
+                }
+                Ok(goals)
+            }
+        }
+    }
+
+    /// The archived transactions next to one that is not.
+    fn neighbours(&self, gtid: &Gtid) -> String {
+        let (mut before, mut after): (Option<Gtid>, Option<Gtid>) = (None, None);
+        let mut consider = |other: Gtid, number: u64, wanted: u64| {
+            let slot = if number < wanted { &mut before } else { &mut after };
+            let nearer = |old: &Gtid| number_of(old).abs_diff(wanted) > number.abs_diff(wanted);
+            if slot.as_ref().is_none_or(nearer) {
+                *slot = Some(other);
+            }
+        };
+        for run in &self.runs {
+            for set in [&run.segments[0].before, &run.last().after] {
+                match (gtid, set) {
+                    (Gtid::MySql(wanted), GtidSet::MySql(set)) => {
+                        for (tsid, range) in set.intervals().filter(|(t, _)| *t == wanted.tsid()) {
+                            for number in [*range.start(), *range.end()] {
+                                if let Ok(other) = crate::MySqlGtid::new(tsid.clone(), number) {
+                                    consider(other.into(), number, wanted.gno());
+                                }
+                            }
+                        }
+                    }
+                    (Gtid::MariaDb(wanted), GtidSet::MariaDb(set)) => {
+                        if let Some(other) = set.get(wanted.domain) {
+                            consider(other.into(), other.seq, wanted.seq);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let tell = |word: &str, gtid: Option<Gtid>| {
+            gtid.map(|gtid| format!(" {word} it: {gtid}.")).unwrap_or_default()
+        };
+        let told = format!("{}{}", tell("nearest before", before), tell("nearest after", after));
+        if told.is_empty() { told } else { format!(";{}", told.trim_end_matches('.')) }
+    }
+}
+
+fn number_of(gtid: &Gtid) -> u64 {
+    match gtid {
+        Gtid::MySql(gtid) => gtid.gno(),
+        Gtid::MariaDb(gtid) => gtid.seq,
+    }
+}

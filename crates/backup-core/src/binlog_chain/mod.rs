@@ -1,0 +1,250 @@
+//! The chain of a cluster's binlogs: which archived pieces lead from a backup to a point, what is
+//! missing where there is no way, and which pieces no backup needs any more. Pure: it decides from
+//! what is known of segments, without reading their events.
+//!
+//! A **run** is a series of segments of one server, each joining the one before. What is in several
+//! runs (those of a primary and its replicas) is taken from one of them. A way leads from run to run:
+//! another server may go on where its binlog begins with nothing that is not applied yet. Of the run
+//! before, only the transactions are taken that the next one builds on, so that what was lost or
+//! errant in a failover is left out.
+
+mod goal;
+mod plan;
+mod run;
+mod way;
+
+use jiff::Timestamp;
+
+pub use self::plan::{Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
+use self::run::{Run, joins};
+use self::way::Start;
+use crate::chain::Unreachable;
+use crate::position::Position;
+use crate::segment::SegmentInfo;
+
+/// The segments of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct BinlogChain {
+    runs: Vec<Run>,
+}
+
+impl BinlogChain {
+    /// Of the segments of one cluster, in any order.
+    #[must_use]
+    pub fn new(mut segments: Vec<SegmentInfo>) -> Self {
+        segments.sort_by(|a, b| (&a.server, a.seq).cmp(&(&b.server, b.seq)));
+        let mut runs: Vec<Run> = Vec::new();
+        for segment in segments {
+            match runs.last_mut() {
+                Some(run) if joins(run.last(), &segment) => run.segments.push(segment),
+                _ => runs.push(Run { segments: vec![segment] }),
+            }
+        }
+        BinlogChain { runs }
+    }
+
+    /// Whether nothing is archived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Every segment, by server and number.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentInfo> {
+        self.runs.iter().flat_map(|run| &run.segments)
+    }
+
+    /// The segment that joins this one.
+    #[must_use]
+    pub fn next(&self, segment: &SegmentInfo) -> Option<&SegmentInfo> {
+        let run = self.runs.iter().find(|run| run.segments.contains(segment))?;
+        let at = run.segments.iter().position(|other| other == segment)?;
+        run.segments.get(at + 1)
+    }
+
+    /// Every hole within the archive of one server.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let pairs = self.runs.windows(2).filter(|pair| pair[0].server() == pair[1].server());
+        pairs
+            .map(|pair| {
+                let (last, next) = (pair[0].last(), &pair[1].segments[0]);
+                let missing = next.before.difference(&last.after);
+                Gap {
+                    server: last.server.clone(),
+                    after: last.range.to_string(),
+                    before: next.range.to_string(),
+                    missing: missing.map(|set| set.to_string()).unwrap_or_default(),
+                }
+            })
+            .collect()
+    }
+
+    /// How far the archive leads from a base.
+    ///
+    /// # Errors
+    /// When no segment can be entered from there.
+    pub fn reach(&self, base: &ReplayBase) -> Result<Reach, Unreachable> {
+        let plan = self.plan(base, &ReplayTarget::End)?;
+        let last = plan.stretches.last().and_then(|stretch| stretch.segments.last()).cloned();
+        let newest = self.runs.iter().map(Run::last).max_by_key(|last| age(last));
+        let whole = match (&last, newest, &plan.applied) {
+            (Some(last), Some(newest), _) => age(last) >= age(newest),
+            // Nothing is behind the base.
+            (None, Some(newest), Some(applied)) => newest.after.is_subset(applied).unwrap_or(false),
+            _ => true,
+        };
+        Ok(Reach { last, whole })
+    }
+
+    /// The shortest way from `base` to `target`: no segment that it could do without.
+    ///
+    /// # Errors
+    /// When there is none: what is missing, and the nearest points that can be reached.
+    pub fn plan(
+        &self,
+        base: &ReplayBase,
+        target: &ReplayTarget,
+    ) -> Result<ReplayPlan, Unreachable> {
+        let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
+        if self.runs.is_empty() {
+            if *target == ReplayTarget::End {
+                return Ok(ReplayPlan { stretches: Vec::new(), applied: None });
+            }
+            return Err(unreachable("no binlogs of the cluster are archived".into()));
+        }
+        let start = self.start(base).map_err(unreachable)?;
+        if let (Start::Applied(applied), ReplayTarget::Gtid(gtid) | ReplayTarget::BeforeGtid(gtid)) =
+            (&start, target)
+            && applied.contains(gtid).unwrap_or(false)
+        {
+            return Err(unreachable(
+                "the backup holds it already, and what came behind it; choose an earlier backup"
+                    .into(),
+            ));
+        }
+        let goals = self.goals(base, &start, target).map_err(unreachable)?;
+        let mut best: Option<Vec<Stretch>> = None;
+        let bytes = |way: &[Stretch]| -> u64 {
+            way.iter().flat_map(|s| &s.segments).map(SegmentInfo::bytes).sum()
+        };
+        let mut problems = Vec::new();
+        for goal in &goals {
+            match self.way(&start, goal.run, goal.segment, &mut Vec::new()) {
+                Some(way) => {
+                    let shorter = best.as_ref().is_none_or(|best| bytes(&way) < bytes(best));
+                    if shorter {
+                        best = Some(way);
+                    }
+                    if goal.first_wins {
+                        break;
+                    }
+                }
+                None => problems.push(self.missing(&start, goal.run)),
+            }
+        }
+        let applied = match start {
+            Start::Applied(applied) => Some(applied),
+            Start::At { .. } => None,
+        };
+        match best {
+            Some(stretches) => Ok(ReplayPlan { stretches, applied }),
+            // The archive ends where the base is.
+            None if *target == ReplayTarget::End && goals.is_empty() => {
+                Ok(ReplayPlan { stretches: Vec::new(), applied })
+            }
+            None => {
+                let mut problem = problems.join("; ");
+                if let Some(last) = self.last_reachable(base) {
+                    problem.push_str(&format!("; the last point that can be reached is {last}"));
+                }
+                Err(unreachable(problem))
+            }
+        }
+    }
+
+    fn last_reachable(&self, base: &ReplayBase) -> Option<String> {
+        let start = self.start(base).ok()?;
+        let ways = (0..self.runs.len()).filter_map(|run| {
+            let last = self.runs[run].segments.len() - 1;
+            self.way(&start, run, last, &mut Vec::new()).map(|_| self.runs[run].last())
+        });
+        ways.max_by_key(|segment| segment.last_time).map(point)
+    }
+
+    /// Why a run cannot be entered.
+    fn missing(&self, start: &Start, run: usize) -> String {
+        let first = &self.runs[run].segments[0];
+        match start {
+            Start::Applied(applied) => {
+                let mut have = applied.clone();
+                for other in self
+                    .runs
+                    .iter()
+                    .filter(|other| other.entry(applied, other.segments.len() - 1).is_some())
+                {
+                    have = have.union(&other.last().after).unwrap_or(have);
+                }
+                let lacking = first.before.difference(&have);
+                let lacking = lacking.map(|set| set.to_string()).unwrap_or_default();
+                format!("these transactions are not archived: {lacking} (before {})", first.range)
+            }
+            Start::At { begin: (file, offset), .. } => format!(
+                "nothing joins {file}:{offset}, where the backup ends, with {}",
+                first.range
+            ),
+        }
+    }
+
+    /// The segments that no backup needs: every one of these backups holds all of their
+    /// transactions. Where that cannot be told, a segment is needed. Without backups all are.
+    ///
+    /// What is removed by this rule leaves every point reachable that a retained backup leads to.
+    #[must_use]
+    pub fn unneeded(&self, backups: &[ReplayBase]) -> Vec<&SegmentInfo> {
+        if backups.is_empty() {
+            return Vec::new();
+        }
+        let holds = |backup: &ReplayBase, segment: &SegmentInfo| {
+            if segment.ends_inside {
+                // The rest of its last transaction is in the next one.
+                return false;
+            }
+            let by_gtid = || {
+                let gtid = backup.position.gtid.as_ref()?;
+                (segment.anonymous == 0).then(|| segment.after.is_subset(gtid).ok())?
+            };
+            let by_position = || {
+                let end = Position::at(segment.range.file.clone(), segment.range.end);
+                (backup.server.as_ref() == Some(&segment.server))
+                    .then(|| Some(end.compare_file(&backup.position)?.is_le()))?
+            };
+            by_gtid().or_else(by_position).unwrap_or(false)
+        };
+        let unneeded = |segment: &&SegmentInfo| backups.iter().all(|b| holds(b, segment));
+        // Only from the front of a run, so that no hole is made. The last segment tells a receiver
+        // where to go on.
+        let mut all = Vec::new();
+        for (at, run) in self.runs.iter().enumerate() {
+            let last_of_server =
+                self.runs.get(at + 1).is_none_or(|next| next.server() != run.server());
+            let keep = usize::from(last_of_server);
+            all.extend(
+                run.segments[..run.segments.len() - keep].iter().take_while(|s| unneeded(s)),
+            );
+        }
+        all
+    }
+}
+
+/// When the last thing in a segment happened.
+fn age(segment: &SegmentInfo) -> (Timestamp, Timestamp) {
+    // MariaDB's times are full seconds.
+    (segment.last_time.unwrap_or(segment.archived_at), segment.archived_at)
+}
+
+/// The end of a segment, for people.
+fn point(segment: &SegmentInfo) -> String {
+    let time = segment.last_time.map(|time| format!("{time}, ")).unwrap_or_default();
+    format!("{time}{}:{}", segment.range.file, segment.range.end)
+}

@@ -1,0 +1,63 @@
+//! Segments of one server, each joining the one before.
+
+use crate::gtid::GtidSet;
+use crate::position::BinlogFile;
+use crate::segment::{BinlogServer, SegmentInfo};
+
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) segments: Vec<SegmentInfo>,
+}
+
+impl Run {
+    pub(super) fn server(&self) -> &BinlogServer {
+        &self.segments[0].server
+    }
+
+    pub(super) fn last(&self) -> &SegmentInfo {
+        &self.segments[self.segments.len() - 1]
+    }
+
+    /// Whether what the target has is in the history of this server, as far as that can be told.
+    pub(super) fn agrees(&self, applied: &GtidSet) -> bool {
+        let (Some(state), GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) =
+            (&self.last().state_after, applied, &self.last().after)
+        else {
+            return true;
+        };
+        // Under the numbers that this server has, it has the same transactions.
+        applied.iter().all(|gtid| !after.covers(gtid) || state.contains(gtid))
+    }
+
+    /// The last place, up to segment `upto`, where the run can be entered with these transactions.
+    pub(super) fn entry(&self, applied: &GtidSet, upto: usize) -> Option<usize> {
+        if !self.agrees(applied) {
+            return None;
+        }
+        (0..=upto).rev().find(|&at| {
+            let segment = &self.segments[at];
+            !segment.begins_inside && segment.before.is_subset(applied).unwrap_or(false)
+        })
+    }
+}
+
+/// Whether `next` joins `last`.
+pub(super) fn joins(last: &SegmentInfo, next: &SegmentInfo) -> bool {
+    if last.continues_in(next) {
+        return true;
+    }
+    if last.server != next.server || next.range.start != 0 || last.ends_inside {
+        return false;
+    }
+    let follows = match (&last.next_file, last.range.file.parse::<BinlogFile>()) {
+        (Some(next_file), _) => *next_file == next.range.file,
+        // The server was stopped, or died: its next file has the next number.
+        (None, Ok(file)) => file.next().to_string() == next.range.file,
+        (None, Err(_)) => false,
+    };
+    follows
+        && next.gap_before.is_none()
+        && last.after.is_subset(&next.before).unwrap_or(false)
+        // What came in without a transaction (a physical restore, gtid_purged) is in no binlog.
+        && next.before.is_subset(&last.after).unwrap_or(false)
+}
