@@ -5,8 +5,12 @@
 
 #[path = "../../../fuzz/bodies/binlog.rs"]
 mod binlog;
+#[path = "../../../fuzz/bodies/gtid.rs"]
+mod gtid;
 #[path = "../../../fuzz/bodies/innodb.rs"]
 mod innodb;
+#[path = "../../../fuzz/bodies/sidecar.rs"]
+mod sidecar;
 #[path = "../../../fuzz/bodies/xbstream.rs"]
 mod xbstream;
 
@@ -48,6 +52,21 @@ fn fuzz(inputs: u64, seeds: &[Vec<u8>], run: fn(&[u8])) {
 #[test]
 fn changed_binlogs_are_read_or_refused() {
     fuzz(20_000, &binlog::seeds(), binlog::run);
+}
+
+#[test]
+fn changed_gtids_are_read_or_refused() {
+    fuzz(20_000, &gtid::seeds(), gtid::run);
+}
+
+#[test]
+fn changed_sidecars_are_read_or_refused() {
+    for seed in sidecar::seeds() {
+        for line in seed.split(|byte| *byte == b'\n') {
+            serde_json::from_slice::<backup_core::SegmentInfo>(line).unwrap();
+        }
+    }
+    fuzz(5_000, &sidecar::seeds(), sidecar::run);
 }
 
 #[test]

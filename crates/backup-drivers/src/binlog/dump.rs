@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use backup_core::{Error, ErrorKind, Result, Uuid};
+use backup_core::{Error, ErrorKind, GtidSet, MariaDbBinlogState, Result, Uuid};
 use bytes::Bytes;
 
 use super::body::{self, Rotate};
@@ -19,6 +19,7 @@ use crate::connect::{ConnectOptions, protocol};
 use crate::wire::Connection;
 
 const COM_BINLOG_DUMP: u8 = 0x12;
+const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
 const COM_REGISTER_REPLICA: u8 = 0x15;
 /// MariaDB: send ANNOTATE_ROWS events too.
 const SEND_ANNOTATIONS: u16 = 2;
@@ -29,6 +30,10 @@ const SEMI_SYNC: u8 = 0xef;
 /// The first packet byte of an event, and of the end.
 const EVENT: u8 = 0;
 const END: u8 = 0xfe;
+
+/// A server that has everything on its disk, and tells us so many times without an event that it is
+/// alive, sends none: at two seconds each, half an hour.
+const IDLE: u32 = 1000;
 
 /// How a binlog is read.
 #[derive(Debug, Clone)]
@@ -90,6 +95,8 @@ pub struct Dump {
     resumed: Option<Tracker>,
     /// An event that comes after one we had to put in.
     held: Option<Sent>,
+    /// Signs of life since the last event; `None` where we wait for more than is there.
+    idle: Option<u32>,
 }
 
 impl Dump {
@@ -114,9 +121,84 @@ impl Dump {
         Dump::open(source, file, Some(tracker), options).await
     }
 
+    /// The file with which the server would begin for a replica that has these transactions: the
+    /// newest one before which there is nothing else. `state` is what MariaDB wants to be told instead
+    /// of the set, where it is known.
+    ///
+    /// # Errors
+    /// As [`Dump::begin`]; [`ErrorKind::Source`] with the server's own words when there is no such
+    /// file.
+    pub async fn first_file(
+        source: &ConnectOptions,
+        have: &GtidSet,
+        state: Option<&MariaDbBinlogState>,
+        options: &DumpOptions,
+    ) -> Result<String> {
+        let options = DumpOptions { follow: false, semi_sync: false, ..options.clone() };
+        let mut dump = Dump::connect(source, None, &options).await?;
+        let first = u32::try_from(event::MAGIC.len()).unwrap_or_default();
+        match have {
+            GtidSet::MySql(set) => {
+                let set = set.encode();
+                let mut request = NON_BLOCK.to_le_bytes().to_vec();
+                request.extend(options.server_id.to_le_bytes());
+                // No name; the set decides.
+                request.extend(0_u32.to_le_bytes());
+                request.extend(u64::from(first).to_le_bytes());
+                request.extend((set.len() as u32).to_le_bytes());
+                request.extend(set);
+                dump.connection.write_command(COM_BINLOG_DUMP_GTID, &request).await?;
+            }
+            GtidSet::MariaDb(set) => {
+                // The last transaction of every domain.
+                let position = state.map_or_else(|| set.clone(), MariaDbBinlogState::position);
+                let sql = format!("SET @slave_connect_state = '{position}'");
+                dump.connection.query(&sql).await?;
+                dump.ask(first, NON_BLOCK, options.server_id).await?;
+            }
+        }
+        loop {
+            match dump.next().await? {
+                Sent::File { name, .. } => return Ok(name),
+                Sent::Heartbeat | Sent::Event { .. } => {}
+                Sent::End => {
+                    return Err(protocol("no file at all", "cannot read the server's binlog"));
+                }
+            }
+        }
+    }
+
     async fn open(
         source: &ConnectOptions,
         file: &str,
+        resumed: Option<Tracker>,
+        options: &DumpOptions,
+    ) -> Result<Dump> {
+        let start = resumed.as_ref().map_or(event::MAGIC.len() as u64, Tracker::position);
+        let mut dump = Dump::connect(source, resumed, options).await?;
+        file.clone_into(&mut dump.file);
+        let mut flags = if options.follow { 0 } else { NON_BLOCK };
+        if dump.mariadb {
+            flags |= SEND_ANNOTATIONS;
+        }
+        // Positions of the protocol have four bytes: a longer file is read again from its start.
+        let asked = u32::try_from(start).unwrap_or(event::MAGIC.len() as u32);
+        dump.ask(asked, flags, options.server_id).await?;
+        Ok(dump)
+    }
+
+    /// Asks for the events of [`Dump::file`] from a position on.
+    async fn ask(&mut self, position: u32, flags: u16, server_id: u32) -> Result<()> {
+        let mut request = position.to_le_bytes().to_vec();
+        request.extend(flags.to_le_bytes());
+        request.extend(server_id.to_le_bytes());
+        request.extend(self.file.as_bytes());
+        self.connection.write_command(COM_BINLOG_DUMP, &request).await
+    }
+
+    /// Signs in as a replica that has not asked for anything yet.
+    async fn connect(
+        source: &ConnectOptions,
         resumed: Option<Tracker>,
         options: &DumpOptions,
     ) -> Result<Dump> {
@@ -153,28 +235,17 @@ impl Dump {
             connection.query("SET @rpl_semi_sync_slave = 1, @rpl_semi_sync_replica = 1").await?;
         }
         register(&mut connection, options.server_id).await?;
-        let mut flags = if options.follow { 0 } else { NON_BLOCK };
-        if mariadb {
-            flags |= SEND_ANNOTATIONS;
-        }
-        let start = resumed.as_ref().map_or(event::MAGIC.len() as u64, Tracker::position);
-        // Positions of the protocol have four bytes: a longer file is read again from its start.
-        let asked = u32::try_from(start).unwrap_or(event::MAGIC.len() as u32);
-        let mut request = asked.to_le_bytes().to_vec();
-        request.extend(flags.to_le_bytes());
-        request.extend(options.server_id.to_le_bytes());
-        request.extend(file.as_bytes());
-        connection.write_command(COM_BINLOG_DUMP, &request).await?;
         Ok(Dump {
             connection,
             mariadb,
             semi_sync,
             checksum,
             pending: None,
-            file: file.to_owned(),
+            file: String::new(),
             tracker: None,
             resumed,
             held: None,
+            idle: (!options.follow).then_some(0),
         })
     }
 
@@ -244,11 +315,25 @@ impl Dump {
             return Ok(None);
         }
         if matches!(header.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2) {
+            if let Some(idle) = &mut self.idle {
+                *idle += 1;
+                if *idle > IDLE {
+                    return Err(protocol("nothing but signs of life", WHAT));
+                }
+            }
             return self.heartbeat(&event).map(Some);
         }
-        if header.is_artificial() {
-            // MariaDB tells a replica of its GTIDs with events that are in no file.
+        if let Some(idle) = &mut self.idle {
+            *idle = 0;
+        }
+        // MariaDB tells a replica of its GTIDs with events that are in no file; and to one that begins
+        // behind its start, that the file was encrypted.
+        let untold = header.kind == kind::MARIADB_START_ENCRYPTION && header.end == 0;
+        if header.is_artificial() || untold {
             return Ok(None);
+        }
+        if let Some((file, _)) = &self.pending {
+            return Err(protocol("an event before the first one of its file", file.clone()));
         }
         let Some(tracker) = &mut self.tracker else {
             return Err(protocol("an event before the file's first", WHAT));
@@ -287,6 +372,9 @@ impl Dump {
     /// The FORMAT_DESCRIPTION: of the file that was named last, or of the one we asked for.
     fn file_begins(&mut self, event: Event) -> Result<Sent> {
         let format = Format::parse(event)?;
+        if self.pending.is_none() && self.tracker.is_some() {
+            return Err(protocol("the first event of a file twice", self.file.clone()));
+        }
         self.checksum = format.checksum;
         let (name, position) = self.pending.take().unwrap_or((self.file.clone(), 4));
         self.file.clone_from(&name);

@@ -61,7 +61,7 @@ pub mod kind {
 /// Flag of a FORMAT_DESCRIPTION: the file is being written, or its server died.
 pub(crate) const IN_USE: u16 = 0x0001;
 /// Flag of an event that a source made up for a replica; it is in no file.
-pub(crate) const ARTIFICIAL: u16 = 0x0020;
+pub const ARTIFICIAL: u16 = 0x0020;
 
 /// Whether the events of a file carry checksums. The FORMAT_DESCRIPTION itself always has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

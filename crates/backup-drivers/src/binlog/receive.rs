@@ -3,24 +3,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backup_core::{
-    Appended, ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, MariaDbBinlogState,
-    Position, Result, SegmentInfo, SegmentStore, Uuid,
+    ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, MariaDbBinlogState, Position,
+    Result, SegmentStore, Uuid,
 };
 use futures::FutureExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use jiff::Timestamp;
 
 use super::dump::{Dump, DumpOptions, Sent};
 use super::event::MAGIC;
+use super::group::Part;
 use super::gtid::transactions_before;
 use super::segment::{Head, Upto, examine, format_of, hex_of, sha256};
-use super::source::{Archived, BinlogSource, Covered, From, Start, locate};
-use super::spool::{Draft, Spool, Waiting};
+use super::semisync::{Rpo, Watch};
+use super::source::{BinlogSource, From, Start, locate};
+use super::spool::{Draft, Spool};
+use super::tips::Archive;
 use super::track::Tracker;
+use super::upload::Uploader;
 use crate::connect::{ConnectOptions, Session};
 
 /// How binlogs are archived.
@@ -86,6 +88,8 @@ pub struct Received {
     pub position: Position,
     /// Bytes that still wait in the spool.
     pub waiting: u64,
+    /// What may be lost with the source; `None` where nobody waits for what it will write.
+    pub rpo: Option<Rpo>,
     /// What needs a look.
     pub warnings: Vec<String>,
 }
@@ -96,6 +100,10 @@ const PAUSE: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 5;
 /// A transaction that is so much longer than a segment is cut.
 const LONG_TRANSACTION: u64 = 4;
+/// How often we ask the server whether commits wait for us.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// As how many bytes a sign of life counts.
+const SIGN_OF_LIFE: u64 = 64 << 10;
 /// How many bytes are taken between two looks at the clock.
 const BURST: u64 = 1 << 20;
 
@@ -134,6 +142,8 @@ pub async fn receive(
         archived: Archive::read(cx, &*store, &options.cluster).await?,
         draft: None,
         gap: None,
+        watch: Watch::new(source),
+        lag: Lag::default(),
         result: Received::default(),
     };
     let outcome = match receiver.recover().await {
@@ -143,63 +153,6 @@ pub async fn receive(
     let finished = receiver.finish(outcome.is_ok()).await;
     outcome?;
     finished
-}
-
-/// The last segment of every server.
-pub(super) struct Archive {
-    pub(super) tips: Vec<SegmentInfo>,
-}
-
-impl Archive {
-    pub(super) async fn read(
-        cx: &Context,
-        store: &dyn SegmentStore,
-        cluster: &ClusterName,
-    ) -> Result<Self> {
-        let mut tips: Vec<SegmentInfo> = Vec::new();
-        for listed in store.segments(cx, cluster).await? {
-            let last = tips.last_mut().filter(|tip| tip.server == listed.server);
-            match (listed.info, last) {
-                (Ok(info), Some(tip)) => *tip = info,
-                (Ok(info), None) => tips.push(info),
-                (Err(e), _) => cx.event(Told::Warning {
-                    text: format!(
-                        "segment {}/{} is damaged: {}; run `holdfast binlog check`",
-                        listed.server,
-                        listed.seq,
-                        e.chain()
-                    ),
-                }),
-            }
-        }
-        Ok(Archive { tips })
-    }
-
-    pub(super) fn add(&mut self, info: SegmentInfo) {
-        match self.tips.iter_mut().find(|tip| tip.server == info.server) {
-            Some(tip) if tip.seq < info.seq => *tip = info,
-            Some(_) => {}
-            None => self.tips.push(info),
-        }
-    }
-
-    /// The transactions of all servers; `None` where nothing is archived.
-    pub(super) fn covered(&self) -> Result<Option<Covered>> {
-        let mut covered: Option<Covered> = None;
-        for tip in &self.tips {
-            let of_tip = Covered { set: tip.after.clone(), state: tip.state_after.clone() };
-            covered = Some(match covered {
-                None => of_tip,
-                Some(all) => all.union(&of_tip)?,
-            });
-        }
-        Ok(covered)
-    }
-
-    fn of(&self, source: &BinlogSource) -> Result<Archived> {
-        let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
-        Ok(Archived { tip, covered: self.covered()? })
-    }
 }
 
 struct Receiver<'a> {
@@ -213,7 +166,35 @@ struct Receiver<'a> {
     draft: Option<(Draft, Instant)>,
     /// What is missing before the next segment, with the user's consent.
     gap: Option<String>,
+    watch: Watch,
+    lag: Lag,
     result: Received,
+}
+
+/// How long transactions took from their commit until they were safe here.
+#[derive(Debug, Default)]
+struct Lag {
+    /// We have what the server had; before, the age of what comes says nothing.
+    caught_up: bool,
+    /// When the oldest one was committed that is not safe yet.
+    oldest: Option<Timestamp>,
+    longest: Option<f64>,
+}
+
+impl Lag {
+    fn comes(&mut self, committed: Timestamp) {
+        if self.caught_up {
+            self.oldest.get_or_insert(committed);
+        }
+    }
+
+    fn is_safe(&mut self, now: Timestamp) {
+        if let Some(oldest) = self.oldest.take() {
+            // Two clocks; none of them is asked to be right.
+            let took = now.duration_since(oldest).as_secs_f64().max(0.0);
+            self.longest = Some(self.longest.map_or(took, |longest| longest.max(took)));
+        }
+    }
 }
 
 impl Receiver<'_> {
@@ -338,6 +319,10 @@ impl Receiver<'_> {
         let mut wants_ack = false;
         let mut taken = 0;
         let mut tick = tokio::time::interval(self.options.sync_every);
+        self.watch.begin();
+        self.lag.caught_up = false;
+        self.lag.oldest = None;
+        let mut looked: Option<Instant> = None;
         loop {
             let ready = if taken < BURST { dump.next().now_or_never() } else { None };
             let sent = match ready {
@@ -355,6 +340,12 @@ impl Receiver<'_> {
                         sent = dump.next() => sent?,
                         _ = tick.tick() => {
                             self.sync().await?;
+                            if self.options.follow
+                                && looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+                            {
+                                self.look(dump.is_semi_sync()).await;
+                                looked = Some(Instant::now());
+                            }
                             continue;
                         }
                         () = self.cx.cancellation().cancelled() => return Ok(()),
@@ -362,7 +353,11 @@ impl Receiver<'_> {
                 }
             };
             match sent {
-                Sent::Heartbeat => {}
+                Sent::Heartbeat => {
+                    self.lag.caught_up = true;
+                    // However many come, the clock is looked at.
+                    taken += SIGN_OF_LIFE;
+                }
                 Sent::End => return Ok(()),
                 Sent::File { name, format, position } => {
                     self.close_draft().await?;
@@ -392,7 +387,10 @@ impl Receiver<'_> {
                         self.draft = Some((draft, Instant::now()));
                     }
                 }
-                Sent::Event { event, wants_ack: wanted, .. } => {
+                Sent::Event { event, part, wants_ack: wanted } => {
+                    if let Part::Begin(begin) = &part {
+                        self.lag.comes(begin.time);
+                    }
                     if let Some(before) = transactions_before(&event)?
                         && std::mem::take(&mut first)
                     {
@@ -467,10 +465,30 @@ impl Receiver<'_> {
     }
 
     async fn sync(&mut self) -> Result<()> {
-        match &mut self.draft {
-            Some((draft, _)) => draft.sync().await,
-            None => Ok(()),
+        if let Some((draft, _)) = &mut self.draft {
+            draft.sync().await?;
         }
+        self.lag.is_safe(self.cx.now());
+        Ok(())
+    }
+
+    /// Finds out what may be lost with the server now, and says so when that is other than before.
+    async fn look(&mut self, semi_sync: bool) {
+        let why = match semi_sync {
+            true => self.watch.look().await,
+            false => Some("commits do not wait for us (--semi-sync)".to_owned()),
+        };
+        let before = self.result.rpo.as_ref().map(|rpo| rpo.why.as_str());
+        let now = why.as_deref().unwrap_or_default();
+        if semi_sync && before.is_some_and(|before| before != now) {
+            let text = match &why {
+                None => "every commit waits for us again".to_owned(),
+                Some(why) => format!("commits may be lost with the server: {why}"),
+            };
+            self.cx.event(Told::Warning { text });
+        }
+        let seconds = if why.is_none() { Some(0.0) } else { self.lag.longest };
+        self.result.rpo = Some(Rpo { seconds, why: why.unwrap_or_default(), as_of: self.cx.now() });
     }
 
     /// Closes the segment when it has waited long enough.
@@ -542,171 +560,4 @@ impl Receiver<'_> {
             Some(e) => Err(e),
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    segments: u64,
-    bytes: u64,
-    stored: u64,
-    transactions: u64,
-    waiting: u64,
-}
-
-/// Takes segments from the spool to the store, one after the other.
-struct Uploader {
-    queue: Option<mpsc::UnboundedSender<(Waiting, u64)>>,
-    task: JoinHandle<(Counts, Option<Error>)>,
-    waiting: Arc<AtomicU64>,
-    hurry: Context,
-}
-
-impl Uploader {
-    fn start(cx: &Context, store: Arc<dyn SegmentStore>, for_ever: bool) -> Self {
-        let (queue, mut segments) = mpsc::unbounded_channel::<(Waiting, u64)>();
-        let waiting = Arc::new(AtomicU64::new(0));
-        let left = Arc::clone(&waiting);
-        // Not cancelled with the receiver: what is in the spool then is still stored.
-        let cx = cx.clone();
-        let hurry = Context::builder().build();
-        let ending = hurry.clone();
-        let task = tokio::spawn(async move {
-            let mut counts = Counts::default();
-            let mut failed = None;
-            while let Some((segment, len)) = segments.recv().await {
-                if failed.is_none() {
-                    match upload(&cx, &ending, &*store, &segment, for_ever, &mut counts).await {
-                        Ok(()) => {
-                            left.fetch_sub(len, Ordering::Relaxed);
-                        }
-                        Err(e) => {
-                            segments.close();
-                            failed = Some(e);
-                        }
-                    }
-                }
-            }
-            counts.waiting = left.load(Ordering::Relaxed);
-            (counts, failed)
-        });
-        Uploader { queue: Some(queue), task, waiting, hurry }
-    }
-
-    fn push(&self, segment: Waiting, len: u64) -> Result<()> {
-        self.waiting.fetch_add(len, Ordering::Relaxed);
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send((segment, len)).is_ok());
-        // It stays in the spool; why it cannot be stored is told at the end.
-        if sent { Ok(()) } else { Err(stopped()) }
-    }
-
-    fn check(&self, limit: u64) -> Result<()> {
-        if self.task.is_finished()
-            || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
-        {
-            return Err(stopped());
-        }
-        let waiting = self.waiting.load(Ordering::Relaxed);
-        if waiting <= limit {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Space,
-            format!("{waiting} bytes wait in the spool for the store, which is the limit"),
-        )
-        .with_remedy(
-            "bring the store back, or allow more with --spool-limit; nothing is lost as long as the \
-             server keeps its binlogs",
-        ))
-    }
-
-    async fn finish(&mut self, patient: bool) -> (Counts, Option<Error>) {
-        self.queue = None;
-        if !patient {
-            self.hurry.cancel();
-        }
-        let limit = Duration::from_secs(60);
-        let hurry = self.hurry.clone();
-        let late = tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            hurry.cancel();
-        });
-        let done = (&mut self.task).await.unwrap_or_else(|e| {
-            let lost = Error::internal("the task that stores segments ended early").with_source(e);
-            (Counts::default(), Some(lost))
-        });
-        late.abort();
-        done
-    }
-}
-
-fn stopped() -> Error {
-    Error::new(ErrorKind::Store, "segments can no longer be stored")
-}
-
-async fn upload(
-    cx: &Context,
-    ending: &Context,
-    store: &dyn SegmentStore,
-    segment: &Waiting,
-    for_ever: bool,
-    counts: &mut Counts,
-) -> Result<()> {
-    let content = segment.content()?;
-    let head = segment.head.clone();
-    let now = cx.now();
-    let bytes = content.clone();
-    let info = tokio::task::spawn_blocking(move || examine(&head, &bytes, Upto::End, sha256, now))
-        .await
-        .map_err(|e| Error::internal("a task of the receiver ended early").with_source(e))??;
-    let Some(info) = info else { return segment.remove() };
-    let mut failures = 0_u32;
-    let stored = loop {
-        // With a context of its own: what is on its way when the user ends us, is sent.
-        match store.append(ending, &info, content.clone()).await {
-            Ok(Appended::Stored(stored)) => break stored,
-            Ok(Appended::Taken) => break same(store, &info).await?,
-            Err(e) if for_ever && matches!(e.kind(), ErrorKind::Store | ErrorKind::Space) => {
-                failures += 1;
-                let pause = PAUSE.min(Duration::from_millis(500) * (1 << failures.min(10)));
-                cx.event(Told::Warning {
-                    text: format!(
-                        "segment {} waits in the spool: {}; trying again in {pause:?}",
-                        info.name(),
-                        e.chain()
-                    ),
-                });
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = ending.cancellation().cancelled() => return Err(e),
-                }
-            }
-            Err(e) => return Err(e),
-        }
-    };
-    segment.remove()?;
-    counts.segments += 1;
-    counts.bytes += info.bytes();
-    counts.stored += stored;
-    counts.transactions += info.transactions;
-    cx.progress().add_stored(stored);
-    cx.event(Told::Done {
-        kind: "segment".into(),
-        name: format!("{} {}", info.name(), info.range),
-        rows: None,
-    });
-    Ok(())
-}
-
-/// The number is taken: by ourselves, when we died before we could remove the segment from the spool,
-/// or by another receiver.
-async fn same(store: &dyn SegmentStore, info: &SegmentInfo) -> Result<u64> {
-    let there = store.segment(&info.cluster, &info.server, info.seq).await?;
-    if there.is_some_and(|there| there.range == info.range && there.sha256 == info.sha256) {
-        return Ok(0);
-    }
-    Err(Error::new(
-        ErrorKind::Busy,
-        format!("another receiver archives the binlogs of {} too", info.server),
-    )
-    .with_remedy("end one of them; then start this one again"))
 }

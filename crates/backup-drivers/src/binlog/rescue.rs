@@ -11,9 +11,10 @@ use backup_core::{
 };
 use bytes::Bytes;
 
-use super::event::{Checksum, ENCRYPTED_MAGIC, Event, Format, HEADER_LEN, Header, MAGIC};
-use super::receive::{Archive, Received};
+use super::event::{Checksum, ENCRYPTED_MAGIC, Event, Format, HEADER_LEN, Header, MAGIC, kind};
+use super::receive::Received;
 use super::segment::{Head, Upto, examine, hex_of, sha256};
+use super::tips::Archive;
 
 /// What is read at once; more where a transaction is longer.
 const WINDOW: usize = 16 << 20;
@@ -70,13 +71,7 @@ pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
             // A relay log looks the same.
             (Ok(()), MAGIC) if name.to_string().contains("relay") => {}
             (Ok(()), MAGIC) => files.push((name, path)),
-            (Ok(()), ENCRYPTED_MAGIC) => {
-                return Err(Error::new(
-                    ErrorKind::Source,
-                    format!("{} is encrypted by its server", path.display()),
-                )
-                .with_remedy("start the server on its keyring and archive over the network"));
-            }
+            (Ok(()), ENCRYPTED_MAGIC) => return Err(encrypted(&path)),
             _ => {}
         }
     }
@@ -90,6 +85,14 @@ pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
         }
         Some(_) => Ok(files),
     }
+}
+
+fn encrypted(path: &Path) -> Error {
+    Error::new(ErrorKind::Source, format!("{} is encrypted by its server", path.display()))
+        .with_remedy(
+            "only a server with the keys can read it: start one on the directory, and archive from \
+             it with `holdfast binlog backup`",
+        )
 }
 
 pub(super) struct LocalFile {
@@ -113,6 +116,10 @@ impl LocalFile {
         // Whole and checked as it is there; then as a server that closed the file would have it.
         let event = Event::check(Bytes::copy_from_slice(event), Checksum::Crc32)?;
         let format = Format::parse(event)?;
+        let second = first.get(format.event.bytes().len()..).and_then(Header::parse);
+        if format.is_mariadb() && second.is_some_and(|e| e.kind == kind::MARIADB_START_ENCRYPTION) {
+            return Err(encrypted(path));
+        }
         let format = Format { event: format.to_send(false), ..format };
         Ok(LocalFile { path: path.to_owned(), file, len, format })
     }

@@ -13,13 +13,14 @@ pub(super) struct TableMap {
     pub(super) id: u64,
     pub(super) database: String,
     pub(super) table: String,
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
 }
 
+/// What a TABLE_MAP says of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Column {
-    kind: u8,
-    meta: u16,
+pub(super) struct Column {
+    pub(super) kind: u8,
+    pub(super) meta: u16,
 }
 
 /// What rows events do to rows.
@@ -65,6 +66,37 @@ impl TableMap {
 
     /// The number of rows in a rows event on this table.
     pub(super) fn count(&self, event_kind: u8, body: &[u8]) -> Option<u64> {
+        let mut count = 0;
+        self.rows(event_kind, body, |images, rows| {
+            self.image(rows, &images.first)?;
+            if let Some(second) = &images.second {
+                self.partial_json(event_kind, rows)?;
+                self.image(rows, second)?;
+            }
+            count += 1;
+            Some(())
+        })?;
+        Some(count)
+    }
+
+    /// Passes what says which documents are there as differences only; gives whether any is.
+    pub(super) fn partial_json(&self, event_kind: u8, rows: &mut Reader<'_>) -> Option<bool> {
+        if event_kind != kind::PARTIAL_UPDATE_ROWS || rows.lenenc()? & 1 == 0 {
+            return Some(false);
+        }
+        let json = self.columns.iter().filter(|c| c.kind == JSON).count();
+        let bits = rows.take(json.div_ceil(8))?;
+        Some(bits.iter().any(|byte| *byte != 0))
+    }
+
+    /// Calls `take` at the start of each row of a rows event on this table; it takes the images off.
+    /// `None` where the event cannot be read.
+    pub(super) fn rows(
+        &self,
+        event_kind: u8,
+        body: &[u8],
+        mut take: impl FnMut(&Images<'_>, &mut Reader<'_>) -> Option<()>,
+    ) -> Option<()> {
         let (change, v2, compressed) = shape(event_kind)?;
         let mut body = Reader::new(body);
         body.skip(8)?;
@@ -79,7 +111,7 @@ impl TableMap {
         let mut present = || Some(Bits(body.take(width.div_ceil(8))?));
         let first = present()?;
         let second = if change == Change::Update { Some(present()?) } else { None };
-        let partial = event_kind == kind::PARTIAL_UPDATE_ROWS;
+        let images = Images { change, first, second };
         let inflated;
         let mut rows = match compressed {
             false => body,
@@ -88,24 +120,15 @@ impl TableMap {
                 Reader::new(&inflated)
             }
         };
-        let mut count = 0;
         while !rows.is_empty() {
             let before = rows.at();
-            self.image(&mut rows, &first)?;
-            if let Some(second) = &second {
-                if partial && rows.lenenc()? & 1 != 0 {
-                    let json = self.columns.iter().filter(|c| c.kind == JSON).count();
-                    rows.skip(json.div_ceil(8))?;
-                }
-                self.image(&mut rows, second)?;
-            }
+            take(&images, &mut rows)?;
             if rows.at() == before {
                 // A table without columns in the image: its rows cannot be told apart.
                 return None;
             }
-            count += 1;
         }
-        Some(count)
+        Some(())
     }
 
     /// Passes one image of a row.
@@ -121,10 +144,20 @@ impl TableMap {
     }
 }
 
-struct Bits<'a>(&'a [u8]);
+/// Which columns are in the images of a rows event.
+pub(super) struct Images<'a> {
+    pub(super) change: Change,
+    /// Of what was there before; of an INSERT, what is there then.
+    pub(super) first: Bits<'a>,
+    /// Of an UPDATE: what is there then.
+    pub(super) second: Option<Bits<'a>>,
+}
+
+/// A bit a column.
+pub(super) struct Bits<'a>(pub(super) &'a [u8]);
 
 impl Bits<'_> {
-    fn get(&self, bit: usize) -> bool {
+    pub(super) fn get(&self, bit: usize) -> bool {
         self.0.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     }
 }
@@ -154,8 +187,21 @@ pub(super) fn change(event_kind: u8, body: &[u8]) -> Option<(Change, u64)> {
 }
 
 impl Column {
+    /// The type, where another one stands for it.
+    pub(super) fn real_kind(self) -> u8 {
+        match (self.kind, self.meta.to_be_bytes()[0]) {
+            (254, real @ (247 | 248)) => real,
+            (kind, _) => kind,
+        }
+    }
+
     /// Passes a value.
     fn pass(self, rows: &mut Reader<'_>) -> Option<()> {
+        self.value(rows).map(drop)
+    }
+
+    /// The bytes of a value, without the length that goes before it.
+    pub(super) fn value<'a>(self, rows: &mut Reader<'a>) -> Option<&'a [u8]> {
         let fraction = usize::from(self.meta).div_ceil(2);
         let len = match self.kind {
             1 | 13 => 1,
@@ -193,7 +239,7 @@ impl Column {
             }
             _ => return None,
         };
-        rows.skip(len)
+        rows.take(len)
     }
 }
 

@@ -209,6 +209,8 @@ pub(super) fn examine(
         archived_at: now,
     };
     let mut open = Counted::default();
+    // Whether the file has said what came before it.
+    let mut told = head.start != 0;
     let mut usable = if head.start == 0 { reader.tracker.position() } else { head.start };
     loop {
         let placed = match upto {
@@ -221,6 +223,7 @@ pub(super) fn examine(
         };
         let Some(Placed { event, part, .. }) = placed else { break };
         if let Some(before) = transactions_before(&event)? {
+            told = true;
             info.before = before;
             info.state_before = reader.tracker.state().cloned();
         }
@@ -238,7 +241,10 @@ pub(super) fn examine(
     info.closes_file = reader.tracker.is_closed();
     info.next_file = reader.tracker.next_file().map(str::to_owned);
     info.range.end = usable;
-    if usable == head.start {
+    // The very start of a file knows nothing of what came before: as a segment it would say that
+    // nothing did.
+    let too_short = upto == Upto::LastTransaction && !told && info.transactions == 0;
+    if usable == head.start || too_short {
         return Ok(None);
     }
     let len = usize::try_from(info.bytes())

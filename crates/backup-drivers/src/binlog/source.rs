@@ -202,7 +202,18 @@ pub(super) async fn locate(
             archived.tip.as_ref().map_or("another server".to_owned(), |tip| tip.range.to_string());
         return missing(&oldest, &format!("everything after {last}"), accept_gap, warnings);
     }
-    check_history(source, &covered.set, &mut warnings)?;
+    check_history(source, &covered, &mut warnings)?;
+    // The server knows best, however many files it has. What it begins with is checked by what the
+    // file itself says; where it refuses (MariaDB does when it lacks a transaction that is archived),
+    // the files are looked at one by one.
+    match Dump::first_file(options, &covered.set, covered.state.as_ref(), dump).await {
+        Ok(name) if source.has(&name).is_some() => {
+            return Ok((Start::File { name, gap: None }, warnings));
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == ErrorKind::Connect && e.server().is_none() => return Err(e),
+        Err(_) => {}
+    }
     // The newest file before which there is nothing that is not archived.
     let mut lacking = None;
     for (name, _) in source.files.iter().rev() {
@@ -256,16 +267,16 @@ fn missing(
 /// Compares what is archived with what the server has executed.
 fn check_history(
     source: &BinlogSource,
-    covered: &GtidSet,
+    covered: &Covered,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let lacks = covered.difference(&source.executed)?;
+    let lacks = covered.set.difference(&source.executed)?;
     if lacks.is_empty() {
         return Ok(());
     }
     let own = match &lacks {
-        GtidDifference::MySql(set) => of_server(set, &source.server),
-        GtidDifference::MariaDb(_) => None,
+        GtidDifference::MySql(set) => of_server(set, &source.server).map(|own| own.to_string()),
+        GtidDifference::MariaDb(_) => own_lost(source, covered),
     };
     if let Some(own) = own {
         return Err(Error::new(
@@ -285,6 +296,20 @@ fn check_history(
         source.server
     ));
     Ok(())
+}
+
+/// MariaDB: the last archived transactions of this server with numbers that it has not reached, so
+/// that it will give them to others.
+fn own_lost(source: &BinlogSource, covered: &Covered) -> Option<String> {
+    let GtidSet::MariaDb(executed) = &source.executed else { return None };
+    let lost: Vec<String> = covered
+        .state
+        .as_ref()?
+        .iter()
+        .filter(|gtid| u64::from(gtid.server) == source.server_id && !executed.covers(*gtid))
+        .map(|gtid| format!("up to {gtid}"))
+        .collect();
+    (!lost.is_empty()).then(|| lost.join(", "))
 }
 
 /// Those transactions of the set that this server committed first.

@@ -8,7 +8,7 @@ use crate::replay::{beginning, content, position, replay, route};
 use crate::server::Server;
 use crate::store::Store;
 
-async fn follow(replica: &Server, primary: &Server) {
+pub(crate) async fn follow(replica: &Server, primary: &Server) {
     let port = primary.0.port().unwrap();
     let statements = match replica.0.install().flavor() {
         Flavor::MySql => [
@@ -33,7 +33,7 @@ async fn follow(replica: &Server, primary: &Server) {
 }
 
 /// Waits until the replica has what the primary has.
-async fn catch_up(replica: &mut Session, primary: &Server) {
+pub(crate) async fn catch_up(replica: &mut Session, primary: &Server) {
     let there = position(primary).await;
     let sql = match primary.0.install().flavor() {
         Flavor::MySql => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{there}', 60)"),

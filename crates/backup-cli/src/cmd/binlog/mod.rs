@@ -6,6 +6,7 @@ mod find;
 mod list;
 mod receive;
 mod rescue;
+mod undo;
 
 use backup_core::Result;
 use backup_drivers::binlog::Transaction;
@@ -30,6 +31,7 @@ enum What {
     Check(check::Check),
     Find(find::Find),
     Apply(apply::Apply),
+    Undo(undo::Undo),
 }
 
 impl Binlog {
@@ -43,6 +45,7 @@ impl Binlog {
             What::Check(check) => check.run(app).await,
             What::Find(find) => find.run(app).await,
             What::Apply(apply) => apply.run(app).await,
+            What::Undo(undo) => undo.run(app).await,
         }
     }
 }

@@ -169,6 +169,7 @@ pub(super) fn answer(
         "bytes_stored": received.stored,
         "bytes_waiting": received.waiting,
         "position": position,
+        "rpo": received.rpo,
         "duration_seconds": seconds,
         "warnings": received.warnings,
     });
@@ -183,6 +184,15 @@ pub(super) fn answer(
             human::duration(seconds),
         ),
     };
+    if let Some(rpo) = &received.rpo {
+        let seconds = match rpo.seconds {
+            Some(0.0) => "none of its commits".to_owned(),
+            Some(seconds) => format!("{seconds:.1} s of its commits"),
+            None => "how much of its commits was not seen".to_owned(),
+        };
+        let why = if rpo.why.is_empty() { String::new() } else { format!(" ({})", rpo.why) };
+        text.push_str(&format!("Lost with the server as of {}: {seconds}{why}.\n", rpo.as_of));
+    }
     if received.waiting > 0 {
         text.push_str(&format!("{} still wait in the spool.\n", human::bytes(received.waiting)));
     }

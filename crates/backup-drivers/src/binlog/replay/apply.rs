@@ -10,9 +10,10 @@ use mysql_async::Row;
 
 use super::super::route::Route;
 use super::check;
+use super::events::Events;
 use super::executed::{self, When};
 use super::replica::{Replica, USER, served_set};
-use super::serve::Server;
+use super::serve::{Server, State};
 use super::session::Identity;
 use super::settings::Settings;
 use super::target::Target;
@@ -114,6 +115,8 @@ struct Applier<'a> {
     warnings: Vec<String>,
     /// The target was told to replicate from us.
     configured: bool,
+    /// Its scheduled events before, and what was said of them since.
+    events: Option<(Events, Arc<State>)>,
 }
 
 impl<'a> Applier<'a> {
@@ -133,6 +136,7 @@ impl<'a> Applier<'a> {
             settings: Settings::default(),
             warnings: Vec::new(),
             configured: false,
+            events: None,
         })
     }
 
@@ -179,6 +183,8 @@ impl<'a> Applier<'a> {
         self.change_settings().await?;
         let server = self.serve(&route).await?;
         self.cx.progress().expect_bytes(route.bytes);
+        let events = Events::of(&mut self.target.session).await?;
+        self.events = Some((events, Arc::clone(&server.state)));
         self.configured = true;
         server.replica.start(&mut self.target, &route).await?;
         Replica::wait(self.cx, &mut self.target, &*self.store, &server, &route).await?;
@@ -249,6 +255,12 @@ impl<'a> Applier<'a> {
             Err(e) => return Err(e),
         }
         let stopped = if self.configured { Replica::stop(&mut self.target).await } else { Ok(()) };
+        if let Some((events, state)) = self.events.take() {
+            let put_right = events.put_right(&mut self.target.session, &state).await;
+            self.warnings.extend(put_right.unwrap_or_else(|e| {
+                vec![format!("which events the target is to run was not looked at: {}", e.chain())]
+            }));
+        }
         self.settings.put_back(self.cx, &mut self.target.session).await;
         if !done {
             if let Err(e) = stopped {

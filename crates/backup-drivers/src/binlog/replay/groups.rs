@@ -28,6 +28,8 @@ pub(super) enum Step {
         event: Event,
         /// Whether a transaction ends with it.
         last: bool,
+        /// Where it is in the route: file and offset.
+        place: (usize, u64),
     },
     /// Nothing more.
     End,
@@ -237,7 +239,7 @@ impl Groups {
 
     fn push(&mut self, event: Event, end: u64, last: bool) {
         self.at = Some((self.file, end));
-        self.queue.push_back(Step::Event { event, last });
+        self.queue.push_back(Step::Event { event, last, place: (self.file, end) });
     }
 
     /// The transaction under its GTID, without what it did.
@@ -254,14 +256,15 @@ impl Groups {
             + words.iter().map(|text| plain_query_len(text, checksum)).sum::<u64>();
         let first = if mariadb { not_standalone(event) } else { with_len(event, begin, len)? };
         let mut at = event.header().end;
-        self.queue.push_back(Step::Event { event: first, last: false });
+        let place = (self.file, at.into());
+        self.queue.push_back(Step::Event { event: first, last: false, place });
         for (n, text) in words.iter().enumerate() {
             let last = n + 1 == words.len();
             /// "The statement may have no effect on the default database": set on every BEGIN.
             const SUPPRESS_USE: u16 = 8;
             at = at.wrapping_add(plain_query_len(text, checksum) as u32);
             let flags = if last { 0 } else { SUPPRESS_USE };
-            self.queue.push_back(Step::Event { event: query(text, flags, at), last });
+            self.queue.push_back(Step::Event { event: query(text, flags, at), last, place });
         }
         Ok(())
     }

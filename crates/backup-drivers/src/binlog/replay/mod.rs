@@ -6,6 +6,7 @@
 
 mod apply;
 mod check;
+mod events;
 mod executed;
 mod groups;
 mod lookup;
@@ -14,6 +15,8 @@ mod replica;
 mod serve;
 mod session;
 mod settings;
+#[cfg(test)]
+mod strangers;
 mod target;
 
 pub use apply::{Applied, ApplyOptions, apply, position, preflight};

@@ -10,9 +10,10 @@ use tokio::io::{AsyncWrite, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::super::body::Rotate;
+use super::super::body::{Query, Rotate};
 use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
 use super::super::route::Route;
+use super::events::Told;
 use super::groups::{From, Groups, Step};
 use super::packet::{Answers, Requests};
 use super::replica::Replica;
@@ -24,6 +25,8 @@ pub(super) struct State {
     sent: AtomicU64,
     /// The target has everything.
     pub(super) complete: AtomicBool,
+    /// What was said of scheduled events.
+    pub(super) events: Mutex<Told>,
     /// Why the archive cannot be served.
     failed: Mutex<Option<Error>>,
 }
@@ -237,7 +240,8 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
                     self.checksum = file.format.checksum;
                     self.send(&format).await?;
                 }
-                Step::Event { event, last } => {
+                Step::Event { event, last, place } => {
+                    self.hear(place, &event);
                     let len = event.bytes().len() as u64;
                     if let Some((_, position)) = &mut self.at {
                         *position += len;
@@ -260,6 +264,16 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
         loop {
             pause(self.heartbeat).await;
             self.beat().await?;
+        }
+    }
+
+    /// Remembers what the target makes of its own.
+    fn hear(&self, place: (usize, u64), event: &Event) {
+        // It was read before, or it would not be sent.
+        if let Ok(Some(query)) = Query::parse(event) {
+            let mut events =
+                self.shared.state.events.lock().unwrap_or_else(PoisonError::into_inner);
+            events.hear(place, &query);
         }
     }
 

@@ -1,0 +1,90 @@
+//! `holdfast binlog undo`
+
+use backup_core::{ClusterName, ErrorKind, Gtid, Result, SegmentStore};
+use backup_drivers::binlog::undo::undo;
+use backup_storage::RepositoryOptions;
+use serde_json::json;
+
+use super::super::backup::source;
+use super::transaction;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::human;
+use crate::login::DefaultsFile;
+
+/// Print the statements that undo a transaction, from its archived rows
+///
+/// Nothing is run. The rows that the transaction left are compared with those that the server has now;
+/// where others changed them since, no statement is printed, unless with --anyway.
+#[derive(clap::Args)]
+pub(super) struct Undo {
+    /// The transaction
+    #[arg(long, value_name = "GTID")]
+    gtid: Gtid,
+    /// The cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+    /// The server that the rows are on: mysql://user@host:port/
+    #[arg(long, value_name = "DSN")]
+    source: Option<String>,
+    #[command(flatten)]
+    defaults_file: DefaultsFile,
+    /// Only the rows of these tables
+    #[arg(long, value_name = "DB.TABLE,…", value_delimiter = ',')]
+    table: Vec<String>,
+    /// Print the statements although something speaks against them
+    #[arg(long)]
+    anyway: bool,
+}
+
+impl Undo {
+    pub(super) async fn run(&self, app: &App) -> Result<Answer> {
+        let cx = &app.cx;
+        let cluster = app.cluster(self.cluster.as_ref())?;
+        let repo = app.repo(RepositoryOptions::default()).await?;
+        let source = source(app, self.source.as_deref(), &self.defaults_file);
+        let source = source.resolve(cx).await?;
+        let listed = cx.run(repo.segments(cx, &cluster)).await?;
+        let segments = listed.into_iter().filter_map(|listed| listed.info.ok()).collect();
+        let found = cx.run(undo(cx, &repo, segments, &self.gtid, &self.table, &source)).await?;
+        let printed = found.problems.is_empty() || self.anyway;
+        let document = json!({
+            "transaction": found.transaction,
+            "settings": found.settings,
+            "statements": if printed { &found.statements[..] } else { &[] },
+            "rows_compared": found.compared,
+            "problems": found.problems,
+        });
+        let mut text = format!("-- Undoes {}", comment(&transaction(&found.transaction)));
+        text.push_str(&format!(
+            "-- Compared with {source}: {}\n",
+            human::several(found.compared, "row")
+        ));
+        for problem in &found.problems {
+            text.push_str(&format!("-- PROBLEM: {}", comment(&human::plain(problem))));
+        }
+        if printed {
+            for sql in &found.settings {
+                text.push_str(&format!("{sql};\n"));
+            }
+            text.push_str("START TRANSACTION;\n");
+            for sql in &found.statements {
+                text.push_str(&format!("{sql};\n"));
+            }
+            text.push_str("COMMIT;\n");
+        } else {
+            text.push_str("-- No statement is printed; --anyway prints them all the same.\n");
+        }
+        let ending = match (found.problems.is_empty(), printed) {
+            (true, _) => None,
+            (false, true) => Some(ErrorKind::Warnings),
+            (false, false) => Some(ErrorKind::Source),
+        };
+        Ok(Answer::new(&document, text)?.ending(ending))
+    }
+}
+
+/// Lines of a comment, behind the mark of the first.
+fn comment(text: &str) -> String {
+    format!("{}\n", text.trim_end().replace('\n', "\n-- "))
+}

@@ -1,0 +1,200 @@
+//! A table as a server has it now.
+
+use std::collections::BTreeSet;
+
+use backup_core::{Error, ErrorKind, Result};
+
+use super::super::rows::{Column, TableMap};
+use crate::connect::Session;
+
+/// A column.
+#[derive(Debug, Clone)]
+pub(super) struct ColumnDefinition {
+    pub(super) name: String,
+    /// In lower case, without what follows it: `int`.
+    pub(super) data_type: String,
+    /// Of text.
+    pub(super) charset: Option<String>,
+    pub(super) unsigned: bool,
+    /// The server computes it.
+    pub(super) generated: bool,
+    /// The server sets it in every UPDATE that does not.
+    pub(super) on_update: bool,
+    /// The longest value in bytes, of strings.
+    pub(super) octets: usize,
+}
+
+impl ColumnDefinition {
+    pub(super) fn quoted(&self) -> String {
+        quote(&self.name)
+    }
+
+    /// Whether such a column has values of this type in a binlog.
+    fn fits(&self, column: Column) -> bool {
+        let kinds: &[u8] = match self.data_type.as_str() {
+            "tinyint" => &[1],
+            "smallint" => &[2],
+            "mediumint" => &[9],
+            "int" => &[3],
+            "bigint" => &[8],
+            "float" => &[4],
+            "double" => &[5],
+            "decimal" => &[246],
+            "year" => &[13],
+            "date" => &[10, 14],
+            "time" => &[11, 19],
+            "datetime" => &[12, 18],
+            "timestamp" => &[7, 17],
+            "char" | "binary" | "inet4" | "inet6" | "uuid" => &[254],
+            "varchar" | "varbinary" => &[15, 253, 141],
+            "tinytext" | "text" | "mediumtext" | "longtext" | "tinyblob" | "blob"
+            | "mediumblob" | "longblob" => &[249, 250, 251, 252, 140],
+            "json" => &[245],
+            "vector" => &[242, 15],
+            "enum" => &[247],
+            "set" => &[248],
+            "bit" => &[16],
+            // All that is left are shapes.
+            _ => &[255],
+        };
+        kinds.contains(&column.real_kind())
+    }
+}
+
+/// A column of `information_schema`: name, type, character set, type in full, what else, longest value.
+type Described = (String, String, Option<String>, String, String, Option<u64>);
+
+/// A table.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    /// Between backticks, with its database.
+    pub(super) name: String,
+    pub(super) columns: Vec<ColumnDefinition>,
+    /// The columns of a key that names each row, by number; none where there is no such key.
+    pub(super) key: Vec<usize>,
+    /// What would happen beside the statements.
+    pub(super) beside: Vec<String>,
+}
+
+fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+impl Table {
+    /// Asks a server for the table that a TABLE_MAP names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] when it is not there, or not as it was.
+    pub(super) async fn of(session: &mut Session, map: &TableMap) -> Result<Table> {
+        let params = || (map.database.clone(), map.table.clone());
+        let name = format!("{}.{}", quote(&map.database), quote(&map.table));
+        let rows: Vec<Described> = session
+            .exec_rows(
+                "SELECT column_name, data_type, character_set_name, column_type, extra, \
+                 character_octet_length FROM information_schema.columns \
+                 WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position",
+                params(),
+            )
+            .await?;
+        let columns: Vec<ColumnDefinition> = rows
+            .into_iter()
+            .map(|(name, data_type, charset, column_type, extra, octets)| ColumnDefinition {
+                name,
+                data_type: data_type.to_lowercase(),
+                charset,
+                unsigned: column_type.to_lowercase().contains("unsigned"),
+                generated: ["VIRTUAL GENERATED", "STORED GENERATED", "PERSISTENT"]
+                    .iter()
+                    .any(|word| extra.to_uppercase().contains(word)),
+                on_update: extra.to_uppercase().contains("ON UPDATE"),
+                octets: octets.and_then(|n| n.try_into().ok()).unwrap_or(0),
+            })
+            .collect();
+        if columns.is_empty() {
+            return Err(Error::new(ErrorKind::Source, format!("{name} is not there any more")));
+        }
+        let same = columns.len() == map.columns.len()
+            && columns.iter().zip(&map.columns).all(|(now, then)| now.fits(*then));
+        if !same {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!("{name} has other columns now than in the transaction"),
+            )
+            .with_remedy("it was altered since: restore to just before, and move the rows over"));
+        }
+        let key = key(session, params(), &columns).await?;
+        let beside = beside(session, params(), &name).await?;
+        Ok(Table { name, columns, key, beside })
+    }
+}
+
+/// The columns of the primary key, or else of a unique key without NULL.
+async fn key(
+    session: &mut Session,
+    table: (String, String),
+    columns: &[ColumnDefinition],
+) -> Result<Vec<usize>> {
+    let rows: Vec<(String, Option<String>, Option<u64>, String)> = session
+        .exec_rows(
+            "SELECT index_name, column_name, sub_part, nullable FROM information_schema.statistics \
+             WHERE table_schema = ? AND table_name = ? AND non_unique = 0 \
+             ORDER BY index_name <> 'PRIMARY', index_name, seq_in_index",
+            table,
+        )
+        .await?;
+    let mut unfit = BTreeSet::new();
+    let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
+    for (index, column, part, nullable) in rows {
+        let at = column.and_then(|column| columns.iter().position(|c| c.name == column));
+        match at {
+            Some(at) if part.is_none() && nullable != "YES" && !columns[at].generated => {
+                match keys.last_mut() {
+                    Some((name, key)) if *name == index => key.push(at),
+                    _ => keys.push((index, vec![at])),
+                }
+            }
+            _ => {
+                unfit.insert(index);
+            }
+        }
+    }
+    let key = keys.into_iter().find(|(name, _)| !unfit.contains(name));
+    Ok(key.map(|(_, key)| key).unwrap_or_default())
+}
+
+/// Triggers would do again what is in the transaction as rows; foreign keys did what is not.
+async fn beside(session: &mut Session, table: (String, String), name: &str) -> Result<Vec<String>> {
+    let triggers: Vec<String> = session
+        .exec_rows(
+            "SELECT trigger_name FROM information_schema.triggers \
+             WHERE event_object_schema = ? AND event_object_table = ? ORDER BY 1",
+            table.clone(),
+        )
+        .await?;
+    let mut beside: Vec<String> = triggers
+        .iter()
+        .map(|trigger| {
+            format!(
+                "trigger {trigger} of {name} would fire again, and what it did is among the rows \
+                 already; drop it while the statements run"
+            )
+        })
+        .collect();
+    let children: Vec<(String, String)> = session
+        .exec_rows(
+            "SELECT c.constraint_schema, c.table_name FROM information_schema.referential_constraints c \
+             WHERE c.unique_constraint_schema = ? AND c.referenced_table_name = ? \
+             AND (c.delete_rule IN ('CASCADE', 'SET NULL') OR c.update_rule IN ('CASCADE', 'SET NULL'))",
+            table,
+        )
+        .await?;
+    beside.extend(children.iter().map(|(database, child)| {
+        format!(
+            "rows of {}.{} follow those of {name} by a foreign key; where the server did that by \
+             itself, the binlog does not tell, and it is not undone",
+            quote(database),
+            quote(child)
+        )
+    }));
+    Ok(beside)
+}

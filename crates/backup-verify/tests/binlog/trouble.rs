@@ -1,0 +1,294 @@
+//! Sources and stores that go away, come back as others, or run full.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_core::{Context, ErrorKind, ReplayTarget};
+use backup_drivers::binlog::{ReceiveOptions, Received, receive};
+use rstest::rstest;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::replay::{beginning, content, position, replay, route};
+use crate::server::{Server, WORK};
+use crate::store::Store;
+
+/// A receiver that waits for more, until it is told to end.
+pub(crate) struct Following {
+    cx: Context,
+    task: JoinHandle<backup_core::Result<Received>>,
+}
+
+impl Following {
+    pub(crate) fn start(
+        store: &Store,
+        server: &Server,
+        change: impl FnOnce(&mut ReceiveOptions),
+    ) -> Following {
+        let cx = Context::builder().build();
+        let mut options = ReceiveOptions {
+            follow: true,
+            store_every: Duration::from_millis(100),
+            sync_every: Duration::from_millis(20),
+            ..store.options()
+        };
+        change(&mut options);
+        let (with, source) = (cx.clone(), server.options());
+        let repo = Arc::new(store.repo.clone());
+        let task = tokio::spawn(async move { receive(&with, &source, repo, options).await });
+        Following { cx, task }
+    }
+
+    pub(crate) async fn end(self) -> backup_core::Result<Received> {
+        self.cx.cancellation().cancel();
+        self.task.await.unwrap()
+    }
+}
+
+/// Waits until everything of the server is archived.
+pub(crate) async fn archived(store: &Store, server: &Server) {
+    let there = position(server).await;
+    for _ in 0..1200 {
+        if store.segments().await.iter().any(|info| there.is_subset(&info.after).unwrap_or(false)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{there} is not archived within a minute");
+}
+
+async fn expect_whole(store: &Store, server: &Server, name: &str) {
+    let segments = store.segments().await;
+    for pair in segments.windows(2) {
+        assert_eq!(pair[0].after, pair[1].before, "{} {}", pair[0].range, pair[1].range);
+    }
+    let target = Server::start(name, |builder| builder).await;
+    let way = route(store, &beginning(server, ""), &ReplayTarget::End, &[]).await.unwrap();
+    replay(store, &target, way).await;
+    assert_eq!(content(&target).await, content(server).await);
+}
+
+/// Ends every connection that the server dumps its binlog to.
+async fn cut(server: &Server) -> usize {
+    let sql = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
+    let mut session = server.session().await;
+    let ids: Vec<u64> = session.query_rows(sql).await.unwrap();
+    for id in &ids {
+        // It may be gone.
+        let _ = session.run(&format!("KILL {id}")).await;
+    }
+    ids.len()
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_cut_and_a_store_that_is_away(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a BLOB)"]).await;
+    let following = Following::start(&store, &server, |options| options.segment_bytes = 64 << 10);
+    let insert =
+        |id: u64| format!("INSERT INTO d.t VALUES ({id}, REPEAT('x', {}))", id * 997 % 9000);
+    let mut session = server.session().await;
+    let mut cuts = 0;
+    for id in 0..200 {
+        session.run(&insert(id)).await.unwrap();
+        if id % 40 == 39 {
+            cuts += cut(&server).await;
+        }
+        if id == 100 {
+            session.run("FLUSH BINARY LOGS").await.unwrap();
+        }
+    }
+    archived(&store, &server).await;
+    assert!(cuts > 0, "nothing was cut");
+
+    // The repository is away; what comes waits in the spool.
+    let (here, away) = (store.path("repo"), store.path("away"));
+    std::fs::rename(&here, &away).unwrap();
+    for id in 200..300 {
+        session.run(&insert(id)).await.unwrap();
+    }
+    let there = position(&server).await;
+    let spooled = || -> u64 {
+        fn len(path: &Path) -> u64 {
+            let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+            entries
+                .map(|p| if p.is_dir() { len(&p) } else { p.metadata().map_or(0, |m| m.len()) })
+                .sum()
+        }
+        len(&store.path("spool"))
+    };
+    for _ in 0..1200 {
+        if spooled() > 100 * 2000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(spooled() > 100 * 2000, "{} bytes in the spool", spooled());
+    assert!(!following.task.is_finished());
+    assert!(!here.join("clusters").exists(), "somebody made the repository anew");
+    let _ = std::fs::remove_dir_all(&here);
+    std::fs::rename(&away, &here).unwrap();
+    archived(&store, &server).await;
+    assert_eq!(position(&server).await, there);
+    let received = following.end().await.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(received.waiting, 0);
+    // Nobody waited for us: that is no RPO of 0.
+    let rpo = received.rpo.unwrap();
+    assert!(rpo.seconds != Some(0.0) && rpo.why.contains("--semi-sync"), "{rpo:?}");
+    expect_whole(&store, &server, name).await;
+}
+
+/// A small file system; it is gone with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, size: &str) -> SmallDisk {
+        std::fs::create_dir(path).unwrap();
+        let options = format!("size={size},mode=700");
+        let mut mount = Command::new("mount");
+        let status =
+            mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
+        assert!(status.success(), "mounting a tmpfs needs root; run this suite as root");
+        SmallDisk(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_is_told_and_loses_nothing() {
+    let name = "mysql-9.7";
+    let server = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a LONGBLOB)"]).await;
+    for id in 0..6 {
+        server
+            .run(&[
+                &format!("INSERT INTO d.t VALUES ({id}, RANDOM_BYTES(1024))"),
+                &format!("UPDATE d.t SET a = REPEAT(a, 900) WHERE id = {id}"),
+            ])
+            .await;
+    }
+    let disk = SmallDisk::mount(&store.path("small"), "3m");
+    let options = ReceiveOptions { spool: disk.0.clone(), ..store.options() };
+    let repo = Arc::new(store.repo.clone());
+    let e = receive(&store.cx, &server.options(), repo, options).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Space, "{}", e.report());
+    assert!(e.report().contains("--spool"), "{}", e.report());
+    // What did fit is archived, or comes again.
+    let options =
+        ReceiveOptions { spool: disk.0.clone(), segment_bytes: 1 << 20, ..store.options() };
+    let repo = Arc::new(store.repo.clone());
+    let again = receive(&store.cx, &server.options(), repo, options).await;
+    if let Err(e) = &again {
+        assert_eq!(e.kind(), ErrorKind::Space, "{}", e.report());
+    }
+    drop(disk);
+    store.archive(&server).await;
+    expect_whole(&store, &server, name).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_history_that_began_anew_is_another_one(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    server.run(&WORK).await;
+    store.archive(&server).await;
+    let before = store.segments().await.len();
+    let reset =
+        if name.starts_with("mysql") { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
+    server.run(&[reset, "CREATE DATABASE other"]).await;
+    let attempt = async || {
+        let repo = Arc::new(store.repo.clone());
+        receive(&store.cx, &server.options(), repo, store.options()).await
+    };
+    let e = attempt().await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+    assert!(e.report().contains("anew"), "{}", e.report());
+    assert_eq!(store.segments().await.len(), before);
+    // It is no matter of lengths: not when the file is longer than the archived one, either.
+    server
+        .run(&[
+            "CREATE TABLE other.t (a LONGTEXT)",
+            "INSERT INTO other.t VALUES (REPEAT('x', 200000))",
+        ])
+        .await;
+    let e = attempt().await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+    assert_eq!(store.segments().await.len(), before);
+}
+
+#[tokio::test]
+async fn a_server_that_was_upgraded_goes_on() {
+    let store = Store::new().await;
+    let place = TempDir::new().unwrap();
+    let data = place.path().join("data");
+    {
+        // Begun from a copy, so that it may stay.
+        let old = Server::start("mariadb-10.11", |builder| builder).await;
+        old.run(&WORK).await;
+        store.archive(&old).await;
+        let mut old = old;
+        old.0.stop().await.unwrap();
+        let copied = Command::new("cp").arg("-a").arg(old.0.datadir()).arg(&data).status().unwrap();
+        assert!(copied.success());
+    }
+    let server = Server::start("mariadb-11.8", |builder| builder.datadir(&data)).await;
+    server.run(&["INSERT INTO d.t (a) VALUES ('of the new version')"]).await;
+    let received = store.archive(&server).await;
+    assert_eq!(received.warnings, Vec::<String>::new());
+    let segments = store.segments().await;
+    let versions: Vec<&str> = segments.iter().map(|info| &info.version[..5]).collect();
+    assert!(
+        versions.first().unwrap().starts_with("10.11")
+            && versions.last().unwrap().starts_with("11.8")
+    );
+    assert!(backup_core::BinlogChain::new(segments).gaps().is_empty());
+    expect_whole(&store, &server, "mariadb-11.8").await;
+}
+
+/// The server names the file to go on with, however many it has, and says so when it is gone.
+#[rstest]
+#[tokio::test]
+async fn the_place_is_found_by_gtid_among_many_files(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    use backup_drivers::binlog::Dump;
+    let server = Server::start(name, |builder| builder).await;
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    let mut at = Vec::new();
+    for id in 0..6 {
+        server.run(&[&format!("INSERT INTO d.t VALUES ({id})")]).await;
+        at.push((server.binlogs().await.last().unwrap().clone(), position(&server).await));
+        server.run(&["FLUSH BINARY LOGS"]).await;
+    }
+    let options = crate::dump::options();
+    for pair in at.windows(2) {
+        let file = Dump::first_file(&server.options(), &pair[0].1, None, &options).await.unwrap();
+        // What comes next is in the next file; that one begins with nothing more than this.
+        assert_eq!(file, pair[1].0);
+    }
+    let last = server.binlogs().await.last().unwrap().clone();
+    // A file that is being sent is not purged.
+    let purge = format!("PURGE BINARY LOGS TO '{last}'");
+    while server.binlogs().await.len() > 1 {
+        cut(&server).await;
+        server.run(&[&purge]).await;
+    }
+    let e = Dump::first_file(&server.options(), &at[1].1, None, &options).await.unwrap_err();
+    let said = e.server().map(|said| said.code);
+    assert_eq!(said, Some(1236), "{}", e.report());
+}

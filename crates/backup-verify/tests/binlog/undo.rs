@@ -1,0 +1,223 @@
+//! What a transaction did is undone by statements, to the last bit, or refused with the reason.
+
+use backup_core::{ErrorKind, Gtid};
+use backup_drivers::binlog::find_transactions;
+use backup_drivers::binlog::undo::{Undo, undo};
+use backup_drivers::connect::Session;
+use rstest::rstest;
+
+use crate::server::Server;
+use crate::store::Store;
+
+/// Every type of column, as the tests of backups have them.
+async fn types(session: &mut Session, mysql: bool) {
+    let own = match mysql {
+        true => include_str!("../round_trip/types_mysql.sql"),
+        false => include_str!("../round_trip/types_mariadb.sql"),
+    };
+    session.run("SET NAMES utf8mb4").await.unwrap();
+    for script in [include_str!("../round_trip/types_common.sql"), own] {
+        for statement in script.split(";;\n") {
+            let lines = statement.lines().filter(|line| !line.starts_with("-- "));
+            let text = lines.collect::<Vec<_>>().join("\n");
+            if !text.trim().is_empty() {
+                session.run(&text).await.unwrap_or_else(|e| panic!("{}\n{text}", e.report()));
+            }
+        }
+    }
+    session.run("SET SESSION sql_mode = DEFAULT, time_zone = DEFAULT").await.unwrap();
+}
+
+async fn sums(session: &mut Session, tables: &[String]) -> Vec<(String, Option<u64>)> {
+    session.query_rows(&format!("CHECKSUM TABLE {}", tables.join(", "))).await.unwrap()
+}
+
+async fn shown(session: &mut Session, table: &str) -> Vec<Vec<Option<String>>> {
+    let rows: Vec<mysql_async::Row> =
+        session.query_rows(&format!("SELECT * FROM {table} ORDER BY 1")).await.unwrap();
+    let text = |value: mysql_async::Value| match value {
+        mysql_async::Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        mysql_async::Value::NULL => None,
+        other => Some(format!("{other:?}")),
+    };
+    rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect()
+}
+
+/// The last transaction of the archive.
+async fn last(store: &Store) -> Gtid {
+    let segments = store.segments().await;
+    let found = find_transactions(&store.cx, &store.repo, &segments, |_| true).await.unwrap();
+    found.last().unwrap().gtid.clone().unwrap()
+}
+
+async fn undone(store: &Store, server: &Server, gtid: &Gtid) -> backup_core::Result<Undo> {
+    undo(&store.cx, &store.repo, store.segments().await, gtid, &[], &server.options()).await
+}
+
+async fn run(session: &mut Session, undo: &Undo) {
+    let all = undo.settings.iter().map(String::as_str).chain(["START TRANSACTION"]);
+    for sql in all.chain(undo.statements.iter().map(String::as_str)).chain(["COMMIT"]) {
+        let done = session.run(sql).await.unwrap_or_else(|e| panic!("{}\n{sql}", e.report()));
+        let changes = ["DELETE", "INSERT", "UPDATE"].iter().any(|word| sql.starts_with(word));
+        assert!(!changes || done == 1, "{done} rows: {sql}");
+    }
+}
+
+#[rstest]
+#[case("mysql-9.7", &[])]
+#[case("mysql-9.7", &[("binlog_transaction_compression", "ON")])]
+#[case("mariadb-10.11", &[("binlog_format", "ROW")])]
+#[case("mariadb-10.11", &[("binlog_format", "ROW"), ("log_bin_compress", "ON"), ("log_bin_compress_min_len", "10")])]
+#[tokio::test]
+async fn every_type_comes_back(#[case] name: &str, #[case] options: &[(&str, &str)]) {
+    let mysql = name.starts_with("mysql");
+    let server = Server::start(name, |builder| {
+        options.iter().fold(builder, |builder, (name, value)| builder.option(*name, *value))
+    })
+    .await;
+    let store = Store::new().await;
+    let mut session = server.session().await;
+    types(&mut session, mysql).await;
+    let found: Vec<String> = session
+        .query_rows(
+            "SELECT CONCAT('`', table_schema, '`.`', REPLACE(table_name, '`', '``'), '`') \
+             FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND engine = 'InnoDB' \
+             AND table_name NOT IN ('compressed', 'only_generated') AND \
+             table_schema NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')",
+        )
+        .await
+        .unwrap();
+    let tables: Vec<String> =
+        found.into_iter().map(|name| name.replace("na`me", "na``me")).collect();
+    assert!(tables.len() > 15, "{tables:?}");
+    let json = "`types`.`json`".to_owned();
+    // A JSON document may hold what no statement brings back (see below).
+    let tables: Vec<String> = tables.into_iter().filter(|name| !mysql || *name != json).collect();
+    let before = sums(&mut session, &tables).await;
+    let numbers = shown(&mut session, "types.numbers").await;
+    session.run("SET SESSION sql_mode = '', foreign_key_checks = 0").await.unwrap();
+    // All rows change or go, some twice; new ones come.
+    session.run("BEGIN").await.unwrap();
+    session.run("UPDATE types.strings SET v = CONCAT(LEFT(v, 100), 'x'), c = 'y'").await.unwrap();
+    session
+        .run("UPDATE types.times SET d = '2001-01-01', ts6 = '2001-01-01', t6 = '00:00:01'")
+        .await
+        .unwrap();
+    session.run("UPDATE types.integers SET bu = 7, m = -m WHERE id < 3").await.unwrap();
+    session.run("UPDATE types.no_key SET b = 'all'").await.unwrap();
+    session.run("INSERT INTO types.integers (id, t) VALUES (77, 7), (78, 8)").await.unwrap();
+    session.run("UPDATE types.integers SET id = 79 WHERE id = 78").await.unwrap();
+    session.run("DELETE FROM types.integers WHERE id = 77").await.unwrap();
+    for table in tables.iter().filter(|name| !name.contains("integers") && !name.contains("no_key"))
+    {
+        session.run(&format!("DELETE FROM {table}")).await.unwrap();
+    }
+    session.run("COMMIT").await.unwrap();
+    assert_ne!(sums(&mut session, &tables).await, before);
+    store.archive(&server).await;
+    let gtid = last(&store).await;
+    let undo = undone(&store, &server, &gtid).await.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(undo.problems, Vec::<String>::new());
+    assert!(undo.statements.len() > 60 && undo.compared > 40, "{undo:#?}");
+    run(&mut session, &undo).await;
+    let after = sums(&mut session, &tables).await;
+    // What is easier to read first.
+    assert_eq!(shown(&mut session, "types.numbers").await, numbers);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before, after);
+    }
+    // Now the rows are not those that the transaction left.
+    let again = undone(&store, &server, &gtid).await.unwrap();
+    assert!(again.problems.len() > 10, "{:#?}", again.problems);
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_cannot_be_undone_is_refused(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let mysql = name.starts_with("mysql");
+    let server = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    let mut session = server.session().await;
+    for sql in [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY, a VARCHAR(20), b INT AS (id + 1) STORED)",
+        "CREATE TABLE d.p (id INT PRIMARY KEY)",
+        "CREATE TABLE d.c (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES d.p (id) ON DELETE CASCADE)",
+        "INSERT INTO d.t (id, a) VALUES (1, 'one'), (2, 'two')",
+        "INSERT INTO d.p VALUES (1), (2)",
+    ] {
+        session.run(sql).await.unwrap();
+    }
+    let refused = async |session: &mut Session, statements: &[&str], says: &str| {
+        for sql in statements {
+            session.run(sql).await.unwrap();
+        }
+        store.archive(&server).await;
+        let e = undone(&store, &server, &last(&store).await).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+        assert!(e.report().contains(says), "{}", e.report());
+    };
+    refused(&mut session, &["CREATE TABLE d.n (id INT)"], "CREATE TABLE").await;
+    refused(
+        &mut session,
+        &["SET SESSION binlog_format = STATEMENT", "UPDATE d.t SET a = UPPER(a)"],
+        "statement",
+    )
+    .await;
+    refused(
+        &mut session,
+        &[
+            "SET SESSION binlog_format = ROW, binlog_row_image = MINIMAL",
+            "UPDATE d.t SET a = 'min' WHERE id = 1",
+        ],
+        "binlog_row_image",
+    )
+    .await;
+    session.run("SET SESSION binlog_row_image = FULL").await.unwrap();
+    if mysql {
+        session.run("CREATE TABLE d.j (id INT PRIMARY KEY, j JSON)").await.unwrap();
+        session
+            .run("INSERT INTO d.j SELECT 1, JSON_OBJECT('a', 1, 'b', REPEAT('x', 300))")
+            .await
+            .unwrap();
+        session.run("SET SESSION binlog_row_value_options = PARTIAL_JSON").await.unwrap();
+        let sql = "UPDATE d.j SET j = JSON_SET(j, '$.a', 2)";
+        session.run(sql).await.unwrap();
+        store.archive(&server).await;
+        let e = undone(&store, &server, &last(&store).await).await.unwrap_err();
+        assert!(e.report().contains("PARTIAL_JSON"), "{}", e.report());
+        session.run("SET SESSION binlog_row_value_options = ''").await.unwrap();
+    }
+    // Whole, but for what comes beside.
+    session.run("DELETE FROM d.p WHERE id = 2").await.unwrap();
+    store.archive(&server).await;
+    let gtid = last(&store).await;
+    let found = undone(&store, &server, &gtid).await.unwrap();
+    assert_eq!(found.statements, ["INSERT INTO `d`.`p` (`id`) VALUES (2)"]);
+    assert_eq!(found.problems.len(), 1);
+    assert!(found.problems[0].contains("foreign key"), "{:?}", found.problems);
+    session.run("INSERT INTO d.p VALUES (2)").await.unwrap();
+    let found = undone(&store, &server, &gtid).await.unwrap();
+    assert!(found.problems.iter().any(|p| p.contains("there again")), "{:?}", found.problems);
+    // Altered since.
+    session.run("ALTER TABLE d.p ADD COLUMN x INT").await.unwrap();
+    let e = undone(&store, &server, &gtid).await.unwrap_err();
+    assert!(e.report().contains("other columns"), "{}", e.report());
+    // Only one of its tables.
+    session.run("BEGIN").await.unwrap();
+    session.run("UPDATE d.t SET a = 'three' WHERE id = 1").await.unwrap();
+    session.run("INSERT INTO d.p VALUES (9, 9)").await.unwrap();
+    session.run("COMMIT").await.unwrap();
+    store.archive(&server).await;
+    let tables = ["d.t".to_owned()];
+    let segments = store.segments().await;
+    let gtid = last(&store).await;
+    let found =
+        undo(&store.cx, &store.repo, segments, &gtid, &tables, &server.options()).await.unwrap();
+    assert_eq!(found.statements.len(), 1, "{found:#?}");
+    assert!(found.statements[0].starts_with("UPDATE `d`.`t` SET `a` = "), "{found:#?}");
+    let other = if mysql { "00000000-0000-0000-0000-000000000001:1" } else { "7-7-7" };
+    let other: Gtid = other.parse().unwrap();
+    let e = undone(&store, &server, &other).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unreachable, "{}", e.report());
+}
