@@ -8,6 +8,7 @@ use backup_core::Result;
 use clap::{Parser, ValueEnum};
 
 mod bench;
+mod binlog;
 mod contest;
 mod measure;
 mod report;
@@ -38,6 +39,12 @@ struct Arguments {
     /// With what holdfast compresses in the repository contest; several may be given
     #[arg(long, default_value = "zstd:1")]
     compression: Vec<String>,
+    /// How many transactions the binlogs hold
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..))]
+    transactions: u64,
+    /// With how many workers binlogs are applied, one run each
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    workers: Vec<usize>,
     /// How long to wait before each run for others to leave the machine alone
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
@@ -55,6 +62,10 @@ enum Work {
     Repository,
     /// The most memory for one huge file, and for very many small ones
     Memory,
+    /// Apply archived binlogs to a server: beside mysqlbinlog | mysql
+    Pitr,
+    /// Receive binlogs from a server: beside mysqlbinlog --raw
+    Receive,
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -78,10 +89,18 @@ async fn run() -> Result<String> {
         let ours = repository::Ours::parse_from(std::env::args_os().skip(1));
         return ours.run().await.map(|()| String::new());
     }
+    let words: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if let [word, socket, place] = &words[..]
+        && word.as_os_str() == binlog::RECEIVE
+    {
+        return binlog::ours(socket, place).await.map(|()| String::new());
+    }
     let arguments = Arguments::parse();
     match arguments.work {
         Work::Repository => return repository::contest(&arguments).await,
         Work::Memory => return repository::memory(),
+        Work::Pitr => return binlog::replay(&arguments).await,
+        Work::Receive => return binlog::receive(&arguments).await,
         Work::Dump | Work::Load | Work::SecondDay => {}
     }
     let bench = bench::Bench::prepare(&arguments).await?;
