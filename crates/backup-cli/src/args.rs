@@ -97,7 +97,7 @@ pub(crate) enum Command {
     Init(cmd::init::Init),
     Key(cmd::key::Key),
     Check(cmd::check::Check),
-    Backup(cmd::backup::Backup),
+    Backup(Box<cmd::backup::Backup>),
     List(cmd::list::List),
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
@@ -124,7 +124,13 @@ pub(crate) fn strategy() -> impl TypedValueParser<Value = Strategy> {
 
 /// `--type`, with those that this version has.
 pub(crate) fn backup_type() -> impl TypedValueParser<Value = BackupType> {
-    PossibleValuesParser::new([BackupType::Full.as_str()]).map(|_| BackupType::Full)
+    let known = [BackupType::Full, BackupType::Incremental, BackupType::Differential];
+    PossibleValuesParser::new(known.map(BackupType::as_str)).map(move |name| {
+        known
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .expect("the parser before lets only these names through")
+    })
 }
 
 #[cfg(test)]

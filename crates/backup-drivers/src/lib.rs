@@ -6,6 +6,7 @@ pub mod connect;
 pub mod files;
 pub mod innodb;
 pub mod logical;
+pub mod physical;
 pub mod rows;
 pub mod sandbox;
 pub mod snapshot;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, ClusterName,
-    Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome, Repository,
-    Result, Totals,
+    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, BackupType,
+    ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome,
+    Repository, Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -254,8 +254,12 @@ async fn choose_base(
             Some(before) => m.backup < *before,
             None => m.backup.started_at() < now,
         };
-        let fits =
-            |m: &Manifest| m.strategy == spec.strategy && earlier(m) && !marked.contains(&m.backup);
+        // An increment of a tool has other files than a full backup.
+        let full = |kind: BackupType| kind == BackupType::Full;
+        let alike = |m: &Manifest| {
+            m.strategy == spec.strategy && full(m.backup_type) == full(spec.backup_type)
+        };
+        let fits = |m: &Manifest| alike(m) && earlier(m) && !marked.contains(&m.backup);
         Base::choose(cx, repo, &listed, fits).await
     };
     match find.await {

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    ArtifactSink, Backup, BackupSpec, BackupType, Context, Error, ErrorKind, Event, Finding,
-    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Secret, Strategy, pipeline,
+    ArtifactSink, Backup, BackupSpec, BackupType, ClusterName, Context, Error, ErrorKind, Event,
+    Finding, Manifest, Repository, Restore, RestoreSteps, Restored, Result, Secret, Strategy,
+    pipeline,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
@@ -171,7 +172,12 @@ impl<'a> Aside<'a> {
                 other => other?,
             },
         };
-        let moved = self.move_over(cx, &sandbox, &source).await;
+        let moved = async {
+            still_there(&source, &self.options.restore.selection).await?;
+            let cluster = &self.manifest.cluster;
+            move_over(cx, cluster, sandbox.directory(), &source, &self.options).await
+        };
+        let moved = moved.await;
         // What the server says at its end does not matter; its data goes with it.
         sandbox.kill();
         moved
@@ -214,36 +220,36 @@ impl<'a> Aside<'a> {
         apply(cx, &source, store, Arc::clone(route), &options).await?;
         Ok((sandbox, source))
     }
+}
 
-    /// Reads the tables of the private server and writes them to the target, by way of a repository
-    /// that is as private.
-    async fn move_over(
-        &self,
-        cx: &Context,
-        sandbox: &Sandbox,
-        source: &ConnectOptions,
-    ) -> Result<Restored> {
-        let selection = self.options.restore.selection.clone();
-        still_there(source, &selection).await?;
-        let repo = private_repository(cx, sandbox.directory()).await?;
-        cx.phase("reading the tables");
-        let spec = BackupSpec {
-            cluster: self.manifest.cluster.clone(),
-            strategy: Strategy::Logical,
-            backup_type: BackupType::Full,
-            parent: None,
-        };
-        let driver = LogicalBackup::new(
-            source.clone(),
-            LogicalOptions { selection, no_accounts: true, ..LogicalOptions::default() },
-        );
-        let session = repo.begin(cx, spec).await?;
-        let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
-        let outcome = cx.run(driver.run(cx, sink)).await?;
-        let manifest = session.commit(outcome).await?;
-        let driver = LogicalRestore::new(self.options.target.clone(), self.options.restore.clone());
-        pipeline::restore(cx, &repo, &driver, &manifest).await
-    }
+/// Reads the tables of the private server `source` and writes them to the target, by way of a repository
+/// in `directory` that is as private.
+pub(crate) async fn move_over(
+    cx: &Context,
+    cluster: &ClusterName,
+    directory: &Path,
+    source: &ConnectOptions,
+    options: &AsideOptions,
+) -> Result<Restored> {
+    let selection = options.restore.selection.clone();
+    let repo = private_repository(cx, directory).await?;
+    cx.phase("reading the tables");
+    let spec = BackupSpec {
+        cluster: cluster.clone(),
+        strategy: Strategy::Logical,
+        backup_type: BackupType::Full,
+        parent: None,
+    };
+    let driver = LogicalBackup::new(
+        source.clone(),
+        LogicalOptions { selection, no_accounts: true, ..LogicalOptions::default() },
+    );
+    let session = repo.begin(cx, spec).await?;
+    let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
+    let outcome = cx.run(driver.run(cx, sink)).await?;
+    let manifest = session.commit(outcome).await?;
+    let driver = LogicalRestore::new(options.target.clone(), options.restore.clone());
+    pipeline::restore(cx, &repo, &driver, &manifest).await
 }
 
 /// An account of our own: those of the backup and of the binlogs may be others than they were.
@@ -273,7 +279,7 @@ async fn private_repository(cx: &Context, directory: &Path) -> Result<Repo> {
 }
 
 /// Fails where one of the tables is not there at the point.
-async fn still_there(source: &ConnectOptions, selection: &Selection) -> Result<()> {
+pub(crate) async fn still_there(source: &ConnectOptions, selection: &Selection) -> Result<()> {
     let mut session = Session::open(source).await?;
     let unreachable = |what: String| {
         Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Finding, Flavor, Level, Manifest, Report, Result,
-    ServerVersion, Severity, Strategy, Verifier, io_error,
+    ArtifactSource, BackupChain, Chain, Context, Error, ErrorKind, Finding, Flavor, Level,
+    Manifest, Report, Repository, Restore, Result, ServerVersion, Severity, Strategy, Verifier,
+    io_error,
 };
 use backup_drivers::connect::ConnectOptions;
-use backup_drivers::files;
+use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
 use backup_drivers::logical::{Catalog, DrillReport, drill};
+use backup_drivers::physical::{self, Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
+use backup_storage::Repo;
 
 /// Where installations of servers are looked for when none is named.
 const USUAL_PLACES: [&str; 5] =
@@ -33,16 +36,24 @@ pub struct DrillOptions {
 
 /// Restores a backup into a private server and proves that it is what was backed up: every row by
 /// count and digest, every table by `CHECK TABLE`, every definition.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct DrillVerifier {
     options: DrillOptions,
+    /// Has what an increment needs before it.
+    repo: Option<Arc<Repo>>,
 }
 
 impl DrillVerifier {
     /// A drill as `options` say.
     #[must_use]
     pub fn new(options: DrillOptions) -> Self {
-        DrillVerifier { options }
+        DrillVerifier { options, repo: None }
+    }
+
+    /// One for backups of `repo`, increments among them.
+    #[must_use]
+    pub fn of(self, repo: &Arc<Repo>) -> Self {
+        DrillVerifier { repo: Some(Arc::clone(repo)), ..self }
     }
 }
 
@@ -116,6 +127,39 @@ impl DrillOptions {
 }
 
 impl DrillVerifier {
+    /// How the files of a backup come into a directory, ready for a server.
+    async fn restore(
+        &self,
+        cx: &Context,
+        install: &ServerInstall,
+        scratch: &Path,
+        backup: &Manifest,
+        artifacts: &Arc<dyn ArtifactSource>,
+    ) -> Result<Box<dyn Restore>> {
+        let (data, options) = (files::data(scratch), FilesRestoreOptions::default());
+        let prepared =
+            files::Catalog::read(&**artifacts).await.is_ok_and(|c| files::starts_by_itself(&c));
+        // What cannot be read the drill reports.
+        if prepared || physical::details(backup).is_err() {
+            return Ok(Box::new(FilesRestore::new(data, options)));
+        }
+        let mut before = Vec::new();
+        if let (Some(repo), Some(_)) = (&self.repo, &backup.parent) {
+            let listed = repo.backups(cx, Some(&backup.cluster)).await?;
+            let known: Vec<Manifest> = listed.into_iter().filter_map(|l| l.manifest.ok()).collect();
+            let chain = BackupChain::to(backup, &known);
+            chain.check()?;
+            let links = chain.links();
+            for link in &links[..links.len() - 1] {
+                let artifacts = repo.artifacts(cx, link).await?;
+                before.push(Link { manifest: link.clone(), artifacts });
+            }
+        }
+        // The tool of the server that the drill is held with.
+        let tool = install.base().parent().unwrap_or(install.base()).to_owned();
+        Ok(Box::new(PhysicalRestore::new(data, options, Some(tool), Vec::new()).after(before)))
+    }
+
     /// The drill of a backup of data files.
     async fn files(
         &self,
@@ -129,7 +173,10 @@ impl DrillVerifier {
         let scratch = scratch.map_err(|e| {
             io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
         })?;
-        let report = files::drill(cx, install, scratch.path(), backup, artifacts).await?;
+        let report = {
+            let restore = self.restore(cx, install, scratch.path(), backup, &artifacts).await?;
+            files::drill(cx, install, scratch.path(), backup, artifacts, &*restore).await?
+        };
         let mut findings = vec![summary(backup, install, &report)];
         findings.extend(report.findings);
         Ok(Report::new(Level::Drill, findings))

@@ -32,7 +32,7 @@ pub(crate) fn verifiers(
         Level::Drill => Ok(vec![
             objects,
             Arc::new(ContentVerifier::new(Arc::clone(repo))),
-            Arc::new(DrillVerifier::new(drill)),
+            Arc::new(DrillVerifier::new(drill).of(repo)),
         ]),
         Level::Logical => {
             let known = LEVELS.map(Level::as_str).join(", ");

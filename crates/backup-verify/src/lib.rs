@@ -9,10 +9,13 @@ mod drill;
 mod history;
 mod levels;
 mod listed;
+mod pages;
+mod single;
 mod verifiers;
 
 pub use aside::{Aside, AsideOptions};
 pub use drill::{DrillOptions, DrillVerifier};
 pub use levels::{LEVELS, verifiers_for};
 pub use listed::{verify_drill, verify_listed, verify_sample};
+pub use single::{FilesServer, plan_tables, restore_tables};
 pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Verifier};
+use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Strategy, Verifier};
 use backup_storage::{Repo, SamplePlan, check_content, check_objects, check_sample};
+
+use crate::pages::check_pages;
 
 /// Checks that every object of a backup, and of those that it refers to, is there and has its
 /// length. It lists, and reads no data.
@@ -69,7 +71,7 @@ impl Verifier for SampleVerifier {
 }
 
 /// Reads every byte of a backup, also those in packs of other backups, and checks it against the
-/// digests that were recorded when it was made.
+/// digests that were recorded when it was made. Of data files every page is checked, too.
 #[derive(Clone)]
 pub struct ContentVerifier {
     repo: Arc<Repo>,
@@ -93,8 +95,12 @@ impl Verifier for ContentVerifier {
         &self,
         cx: &Context,
         backup: &Manifest,
-        _: Arc<dyn ArtifactSource>,
+        artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        check_content(cx, &self.repo, backup).await
+        let mut report = check_content(cx, &self.repo, backup).await?;
+        if backup.strategy != Strategy::Logical && report.ok() {
+            report.findings.extend(check_pages(cx, backup, &artifacts).await?);
+        }
+        Ok(report)
     }
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::backup_clone::CloneFlags;
 use super::backup_files::FilesFlags;
+use super::backup_tool::ToolFlags;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::args;
@@ -77,7 +78,7 @@ pub(crate) struct Backup {
     /// The longest that the global read lock may be waited for and held: the source's writers wait
     /// meanwhile
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    lock_timeout: u64,
+    pub(super) lock_timeout: u64,
     /// The longest that tables without transactions (MyISAM, Aria, …) stay locked while they are
     /// read, which is done first; after that they may be of a later moment than the others
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -88,10 +89,10 @@ pub(crate) struct Backup {
     /// What to do about statements that run for 10 seconds and more before the global read lock: wait
     /// for them, kill those that only read, or fail
     #[arg(long, value_name = "HOW", value_parser = ["wait", "kill", "fail"], default_value = "wait")]
-    long_queries: String,
+    pub(super) long_queries: String,
     /// Stop the applier of a replica for the time of the backup; it is started again in any case
     #[arg(long)]
-    pause_replication: bool,
+    pub(super) pause_replication: bool,
     /// auto, none, lz4, zstd[:1-22], gzip[:1-9] or xz[:0-9]; higher levels are slower and smaller
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
@@ -100,6 +101,8 @@ pub(crate) struct Backup {
     pub(super) files: FilesFlags,
     #[command(flatten)]
     pub(super) clone: CloneFlags,
+    #[command(flatten)]
+    pub(super) tool: ToolFlags,
 }
 
 impl Backup {
@@ -112,6 +115,18 @@ impl Backup {
             parent: None,
         };
         let repo = app.repo(self.repository_options(app)?).await?;
+        let by_tool =
+            self.strategy == Strategy::Physical && !self.files.copies(app, self.source.as_deref());
+        if by_tool {
+            return self.by_tool(app, &repo, spec).await;
+        }
+        if spec.backup_type != BackupType::Full {
+            return Err(Error::usage(format!(
+                "only xtrabackup and mariadb-backup make {} backups; every other one stores what is new by itself",
+                spec.backup_type
+            ))
+            .with_remedy("leave --type out, or take it with --strategy physical of a running server"));
+        }
         if self.strategy == Strategy::Clone {
             let driver = self.clone_driver(app).await?;
             return answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?);
@@ -238,7 +253,7 @@ pub(super) fn source<'a>(
     }
 }
 
-fn answer(manifest: &Manifest) -> Result<Answer> {
+pub(super) fn answer(manifest: &Manifest) -> Result<Answer> {
     let warned = !manifest.outcome.warnings.is_empty();
     let ending = warned.then_some(ErrorKind::Warnings);
     Ok(Answer::new(&document(manifest), text(manifest))?.summary().ending(ending))

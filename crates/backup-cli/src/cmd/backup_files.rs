@@ -71,6 +71,12 @@ impl FilesFlags {
         }
     }
 
+    /// Whether files are copied by ourselves, and not by a tool.
+    pub(super) fn copies(&self, app: &App, url: Option<&str>) -> bool {
+        let named = url.is_some() || app.config.source.is_some();
+        self.lock_and_copy || !named || FilesFlags::is_directory(app, url)
+    }
+
     /// Whether the source is the directory of a stopped server.
     pub(super) fn is_directory(app: &App, url: Option<&str>) -> bool {
         url.or(app.config.source.as_deref()).is_some_and(|url| url.starts_with("file:"))
@@ -109,23 +115,31 @@ impl FilesFlags {
                 "a running server is copied in several ways, and none was chosen",
             )
             .with_remedy(
-                "choose --lock-and-copy, or --strategy snapshot; or stop the server and name its \
-                     directory: file:///var/lib/mysql",
+                "choose --strategy physical, with or without --lock-and-copy, or --strategy snapshot; or stop the \
+                 server and name its directory: file:///var/lib/mysql",
             )),
         }
     }
 }
 
 impl Backup {
+    /// Data files are backed up all together.
+    pub(super) fn check_whole(&self) -> Result<()> {
+        if self.selection().is_all() && !self.chooses_rows() {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "a {} backup is of a whole server: it takes no choice of databases, tables or rows",
+            self.strategy
+        ))
+        .with_remedy(
+            "restore a part of it with --tables, or use --strategy logical for a part of a server",
+        ))
+    }
+
     /// The way in which data files are read.
     pub(super) async fn files_driver(&self, app: &App) -> Result<Box<dyn Driver>> {
-        if !self.selection().is_all() || self.chooses_rows() {
-            return Err(Error::usage(format!(
-                "a {} backup is of a whole server: it takes no choice of databases, tables or rows",
-                self.strategy
-            ))
-            .with_remedy("use --strategy logical for a part of a server"));
-        }
+        self.check_whole()?;
         let snapshot = self.snapshot();
         let lock =
             LockOptions { limit: snapshot.lock_timeout, long_queries: snapshot.long_queries };

@@ -38,6 +38,10 @@ pub(crate) struct Restore {
     /// The directory to write a backup of data files into, for a server to start on; missing or empty
     #[arg(long, value_name = "DIR", conflicts_with = "target")]
     target_dir: Option<PathBuf>,
+    /// The tool that prepares the files, where one read them: mariadb-backup or xtrabackup, or the directory
+    /// of an installation [default: from PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(super) tool: Option<PathBuf>,
     #[command(flatten)]
     defaults_file: DefaultsFile,
     /// Only these databases, separated by commas
@@ -133,13 +137,6 @@ impl Restore {
         if let Some(directory) = &self.target_dir {
             return self.to_directory(app, &repo, &manifest, directory, way).await;
         }
-        if manifest.strategy != Strategy::Logical {
-            return Err(Error::usage(format!(
-                "{} is a backup of data files: it is restored into a directory",
-                manifest.backup
-            ))
-            .with_remedy("name it with --target-dir, and start a server on it"));
-        }
         let target = Server {
             role: "target",
             variable: "HOLDFAST_TARGET_PASSWORD",
@@ -168,13 +165,15 @@ impl Restore {
             },
             ..LogicalRestoreOptions::default()
         };
+        let server =
+            DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() };
+        if manifest.strategy != Strategy::Logical {
+            let options = AsideOptions { server, target, restore: options };
+            return self.tables_of_files(app, &repo, &manifest, options, way).await;
+        }
         if let Some(way) = &way
             && !self.is_everything()
         {
-            let server = DrillOptions {
-                server: self.server_dir.clone(),
-                directory: self.scratch_dir.clone(),
-            };
             let options = AsideOptions { server, target, restore: options };
             return self.aside(app, &repo, &manifest, way, options).await;
         }
@@ -222,6 +221,11 @@ impl Restore {
         }
         let restored = aside.run(cx).await?;
         done(manifest, &restored, cx.now().duration_since(started), Some(way))
+    }
+
+    /// Whether tables or databases are chosen.
+    pub(super) fn chooses_tables(&self) -> bool {
+        !self.databases.is_empty() || !self.tables.is_empty()
     }
 
     /// Whether all of the backup is restored, under its own names.

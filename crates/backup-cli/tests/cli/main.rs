@@ -24,5 +24,6 @@ mod restore_killed;
 mod server;
 mod show;
 mod snapshots;
+mod tool;
 mod usage;
 mod verify;

@@ -166,7 +166,7 @@ impl Entry {
     }
 
     /// The artifact of what has to be written over it, if there is something.
-    pub(super) fn changes_artifact(&self) -> Result<Option<ArtifactName>> {
+    pub(crate) fn changes_artifact(&self) -> Result<Option<ArtifactName>> {
         self.changes.then(|| self.named(CHANGES)).transpose()
     }
 
@@ -206,6 +206,19 @@ impl Catalog {
         }
         writer.write(line(&End { entries: self.entries.len() as u64 })?).await?;
         writer.finish(serde_json::Value::Null).await.map(drop)
+    }
+
+    /// As [`parse`](Self::parse) takes it.
+    ///
+    /// # Errors
+    /// An internal error, should it be no JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = line(&self.header)?.to_vec();
+        for entry in &self.entries {
+            bytes.extend_from_slice(&line(entry)?);
+        }
+        bytes.extend_from_slice(&line(&End { entries: self.entries.len() as u64 })?);
+        Ok(bytes)
     }
 
     /// Reads the catalog of a backup.

@@ -11,7 +11,6 @@ use backup_core::{
 };
 
 use super::catalog::{Catalog, State};
-use super::restore::{FilesRestore, FilesRestoreOptions};
 use crate::connect::ConnectOptions;
 use crate::logical::{Census, DrillReport};
 use crate::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
@@ -23,7 +22,8 @@ const NAMED: usize = 1000;
 /// How many lines of the server's log are findings of their own.
 const LINES: usize = 20;
 
-/// Restores a file-level backup into `scratch`, an empty directory of its own, and looks at all of it.
+/// Restores a file-level backup into [`data`] of `scratch`, an empty directory of its own, by `restore`,
+/// and looks at all of it.
 ///
 /// The private server of `install` takes no connection but ours, starts no replication and no events.
 ///
@@ -36,6 +36,7 @@ pub async fn drill(
     scratch: &Path,
     manifest: &Manifest,
     artifacts: Arc<dyn ArtifactSource>,
+    restore: &dyn Restore,
 ) -> Result<DrillReport> {
     let mut report = DrillReport {
         findings: Vec::new(),
@@ -52,16 +53,13 @@ pub async fn drill(
         }
     };
     let began = Instant::now();
-    let data = scratch.join("data");
-    let driver = FilesRestore::new(&data, FilesRestoreOptions::default());
-    if let Err(e) = driver.run(cx, manifest, artifacts).await {
+    if let Err(e) = restore.run(cx, manifest, artifacts).await {
         report.findings.push(finding(object, e)?);
         return Ok(report);
     }
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let access = Access::write(cx, scratch)?;
-    let mut sandbox = match start(cx, install, scratch, &access, &catalog).await {
-        Ok(sandbox) => sandbox,
+    let (mut sandbox, target) = match open(cx, install, scratch, &catalog).await {
+        Ok(opened) => opened,
         Err(e) => {
             report.findings.push(finding(object, e)?);
             return Ok(report);
@@ -70,8 +68,6 @@ pub async fn drill(
     report.restored_in = began.elapsed();
     let began = Instant::now();
     cx.phase("checking tables");
-    let target =
-        ConnectOptions::socket(sandbox.socket(), &access.user).with_password(access.password);
     let census = Census::take(cx, &target).await;
     let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
     // What the server says at its end does not matter; its data goes with it.
@@ -97,6 +93,30 @@ pub async fn drill(
     Ok(report)
 }
 
+/// Where in `scratch` the files are that a private server is to start on.
+#[must_use]
+pub fn data(scratch: &Path) -> PathBuf {
+    scratch.join("data")
+}
+
+/// Starts a server on the restored files in [`data`] of `scratch`, that nobody else can reach and that does
+/// nothing by itself, with an account for us.
+///
+/// # Errors
+/// When the server does not start on them.
+pub async fn open(
+    cx: &Context,
+    install: &ServerInstall,
+    scratch: &Path,
+    catalog: &Catalog,
+) -> Result<(Sandbox, ConnectOptions)> {
+    let access = Access::write(cx, scratch)?;
+    let sandbox = start(cx, install, scratch, &access, catalog).await?;
+    let target =
+        ConnectOptions::socket(sandbox.socket(), &access.user).with_password(access.password);
+    Ok((sandbox, target))
+}
+
 /// An account of our own at the private server, whose others are those of the source.
 struct Access {
     user: String,
@@ -116,7 +136,7 @@ impl Access {
         let file = scratch.join("init.sql");
         let text = format!(
             "CREATE USER '{user}'@'localhost' IDENTIFIED BY '{password}';\n\
-             GRANT ALL PRIVILEGES ON *.* TO '{user}'@'localhost';\n"
+             GRANT ALL PRIVILEGES ON *.* TO '{user}'@'localhost' WITH GRANT OPTION;\n"
         );
         std::fs::write(&file, text).map_err(|e| {
             io_error(e, ErrorKind::Target, format!("cannot write {}", file.display()))
@@ -134,7 +154,7 @@ async fn start(
     catalog: &Catalog,
 ) -> Result<Sandbox> {
     let settings = &catalog.header.settings;
-    let data = scratch.join("data");
+    let data = data(scratch);
     let builder = |names: Option<u8>| {
         let mut builder: SandboxBuilder = Sandbox::builder(install)
             .datadir(&data)

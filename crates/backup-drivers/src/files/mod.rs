@@ -34,7 +34,7 @@ pub(crate) use cold::objects as count_objects;
 pub use cold::{ColdBackup, ColdOptions};
 pub(crate) use copy::copy_tree;
 pub use directory::DataDirectory;
-pub use drill::{drill, starts_by_itself};
+pub use drill::{data, drill, open, starts_by_itself};
 pub use lock::LockOptions;
 pub use locked::LockedBackup;
 pub use restore::{FilesRestore, FilesRestoreOptions};

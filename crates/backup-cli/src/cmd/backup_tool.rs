@@ -1,0 +1,113 @@
+//! `holdfast backup` of a running server's data files, by `mariadb-backup` or `xtrabackup`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backup_core::{
+    BackupSpec, BackupType, Error, Manifest, Repository, Result, Strategy, pipeline,
+};
+use backup_drivers::physical::{LockDdl, Parent, PhysicalBackup, ToolOptions, details};
+use backup_storage::Repo;
+
+use super::backup::{Backup, answer, source};
+use crate::answer::Answer;
+use crate::app::App;
+
+/// How long a paused replica may take to close its temporary tables.
+const SAFE_REPLICA: Duration = Duration::from_secs(300);
+/// Statements that run for longer stand in the way of a lock.
+const LONG_QUERY: Duration = Duration::from_secs(10);
+
+/// Flags of backups by a tool.
+#[derive(clap::Args)]
+#[command(next_help_heading = "mariadb-backup and xtrabackup")]
+pub(crate) struct ToolFlags {
+    /// The tool: a program, or the directory of an installation of the server [default: from PATH]
+    #[arg(long, value_name = "PATH")]
+    tool: Option<PathBuf>,
+    /// When DDL is kept off (xtrabackup; mariadb-backup follows DDL by itself)
+    #[arg(long, value_name = "WHEN", value_parser = ["default", "on", "reduced", "off"], default_value = "default")]
+    lock_ddl: String,
+    /// Keep the position in the source of a replica, too
+    #[arg(long)]
+    replica_position: bool,
+    /// Keep the state of a Galera node
+    #[arg(long)]
+    galera_position: bool,
+    /// Make the server keep its redo log until it is copied (xtrabackup 8.0.30 and later)
+    #[arg(long)]
+    keep_redo: bool,
+    /// Pairs of reads and writes a second that the tool may take of the server's disks
+    #[arg(long, value_name = "N")]
+    throttle: Option<u32>,
+    /// Go on where a page of the source is damaged, and say which (mariadb-backup)
+    #[arg(long)]
+    allow_bad_pages: bool,
+}
+
+/// The directories of `PATH`.
+pub(super) fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+impl Backup {
+    /// Takes a backup by a tool.
+    pub(super) async fn by_tool(
+        &self,
+        app: &App,
+        repo: &Repo,
+        mut spec: BackupSpec,
+    ) -> Result<Answer> {
+        self.check_whole()?;
+        let source = source(app, self.source.as_deref(), &self.defaults_file);
+        let source = source.resolve(&app.cx).await?;
+        let tool = self.tool.tool.clone();
+        let mut driver = PhysicalBackup::new(source, tool, search_path(), self.tool_options());
+        if spec.backup_type != BackupType::Full {
+            let parent = parent(app, repo, &spec).await?;
+            driver = driver.since(Parent::of(&parent)?);
+            spec.parent = Some(parent.backup);
+        }
+        answer(&pipeline::backup(&app.cx, repo, &driver, spec).await?)
+    }
+
+    fn tool_options(&self) -> ToolOptions {
+        let flags = &self.tool;
+        let lock = Duration::from_secs(self.lock_timeout);
+        ToolOptions {
+            lock_ddl: match flags.lock_ddl.as_str() {
+                "on" => LockDdl::On,
+                "reduced" => LockDdl::Reduced,
+                "off" => LockDdl::Off,
+                _ => LockDdl::Default,
+            },
+            kill_long_queries: (self.long_queries == "kill").then_some(LONG_QUERY),
+            wait_for_queries: (self.long_queries == "wait").then_some(lock),
+            lock_deadline: lock,
+            replica_position: flags.replica_position,
+            safe_replica: self.pause_replication.then_some(SAFE_REPLICA),
+            galera_position: flags.galera_position,
+            keep_redo: flags.keep_redo,
+            throttle: flags.throttle,
+            allow_bad_pages: flags.allow_bad_pages,
+        }
+    }
+}
+
+/// The backup that an increment goes on from: the newest that a tool made, for a differential one the newest
+/// full one of these.
+async fn parent(app: &App, repo: &Repo, spec: &BackupSpec) -> Result<Manifest> {
+    let listed = app.cx.run(repo.backups(&app.cx, Some(&spec.cluster))).await?;
+    let fits = |m: &Manifest| {
+        m.strategy == Strategy::Physical
+            && details(m).is_ok()
+            && (spec.backup_type == BackupType::Incremental || m.backup_type == BackupType::Full)
+    };
+    listed.into_iter().rev().filter_map(|l| l.manifest.ok()).find(fits).ok_or_else(|| {
+        Error::usage(format!(
+            "there is no full backup of {} by a tool that a backup of type {} could go on from",
+            spec.cluster, spec.backup_type
+        ))
+        .with_remedy("take one with --strategy physical --type full")
+    })
+}

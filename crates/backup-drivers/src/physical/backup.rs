@@ -1,0 +1,501 @@
+//! A backup by a tool, as a [`Backup`].
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
+    Event, Finding, Flavor, Manifest, Outcome, Position, Result, Severity, SourceInfo, Strategy,
+    io_error,
+};
+use serde::{Deserialize, Serialize};
+
+use super::demux::{Demuxed, Owner, demux};
+use super::metadata::{Checkpoints, binlog_position, info_value};
+use super::options::ToolOptions;
+use super::restore::details;
+use super::run::{Log, Running};
+use super::secret::Private;
+use super::tool::Tool;
+use crate::connect::{ConnectOptions, Endpoint, Session};
+use crate::files::{CATALOG_FORMAT, Catalog, Header, Settings, State};
+use crate::logical::inventory::{self, ServerFacts};
+use crate::xbstream::Dialect;
+
+/// How long a tool whose output is at its end may take to end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What the manifest of such a backup has in its `details`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalDetails {
+    /// `mariadb-backup` or `xtrabackup`.
+    pub tool: String,
+    /// Its version.
+    pub tool_version: String,
+    /// Which server it was, for MariaDB has no identity that goes with the data: host, data directory,
+    /// `server_id`.
+    #[serde(default)]
+    pub instance: String,
+    /// Where it begins: 0 for one that stands alone.
+    pub from_lsn: u64,
+    /// Where the next increment begins.
+    pub to_lsn: u64,
+    /// The end of the redo log in it.
+    pub last_lsn: u64,
+    /// Pages that were checked on their way, and are sound.
+    pub sound_pages: u64,
+    /// Pages that are encrypted, and cannot be checked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub encrypted_pages: u64,
+    /// Damaged pages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_pages: Vec<String>,
+    /// What the tool wrote of a replica's source, as it wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_position: Option<String>,
+    /// What the tool wrote of a Galera node, as it wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub galera_position: Option<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The backup that an increment goes on from.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// Its id.
+    pub backup: BackupId,
+    /// The server that it was read from.
+    pub server_uuid: Option<String>,
+    /// See [`PhysicalDetails::instance`].
+    pub instance: String,
+    /// Its flavor and version.
+    pub version: String,
+    /// The checkpoint that it ended with.
+    pub to_lsn: u64,
+}
+
+impl Parent {
+    /// Takes it from a manifest.
+    ///
+    /// # Errors
+    /// A usage error when that backup was not made by a tool.
+    pub fn of(manifest: &Manifest) -> Result<Parent> {
+        let details = details(manifest)?;
+        Ok(Parent {
+            backup: manifest.backup.clone(),
+            server_uuid: manifest.outcome.source.server_uuid.clone(),
+            instance: details.instance,
+            version: manifest.outcome.source.version.clone(),
+            to_lsn: details.to_lsn,
+        })
+    }
+}
+
+/// Reads the data files of a running server through the tool of its vendor, which must run on its host.
+#[derive(Debug, Clone)]
+pub struct PhysicalBackup {
+    source: ConnectOptions,
+    tool: Option<PathBuf>,
+    directories: Vec<PathBuf>,
+    options: ToolOptions,
+    parent: Option<Parent>,
+}
+
+/// What was found out before anything is run.
+struct Known {
+    facts: ServerFacts,
+    tool: Tool,
+    datadir: PathBuf,
+    settings: Settings,
+}
+
+impl PhysicalBackup {
+    /// A full backup of `source` by `tool`, or the one that fits in `directories`.
+    #[must_use]
+    pub fn new(
+        source: ConnectOptions,
+        tool: Option<PathBuf>,
+        directories: Vec<PathBuf>,
+        options: ToolOptions,
+    ) -> Self {
+        PhysicalBackup { source, tool, directories, options, parent: None }
+    }
+
+    /// Only what changed since `parent`, by the LSN of each page.
+    #[must_use]
+    pub fn since(mut self, parent: Parent) -> Self {
+        self.parent = Some(parent);
+        self
+    }
+
+    async fn examine(&self) -> Result<Known> {
+        let mut session = Session::open(&self.source).await?;
+        let facts = inventory::server(session.conn()).await?;
+        let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'innodb_page_size', \
+                   'innodb_data_file_path', 'innodb_undo_tablespaces', 'innodb_undo_directory', \
+                   'innodb_data_home_dir', 'innodb_checksum_algorithm')";
+        let rows: Vec<(String, String)> = session.query_rows(sql).await?;
+        let mut variables: BTreeMap<String, String> = rows.into_iter().collect();
+        let datadir = PathBuf::from(variables.remove("datadir").unwrap_or_default());
+        let page_size = variables.remove("innodb_page_size").and_then(|text| text.parse().ok());
+        // Only what a server would not guess right.
+        variables.retain(|name, value| {
+            let usual = match name.as_str() {
+                "innodb_data_file_path" => "ibdata1:12M:autoextend",
+                "innodb_undo_directory" => "./",
+                "innodb_undo_tablespaces" => return false,
+                "innodb_checksum_algorithm" => return false,
+                _ => "",
+            };
+            value != usual && !value.is_empty()
+        });
+        let sql = "SELECT PLUGIN_NAME, PLUGIN_LIBRARY FROM information_schema.PLUGINS \
+                   WHERE PLUGIN_LIBRARY IS NOT NULL AND PLUGIN_STATUS = 'ACTIVE' ORDER BY 1";
+        let plugins: Vec<(String, String)> = session.query_rows(sql).await?;
+        let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'";
+        let lsn: Option<(String, u64)> = session.query_first(sql).await?;
+        session.close().await?;
+        let tool = Tool::find(facts.flavor, self.tool.as_deref(), &self.directories)?;
+        tool.check(&facts.version)?;
+        self.check_host(&facts, &datadir)?;
+        self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn))?;
+        let keyring = |name: &&(String, String)| {
+            let name = name.0.to_ascii_lowercase();
+            name.contains("key_management") || name.contains("keyring")
+        };
+        let keyring = plugins.iter().filter(keyring).map(|(name, _)| name.clone()).collect();
+        let settings = Settings {
+            page_size,
+            lower_case_table_names: Some(facts.lower_case_table_names),
+            variables,
+            plugins: plugins
+                .into_iter()
+                .map(|(name, library)| format!("{name}={library}"))
+                .collect(),
+            keyring,
+        };
+        Ok(Known { facts, tool, datadir, settings })
+    }
+
+    /// The tool copies files of this machine: those must be the server's.
+    fn check_host(&self, facts: &ServerFacts, datadir: &Path) -> Result<()> {
+        let elsewhere = |why: String| {
+            Error::new(ErrorKind::Source, format!("the files of the server are not here: {why}"))
+                .with_remedy("run holdfast on the host of the server, or take a logical backup")
+        };
+        let shown = datadir.display();
+        std::fs::metadata(datadir.join("ibdata1"))
+            .or_else(|_| {
+                std::fs::read_dir(datadir).map(|_| ()).and_then(|()| std::fs::metadata(datadir))
+            })
+            .map_err(|e| match e.kind() {
+                std::io::ErrorKind::PermissionDenied => io_error(
+                    e,
+                    ErrorKind::Source,
+                    format!("cannot read the data directory {shown}"),
+                )
+                .with_remedy("run holdfast as the user of the server, or as root"),
+                _ => elsewhere(format!("its data directory {shown} is not on this machine")),
+            })?;
+        if let Endpoint::Tcp { host, .. } = &self.source.endpoint {
+            let local = matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
+            let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let there = facts.hostname.clone().unwrap_or_default();
+            if !local && !there.is_empty() && there != here {
+                return Err(elsewhere(format!("it runs on {there}, and this is {here}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_parent(&self, facts: &ServerFacts, datadir: &Path, lsn: Option<u64>) -> Result<()> {
+        let Some(parent) = &self.parent else { return Ok(()) };
+        let broken = |why: String| {
+            Error::new(
+                ErrorKind::Source,
+                format!("an increment cannot go on from {}: {why}", parent.backup),
+            )
+            .with_remedy("take a full backup")
+        };
+        // What MariaDB calls its identity is made from the machine and the port, if there is one.
+        let nameless = facts.flavor == Flavor::MariaDb;
+        let other = nameless && parent.instance != instance(facts, datadir);
+        if parent.server_uuid != facts.server_uuid || other {
+            return Err(broken("it was read from another server".to_owned()));
+        }
+        if parent.version != facts.version_text {
+            return Err(broken(format!(
+                "the server was {} then, and is {} now",
+                parent.version, facts.version_text
+            )));
+        }
+        if let Some(lsn) = lsn.filter(|lsn| *lsn < parent.to_lsn) {
+            return Err(broken(format!(
+                "the server is at LSN {lsn}, and was at {} then: it was restored since, or is another one",
+                parent.to_lsn
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Backup for PhysicalBackup {
+    fn strategy(&self) -> Strategy {
+        Strategy::Physical
+    }
+
+    async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
+        let known = self.examine().await?;
+        let (major, minor, patch) = known.tool.version().own;
+        let mut findings = vec![
+            Finding::new(
+                Severity::Info,
+                "server",
+                format!("{} {}", known.facts.flavor, known.facts.version_text),
+                "",
+            ),
+            Finding::new(
+                Severity::Info,
+                "tool",
+                format!("{} {major}.{minor}.{patch}", known.tool.name()),
+                "",
+            ),
+        ];
+        let (_, _, own) = known.tool.version().server;
+        if known.facts.version.patch() > own {
+            findings.push(Finding::new(
+                Severity::Warning,
+                "tool",
+                format!("it is older than the server, {}", known.facts.version),
+                "install the tool of the server's own version",
+            ));
+        }
+        Ok(findings)
+    }
+
+    async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let known = self.examine().await?;
+        let owner = owner(&known.datadir)?;
+        let private = Private::new(&self.source, known.tool.dialect())?;
+        let arguments = self.options.backup_arguments(
+            &known.tool,
+            &private.options(),
+            &private.work(),
+            cx.threads(),
+            self.parent.as_ref().map(|parent| parent.to_lsn),
+        )?;
+        cx.phase("copying files");
+        let mut running = Running::start(cx, &known.tool, &arguments)?;
+        let stdout = running.stdout()?;
+        let overdue = running.overdue(self.options.lock_deadline);
+        let read = tokio::select! {
+            biased;
+            error = overdue => Err(error),
+            read = demux(cx, stdout, known.tool.dialect(), &sink, &owner) => read,
+        };
+        let (read, log) = match read {
+            Ok(read) => (read, running.finish(cx).await?),
+            Err(error) => return Err(self.first_cause(&known, running, error).await),
+        };
+        drop(private);
+        self.conclude(cx, sink, known, read, log).await
+    }
+}
+
+impl PhysicalBackup {
+    /// A tool that fails ends its stream too early: what it said is the cause. What the repository fails
+    /// with is the cause of the tool's end.
+    async fn first_cause(&self, known: &Known, running: Running, error: Error) -> Error {
+        if error.kind() != ErrorKind::Damaged {
+            let _ = running.end(Duration::ZERO).await;
+            return error;
+        }
+        // Its output is closed: it is at its end, and about to say why.
+        let name = known.tool.name();
+        let (status, log) = running.end(GRACE).await;
+        match log.complaint(&name, status) {
+            Some(complaint) => complaint,
+            None => Error::new(
+                ErrorKind::Source,
+                format!("{name} says that it completed, but what it wrote is not whole"),
+            )
+            .with_source(error)
+            .with_remedy("take the backup again; report this with the versions of server and tool"),
+        }
+    }
+
+    /// All proofs, and what the manifest is to say.
+    async fn conclude(
+        &self,
+        cx: &Context,
+        sink: Arc<dyn ArtifactSink>,
+        known: Known,
+        read: Demuxed,
+        log: Log,
+    ) -> Result<Outcome> {
+        let Known { facts, tool, settings, datadir } = known;
+        let name = tool.name();
+        let file = |names: [&str; 2]| names.iter().find_map(|name| read.metadata.get(*name));
+        let incomplete = |what: String| {
+            Error::new(ErrorKind::Source, format!("{name} says that it completed, but {what}"))
+                .with_remedy(
+                    "take the backup again; report this with the versions of server and tool",
+                )
+        };
+        let checkpoints = file(["xtrabackup_checkpoints", "mariadb_backup_checkpoints"])
+            .ok_or_else(|| incomplete("its checkpoints are not in the stream".to_owned()))?;
+        let checkpoints = Checkpoints::parse(checkpoints)?;
+        let info = file(["xtrabackup_info", "mariadb_backup_info"])
+            .ok_or_else(|| incomplete("its info file is not in the stream".to_owned()))?;
+        let redo = ["ib_logfile0", "xtrabackup_logfile"];
+        if !read.entries.iter().any(|entry| redo.contains(&entry.path.as_str())) {
+            return Err(incomplete("no redo log is in the stream".to_owned()));
+        }
+        if checkpoints.last_lsn < checkpoints.to_lsn {
+            return Err(incomplete(format!(
+                "its redo log ends at {} before the checkpoint {}",
+                checkpoints.last_lsn, checkpoints.to_lsn
+            )));
+        }
+        let since = self.parent.as_ref().map_or(0, |parent| parent.to_lsn);
+        let kind = if self.parent.is_some() { "incremental" } else { "full-backuped" };
+        if checkpoints.from_lsn != since || checkpoints.backup_type != kind {
+            return Err(incomplete(format!(
+                "its backup is {} from LSN {}, and not {kind} from {since}",
+                checkpoints.backup_type, checkpoints.from_lsn
+            )));
+        }
+        if info_value(info, "partial").is_some_and(|partial| partial != "N") {
+            return Err(incomplete("its backup is partial".to_owned()));
+        }
+        let said = info_value(info, "server_version").unwrap_or_default();
+        if said.split('-').next() != facts.version_text.split('-').next() {
+            return Err(incomplete(format!(
+                "it read a server {said}, and we one of {}",
+                facts.version_text
+            )));
+        }
+        let position = match file(["xtrabackup_binlog_info", "mariadb_backup_binlog_info"]) {
+            Some(text) => binlog_position(text, facts.flavor)?,
+            None => Position::default(),
+        };
+        let mut warnings = log.warnings;
+        if position.is_unknown() {
+            warnings.push(
+                "the position is not known, for the binary log is off: nothing after this backup can be restored"
+                    .to_owned(),
+            );
+        }
+        if let Some(first) = read.bad_pages.first() {
+            let more = read.bad_pages.len() - 1;
+            let text = format!("the source has damaged pages: {first}, and {more} more");
+            if !self.options.allow_bad_pages {
+                return Err(Error::new(ErrorKind::Source, text).with_remedy(
+                    "run CHECK TABLE there and bring the table back from an earlier backup; \
+                     --allow-bad-pages backs it up as it is",
+                ));
+            }
+            warnings.push(text);
+        }
+        let (major, minor, patch) = tool.version().own;
+        let details = PhysicalDetails {
+            tool: match tool.dialect() {
+                Dialect::MariaDb => "mariadb-backup".to_owned(),
+                Dialect::XtraBackup => "xtrabackup".to_owned(),
+            },
+            tool_version: format!("{major}.{minor}.{patch}"),
+            instance: instance(&facts, &datadir),
+            from_lsn: checkpoints.from_lsn,
+            to_lsn: checkpoints.to_lsn,
+            last_lsn: checkpoints.last_lsn,
+            sound_pages: read.sound_pages,
+            encrypted_pages: read.encrypted_pages,
+            bad_pages: read.bad_pages.clone(),
+            replica_position: file(["xtrabackup_slave_info", "mariadb_backup_slave_info"]).cloned(),
+            galera_position: file(["xtrabackup_galera_info", "mariadb_backup_galera_info"])
+                .cloned(),
+        };
+        let tablespaces = read.entries.iter().filter(|entry| entry.page_size.is_some()).count();
+        let files =
+            read.entries.iter().filter(|entry| entry.kind == crate::files::Kind::File).count();
+        let objects = BTreeMap::from([
+            ("files".to_owned(), files as u64),
+            ("tablespaces".to_owned(), tablespaces as u64),
+        ]);
+        let header = Header {
+            files_format: CATALOG_FORMAT,
+            state: State::Unprepared,
+            settings,
+            left_out: Vec::new(),
+        };
+        Catalog { header, entries: read.entries }.write(&*sink).await?;
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        let how = match facts.flavor {
+            Flavor::MariaDb => "BACKUP STAGE",
+            Flavor::MySql => "the locks of xtrabackup",
+        };
+        Ok(Outcome {
+            source: SourceInfo {
+                flavor: facts.flavor,
+                version: facts.version_text.clone(),
+                address: self.source.endpoint.to_string(),
+                server_uuid: facts.server_uuid.clone(),
+                server_id: facts.server_id,
+                hostname: facts.hostname.clone(),
+            },
+            position,
+            consistency: Consistency {
+                level: ConsistencyLevel::Exact,
+                reason: format!(
+                    "{name} brought all files to the recorded position, by {how} and the redo log"
+                ),
+            },
+            lock_seconds: log.locked.as_secs_f64(),
+            rows: None,
+            objects,
+            masked: false,
+            partial: false,
+            warnings,
+            details: serde_json::to_value(details)
+                .map_err(|e| Error::internal("the details cannot be written").with_source(e))?,
+        })
+    }
+}
+
+/// Which server it is, as far as one without an identity can be told.
+fn instance(facts: &ServerFacts, datadir: &Path) -> String {
+    let host = facts.hostname.as_deref().unwrap_or_default();
+    format!("{host}:{} {}", datadir.display(), facts.server_id)
+}
+
+/// The data directory tells whom its files belong to.
+fn owner(datadir: &Path) -> Result<Owner> {
+    let metadata = std::fs::metadata(datadir).map_err(|e| {
+        io_error(e, ErrorKind::Source, format!("cannot look at {}", datadir.display()))
+    })?;
+    let name = |file: &str, number: u32| {
+        let text = std::fs::read_to_string(file).ok()?;
+        text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(number)).then(|| name.to_owned())
+        })
+    };
+    Ok(Owner {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        owner: name("/etc/passwd", metadata.uid()),
+        group: name("/etc/group", metadata.gid()),
+        directory_mode: 0o700 | (metadata.mode() & 0o777),
+    })
+}

@@ -1,0 +1,28 @@
+//! Physical backups by the servers' own tools: `mariadb-backup` and `xtrabackup`, one adapter, two dialects.
+//!
+//! ```text
+//! tool ─ stdout ─▶ stream ─▶ a task a file: page checks ─▶ artifacts, catalog     (nothing on disk)
+//!      └ stderr ─▶ log: progress, locks, warnings, errors
+//! full, increments ─▶ files ─▶ prepare ─▶ a data directory                         (restore)
+//! ```
+//!
+//! A tool is believed only when everything says the same: its exit code, the last line of its log, every
+//! file of the stream to its end, the metadata files, and the LSNs in them.
+
+mod backup;
+mod demux;
+mod log;
+mod metadata;
+mod options;
+mod prepare;
+mod restore;
+mod run;
+mod secret;
+mod tool;
+
+pub use backup::{Parent, PhysicalBackup, PhysicalDetails};
+pub use log::{Line, LogEvent, Severity as LogSeverity, diagnose};
+pub use metadata::{Checkpoints, binlog_position, info_value};
+pub use options::{LockDdl, ToolOptions};
+pub use restore::{Link, PhysicalRestore, check_lsn_chain, details};
+pub use tool::{Tool, ToolVersion};

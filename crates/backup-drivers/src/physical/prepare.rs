@@ -1,0 +1,85 @@
+//! Files of several moments into files that a server starts on.
+
+use std::path::{Path, PathBuf};
+
+use backup_core::{Context, Error, ErrorKind, Result};
+
+use super::metadata::Checkpoints;
+use super::options::prepare_arguments;
+use super::run::Running;
+use super::tool::Tool;
+
+/// What a prepare may take of memory for pages at least, in bytes; a tool takes no less.
+const LEAST_MEMORY: u64 = 100 << 20;
+
+/// Prepares `directory`, with the increments in order.
+pub(super) async fn prepare(
+    cx: &Context,
+    tool: &Tool,
+    directory: &Path,
+    increments: &[PathBuf],
+) -> Result<()> {
+    let memory = LEAST_MEMORY.max(cx.memory().bytes());
+    cx.phase("preparing");
+    // The full backup first, by itself.
+    let mut wanted = checkpoints(directory)?.to_lsn;
+    let last = increments.is_empty();
+    step(cx, tool, directory, None, last, memory).await?;
+    for (n, increment) in increments.iter().enumerate() {
+        wanted = wanted.max(checkpoints(increment)?.to_lsn);
+        cx.phase(format!("applying increment {} of {}", n + 1, increments.len()));
+        let last = n + 1 == increments.len();
+        step(cx, tool, directory, Some(increment), last, memory).await?;
+    }
+    let prepared = checkpoints(directory)?;
+    let full = matches!(prepared.backup_type.as_str(), "full-prepared" | "log-applied");
+    if !full || prepared.to_lsn < wanted {
+        return Err(Error::new(
+            ErrorKind::Target,
+            format!(
+                "{} says that it completed, but {} is {} up to LSN {} instead of {wanted}",
+                tool.name(),
+                directory.display(),
+                prepared.backup_type,
+                prepared.to_lsn
+            ),
+        ));
+    }
+    Ok(())
+}
+
+async fn step(
+    cx: &Context,
+    tool: &Tool,
+    directory: &Path,
+    increment: Option<&Path>,
+    last: bool,
+    memory: u64,
+) -> Result<()> {
+    let arguments = prepare_arguments(tool, directory, increment, last, memory);
+    let mut running = Running::start(cx, tool, &arguments)?;
+    // It has nothing to say there, but must not wait for somebody who listens.
+    let mut output = running.stdout()?;
+    let drained = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    });
+    let ended = running.finish(cx).await;
+    drained.abort();
+    ended.map(drop).map_err(|e| {
+        let remedy = format!(
+            "{}; the files in {} are not ready for a server",
+            e.remedy().trim_end_matches('.'),
+            directory.display()
+        );
+        e.context(format!("cannot prepare {}", directory.display())).with_remedy(remedy)
+    })
+}
+
+fn checkpoints(directory: &Path) -> Result<Checkpoints> {
+    for name in ["xtrabackup_checkpoints", "mariadb_backup_checkpoints"] {
+        if let Ok(text) = std::fs::read_to_string(directory.join(name)) {
+            return Checkpoints::parse(&text);
+        }
+    }
+    Err(Error::damaged(format!("the files in {} have no checkpoints", directory.display())))
+}

@@ -1,0 +1,212 @@
+//! Backups of a tool back into a directory, as a [`Restore`].
+
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::{
+    ArtifactSource, ChainBreak, Context, Error, ErrorKind, Flavor, Manifest, Restore, RestoreSteps,
+    Restored, Result, ServerVersion, io_error,
+};
+
+use super::backup::PhysicalDetails;
+use super::prepare::prepare;
+use super::tool::Tool;
+use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, State};
+
+/// A backup of a chain, with its artifacts.
+#[derive(Clone)]
+pub struct Link {
+    /// The backup.
+    pub manifest: Manifest,
+    /// What it holds.
+    pub artifacts: Arc<dyn ArtifactSource>,
+}
+
+/// Lays the files of a full backup out, and those of its increments beside them, and prepares them.
+#[derive(Clone)]
+pub struct PhysicalRestore {
+    directory: PathBuf,
+    options: FilesRestoreOptions,
+    tool: Option<PathBuf>,
+    directories: Vec<PathBuf>,
+    before: Vec<Link>,
+}
+
+/// What the manifest says of a backup by a tool.
+///
+/// # Errors
+/// A usage error when a tool did not make it.
+pub fn details(manifest: &Manifest) -> Result<PhysicalDetails> {
+    serde_json::from_value(manifest.outcome.details.clone()).map_err(|_| {
+        Error::usage(format!("{} was not made by xtrabackup or mariadb-backup", manifest.backup))
+    })
+}
+
+/// Whether every increment begins where the one before it ended, on the same server in the same version.
+///
+/// # Errors
+/// The first link that does not.
+pub fn check_lsn_chain(links: &[&Manifest]) -> Result<(), ChainBreak> {
+    let mut before: Option<(&Manifest, PhysicalDetails)> = None;
+    for &link in links {
+        let broken = |problem: String| ChainBreak { link: link.backup.to_string(), problem };
+        let own = details(link).map_err(|e| broken(e.to_string()))?;
+        match &before {
+            None if own.from_lsn != 0 => {
+                return Err(broken(format!(
+                    "begins at LSN {}, and nothing is before it",
+                    own.from_lsn
+                )));
+            }
+            None => {}
+            Some((previous, earlier)) => {
+                if own.from_lsn != earlier.to_lsn {
+                    return Err(broken(format!(
+                        "begins at LSN {}, and {} ended at {}",
+                        own.from_lsn, previous.backup, earlier.to_lsn
+                    )));
+                }
+                let (a, b) = (&link.outcome.source, &previous.outcome.source);
+                let moved = a.flavor == Flavor::MariaDb && own.instance != earlier.instance;
+                if moved || a.server_uuid != b.server_uuid || a.version != b.version {
+                    return Err(broken(format!(
+                        "was read from another server or version than {}",
+                        previous.backup
+                    )));
+                }
+            }
+        }
+        before = Some((link, own));
+    }
+    Ok(())
+}
+
+impl PhysicalRestore {
+    /// Into `directory`, prepared by `tool`, or the one that fits in `directories`.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        options: FilesRestoreOptions,
+        tool: Option<PathBuf>,
+        directories: Vec<PathBuf>,
+    ) -> Self {
+        PhysicalRestore {
+            directory: directory.into(),
+            options,
+            tool,
+            directories,
+            before: Vec::new(),
+        }
+    }
+
+    /// The backups that an increment needs before it, the full one first.
+    #[must_use]
+    pub fn after(mut self, before: Vec<Link>) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// The chain with its last link, checked; and the tool.
+    fn check(
+        &self,
+        manifest: &Manifest,
+        artifacts: &Arc<dyn ArtifactSource>,
+    ) -> Result<(Vec<Link>, Tool)> {
+        let last = Link { manifest: manifest.clone(), artifacts: Arc::clone(artifacts) };
+        let links: Vec<Link> = self.before.iter().cloned().chain([last]).collect();
+        check_lsn_chain(&links.iter().map(|link| &link.manifest).collect::<Vec<_>>())?;
+        let source = &manifest.outcome.source;
+        let tool = Tool::find(source.flavor, self.tool.as_deref(), &self.directories)?;
+        tool.check(&ServerVersion::parse(&source.version, "")?)?;
+        Ok((links, tool))
+    }
+}
+
+#[async_trait]
+impl Restore for PhysicalRestore {
+    async fn plan(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<RestoreSteps> {
+        let (links, tool) = self.check(manifest, &artifacts)?;
+        let Some(full) = links.first() else {
+            return Err(Error::internal("a chain without links"));
+        };
+        let files = FilesRestore::new(&self.directory, self.options);
+        let mut plan = files.plan(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
+        for link in &links[1..] {
+            plan.steps.push(format!("write the files of {} beside them", link.manifest.backup));
+        }
+        plan.steps.push(format!("prepare them with {}", tool.name()));
+        for link in &links[1..] {
+            plan.steps.push(format!("apply {}", link.manifest.backup));
+        }
+        Ok(plan)
+    }
+
+    async fn run(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<Restored> {
+        let (links, tool) = self.check(manifest, &artifacts)?;
+        let Some((full, increments)) = links.split_first() else {
+            return Err(Error::internal("a chain without links"));
+        };
+        let files = FilesRestore::new(&self.directory, self.options);
+        let mut restored = files.run(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
+
+        // On the same disk as the target, where there is room for it, and gone with the end of this.
+        let beside = self.directory.parent().unwrap_or(Path::new("/"));
+        let work =
+            tempfile::Builder::new().prefix(".holdfast-increments-").tempdir_in(beside).map_err(
+                |e| io_error(e, ErrorKind::Target, format!("cannot write {}", beside.display())),
+            )?;
+        let mut directories = Vec::new();
+        for (n, link) in increments.iter().enumerate() {
+            let directory = work.path().join(n.to_string());
+            let files = FilesRestore::new(&directory, FilesRestoreOptions::default());
+            let part = files.run(cx, &link.manifest, Arc::clone(&link.artifacts)).await?;
+            restored.bytes += part.bytes;
+            directories.push(directory);
+        }
+        prepare(cx, &tool, &self.directory, &directories).await?;
+        let catalog = Catalog::read(&*full.artifacts).await?;
+        debug_assert_eq!(catalog.header.state, State::Unprepared);
+        settle(&self.directory, &catalog)?;
+        restored.reached = manifest.outcome.position.clone();
+        Ok(restored)
+    }
+}
+
+/// What the tool made belongs to whom the other files belong; everything is on the disk.
+fn settle(directory: &Path, catalog: &Catalog) -> Result<()> {
+    let failed =
+        |e| io_error(e, ErrorKind::Target, format!("cannot finish {}", directory.display()));
+    let first = catalog.files().find(|entry| !entry.path.contains('/'));
+    let of = first.map_or_else(|| directory.to_owned(), |entry| directory.join(&entry.path));
+    let owner = std::fs::metadata(of).or_else(|_| std::fs::metadata(directory)).map_err(failed)?;
+    if rustix::process::geteuid().is_root() {
+        give(directory, owner.uid(), owner.gid()).map_err(failed)?;
+    }
+    let open = std::fs::File::open(directory).map_err(failed)?;
+    rustix::fs::syncfs(&open).map_err(|e| failed(e.into()))
+}
+
+fn give(directory: &Path, uid: u32, gid: u32) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            give(&entry.path(), uid, gid)?;
+        }
+        if !metadata.is_symlink() && (metadata.uid(), metadata.gid()) != (uid, gid) {
+            chown(entry.path(), Some(uid), Some(gid))?;
+        }
+    }
+    Ok(())
+}

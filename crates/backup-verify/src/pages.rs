@@ -1,0 +1,109 @@
+//! Every page of the tablespaces of a backup: what the server itself would say of them.
+
+use std::sync::Arc;
+
+use backup_core::{ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Result, Severity};
+use backup_drivers::files::{Catalog, Entry, State};
+use backup_drivers::innodb::{PageChecker, PageSummary, TableFile};
+use futures::{StreamExt, TryStreamExt, stream};
+
+/// So many pages are findings of their own.
+const NAMED: usize = 100;
+
+/// Reads every tablespace and checks every page.
+///
+/// # Errors
+/// When the artifacts cannot be read; what is wrong with the pages is a finding.
+pub(crate) async fn check_pages(
+    cx: &Context,
+    backup: &Manifest,
+    artifacts: &Arc<dyn ArtifactSource>,
+) -> Result<Vec<Finding>> {
+    let object = backup.backup.as_str();
+    let catalog = match Catalog::read(&**artifacts).await {
+        Ok(catalog) => catalog,
+        Err(e) if e.kind() == ErrorKind::Damaged => {
+            let finding = Finding::new(Severity::Error, object, e.chain(), e.remedy().to_owned());
+            return Ok(vec![finding.with_kind(ErrorKind::Damaged)]);
+        }
+        Err(e) => return Err(e),
+    };
+    cx.phase("verify pages");
+    // Files over which changes are written have their pages together only after a restore.
+    let whole = |entry: &&Entry| entry.page_size.is_some() && !entry.changes;
+    let (first, later): (Vec<Entry>, Vec<Entry>) =
+        catalog.files().filter(whole).cloned().partition(|entry| entry.space_id.is_some());
+    let mut checked: Vec<(Entry, PageSummary)> = stream::iter(first)
+        .map(|entry| {
+            let (cx, artifacts) = (cx.clone(), Arc::clone(artifacts));
+            async move {
+                let summary = pages(&cx, &artifacts, &entry, PageChecker::new()).await?;
+                Ok::<_, Error>((entry, summary))
+            }
+        })
+        .buffer_unordered(cx.threads())
+        .try_collect()
+        .await?;
+    // Files of the system tablespace after its first one go on with its pages.
+    let system =
+        checked.iter().find(|(entry, _)| entry.path == "ibdata1").map(|(_, summary)| summary);
+    if let Some((geometry, mut number)) = system.and_then(|s| Some((s.geometry?, s.pages))) {
+        let mut later = later;
+        later.sort_by_key(|entry| (entry.path.len(), entry.path.clone()));
+        for entry in later.into_iter().filter(|entry| entry.path.starts_with("ibdata")) {
+            let summary =
+                pages(cx, artifacts, &entry, PageChecker::resume(geometry, number)).await?;
+            number += summary.pages;
+            checked.push((entry, summary));
+        }
+    }
+    Ok(findings(object, &catalog, &checked))
+}
+
+async fn pages(
+    cx: &Context,
+    artifacts: &Arc<dyn ArtifactSource>,
+    entry: &Entry,
+    mut checker: PageChecker,
+) -> Result<PageSummary> {
+    let mut reader = artifacts.open(&entry.artifact()?).await?;
+    while let Some(bytes) = cx.run(reader.next()).await? {
+        checker.push(&bytes);
+    }
+    Ok(checker.finish())
+}
+
+fn findings(object: &str, catalog: &Catalog, checked: &[(Entry, PageSummary)]) -> Vec<Finding> {
+    // A server that was killed left pages half written, which it mends from its doublewrite buffer.
+    let severity = match catalog.header.state {
+        State::Crashed => Severity::Warning,
+        State::Clean | State::Unprepared => Severity::Error,
+    };
+    let mut bad = Vec::new();
+    let (mut sound, mut encrypted, mut wrong) = (0, 0, 0);
+    for (entry, summary) in checked {
+        sound += summary.sound.values().sum::<u64>() + summary.zero + summary.compressed;
+        encrypted += summary.encrypted;
+        wrong += summary.bad_pages;
+        let name = TableFile::of(&entry.path).map_or_else(|| entry.path.clone(), |t| t.to_string());
+        for page in summary.bad.iter().take(NAMED.saturating_sub(bad.len())) {
+            let remedy = "it was damaged at the source already: run CHECK TABLE there, and restore the table from an \
+                          earlier backup";
+            bad.push(
+                Finding::new(severity, name.clone(), page.to_string(), remedy)
+                    .with_kind(ErrorKind::Damaged),
+            );
+        }
+    }
+    if wrong > bad.len() as u64 {
+        let text = format!("{wrong} pages are damaged; the first {} are named", bad.len());
+        bad.push(Finding::new(severity, object, text, "see those that are named"));
+    }
+    let hidden = match encrypted {
+        0 => String::new(),
+        n => format!("; {n} are encrypted and cannot be checked"),
+    };
+    let text = format!("{sound} pages of {} tablespaces are sound{hidden}", checked.len());
+    bad.push(Finding::new(Severity::Info, object, text, ""));
+    bad
+}
