@@ -166,9 +166,38 @@ async fn what_a_crash_left_is_copied_when_it_is_asked_for(
     let document = home.on_repo(backup).expect(14).json();
     assert_eq!(document["consistency"]["level"], "transactional", "{document:#}");
     let target = home.path("target");
-    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
-    home.on_repo(to).expect(0);
+    let to = ["restore", "--repo", "repo", "--cluster", "shop", "--target-dir"];
+    let to: Vec<&str> = to.into_iter().chain([target.to_str().unwrap()]).collect();
+    // A restore that is killed goes on when it is asked for again.
+    for wait in [0, 40, 150] {
+        let mut restore = home.command(to.clone().into_iter().chain(["--progress", "json"]));
+        let mut restore = restore.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufReader::new(restore.stderr.take().unwrap());
+        for line in std::io::BufRead::lines(lines) {
+            if line.unwrap().contains("\"name\":\"restore\"") {
+                tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+                restore.kill().unwrap();
+            }
+        }
+        restore.wait().unwrap();
+        if !target.join(".holdfast-restore").exists() && target.exists() {
+            // It was quicker than the signal.
+            break;
+        }
+    }
+    if target.join(".holdfast-restore").exists() || !target.exists() {
+        home.run(to).expect(0);
+    }
+    assert!(!target.join(".holdfast-restore").exists());
     assert_eq!(sums(&on(name, &target).await).await, before);
+
+    // What is no data directory is never emptied.
+    home.write("precious", "precious");
+    let root = home.path("");
+    let over =
+        ["restore", "--cluster", "shop", "--target-dir", root.to_str().unwrap(), "--overwrite"];
+    home.on_repo(over).expect(9).says("no data directory");
+    assert!(home.path("precious").exists());
 }
 
 #[rstest]

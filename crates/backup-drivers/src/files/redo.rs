@@ -174,8 +174,8 @@ fn by_shutdown_lsn(files: &[PathBuf], system: &Path) -> std::io::Result<Option<S
         let log = Log::open(path)?;
         let start = log.long(8)? / BLOCK * BLOCK;
         let Some(at) = (last / BLOCK * BLOCK).checked_sub(start) else { continue };
-        let block = MYSQL_HEADER + at;
-        if block + BLOCK <= log.len && path.to_string_lossy().contains("#ib_redo") {
+        let block = MYSQL_HEADER.saturating_add(at);
+        if block.saturating_add(BLOCK) <= log.len && path.to_string_lossy().contains("#ib_redo") {
             let full = u64::from(log.word(block + 4)? >> 16 & 0x7fff);
             if log.is_whole(block)? && full > last % BLOCK {
                 return Ok(Some(format!(
@@ -207,8 +207,9 @@ fn mariadb(log: &Log) -> std::io::Result<Option<String>> {
     let Some(capacity) = log.len.checked_sub(MARIADB_START).filter(|&n| n > 0) else {
         return Ok(Some("its redo log is too short".to_owned()));
     };
-    let Some(at) = end.checked_sub(first_lsn) else {
-        return Ok(Some("its checkpoint is before the beginning of its redo log".to_owned()));
+    // No log is so long that its numbers come near their end.
+    let Some(at) = end.checked_sub(first_lsn).filter(|&at| at < 1 << 62) else {
+        return Ok(Some("its checkpoint is not in its redo log".to_owned()));
     };
     let ring = Ring { log, capacity };
     if ring.mini_transaction(at)? != Some(FILE_CHECKPOINT) {
@@ -289,6 +290,73 @@ impl Ring<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A redo log of MariaDB whose checkpoint says this, with zeros behind it.
+    fn mariadb_log(lsn: u64, end: u64, first: u64, record: &[u8]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = vec![0; MARIADB_START as usize + 4096];
+        log[..4].copy_from_slice(&FORMAT_10_8.to_be_bytes());
+        log[8..16].copy_from_slice(&first.to_be_bytes());
+        log[16..32].copy_from_slice(b"MariaDB 10.11.19");
+        let block = &mut log[4096..4160];
+        block[..8].copy_from_slice(&lsn.to_be_bytes());
+        block[8..16].copy_from_slice(&end.to_be_bytes());
+        let sum = crc32c::crc32c(&block[..60]).to_be_bytes();
+        block[60..].copy_from_slice(&sum);
+        let at = MARIADB_START as usize;
+        log[at..at + record.len()].copy_from_slice(record);
+        std::fs::write(dir.path().join("ib_logfile0"), log).unwrap();
+        let redo = Redo::read(dir.path(), dir.path()).unwrap();
+        assert_eq!((redo.flavor, redo.version.as_str()), (Flavor::MariaDb, "10.11.19"));
+        redo.unclean
+    }
+
+    fn checkpoint_record() -> Vec<u8> {
+        // FILE_CHECKPOINT, 10 bytes follow: tablespace 0, page 0, LSN; then the mark of the first lap.
+        let mut record = [&[0xfa, 0, 0][..], &12_345_u64.to_be_bytes()].concat();
+        let sum = crc32c::crc32c(&record).to_be_bytes();
+        record.push(1);
+        record.extend(sum);
+        record
+    }
+
+    #[test]
+    fn a_log_that_ends_with_its_checkpoint_is_clean_and_no_other() {
+        let record = checkpoint_record();
+        assert_eq!(record.len() as u64, FILE_CHECKPOINT);
+        assert_eq!(mariadb_log(12_345, 12_345, 12_345, &record), None);
+        let twice = [record.clone(), record.clone()].concat();
+        let goes_on = mariadb_log(12_345, 12_345, 12_345, &twice).unwrap();
+        assert!(goes_on.contains("goes on"), "{goes_on}");
+        let mut damaged = record.clone();
+        damaged[5] ^= 1;
+        assert!(mariadb_log(12_345, 12_345, 12_345, &damaged).is_some());
+        assert!(mariadb_log(12_345, 12_400, 12_345, &record).is_some());
+        // Numbers that no server writes.
+        for (end, first) in [(0, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX), (1 << 62, 0)] {
+            let _ = mariadb_log(end, end, first, &record);
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_hostile_log_of_mysql_overflow_nothing() {
+        for (lsn, start) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX), (8704, 8192)] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("#innodb_redo")).unwrap();
+            let mut log = vec![0; 8192];
+            log[8..16].copy_from_slice(&start.to_be_bytes());
+            log[16..27].copy_from_slice(b"MySQL 9.7.4");
+            log[520..528].copy_from_slice(&lsn.to_be_bytes());
+            let sum = crc32c::crc32c(&log[512..1020]).to_be_bytes();
+            log[1020..1024].copy_from_slice(&sum);
+            std::fs::write(dir.path().join("#innodb_redo/#ib_redo7"), log).unwrap();
+            let mut system = vec![0; 16_384];
+            system[26..34].copy_from_slice(&lsn.to_be_bytes());
+            std::fs::write(dir.path().join("ibdata1"), system).unwrap();
+            let redo = Redo::read(dir.path(), dir.path()).unwrap();
+            assert_eq!(redo.flavor, Flavor::MySql);
+        }
+    }
 
     #[test]
     fn creators() {

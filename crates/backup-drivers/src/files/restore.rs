@@ -65,6 +65,16 @@ impl FilesRestore {
             ));
         }
         target.check_idle()?;
+        if target.found == Found::Something && !target.is_datadir() {
+            return Err(Error::new(
+                ErrorKind::Target,
+                format!(
+                    "the directory {} holds something, and it is no data directory of a server",
+                    self.directory.display()
+                ),
+            )
+            .with_remedy("look whether it is the right one; if it is, empty it yourself"));
+        }
         target.check_room(&catalog, self.keeps(&target))?;
         Ok((catalog, target))
     }

@@ -52,6 +52,12 @@ impl Target {
         Ok(Target { directory: directory.to_owned(), found })
     }
 
+    /// Whether it looks like a data directory, or like a restore that was cut short: nothing else is
+    /// ever emptied.
+    pub(super) fn is_datadir(&self) -> bool {
+        ["ibdata1", "mysql", MARK].iter().any(|name| self.directory.join(name).exists())
+    }
+
     /// Fails when a server runs on the directory.
     pub(super) fn check_idle(&self) -> Result<()> {
         match idle::holder(&self.directory)? {

@@ -140,6 +140,13 @@ async fn lvm() {
     scene.kills(leftovers).await;
     busy.end().await;
 
+    step("files on two volumes");
+    std::fs::create_dir("/tmp/elsewhere").unwrap();
+    std::os::unix::fs::symlink("/tmp/elsewhere", data.join("elsewhere")).unwrap();
+    let run = tokio::task::block_in_place(|| scene.home.run(scene.arguments(&[]))).expect(6);
+    run.says("several file systems");
+    std::fs::remove_file(data.join("elsewhere")).unwrap();
+
     step("a snapshot that overflows");
     let busy = Load::begin(&scene.server).await;
     let writer = tokio::spawn({

@@ -3,6 +3,7 @@
 
 mod guest;
 mod load;
+mod pair;
 
 use std::fmt::Write;
 use std::path::Path;
