@@ -4,6 +4,7 @@ pub mod binlog;
 pub mod clone;
 pub mod connect;
 pub mod files;
+pub mod follow;
 pub mod innodb;
 pub mod logical;
 pub mod physical;
