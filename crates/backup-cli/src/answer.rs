@@ -12,6 +12,7 @@ pub(crate) struct Answer {
     json: Value,
     text: String,
     summary: bool,
+    on_stderr: bool,
     ending: Option<ErrorKind>,
 }
 
@@ -20,7 +21,7 @@ impl Answer {
     pub(crate) fn new(document: &impl Serialize, text: impl Display) -> Result<Self> {
         let json = serde_json::to_value(document)
             .map_err(|e| Error::internal("the answer cannot be written as JSON").with_source(e))?;
-        Ok(Answer { json, text: text.to_string(), summary: false, ending: None })
+        Ok(Answer { json, text: text.to_string(), summary: false, on_stderr: false, ending: None })
     }
 
     /// Adds a field to the document, and lines to the text.
@@ -36,6 +37,12 @@ impl Answer {
         self
     }
 
+    /// Standard output has taken something else.
+    pub(crate) fn on_stderr(mut self) -> Self {
+        self.on_stderr = true;
+        self
+    }
+
     /// The command did its work, and yet ends with the exit code of `kind`.
     pub(crate) fn ending(mut self, kind: Option<ErrorKind>) -> Self {
         self.ending = kind;
@@ -44,7 +51,13 @@ impl Answer {
 
     /// Prints the answer and gives the exit code.
     pub(crate) fn print(self, json: bool, quiet: bool) -> Result<u8> {
-        if json {
+        if self.on_stderr {
+            let text = if json { format!("{:#}\n", self.json) } else { self.text };
+            if json || !(self.summary && quiet) {
+                // Where nobody hears it, the exit code still says it.
+                let _ = io::stderr().lock().write_all(text.as_bytes());
+            }
+        } else if json {
             print_json(&self.json)?;
         } else if !(self.summary && quiet) {
             print_text(&self.text)?;

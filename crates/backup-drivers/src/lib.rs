@@ -3,8 +3,10 @@
 pub mod binlog;
 pub mod clone;
 pub mod connect;
+pub mod exchange;
 pub mod files;
 pub mod follow;
+pub mod foreign;
 pub mod innodb;
 pub mod logical;
 pub mod physical;
