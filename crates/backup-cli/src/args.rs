@@ -97,7 +97,7 @@ pub(crate) enum Command {
     Init(cmd::init::Init),
     Key(cmd::key::Key),
     Check(cmd::check::Check),
-    Backup(cmd::backup::Backup),
+    Backup(Box<cmd::backup::Backup>),
     List(cmd::list::List),
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
