@@ -5,6 +5,7 @@ mod backup;
 mod catalog;
 mod census;
 mod check;
+mod damage;
 mod ddl;
 mod drill;
 mod dump;
@@ -34,6 +35,7 @@ pub use catalog::{
 };
 pub use census::Census;
 pub(crate) use ddl::Touch;
+pub use damage::OnCorrupt;
 pub use drill::{DrillReport, drill};
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
