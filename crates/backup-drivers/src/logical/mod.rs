@@ -34,8 +34,8 @@ pub use catalog::{
     StoredObject, Table,
 };
 pub use census::Census;
-pub(crate) use ddl::Touch;
 pub use damage::OnCorrupt;
+pub(crate) use ddl::Touch;
 pub use drill::{DrillReport, drill};
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
