@@ -1,23 +1,30 @@
 //! Tables into artifacts, by several readers of one snapshot.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backup_core::{ArtifactName, ArtifactSink, Context, Error, Event, Layout, Result};
+use backup_core::{ArtifactSink, Context, Error, Event, Layout, Result};
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::catalog::{Chunk, Table};
+use super::damage::{self, Lost, OnCorrupt, Salvage};
 use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
 use super::plan::{self, Range};
+use super::resume;
 use super::scan;
 use super::select::TableName;
 use super::snapshot::{LET_GO, TableLocks};
 use crate::connect::Session;
 use crate::wire;
+
+/// How often what is finished is stored for good when nothing else makes it so. A backup that finds
+/// most rows stored already fills no pack for long.
+const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// A range of a table, to be read by whoever is free.
 struct Job {
@@ -35,6 +42,8 @@ struct Dump {
     fingerprints: Option<Fingerprints>,
     /// What is done with the values of each table.
     masks: Vec<Option<TableMask>>,
+    on_corrupt: OnCorrupt,
+    lost: Mutex<Vec<Lost>>,
     locks: Mutex<Option<TableLocks>>,
     is_locked: Vec<bool>,
     /// How many chunks of locked tables are left.
@@ -49,6 +58,15 @@ pub(super) struct Released {
     pub held: Duration,
     /// Those of the tables whose rows may be of a later moment.
     pub late: BTreeSet<TableName>,
+}
+
+/// What came of it.
+pub(super) struct Read {
+    /// The tables, with digests and chunks.
+    pub tables: Vec<Table>,
+    pub released: Released,
+    /// Rows that could not be read.
+    pub lost: Vec<Lost>,
 }
 
 impl Dump {
@@ -70,6 +88,31 @@ impl Dump {
     }
 }
 
+impl Dump {
+    /// What can be had of a range that the server cannot read as a whole.
+    async fn around(
+        &self,
+        cx: &Context,
+        reader: &mut wire::Connection,
+        job: &Job,
+        error: Error,
+    ) -> Result<Vec<Chunk>> {
+        let (table, mask) = (&self.tables[job.table], self.masks[job.table].as_ref());
+        reader.query(LET_GO).await?;
+        let (chunks, lost) = match self.on_corrupt {
+            OnCorrupt::Fail => return Err(error),
+            OnCorrupt::Skip => (Vec::new(), vec![Lost::of(table, &job.range, &error)]),
+            OnCorrupt::Salvage => {
+                let (sink, number, range) = (&*self.sink, job.number, &job.range);
+                let salvage = Salvage { cx, sink, table, mask, number, range };
+                salvage.run(reader, error).await?
+            }
+        };
+        self.lost.lock().expect("no panic while it is locked").extend(lost);
+        Ok(chunks)
+    }
+}
+
 #[derive(Default)]
 struct TableProgress {
     chunks_left: AtomicUsize,
@@ -82,28 +125,54 @@ pub(super) struct Work<'a> {
     pub readers: Vec<wire::Connection>,
     /// The tables.
     pub tables: Vec<Table>,
-    /// About how many bytes of a table go into one artifact.
-    pub chunk_bytes: u64,
+    /// How each is cut.
+    pub ranges: Vec<Vec<Range>>,
+    /// Chunks that need not be read, by numbers of table and range.
+    pub done: BTreeMap<(usize, usize), Chunk>,
     /// Where the rows go.
     pub sink: Arc<dyn ArtifactSink>,
     /// What the tables looked like, where DDL is not kept out.
     pub fingerprints: Option<Fingerprints>,
     /// What is done with values on the way.
     pub masks: Option<&'a Masks>,
+    /// What is done about rows that the server cannot read.
+    pub on_corrupt: OnCorrupt,
     /// Locks on tables without transactions, and for how long they may be held.
     pub locks: Option<(TableLocks, Duration)>,
 }
 
+fn masks_of(tables: &[Table], masks: Option<&Masks>) -> Result<Vec<Option<TableMask>>> {
+    tables.iter().map(|table| masks.map_or(Ok(None), |masks| masks.table(table))).collect()
+}
+
+/// Cuts all tables, but for those that are cut `already`, by number.
+pub(super) async fn cut(
+    session: &mut Session,
+    tables: &[Table],
+    masks: Option<&Masks>,
+    chunk_bytes: u64,
+    already: &BTreeMap<usize, Vec<Range>>,
+) -> Result<Vec<Vec<Range>>> {
+    let masks = masks_of(tables, masks)?;
+    let mut all = Vec::with_capacity(tables.len());
+    for (i, (table, mask)) in tables.iter().zip(masks).enumerate() {
+        let tells = mask.is_some_and(|mask| mask.hides_key(table));
+        all.push(match already.get(&i) {
+            Some(ranges) => ranges.clone(),
+            None if table.rows_elsewhere || table.rows_left_out => Vec::new(),
+            // The ends of ranges are values of the key.
+            None if tells => vec![Range::default()],
+            None => plan::ranges(session, table, chunk_bytes).await?,
+        });
+    }
+    Ok(all)
+}
+
 /// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
 /// chunks filled in.
-pub(super) async fn run(
-    cx: &Context,
-    session: &mut Session,
-    work: Work<'_>,
-) -> Result<(Vec<Table>, Released)> {
-    let Work { readers, tables, chunk_bytes, sink, fingerprints, masks, locks } = work;
-    let mask = |table| masks.map_or(Ok(None), |masks| masks.table(table));
-    let masks: Vec<Option<TableMask>> = tables.iter().map(mask).collect::<Result<_>>()?;
+pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
+    let Work { readers, tables, ranges, done, sink, fingerprints, masks, on_corrupt, locks } = work;
+    let masks = masks_of(&tables, masks)?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
     let locked: BTreeSet<TableName> =
         locks.iter().flat_map(|(locks, _)| locks.tables.iter().cloned()).collect();
@@ -113,21 +182,19 @@ pub(super) async fn run(
     let mut locked_left = 0;
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();
+    let mut ranges = ranges;
     for table in order {
-        if tables[table].rows_elsewhere || tables[table].rows_left_out {
-            continue;
+        let numbered = std::mem::take(&mut ranges[table]).into_iter().enumerate();
+        let missing: Vec<Job> = numbered
+            .map(|(number, range)| Job { table, number, range })
+            .filter(|job| !done.contains_key(&(table, job.number)))
+            .collect();
+        left[table].chunks_left.store(missing.len(), Ordering::Relaxed);
+        locked_left += if is_locked[table] { missing.len() } else { 0 };
+        if !tables[table].rows_elsewhere && !tables[table].rows_left_out {
+            cx.progress().expect_rows(tables[table].estimated_rows);
         }
-        let tells = masks[table].as_ref().is_some_and(|mask| mask.hides_key(&tables[table]));
-        let ranges = match tells {
-            // The ends of ranges are values of the key.
-            true => vec![Range::default()],
-            false => plan::ranges(session, &tables[table], chunk_bytes).await?,
-        };
-        left[table].chunks_left.store(ranges.len(), Ordering::Relaxed);
-        locked_left += if is_locked[table] { ranges.len() } else { 0 };
-        cx.progress().expect_rows(tables[table].estimated_rows);
-        let numbered = ranges.into_iter().enumerate();
-        jobs.extend(numbered.map(|(number, range)| Job { table, number, range }));
+        jobs.extend(missing);
     }
     let deadline = locks.as_ref().map(|(_, deadline)| *deadline);
     let dump = Arc::new(Dump {
@@ -137,6 +204,8 @@ pub(super) async fn run(
         sink,
         fingerprints,
         masks,
+        on_corrupt,
+        lost: Mutex::default(),
         locks: Mutex::new(locks.map(|(locks, _)| locks)),
         is_locked,
         locked_left: AtomicUsize::new(locked_left),
@@ -150,7 +219,8 @@ pub(super) async fn run(
     for reader in readers {
         workers.spawn(read_jobs(cx.clone(), reader, Arc::clone(&dump)));
     }
-    let mut chunks = Vec::new();
+    let mut chunks: Vec<(usize, usize, Chunk)> =
+        done.into_iter().map(|((table, number), chunk)| (table, number, chunk)).collect();
     // The first failure ends the others: dropping the set aborts them.
     let overdue = async {
         match deadline {
@@ -160,9 +230,19 @@ pub(super) async fn run(
     };
     let mut overdue = std::pin::pin!(overdue);
     let mut waiting = true;
+    let mut checkpoint: Option<AbortOnDropHandle<Result<()>>> = None;
     loop {
         let ended = tokio::select! {
             ended = workers.join_next() => ended,
+            () = tokio::time::sleep(CHECKPOINT) => {
+                // Beside the readers. What it fails with they will be told too.
+                if checkpoint.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+                    let sink = Arc::clone(&dump.sink);
+                    let work = tokio::spawn(async move { sink.checkpoint().await });
+                    checkpoint = Some(AbortOnDropHandle::new(work));
+                }
+                continue;
+            }
             () = &mut overdue, if waiting => {
                 waiting = false;
                 dump.release().await;
@@ -173,6 +253,9 @@ pub(super) async fn run(
         chunks.extend(ended.map_err(|e| Error::internal("a reader panicked").with_source(e))??);
     }
     drop(workers);
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.await.map_err(|e| Error::internal("a checkpoint panicked").with_source(e))??;
+    }
     let dump = Arc::into_inner(dump).expect("every worker has ended");
     let mut tables = dump.tables;
     chunks.sort_by_key(|(table, number, _)| (*table, *number));
@@ -181,7 +264,8 @@ pub(super) async fn run(
         tables[table].chunks.push(chunk);
     }
     let released = dump.released.into_inner().expect("no panic while it is locked");
-    Ok((tables, released))
+    let lost = dump.lost.into_inner().expect("no panic while it is locked");
+    Ok(Read { tables, released, lost })
 }
 
 /// Takes jobs until none is left.
@@ -196,13 +280,20 @@ async fn read_jobs(
         let Some(job) = next else { break };
         let table = &dump.tables[job.table];
         let mask = dump.masks[job.table].as_ref();
-        let chunk = read(&cx, &mut reader, &*dump.sink, table, mask, &job).await?;
+        let found = match read(&cx, &mut reader, &*dump.sink, table, mask, &job).await {
+            Err(e) if damage::is_corruption(&e) && dump.on_corrupt != OnCorrupt::Fail => {
+                dump.around(&cx, &mut reader, &job, e).await
+            }
+            other => other.map(|chunk| vec![chunk]),
+        };
+        let found = found.map_err(|e| damage::explained(e, table))?;
         if let Some(fingerprints) = &dump.fingerprints {
             fingerprints.check(&mut reader, table).await?;
         }
         reader.query(LET_GO).await?;
         let progress = &dump.left[job.table];
-        let rows = progress.rows.fetch_add(chunk.digest.rows, Ordering::AcqRel) + chunk.digest.rows;
+        let read: u64 = found.iter().map(|chunk| chunk.digest.rows).sum();
+        let rows = progress.rows.fetch_add(read, Ordering::AcqRel) + read;
         if progress.chunks_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             cx.event(Event::Done {
                 kind: "table".into(),
@@ -213,7 +304,7 @@ async fn read_jobs(
         if dump.is_locked[job.table] && dump.locked_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             dump.release().await;
         }
-        chunks.push((job.table, job.number, chunk));
+        chunks.extend(found.into_iter().map(|chunk| (job.table, job.number, chunk)));
     }
     reader.close().await;
     Ok(chunks)
@@ -227,12 +318,11 @@ async fn read(
     mask: Option<&TableMask>,
     job: &Job,
 ) -> Result<Chunk> {
-    let part = format!("rows-{:06}", job.number);
-    let artifact = ArtifactName::from_parts(["tables", &table.database, &table.name, &part])?;
+    let artifact = resume::artifact(table, job.number)?;
     let mut writer = sink.create(artifact.clone(), Layout::Blocks).await?;
     let digest = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
     let attributes = json!({ "digest": digest, "from": job.range.from, "to": job.range.to });
     writer.finish(attributes).await?;
-    let Range { from, to } = job.range.clone();
+    let Range { from, to, .. } = job.range.clone();
     Ok(Chunk { artifact, digest, from, to })
 }

@@ -5,6 +5,7 @@ mod backup;
 mod catalog;
 mod census;
 mod check;
+mod damage;
 mod ddl;
 mod drill;
 mod dump;
@@ -21,6 +22,7 @@ pub mod recreate;
 mod rename;
 mod replica;
 mod restore;
+mod resume;
 mod scan;
 mod scope;
 mod select;
@@ -34,6 +36,7 @@ pub use catalog::{
     StoredObject, Table,
 };
 pub use census::Census;
+pub use damage::OnCorrupt;
 pub(crate) use ddl::Touch;
 pub use drill::{DrillReport, drill};
 pub use examine::examine;

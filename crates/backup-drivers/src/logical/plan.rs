@@ -1,16 +1,23 @@
 //! Cutting tables into key ranges.
 
 use backup_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use super::catalog::{Column, LoadMode, Table};
 use super::select::quote_name;
 use crate::connect::Session;
 
 /// A range of a table's key: `from` inclusive, `to` exclusive, both as SQL literals.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Range {
     pub from: Option<String>,
     pub to: Option<String>,
+    /// No more rows than these, in the order of the key: where damage follows.
+    #[serde(skip)]
+    pub limit: Option<u64>,
+    /// Along the primary key, whatever the server would choose: another way meets the damage at once.
+    #[serde(skip)]
+    pub by_key: bool,
 }
 
 /// How many bytes of a table one chunk should hold. Large enough that a chunk's own cost (a query,
@@ -20,7 +27,7 @@ pub(super) const CHUNK_BYTES: u64 = 64 << 20;
 
 /// The key column that ranges are made of, where the table has one: the first column of the key,
 /// when it is an integer.
-fn range_column(table: &Table) -> Option<&Column> {
+pub(super) fn range_column(table: &Table) -> Option<&Column> {
     let first = table.key.first()?;
     let column = table.columns.iter().find(|c| &c.name == first)?;
     matches!(column.data_type.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
@@ -62,10 +69,10 @@ fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
     let mut ranges = Vec::new();
     for i in 1..count {
         let to = Some((low + width * i / count).to_string());
-        ranges.push(Range { from: from.take(), to: to.clone() });
+        ranges.push(Range { from: from.take(), to: to.clone(), ..Range::default() });
         from = to;
     }
-    ranges.push(Range { from, to: None });
+    ranges.push(Range { from, ..Range::default() });
     ranges
 }
 
@@ -98,6 +105,15 @@ pub(super) fn select_wanted(table: &Table, range: &Range) -> String {
     query(table, range, table.filter.as_deref())
 }
 
+/// The query for the same rows, the value of the key's first column before them as eight bytes where
+/// it is told whether that is an integer without a sign.
+pub(super) fn select_with_key(table: &Table, range: &Range, unsigned: Option<bool>) -> String {
+    let sql = select_wanted(table, range);
+    let (Some(unsigned), Some(first)) = (unsigned, table.key.first()) else { return sql };
+    let sign = if unsigned { "UNSIGNED" } else { "SIGNED" };
+    sql.replacen("SELECT ", &format!("SELECT CAST({} AS {sign}), ", quote_name(first)), 1)
+}
+
 /// The query for all rows of a range, in the order of the key.
 pub(super) fn select(table: &Table, range: &Range) -> String {
     query(table, range, None)
@@ -108,6 +124,9 @@ fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
     let mut sql = format!("SELECT {columns} FROM {}", source(table));
+    if range.by_key {
+        sql.push_str(" FORCE INDEX (PRIMARY)");
+    }
     let mut conditions = Vec::new();
     if let Some(first) = table.key.first() {
         let first = quote_name(first);
@@ -127,6 +146,9 @@ fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
         let key: Vec<String> = table.key.iter().map(|c| quote_name(c)).collect();
         sql.push_str(" ORDER BY ");
         sql.push_str(&key.join(", "));
+    }
+    if let Some(limit) = range.limit {
+        sql.push_str(&format!(" LIMIT {limit}"));
     }
     sql
 }
