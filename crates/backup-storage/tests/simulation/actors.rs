@@ -12,11 +12,13 @@ use backup_storage::format::{
     Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Place, seal,
 };
 use backup_storage::{
-    BackupObject, Beginning, Key, Marker, PruneOptions, Repo, RepositoryOptions, Store, prune,
+    BackupObject, Beginning, CopyOptions, CopyTarget, Key, Marker, PruneOptions, Repo,
+    RepositoryOptions, Store, copy_backup, prune,
 };
 use bytes::Bytes;
 use jiff::SignedDuration;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::laws;
 use crate::world::{Dice, MachineClock, SeededRandom, View, World};
@@ -68,8 +70,10 @@ impl Actor {
         let repo = self.repo().await?;
         let there = laws::listed(&self.world);
         // The program takes the latest; what is about to be removed is more dangerous.
+        let marked = laws::marked(&self.world);
         let base = match self.dice.below(10) {
             0 => None,
+            1..4 if !marked.is_empty() => self.dice.pick(&marked).cloned(),
             1..7 => self.dice.pick(&there).cloned(),
             _ => there.last().cloned(),
         };
@@ -110,6 +114,16 @@ impl Actor {
             }
         }
         laws::committed(&self.world, &manifest);
+        let needed = manifest.needs.iter().flat_map(|n| n.packs.iter().map(|p| (&n.backup, p)));
+        let own = [BackupObject::Manifest.to_string(), BackupObject::Index.to_string()];
+        let own = own.iter().chain(manifest.packs.iter().map(|pack| &pack.name));
+        let of =
+            |backup: &BackupId, name: &str| format!("clusters/{CLUSTER}/backups/{backup}/{name}");
+        let paths: Vec<String> = own
+            .map(|name| of(&id, name))
+            .chain(needed.map(|(backup, pack)| of(backup, &pack.name)))
+            .collect();
+        self.world.carry_off(&paths).await;
         marker.remove().await
     }
 
@@ -172,8 +186,8 @@ impl Actor {
         let key = key(id, object);
         let bytes = laws::content(&key.to_string());
         self.store.create(&key, bytes.clone()).await?;
-        let (name, bytes) = (object.to_string(), bytes.len() as u64);
-        Ok(ObjectDigest { name, bytes, sha256: "0".repeat(64) })
+        let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        Ok(ObjectDigest { name: object.to_string(), bytes: bytes.len() as u64, sha256 })
     }
 
     /// Removes backups by some rules.
@@ -194,6 +208,38 @@ impl Actor {
             ..PruneOptions::default()
         };
         prune(&self.cx, &repo, &options).await.map(drop)
+    }
+
+    /// Brings a backup from the copy: one that was removed here, that is being removed, or that is there.
+    pub(crate) async fn copy(mut self) -> Result<()> {
+        let elsewhere = Store::new(self.world.elsewhere.clone(), "elsewhere");
+        let from = Repo::open_on(&self.cx, elsewhere, RepositoryOptions::default()).await?;
+        let listed = from.backups(&self.cx, None).await?.into_iter();
+        let there: Vec<Manifest> = listed.filter_map(|listed| listed.manifest.ok()).collect();
+        let here = laws::listed(&self.world);
+        let gone: Vec<&Manifest> = there.iter().filter(|m| !here.contains(&m.backup)).collect();
+        let wanted = match self.dice.pick(&gone) {
+            Some(gone) if self.dice.permille(800) => *gone,
+            _ => match self.dice.pick(&there) {
+                Some(any) => any,
+                None => return Ok(()),
+            },
+        };
+        // A parent comes first, as the program does it.
+        let mut chain = vec![wanted];
+        while let Some(parent) = &chain[chain.len() - 1].parent {
+            match there.iter().find(|manifest| manifest.backup == *parent) {
+                Some(parent) => chain.push(parent),
+                None => return Ok(()),
+            }
+        }
+        let options = RepositoryOptions::default();
+        let target =
+            CopyTarget::open_on(&self.cx, &from, self.store.clone(), options, true).await?;
+        for manifest in chain.iter().rev() {
+            copy_backup(&self.cx, &from, &target, manifest, CopyOptions::default()).await?;
+        }
+        target.close().await
     }
 
     /// Proves a backup.

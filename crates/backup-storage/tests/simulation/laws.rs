@@ -27,6 +27,12 @@ pub(crate) fn listed(world: &World) -> Vec<BackupId> {
     ids(&world.state().objects).into_iter().collect()
 }
 
+/// Those of them that somebody wants to remove.
+pub(crate) fn marked(world: &World) -> Vec<BackupId> {
+    let state = world.state();
+    ids(&state.objects).into_iter().filter(|id| is_marked(&state.objects, id)).collect()
+}
+
 /// The ids that have manifests; a tombstone is none.
 fn ids(objects: &BTreeMap<String, Bytes>) -> BTreeSet<BackupId> {
     let is_tomb = |bytes: &Bytes| bytes.len() < 600 && parse_tombstone(&bytes[TEXT..]).is_some();
@@ -67,6 +73,9 @@ pub(crate) struct Laws {
     proofs: BTreeMap<String, Option<BackupId>>,
     pub(crate) removed: usize,
     pub(crate) with_needs: usize,
+    gone: BTreeSet<BackupId>,
+    /// How many were removed, and are there again.
+    pub(crate) back: usize,
 }
 
 impl Laws {
@@ -102,7 +111,9 @@ impl Laws {
             assert!(objects.contains_key(&retired), "{gone} is gone and was not retired");
             assert!(is_marked(objects, gone), "{gone} is gone and nobody said that it would be");
             self.removed += 1;
+            self.gone.insert(gone.clone());
         }
+        self.back += now.difference(&self.listed).filter(|id| self.gone.contains(*id)).count();
         let new = now.difference(&self.listed).filter(|id| !manifests[*id].needs.is_empty());
         self.with_needs += new.count();
         lost_manifests(objects);

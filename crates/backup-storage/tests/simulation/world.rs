@@ -16,7 +16,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -109,6 +109,8 @@ pub(crate) struct State {
 pub(crate) struct World {
     pub(crate) start: Instant,
     inner: InMemory,
+    /// A copy of the repository that has every backup that was ever finished. Nothing disturbs it.
+    pub(crate) elsewhere: Arc<InMemory>,
     state: Mutex<State>,
 }
 
@@ -127,6 +129,7 @@ impl World {
         Arc::new(World {
             start: Instant::now(),
             inner: InMemory::new(),
+            elsewhere: Arc::default(),
             state: Mutex::new(State { open: true, ..State::default() }),
         })
     }
@@ -143,6 +146,19 @@ impl World {
 
     fn store_now(&self) -> Timestamp {
         self.true_now() + self.state().skew
+    }
+
+    /// Takes what there is of these directories and objects to the copy.
+    pub(crate) async fn carry_off(&self, paths: &[String]) {
+        let found: Vec<(String, Bytes)> = {
+            let state = self.state();
+            let wanted = |path: &String| paths.iter().any(|p| path.starts_with(p));
+            let wanted = state.objects.iter().filter(|(path, _)| wanted(path));
+            wanted.map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+        };
+        for (path, bytes) in found {
+            self.elsewhere.put(&Path::from(path), bytes.into()).await.unwrap();
+        }
     }
 
     /// Kills an actor: what it still asks for never happens.
