@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
 use crate::frames::Frames;
-use crate::index::{Index, Indexed};
+use crate::index::{Index, Indexed, Line};
 use crate::reader::Reader;
 use crate::repo::Repo;
 
@@ -88,6 +88,16 @@ impl ArtifactSource for Source {
 }
 
 impl Opened {
+    /// What the index knows of an artifact.
+    pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
+        self.index.get(name).map(|artifact| &artifact.info)
+    }
+
+    /// Where the catalog tells of an artifact, in order; nothing when it does not.
+    pub(crate) fn parts(&self, name: &ArtifactName) -> &[Line] {
+        self.index.get(name).map(|artifact| artifact.parts.as_slice()).unwrap_or_default()
+    }
+
     /// An artifact by its place in the index.
     pub(crate) fn artifact(&self, number: u32) -> &Indexed {
         &self.index.artifacts[number as usize]

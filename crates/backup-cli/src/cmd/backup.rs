@@ -417,8 +417,9 @@ mod tests {
 
     #[test]
     fn lists_of_names() {
-        let names = tables("shop.orders, `a,b`.`c``,d`").unwrap();
-        let shown: Vec<String> = names.0.iter().map(ToString::to_string).collect();
+        let names = table_globs("shop.orders, `a,b`.`c``,d`").unwrap().0;
+        let shown: Vec<String> =
+            names.iter().map(|glob| glob.as_literal().unwrap().to_string()).collect();
         assert_eq!(shown, ["shop.orders", "`a,b`.`c``,d`"]);
         let databases = globs("a*,`b.c`").unwrap().0;
         assert!(databases[0].matches("ab") && databases[1].as_literal() == Some("b.c"));
@@ -428,7 +429,7 @@ mod tests {
         let (table, condition) = filter("`a:b`.c:x = 'y:z'").unwrap();
         assert_eq!((table.to_string().as_str(), condition.as_str()), ("`a:b`.c", "x = 'y:z'"));
         assert!(filter("a.b").is_err() && filter("a.b: ").is_err());
-        assert!(tables("a").is_err());
+        assert!(table_globs("a").is_err());
     }
 
     #[test]

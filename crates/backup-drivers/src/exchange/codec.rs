@@ -274,8 +274,7 @@ mod tests {
         let mut encoder = codec.encoder(to.clone()).unwrap();
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap();
-        let bytes = to.0.lock().unwrap().clone();
-        bytes
+        to.0.lock().unwrap().clone()
     }
 
     #[test]
