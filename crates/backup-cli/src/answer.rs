@@ -11,6 +11,7 @@ pub(crate) struct Answer {
     json: serde_json::Value,
     text: String,
     summary: bool,
+    on_stderr: bool,
     ending: Option<ErrorKind>,
 }
 
@@ -19,12 +20,18 @@ impl Answer {
     pub(crate) fn new(document: &impl Serialize, text: impl Display) -> Result<Self> {
         let json = serde_json::to_value(document)
             .map_err(|e| Error::internal("the answer cannot be written as JSON").with_source(e))?;
-        Ok(Answer { json, text: text.to_string(), summary: false, ending: None })
+        Ok(Answer { json, text: text.to_string(), summary: false, on_stderr: false, ending: None })
     }
 
     /// The text only says that all went well: `--quiet` leaves it out.
     pub(crate) fn summary(mut self) -> Self {
         self.summary = true;
+        self
+    }
+
+    /// Standard output has taken something else.
+    pub(crate) fn on_stderr(mut self) -> Self {
+        self.on_stderr = true;
         self
     }
 
@@ -36,7 +43,13 @@ impl Answer {
 
     /// Prints the answer and gives the exit code.
     pub(crate) fn print(self, json: bool, quiet: bool) -> Result<u8> {
-        if json {
+        if self.on_stderr {
+            let text = if json { format!("{:#}\n", self.json) } else { self.text };
+            if json || !(self.summary && quiet) {
+                // Where nobody hears it, the exit code still says it.
+                let _ = io::stderr().lock().write_all(text.as_bytes());
+            }
+        } else if json {
             print_json(&self.json)?;
         } else if !(self.summary && quiet) {
             print_text(&self.text)?;

@@ -144,6 +144,8 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Show(show) => show.run(app).await,
         Command::Verify(verify) => verify.run(app).await,
         Command::Restore(restore) => restore.run(app).await,
+        Command::Export(export) => export.run(app).await,
+        Command::Import(import) => import.run(app).await,
         Command::Binlog(binlog) => binlog.run(app).await,
         Command::Prune(prune) => prune.run(app).await,
         Command::Copy(copy) => copy.run(app).await,

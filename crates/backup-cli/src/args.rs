@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Show(cmd::show::Show),
     Verify(cmd::verify::Verify),
     Restore(Box<cmd::restore::Restore>),
+    Export(cmd::export::Export),
+    Import(cmd::import::Import),
     Binlog(cmd::binlog::Binlog),
     Prune(cmd::prune::Prune),
     Copy(cmd::copy::Copy),

@@ -62,6 +62,8 @@ pub enum Strategy {
     Clone,
     /// The binary log.
     Binlog,
+    /// A dump that another program wrote, as it is.
+    Foreign,
 }
 
 impl Strategy {
@@ -74,6 +76,7 @@ impl Strategy {
             Strategy::Snapshot => "snapshot",
             Strategy::Clone => "clone",
             Strategy::Binlog => "binlog",
+            Strategy::Foreign => "foreign",
         }
     }
 }

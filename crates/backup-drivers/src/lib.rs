@@ -3,7 +3,9 @@
 pub mod binlog;
 pub mod clone;
 pub mod connect;
+pub mod exchange;
 pub mod files;
+pub mod foreign;
 pub mod innodb;
 pub mod logical;
 pub mod physical;

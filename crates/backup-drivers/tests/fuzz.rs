@@ -5,6 +5,8 @@
 
 #[path = "../../../fuzz/bodies/binlog.rs"]
 mod binlog;
+#[path = "../../../fuzz/bodies/dump.rs"]
+mod dump;
 #[path = "../../../fuzz/bodies/gtid.rs"]
 mod gtid;
 #[path = "../../../fuzz/bodies/innodb.rs"]
@@ -52,6 +54,11 @@ fn fuzz(inputs: u64, seeds: &[Vec<u8>], run: fn(&[u8])) {
 #[test]
 fn changed_binlogs_are_read_or_refused() {
     fuzz(20_000, &binlog::seeds(), binlog::run);
+}
+
+#[test]
+fn changed_dumps_are_read_or_found_out() {
+    fuzz(20_000, &dump::seeds(), dump::run);
 }
 
 #[test]

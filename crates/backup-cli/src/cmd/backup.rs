@@ -11,7 +11,7 @@ use backup_core::{
 };
 use backup_drivers::logical::{
     Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, Selection, SnapshotOptions,
-    TableGlob, TableName, split_name,
+    TableGlob, TableName,
 };
 use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
@@ -192,16 +192,37 @@ impl Backup {
     }
 
     pub(super) fn selection(&self) -> Selection {
-        let databases: BTreeSet<Glob> = flat(&self.databases);
-        let tables: BTreeSet<TableGlob> = flat(&self.tables);
+        Wanted {
+            databases: &self.databases,
+            exclude_databases: &self.exclude_databases,
+            tables: &self.tables,
+            exclude_tables: &self.exclude_tables,
+        }
+        .selection()
+    }
+}
+
+/// The flags that choose databases and tables.
+pub(super) struct Wanted<'a> {
+    pub(super) databases: &'a [Names<Glob>],
+    pub(super) exclude_databases: &'a [Names<Glob>],
+    pub(super) tables: &'a [Names<TableGlob>],
+    pub(super) exclude_tables: &'a [Names<TableGlob>],
+}
+
+impl Wanted<'_> {
+    /// What they choose.
+    pub(super) fn selection(&self) -> Selection {
+        let databases: BTreeSet<Glob> = flat(self.databases);
+        let tables: BTreeSet<TableGlob> = flat(self.tables);
         let literal = |glob: &Glob| glob.as_literal().is_some();
         Selection {
             databases: databases.iter().filter_map(|g| g.as_literal().map(str::to_owned)).collect(),
             database_globs: databases.iter().filter(|g| !literal(g)).cloned().collect(),
             tables: tables.iter().filter_map(TableGlob::as_literal).collect(),
             table_globs: tables.iter().filter(|g| g.as_literal().is_none()).cloned().collect(),
-            exclude_databases: flat(&self.exclude_databases),
-            exclude_table_globs: flat(&self.exclude_tables),
+            exclude_databases: flat(self.exclude_databases),
+            exclude_table_globs: flat(self.exclude_tables),
             ..Selection::default()
         }
     }
@@ -259,7 +280,7 @@ pub(super) fn answer(manifest: &Manifest) -> Result<Answer> {
     Ok(Answer::new(&document(manifest), text(manifest))?.summary().ending(ending))
 }
 
-fn document(m: &Manifest) -> serde_json::Value {
+pub(super) fn document(m: &Manifest) -> serde_json::Value {
     json!({
         "backup": m.backup,
         "cluster": m.cluster,
@@ -280,7 +301,7 @@ fn document(m: &Manifest) -> serde_json::Value {
     })
 }
 
-fn text(m: &Manifest) -> String {
+pub(super) fn text(m: &Manifest) -> String {
     let took = m.finished_at.duration_since(m.started_at).as_secs_f64();
     let rows = m.outcome.rows.map(|n| format!("{} rows, ", human::count(n))).unwrap_or_default();
     let warnings = match m.outcome.warnings.len() {
@@ -322,12 +343,12 @@ fn list<T: FromStr<Err = Error>>(text: &str) -> Result<Names<T>, String> {
 }
 
 /// Databases, separated by commas, with wildcards.
-fn globs(text: &str) -> Result<Names<Glob>, String> {
+pub(super) fn globs(text: &str) -> Result<Names<Glob>, String> {
     list(text)
 }
 
 /// Tables, separated by commas, with wildcards.
-fn table_globs(text: &str) -> Result<Names<TableGlob>, String> {
+pub(super) fn table_globs(text: &str) -> Result<Names<TableGlob>, String> {
     list(text)
 }
 
@@ -343,21 +364,6 @@ fn filter(text: &str) -> Result<(TableName, String), String> {
         return Err("write db.table:condition".to_owned());
     }
     Ok((table.parse::<TableName>().map_err(|e| e.report())?, condition.to_owned()))
-}
-
-/// Tables, separated by commas.
-pub(super) fn tables(text: &str) -> Result<Names<TableName>, String> {
-    list(text)
-}
-
-/// Databases, separated by commas.
-pub(super) fn databases(text: &str) -> Result<Names<String>, String> {
-    let one = |name: &&str| match <[String; 1]>::try_from(split_name(name).map_err(|e| e.report())?)
-    {
-        Ok([database]) => Ok(database),
-        Err(_) => Err(format!("`{name}` is no database; put names with dots in backticks")),
-    };
-    split_list(text).iter().map(one).collect::<Result<_, _>>().map(Names)
 }
 
 /// Splits at commas that are not inside backticks.
@@ -377,8 +383,9 @@ mod tests {
 
     #[test]
     fn lists_of_names() {
-        let names = tables("shop.orders, `a,b`.`c``,d`").unwrap();
-        let shown: Vec<String> = names.0.iter().map(ToString::to_string).collect();
+        let names = table_globs("shop.orders, `a,b`.`c``,d`").unwrap().0;
+        let shown: Vec<String> =
+            names.iter().map(|glob| glob.as_literal().unwrap().to_string()).collect();
         assert_eq!(shown, ["shop.orders", "`a,b`.`c``,d`"]);
         let databases = globs("a*,`b.c`").unwrap().0;
         assert!(databases[0].matches("ab") && databases[1].as_literal() == Some("b.c"));
@@ -388,7 +395,7 @@ mod tests {
         let (table, condition) = filter("`a:b`.c:x = 'y:z'").unwrap();
         assert_eq!((table.to_string().as_str(), condition.as_str()), ("`a:b`.c", "x = 'y:z'"));
         assert!(filter("a.b").is_err() && filter("a.b: ").is_err());
-        assert!(tables("a").is_err());
+        assert!(table_globs("a").is_err());
     }
 
     #[test]

@@ -7,16 +7,18 @@ use backup_core::{
     ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
     Strategy, pipeline, select,
 };
+use backup_drivers::foreign::ForeignImport;
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
-    AccountName, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection, TableName,
+    AccountName, Glob, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection,
+    TableGlob,
 };
 use backup_storage::{Repo, RepositoryOptions};
 use backup_verify::{Aside, AsideOptions, DrillOptions};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::backup::{Names, databases, flat, tables};
+use super::backup::{Names, Wanted, globs, table_globs};
 use super::point::{Point, Way};
 use crate::answer::Answer;
 use crate::app::App;
@@ -44,15 +46,18 @@ pub(crate) struct Restore {
     pub(super) tool: Option<PathBuf>,
     #[command(flatten)]
     defaults_file: DefaultsFile,
-    /// Only these databases, separated by commas
-    #[arg(long, value_name = "DB,…", value_parser = databases, conflicts_with = "tables")]
-    databases: Vec<Names<String>>,
+    /// Only these databases, separated by commas; `*` and `?` are wildcards, except in backticks
+    #[arg(long, value_name = "DB,…", value_parser = globs, conflicts_with = "tables")]
+    databases: Vec<Names<Glob>>,
+    /// Without these databases
+    #[arg(long, value_name = "DB,…", value_parser = globs)]
+    exclude_databases: Vec<Names<Glob>>,
     /// Only these tables
-    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
-    tables: Vec<Names<TableName>>,
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    tables: Vec<Names<TableGlob>>,
     /// Without these tables
-    #[arg(long, value_name = "DB.TABLE,…", value_parser = tables)]
-    exclude_tables: Vec<Names<TableName>>,
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    exclude_tables: Vec<Names<TableGlob>>,
     /// Restore a database or table under another name
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<RenameRule>,
@@ -119,6 +124,16 @@ fn map_definer(text: &str) -> Result<(AccountName, AccountName), String> {
 }
 
 impl Restore {
+    fn selection(&self) -> Selection {
+        Wanted {
+            databases: &self.databases,
+            exclude_databases: &self.exclude_databases,
+            tables: &self.tables,
+            exclude_tables: &self.exclude_tables,
+        }
+        .selection()
+    }
+
     fn definers(&self) -> Definers {
         match self.definers.as_str() {
             "strip" => Definers::Strip,
@@ -137,6 +152,9 @@ impl Restore {
         if let Some(directory) = &self.target_dir {
             return self.to_directory(app, &repo, &manifest, directory, way).await;
         }
+        if manifest.strategy == Strategy::Foreign {
+            return Err(ForeignImport::not_restored(manifest.backup.as_str()));
+        }
         let target = Server {
             role: "target",
             variable: "HOLDFAST_TARGET_PASSWORD",
@@ -146,12 +164,7 @@ impl Restore {
         let target = target.resolve(cx).await?;
         let address = target.to_string();
         let options = LogicalRestoreOptions {
-            selection: Selection {
-                databases: flat(&self.databases),
-                tables: flat(&self.tables),
-                exclude_tables: flat(&self.exclude_tables),
-                ..Selection::default()
-            },
+            selection: self.selection(),
             rename: self.rename.iter().cloned().collect(),
             overwrite: self.overwrite,
             binary_log: self.binlog == Switch::On,
@@ -168,6 +181,12 @@ impl Restore {
         let server =
             DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() };
         if manifest.strategy != Strategy::Logical {
+            if self.selection().has_globs() {
+                return Err(Error::usage(
+                    "a backup of data files takes no wildcards in --tables and --databases",
+                )
+                .with_remedy("name what is to be restored in full"));
+            }
             let options = AsideOptions { server, target, restore: options };
             return self.tables_of_files(app, &repo, &manifest, options, way).await;
         }
@@ -230,12 +249,7 @@ impl Restore {
 
     /// Whether all of the backup is restored, under its own names.
     pub(super) fn is_everything(&self) -> bool {
-        self.databases.is_empty()
-            && self.tables.is_empty()
-            && self.exclude_tables.is_empty()
-            && self.rename.is_empty()
-            && !self.schema_only
-            && !self.data_only
+        self.selection().is_all() && self.rename.is_empty() && !self.schema_only && !self.data_only
     }
 
     /// The backup that is restored, and the way on from it, where a point is asked for.
@@ -249,6 +263,12 @@ impl Restore {
         let Some(target) = self.point.target() else {
             return Ok((select(listed, &self.backup)?, None));
         };
+        if self.selection().has_globs() {
+            return Err(Error::usage(
+                "a point in time takes no wildcards in --tables and --databases",
+            )
+            .with_remedy("name what is to be restored in full"));
+        }
         if !self.is_everything() && self.databases.is_empty() && self.tables.is_empty() {
             return Err(Error::usage(
                 "--rename, --exclude-tables, --schema-only and --data-only need --tables or \

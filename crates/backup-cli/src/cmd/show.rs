@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use backup_core::{
-    ArtifactName, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind, Event, Manifest,
-    Record, RecordEvent, Repository, Result, Strategy, select,
+    ArtifactName, ArtifactSource, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind,
+    Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
 };
+use backup_drivers::foreign::{CONTENTS, Dump, DumpPart};
 use backup_drivers::logical::{Catalog, TableName};
 use backup_storage::{Repo, RepositoryOptions, places};
 use serde::Serialize;
@@ -81,10 +82,13 @@ impl Show {
 }
 
 async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Vec<TableLine>>> {
-    if manifest.strategy != Strategy::Logical {
+    if !matches!(manifest.strategy, Strategy::Logical | Strategy::Foreign) {
         return Ok(None);
     }
     let artifacts = repo.artifacts(&app.cx, manifest).await?;
+    if manifest.strategy == Strategy::Foreign {
+        return dumped(&*artifacts).await.map(Some);
+    }
     let catalog = Catalog::read(&*artifacts).await?;
     let sizes: HashMap<ArtifactName, u64> =
         artifacts.list().await?.into_iter().map(|a| (a.name, a.bytes)).collect();
@@ -96,6 +100,17 @@ async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Ve
         engine: table.engine,
     };
     Ok(Some(catalog.tables.into_iter().map(line).collect()))
+}
+
+/// The tables of a dump of another program, as they were counted.
+async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
+    let text = artifacts.read(&CONTENTS.parse()?, 256 << 20).await?;
+    let parts: Vec<DumpPart> = serde_json::from_slice(&text)
+        .map_err(|e| Error::damaged("the contents of the dump cannot be read").with_source(e))?;
+    let tables = Dump { parts, findings: Vec::new() }.contents().tables;
+    let line =
+        |(table, rows)| TableLine { table, engine: String::new(), rows, bytes: 0, artifacts: 0 };
+    Ok(tables.into_iter().map(line).collect())
 }
 
 /// The manifest's own keys, and `tables` and `records`.

@@ -1,12 +1,13 @@
 //! `holdfast verify`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Manifest, Report, Repository,
     Result, Severity, select,
 };
+use backup_drivers::foreign::examine_dump;
 use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
 use backup_verify::{DrillOptions, LEVELS, verify_drill, verify_listed, verify_sample};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -25,11 +26,15 @@ pub(crate) struct Verify {
     /// Verify every backup
     #[arg(long)]
     all: bool,
+    /// Verify a dump of mysqldump, mariadb-dump or mydumper that is in no repository: a file, plain or
+    /// compressed, or a directory
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["backup", "all", "cluster", "level"])]
+    file: Option<PathBuf>,
     /// Look only at backups of this cluster
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
-    /// objects: everything is there and has its length; content: every byte matches its digest; drill:
-    /// it was restored into a private server, and every row and definition is what was backed up
+    /// objects: everything is there and has its length; content: every byte matches its digest;
+    /// logical: definitions, ranges, rows and keys are what they should be; drill: it was restored into a private server, and every row and definition is what was backed up
     #[arg(long, value_parser = level(), default_value = Level::Content.as_str())]
     level: Level,
     /// Read only so many percent of the packs, others each day; all within 100/N days
@@ -67,6 +72,9 @@ fn level() -> impl TypedValueParser<Value = Level> {
 impl Verify {
     /// Verifies.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
+        if let Some(path) = &self.file {
+            return verify_file(app, path).await;
+        }
         let repo = Arc::new(app.repo(RepositoryOptions::default()).await?);
         // The configuration's cluster says which `latest` is meant; --all means all.
         let cluster = match (&self.cluster, self.all) {
@@ -149,6 +157,48 @@ impl Verify {
             chosen.iter().filter_map(|l| l.manifest.as_ref().ok()).cloned().collect();
         Ok(Some(Arc::new(SamplePlan::new(repo, &manifests, rule, app.cx.now()))))
     }
+}
+
+/// Verifies a dump where it is.
+async fn verify_file(app: &App, path: &Path) -> Result<Answer> {
+    app.cx.phase("reading the dump");
+    let dump = app.cx.run(examine_dump(&app.cx, path)).await?;
+    let contents = dump.contents();
+    let ok = dump.findings.iter().all(|f| f.severity < Severity::Error);
+    let document = json!({
+        "file": path,
+        "ok": ok,
+        "program": contents.program,
+        "server_version": contents.server_version,
+        "complete": contents.complete,
+        "position": contents.position,
+        "bytes": contents.bytes,
+        "lines": contents.lines,
+        "statements": contents.statements,
+        "rows": contents.rows(),
+        "tables": contents.tables,
+        "objects": contents.objects,
+        "findings": dump.findings,
+    });
+    let mut text = format!("{}: {}\n", path.display(), if ok { "ok" } else { "FAILED" });
+    if let Some(program) = &contents.program {
+        text.push_str(&format!("  by {program}\n"));
+    }
+    text.push_str(&format!(
+        "  {} in {} lines: {} statements, {} tables with {} rows\n",
+        human::bytes(contents.bytes),
+        human::count(contents.lines),
+        human::count(contents.statements),
+        human::count(contents.tables.len() as u64),
+        human::count(contents.rows()),
+    ));
+    let mut findings: Vec<&Finding> = dump.findings.iter().collect();
+    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    for finding in findings {
+        text.push_str(&human::finding(finding));
+    }
+    let ending = (!ok).then_some(ErrorKind::Findings);
+    Ok(Answer::new(&document, human::plain(&text))?.ending(ending))
 }
 
 /// What is said of a backup of which nothing is known.

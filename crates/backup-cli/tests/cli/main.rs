@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod copy;
 mod crash;
+mod export;
 mod files;
 mod home;
 mod init;

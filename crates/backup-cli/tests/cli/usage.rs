@@ -38,7 +38,6 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--compression", "lzo"], "lzo"),
         (vec!["backup", "--compression", "zstd:99"], "99"),
         (vec!["check", "--strategy", "physical"], "physical"),
-        (vec!["verify", "--level", "logical"], "logical"),
         (vec!["restore", "--target-dir", "d"], "--target-dir"),
     ] {
         let mut command = home.command(&args);

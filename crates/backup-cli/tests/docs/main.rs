@@ -71,6 +71,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]
 #[case("docs/clone.md", MYSQL, Sample::Shop)]
+#[case("docs/export.md", MYSQL, Sample::Shop)]
+#[case("docs/import.md", MYSQL, Sample::Shop)]
 #[case("docs/benchmarks.md", MYSQL, Sample::Shop)]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_does_what_the_page_shows(

@@ -8,6 +8,8 @@ mod check;
 mod ddl;
 mod drill;
 mod dump;
+mod examine;
+mod export;
 mod fingerprint;
 pub mod inventory;
 mod load;
@@ -34,6 +36,8 @@ pub use catalog::{
 pub use census::Census;
 pub(crate) use ddl::Touch;
 pub use drill::{DrillReport, drill};
+pub use examine::examine;
+pub use export::{ExportFormat, ExportOptions, Exported, export, export_artifacts};
 pub use mask::{MaskRule, MaskRules, MaskWith};
 pub use pattern::{Glob, TableGlob};
 pub use rename::{Rename, RenameRule};

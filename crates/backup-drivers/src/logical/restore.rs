@@ -21,6 +21,7 @@ use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::select::Selection;
 use crate::connect::{ConnectOptions, Session};
+use crate::foreign::ForeignImport;
 use crate::rows::RowDigest;
 
 mod changes;
@@ -140,6 +141,9 @@ impl LogicalRestore {
         artifacts: &dyn ArtifactSource,
         lock: bool,
     ) -> Result<Prepared> {
+        if manifest.strategy == Strategy::Foreign {
+            return Err(ForeignImport::not_restored(manifest.backup.as_str()));
+        }
         if manifest.strategy != Strategy::Logical {
             return Err(Error::usage(format!(
                 "{} is a {} backup, which this restore cannot read",

@@ -34,6 +34,7 @@
 //! ```
 
 mod block;
+mod csv;
 mod decimal;
 mod dictionary;
 mod digest;
@@ -41,6 +42,7 @@ mod encode;
 mod integers;
 mod kind;
 mod row;
+mod sql;
 mod stream;
 mod temporal;
 #[cfg(test)]
@@ -49,10 +51,12 @@ mod text;
 mod walk;
 
 pub use block::Block;
+pub use csv::{CsvFormat, put_field};
 pub use digest::RowDigest;
 pub use encode::{BlockEncoder, EncodedBlock};
 pub use kind::Kind;
 pub use row::{fields, put_fields};
+pub use sql::{SqlForm, put_literal};
 pub use stream::BlockReader;
 pub use text::{TextFormat, append_text, escape_into};
 

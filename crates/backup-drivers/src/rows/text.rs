@@ -69,22 +69,7 @@ impl Visitor for Tsv<'_> {
     #[inline]
     fn integer(&mut self, column: usize, kind: Kind, value: u64) -> Result<()> {
         let (format, _) = self.columns[column];
-        match kind {
-            Kind::I8 => append_number(i64::from(value as i8), self.out),
-            Kind::U8 => append_number(u64::from(value as u8), self.out),
-            Kind::I16 => append_number(i64::from(value as i16), self.out),
-            Kind::U16 => append_number(u64::from(value as u16), self.out),
-            Kind::I32 => append_number(i64::from(value as i32), self.out),
-            Kind::U32 => append_number(u64::from(value as u32), self.out),
-            Kind::I64 => append_number(value.cast_signed(), self.out),
-            Kind::U64 | Kind::Bytes => append_number(value, self.out),
-            Kind::F32 => append_float(f64::from(f32::from_bits(value as u32)), self.out)?,
-            Kind::F64 => append_float(f64::from_bits(value), self.out)?,
-            Kind::Year => append_year(value as u16, self.out),
-            Kind::Date => append_date(DateTime::unpack_date(value), self.out),
-            Kind::DateTime => append_datetime(DateTime::unpack(value), format, self.out),
-            Kind::Time => append_time(Time::unpack(value), format, self.out),
-        }
+        append_integer(kind, value, format, self.out)?;
         self.out.push(b'\t');
         Ok(())
     }
@@ -116,6 +101,34 @@ impl Visitor for Tsv<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends the text of a value of an integer section: a number, a temporal value that is packed, the
+/// bits of a float.
+#[inline]
+pub(super) fn append_integer(
+    kind: Kind,
+    value: u64,
+    format: TextFormat,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    match kind {
+        Kind::I8 => append_number(i64::from(value as i8), out),
+        Kind::U8 => append_number(u64::from(value as u8), out),
+        Kind::I16 => append_number(i64::from(value as i16), out),
+        Kind::U16 => append_number(u64::from(value as u16), out),
+        Kind::I32 => append_number(i64::from(value as i32), out),
+        Kind::U32 => append_number(u64::from(value as u32), out),
+        Kind::I64 => append_number(value.cast_signed(), out),
+        Kind::U64 | Kind::Bytes => append_number(value, out),
+        Kind::F32 => append_float(f64::from(f32::from_bits(value as u32)), out)?,
+        Kind::F64 => append_float(f64::from_bits(value), out)?,
+        Kind::Year => append_year(value as u16, out),
+        Kind::Date => append_date(DateTime::unpack_date(value), out),
+        Kind::DateTime => append_datetime(DateTime::unpack(value), format, out),
+        Kind::Time => append_time(Time::unpack(value), format, out),
+    }
+    Ok(())
 }
 
 /// Appends the text of a value that [`fields`](super::fields) took from a row packet, without

@@ -4,6 +4,9 @@
 
 mod consistent;
 mod exact;
+mod examined;
+mod exported;
+mod foreign;
 mod hard;
 mod masked;
 mod memory;

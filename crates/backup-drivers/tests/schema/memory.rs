@@ -16,8 +16,8 @@ use serde_json::json;
 
 use crate::server::Server;
 
-/// Finished artifacts: the pieces as they were written.
-type Artifacts = Arc<Mutex<BTreeMap<ArtifactName, Vec<Bytes>>>>;
+/// Finished artifacts: the pieces as they were written, and what the driver said of them.
+type Artifacts = Arc<Mutex<BTreeMap<ArtifactName, (Vec<Bytes>, serde_json::Value)>>>;
 
 #[derive(Default)]
 struct Memory(Artifacts);
@@ -44,7 +44,8 @@ impl ArtifactWriter for Writer {
 
     async fn finish(self: Box<Self>, attributes: serde_json::Value) -> Result<ArtifactInfo> {
         let bytes = self.pieces.iter().map(|p| p.len() as u64).sum();
-        let before = self.to.lock().unwrap().insert(self.name.clone(), self.pieces);
+        let before =
+            self.to.lock().unwrap().insert(self.name.clone(), (self.pieces, attributes.clone()));
         assert!(before.is_none(), "{} is there twice", self.name);
         let layout = Layout::Stream;
         Ok(ArtifactInfo { name: self.name, bytes, sha256: String::new(), layout, attributes })
@@ -54,11 +55,19 @@ impl ArtifactWriter for Writer {
 #[async_trait]
 impl ArtifactSource for Memory {
     async fn list(&self) -> Result<Vec<ArtifactInfo>> {
-        Ok(Vec::new())
+        let artifacts = self.0.lock().unwrap();
+        let info = artifacts.iter().map(|(name, (pieces, attributes))| ArtifactInfo {
+            name: name.clone(),
+            bytes: pieces.iter().map(|p| p.len() as u64).sum(),
+            sha256: String::new(),
+            layout: Layout::Stream,
+            attributes: attributes.clone(),
+        });
+        Ok(info.collect())
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactReader>> {
-        let pieces = self.0.lock().unwrap().get(name).cloned();
+        let pieces = self.0.lock().unwrap().get(name).map(|(pieces, _)| pieces.clone());
         let mut pieces = pieces.ok_or_else(|| Error::damaged(format!("there is no {name}")))?;
         pieces.reverse();
         Ok(Box::new(Pieces(pieces)))
@@ -87,7 +96,7 @@ impl Kept {
     }
 
     /// The same with a driver of one's own.
-    pub(crate) async fn backup_by(driver: LogicalBackup) -> Result<Kept> {
+    pub(crate) async fn backup_by(driver: impl Backup) -> Result<Kept> {
         let cx = Context::builder().threads(2).build();
         let memory = Arc::new(Memory::default());
         let sink = Arc::clone(&memory) as Arc<dyn ArtifactSink>;
@@ -95,10 +104,42 @@ impl Kept {
         Ok(Kept { memory, outcome })
     }
 
+    /// The bytes of one artifact.
+    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+        self.memory.0.lock().unwrap()[&name.parse().unwrap()].0.concat()
+    }
+
     /// Every byte that was kept, for looking into it.
     pub(crate) fn text(&self) -> String {
         let artifacts = self.memory.0.lock().unwrap();
-        artifacts.values().flatten().map(|p| String::from_utf8_lossy(p).into_owned()).collect()
+        artifacts
+            .values()
+            .flat_map(|(p, _)| p)
+            .map(|p| String::from_utf8_lossy(p).into_owned())
+            .collect()
+    }
+
+    /// A copy, to be broken.
+    pub(crate) fn copy(&self) -> Kept {
+        let artifacts = self.memory.0.lock().unwrap().clone();
+        let memory = Arc::new(Memory(Arc::new(Mutex::new(artifacts))));
+        Kept { memory, outcome: self.outcome.clone() }
+    }
+
+    /// The bytes and attributes of an artifact, or of one more.
+    pub(crate) fn change(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Vec<Bytes>, &mut serde_json::Value),
+    ) {
+        let mut artifacts = self.memory.0.lock().unwrap();
+        let (pieces, attributes) = artifacts.entry(name.parse().unwrap()).or_default();
+        change(pieces, attributes);
+    }
+
+    /// Loses an artifact.
+    pub(crate) fn lose(&self, name: &str) {
+        self.memory.0.lock().unwrap().remove(&name.parse().unwrap()).unwrap();
     }
 
     pub(crate) async fn restore(
@@ -112,6 +153,14 @@ impl Kept {
 
     pub(crate) async fn restore_by(&self, driver: LogicalRestore) -> Result<Restored> {
         let cx = Context::builder().threads(2).build();
+        driver.run(&cx, &self.manifest(), self.artifacts()).await
+    }
+
+    pub(crate) fn artifacts(&self) -> Arc<dyn ArtifactSource> {
+        Arc::clone(&self.memory) as Arc<dyn ArtifactSource>
+    }
+
+    pub(crate) fn manifest(&self) -> Manifest {
         let mut manifest = serde_json::to_value(&self.outcome).unwrap();
         let rest = json!({
             "format": 1, "backup": "20261120T101530Z-full-7f3a9c", "cluster": "c",
@@ -121,8 +170,6 @@ impl Kept {
             "index": {"name": "index", "bytes": 0, "sha256": ""},
         });
         manifest.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        let manifest: Manifest = serde_json::from_value(manifest).unwrap();
-        let artifacts = Arc::clone(&self.memory) as Arc<dyn ArtifactSource>;
-        driver.run(&cx, &manifest, artifacts).await
+        serde_json::from_value(manifest).unwrap()
     }
 }

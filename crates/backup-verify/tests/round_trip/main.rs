@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod drill;
+mod exported;
 mod hostile;
 mod interrupt;
 mod json;
@@ -15,4 +16,5 @@ mod read_back;
 mod sides;
 mod stock;
 mod types;
+mod world;
 mod writer;

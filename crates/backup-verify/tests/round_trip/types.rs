@@ -8,7 +8,7 @@ use rstest::rstest;
 use crate::pair::{Pair, run_script};
 use crate::sides;
 
-const STRICT: &str = "ANSI_QUOTES,PIPES_AS_CONCAT,IGNORE_SPACE,NO_BACKSLASH_ESCAPES,REAL_AS_FLOAT,\
+pub(crate) const STRICT: &str = "ANSI_QUOTES,PIPES_AS_CONCAT,IGNORE_SPACE,NO_BACKSLASH_ESCAPES,REAL_AS_FLOAT,\
     STRICT_TRANS_TABLES,STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
     NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY,HIGH_NOT_PRECEDENCE,NO_UNSIGNED_SUBTRACTION";
 const LOOSE: &str = "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES";
@@ -22,12 +22,7 @@ async fn every_value_comes_back(
     let pair = Pair::start(server).await;
     let mut source = Session::open(&pair.source()).await.unwrap();
     run_script(&mut source, include_str!("types_common.sql")).await;
-    let own = if server.starts_with("mysql") {
-        include_str!("types_mysql.sql")
-    } else {
-        include_str!("types_mariadb.sql")
-    };
-    run_script(&mut source, own).await;
+    run_script(&mut source, own(server)).await;
     if server == "mariadb-11.8" {
         run_script(&mut source, include_str!("types_mariadb_11.sql")).await;
     }
@@ -53,8 +48,17 @@ async fn every_value_comes_back(
     pair.stop().await;
 }
 
+/// The types that only one kind of server has.
+pub(crate) fn own(server: &str) -> &'static str {
+    if server.starts_with("mysql") {
+        include_str!("types_mysql.sql")
+    } else {
+        include_str!("types_mariadb.sql")
+    }
+}
+
 /// Values of 40 MiB, larger than the packets that either server takes as it comes.
-async fn big_values(pair: &Pair) {
+pub(crate) async fn big_values(pair: &Pair) {
     let mut session = Session::open(&pair.source()).await.unwrap();
     session.run("SET GLOBAL max_allowed_packet = 1073741824").await.unwrap();
     let mut session = Session::open(&pair.source()).await.unwrap();

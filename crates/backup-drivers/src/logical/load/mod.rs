@@ -20,6 +20,7 @@ mod work;
 
 pub(super) use alter::add_foreign_keys;
 pub(super) use progress::{Mark, Progress, State};
+pub(super) use rows::{column_list, text_formats};
 pub(super) use session::{
     LoadSettings, RedoLog, allow_local_infile, forbid_local_infile, has_binary_log, is_clustered,
 };

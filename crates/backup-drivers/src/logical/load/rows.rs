@@ -14,6 +14,17 @@ const SEND_BYTES: usize = 256 << 10;
 
 /// The statement that takes rows as [`crate::rows::Block::write_tsv`] gives them.
 fn load_statement(table: &Table, id: &str) -> String {
+    format!(
+        "LOAD DATA LOCAL INFILE 'holdfast-{id}' INTO TABLE {}.{} CHARACTER SET binary \
+         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' {}",
+        quote_name(&table.database),
+        quote_name(&table.name),
+        column_list(table)
+    )
+}
+
+/// The end of a `LOAD DATA`: the columns of the lines, and what has to be done with some of them.
+pub(in crate::logical) fn column_list(table: &Table) -> String {
     let mut columns = Vec::new();
     let mut assignments = Vec::new();
     for (i, column) in table.columns.iter().enumerate() {
@@ -37,20 +48,14 @@ fn load_statement(table: &Table, id: &str) -> String {
         }
     }
     let columns = if columns.is_empty() { "@none".to_owned() } else { columns.join(", ") };
-    let set = if assignments.is_empty() {
-        String::new()
-    } else {
-        format!(" SET {}", assignments.join(", "))
-    };
-    format!(
-        "LOAD DATA LOCAL INFILE 'holdfast-{id}' INTO TABLE {}.{} CHARACTER SET binary \
-         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({columns}){set}",
-        quote_name(&table.database),
-        quote_name(&table.name)
-    )
+    match assignments.is_empty() {
+        true => format!("({columns})"),
+        false => format!("({columns}) SET {}", assignments.join(", ")),
+    }
 }
 
-fn text_formats(columns: &[Column]) -> Vec<TextFormat> {
+/// How the columns of a table are printed.
+pub(in crate::logical) fn text_formats(columns: &[Column]) -> Vec<TextFormat> {
     if columns.is_empty() {
         return vec![TextFormat::default()];
     }

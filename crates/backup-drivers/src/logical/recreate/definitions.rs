@@ -99,7 +99,7 @@ pub async fn create_databases(
 }
 
 /// Whether a database takes no changes (MySQL 8.0.22), which its definition says in a comment.
-pub(super) fn is_read_only(create: &str) -> bool {
+pub(in crate::logical) fn is_read_only(create: &str) -> bool {
     create.contains("/* READ ONLY = 1 */")
 }
 

@@ -17,6 +17,53 @@ use super::super::select::{TableName, quote_name};
 use super::code::Creator;
 use super::definitions::prepare;
 
+/// Where the statements go that set the scene: to a server, or into a file.
+pub(in crate::logical) trait Stage: Send {
+    /// Runs a statement. `there` is the code of the error that says that what it creates is there
+    /// already. Gives whether it was created.
+    fn create(
+        &mut self,
+        sql: String,
+        there: u16,
+        what: &str,
+    ) -> impl Future<Output = Result<bool>> + Send;
+    /// Runs a statement.
+    fn run(&mut self, sql: String, what: &str) -> impl Future<Output = Result<()>> + Send;
+    /// Creates a view as it was created.
+    fn view(&mut self, view: &StoredObject) -> impl Future<Output = Result<()>> + Send;
+    /// Makes names be read as UTF-8; the view before was created under settings of its own.
+    fn names(&mut self, what: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A server.
+struct Server<'a> {
+    conn: &'a mut Conn,
+    facts: &'a ServerFacts,
+}
+
+impl Stage for Server<'_> {
+    async fn create(&mut self, sql: String, there: u16, what: &str) -> Result<bool> {
+        match query::run(self.conn, sql, what).await {
+            Ok(()) => Ok(true),
+            Err(e) if e.server().is_some_and(|s| s.code == there) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn run(&mut self, sql: String, what: &str) -> Result<()> {
+        query::run(self.conn, sql, what).await
+    }
+
+    async fn view(&mut self, view: &StoredObject) -> Result<()> {
+        Creator::new(self.conn, self.facts).await?.create(view).await
+    }
+
+    async fn names(&mut self, what: &str) -> Result<()> {
+        query::run(self.conn, "SET NAMES utf8mb4", what).await?;
+        query::run(self.conn, "SET SESSION sql_mode = ''", what).await
+    }
+}
+
 /// Marks the tables, so that those of a restore that was killed are known.
 const MARK: &str = "holdfast: stands in for a table of a view";
 
@@ -38,15 +85,13 @@ pub async fn create_invalid_views(
         return Ok(Vec::new());
     }
     prepare(conn, facts).await?;
-    let names = catalog.stored.iter().filter(|o| o.kind == StoredKind::View);
-    let mut scene =
-        Scene { views: names.map(StoredObject::full_name).collect(), ..Scene::default() };
+    let mut scene = Scene::new(catalog);
     Scene::sweep(conn).await?;
     let mut made = Vec::new();
     let mut failed = None;
     for (n, &i) in views.iter().enumerate() {
         let name = format!("holdfast_view_{n}");
-        match scene.create(conn, facts, &catalog.stored[i], &name).await {
+        match scene.create(&mut Server { conn, facts }, &catalog.stored[i], &name).await {
             Ok(true) => made.push((i, name)),
             Ok(false) => {}
             Err(e) => {
@@ -56,7 +101,7 @@ pub async fn create_invalid_views(
         }
     }
     prepare(conn, facts).await?;
-    scene.strike(conn).await?;
+    scene.strike(&mut Server { conn, facts }).await?;
     if let Some(e) = failed {
         return Err(e);
     }
@@ -109,7 +154,7 @@ const BASE: &str = "holdfast_base_";
 
 /// What is set up for the views alone.
 #[derive(Default)]
-struct Scene {
+pub(in crate::logical) struct Scene {
     /// What is a view in the backup: MariaDB writes a column of a view down otherwise than one of a
     /// table, so that a view has to stand in for it.
     views: BTreeSet<TableName>,
@@ -129,6 +174,12 @@ struct StandIn {
 }
 
 impl Scene {
+    /// A scene for the views of a catalogue.
+    pub(in crate::logical) fn new(catalog: &Catalog) -> Self {
+        let views = catalog.stored.iter().filter(|o| o.kind == StoredKind::View);
+        Scene { views: views.map(StoredObject::full_name).collect(), ..Scene::default() }
+    }
+
     /// Drops what a restore that was killed left.
     async fn sweep(conn: &mut Conn) -> Result<()> {
         let what = "cannot look for what an earlier restore left";
@@ -160,29 +211,27 @@ impl Scene {
     }
 
     /// Drops everything again.
-    async fn strike(&mut self, conn: &mut Conn) -> Result<()> {
+    pub(in crate::logical) async fn strike(&mut self, stage: &mut impl Stage) -> Result<()> {
         let what = "cannot drop what was made for views that are not valid";
         for (name, stand_in) in std::mem::take(&mut self.made) {
             if name != stand_in.table {
-                query::run(conn, format!("DROP VIEW IF EXISTS {}", full(&name)), what).await?;
+                stage.run(format!("DROP VIEW IF EXISTS {}", full(&name)), what).await?;
             }
-            query::run(conn, format!("DROP TABLE IF EXISTS {}", full(&stand_in.table)), what)
-                .await?;
+            stage.run(format!("DROP TABLE IF EXISTS {}", full(&stand_in.table)), what).await?;
         }
         for name in std::mem::take(&mut self.functions) {
-            query::run(conn, format!("DROP FUNCTION IF EXISTS {}", full(&name)), what).await?;
+            stage.run(format!("DROP FUNCTION IF EXISTS {}", full(&name)), what).await?;
         }
         for database in std::mem::take(&mut self.databases) {
-            query::run(conn, format!("DROP DATABASE {}", quote_name(&database)), what).await?;
+            stage.run(format!("DROP DATABASE {}", quote_name(&database)), what).await?;
         }
         Ok(())
     }
 
     /// Creates a view under `name`. Gives whether that worked.
-    async fn create(
+    pub(in crate::logical) async fn create(
         &mut self,
-        conn: &mut Conn,
-        facts: &ServerFacts,
+        stage: &mut impl Stage,
         view: &StoredObject,
         name: &str,
     ) -> Result<bool> {
@@ -191,8 +240,8 @@ impl Scene {
         temporary.create = name_view(&view.create, name);
         temporary.create_bytes = None;
         let set_up = async {
-            self.set_up(conn, view, &references).await?;
-            Creator::new(conn, facts).await?.create(&temporary).await
+            self.set_up(stage, view, &references).await?;
+            stage.view(&temporary).await
         };
         match set_up.await {
             Ok(()) => {}
@@ -205,12 +254,12 @@ impl Scene {
 
     async fn set_up(
         &mut self,
-        conn: &mut Conn,
+        stage: &mut impl Stage,
         view: &StoredObject,
         references: &ViewReferences,
     ) -> Result<()> {
         let what = format!("cannot create the view {}", view.full_name());
-        prepare_names(conn, &what).await?;
+        stage.names(&what).await?;
         let mut by_qualifier: BTreeMap<&str, Vec<TableName>> = BTreeMap::new();
         for table in &references.tables {
             let name = TableName {
@@ -227,7 +276,7 @@ impl Scene {
                 .columns
                 .iter()
                 .any(|c| c.database.as_ref() == Some(&name.database) && c.qualifier == name.table);
-            self.table(conn, &name, self.views.contains(&name) && !as_table, &what).await?;
+            self.table(stage, &name, self.views.contains(&name) && !as_table, &what).await?;
         }
         for column in &references.columns {
             let qualifier = column.qualifier.as_str();
@@ -236,33 +285,31 @@ impl Scene {
             let wanted =
                 if qualifier.is_empty() { found.get(..1).unwrap_or_default() } else { found };
             for name in wanted {
-                self.column(conn, name, &column.name, &what).await?;
+                self.column(stage, name, &column.name, &what).await?;
             }
         }
-        self.cover(conn, &what).await?;
+        self.cover(stage, &what).await?;
         for function in &references.functions {
             // Without a database it is one of the server's own, mostly.
             let Some(database) = function.database.clone() else { continue };
             let name = TableName { database, table: function.name.clone() };
-            self.function(conn, &name, function.arguments, &what).await?;
+            self.function(stage, &name, function.arguments, &what).await?;
         }
         Ok(())
     }
 
-    async fn database(&mut self, conn: &mut Conn, database: &str, what: &str) -> Result<()> {
+    async fn database(&mut self, stage: &mut impl Stage, database: &str, what: &str) -> Result<()> {
         let sql = format!("CREATE DATABASE {}", quote_name(database));
-        match query::run(conn, sql, what).await {
-            Ok(()) => self.databases.push(database.to_owned()),
-            // "database exists"
-            Err(e) if e.server().is_some_and(|s| s.code == 1007) => {}
-            Err(e) => return Err(e),
+        // "database exists"
+        if stage.create(sql, 1007, what).await? {
+            self.databases.push(database.to_owned());
         }
         Ok(())
     }
 
     async fn table(
         &mut self,
-        conn: &mut Conn,
+        stage: &mut impl Stage,
         name: &TableName,
         is_view: bool,
         what: &str,
@@ -275,11 +322,11 @@ impl Scene {
             let there = there.table.clone();
             self.made.remove(name);
             if !is_view {
-                query::run(conn, format!("DROP VIEW {}", full(name)), what).await?;
+                stage.run(format!("DROP VIEW {}", full(name)), what).await?;
             }
-            query::run(conn, format!("DROP TABLE {}", full(&there)), what).await?;
+            stage.run(format!("DROP TABLE {}", full(&there)), what).await?;
         }
-        self.database(conn, &name.database, what).await?;
+        self.database(stage, &name.database, what).await?;
         let table = if is_view {
             self.numbered += 1;
             TableName { database: name.database.clone(), table: format!("{BASE}{}", self.numbered) }
@@ -291,21 +338,17 @@ impl Scene {
             full(&table),
             quote_text(MARK)
         );
-        match query::run(conn, create, what).await {
-            Ok(()) => {
-                let columns = BTreeSet::from(["holdfast".to_owned()]);
-                self.made.insert(name.clone(), StandIn { table, columns });
-                Ok(())
-            }
-            // What is there is used as it is.
-            Err(e) if e.server().is_some_and(|s| s.code == 1050) => Ok(()),
-            Err(e) => Err(e),
+        // What is there is used as it is.
+        if stage.create(create, 1050, what).await? {
+            let columns = BTreeSet::from(["holdfast".to_owned()]);
+            self.made.insert(name.clone(), StandIn { table, columns });
         }
+        Ok(())
     }
 
     async fn column(
         &mut self,
-        conn: &mut Conn,
+        stage: &mut impl Stage,
         name: &TableName,
         column: &str,
         what: &str,
@@ -316,11 +359,11 @@ impl Scene {
         }
         let table = full(&stand_in.table);
         let sql = format!("ALTER TABLE {table} ADD COLUMN {} VARCHAR(20)", quote_name(column));
-        query::run(conn, sql, what).await
+        stage.run(sql, what).await
     }
 
     /// Puts the views that stand in on their tables, whose columns are known now.
-    async fn cover(&mut self, conn: &mut Conn, what: &str) -> Result<()> {
+    async fn cover(&mut self, stage: &mut impl Stage, what: &str) -> Result<()> {
         for (name, StandIn { table, .. }) in &self.made {
             if name != table {
                 let sql = format!(
@@ -328,7 +371,7 @@ impl Scene {
                     full(name),
                     full(table)
                 );
-                query::run(conn, sql, what).await?;
+                stage.run(sql, what).await?;
             }
         }
         Ok(())
@@ -336,7 +379,7 @@ impl Scene {
 
     async fn function(
         &mut self,
-        conn: &mut Conn,
+        stage: &mut impl Stage,
         name: &TableName,
         arguments: usize,
         what: &str,
@@ -344,31 +387,21 @@ impl Scene {
         if self.functions.contains(name) {
             return Ok(());
         }
-        self.database(conn, &name.database, what).await?;
+        self.database(stage, &name.database, what).await?;
         let arguments: Vec<String> = (0..arguments).map(|n| format!("a{n} VARCHAR(20)")).collect();
         let sql = format!(
             "CREATE FUNCTION {} ({}) RETURNS VARCHAR(20) DETERMINISTIC NO SQL RETURN NULL",
             full(name),
             arguments.join(", ")
         );
-        match query::run(conn, sql, what).await {
-            Ok(()) => {
-                self.functions.push(name.clone());
-                Ok(())
-            }
-            // "already exists"
-            Err(e) if e.server().is_some_and(|s| s.code == 1304) => Ok(()),
-            Err(e) => Err(e),
+        // "already exists"
+        if stage.create(sql, 1304, what).await? {
+            self.functions.push(name.clone());
         }
+        Ok(())
     }
 }
 
 fn full(name: &TableName) -> String {
     format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
-}
-
-/// Names are sent as UTF-8; the view before was created under settings of its own.
-async fn prepare_names(conn: &mut Conn, what: &str) -> Result<()> {
-    query::run(conn, "SET NAMES utf8mb4", what).await?;
-    query::run(conn, "SET SESSION sql_mode = ''", what).await
 }

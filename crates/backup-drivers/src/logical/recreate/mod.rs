@@ -23,11 +23,13 @@ pub use choose::choose;
 pub(super) use choose::without_directories;
 pub use code::{create_code, create_events, create_triggers};
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
+pub(super) use definitions::is_read_only;
 pub use definitions::{
     create_before_tables, create_databases, create_table, create_tables, prepare, set_sequences,
 };
 pub use empty::check_empty;
 pub use extras::{adapt, finish_tables};
+pub(super) use invalid::{Scene, Stage};
 pub use invalid::{create_invalid_views, keep_invalid_views};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 

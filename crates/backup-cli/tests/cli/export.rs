@@ -1,0 +1,161 @@
+//! Backups as files, and files as backups.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// Runs SQL by the server's own client.
+fn client(server: &Server, sql: &[u8]) {
+    let name = match server.0.install().flavor() {
+        backup_core::Flavor::MySql => "mysql",
+        backup_core::Flavor::MariaDb => "mariadb",
+    };
+    let mut client = server
+        .0
+        .install()
+        .command(name)
+        .unwrap()
+        .args(["--no-defaults", "-uroot", "--binary-mode", "--comments"])
+        .arg(format!("--socket={}", server.0.socket().display()))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(sql).unwrap();
+    assert!(client.wait().unwrap().success());
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_backup_leaves_as_files_and_comes_back(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "shop"]).expect(0);
+    let content = server.content("shop").await;
+    let export = |more: &[&str]| {
+        let mut args = vec!["export", "latest", "--cluster", "shop", "--no-users"];
+        args.extend(more);
+        home.on_repo(args)
+    };
+
+    // A file, with its digest; and nothing is written over.
+    let file = home.path("shop.sql.zst");
+    let output = file.to_str().unwrap();
+    let document =
+        export(&["--output", output, "--checksums", "sha256", "--json"]).expect(0).json();
+    assert_eq!((&document["rows"], &document["tables"]), (&515.into(), &2.into()), "{document:#}");
+    let sums = Command::new("sha256sum")
+        .args(["--strict", "-c", "shop.sql.zst.sha256"])
+        .current_dir(home.path("."))
+        .output()
+        .unwrap();
+    assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
+    let before = std::fs::read(&file).unwrap();
+    export(&["--output", output]).expect(9).says("is there already");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let left: Vec<_> = std::fs::read_dir(home.path("."))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(".holdfast"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+
+    // A pipe into the server's own client, over what is there.
+    server::run(&mut server.session().await, &["DROP TABLE shop.orders"]).await;
+    let args = [
+        "export",
+        "--repo",
+        "repo",
+        "--cluster",
+        "shop",
+        "--output",
+        "-",
+        "--add-drop",
+        "--no-users",
+    ];
+    let piped = home.command(args).output().unwrap();
+    assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
+    client(&server, &piped.stdout);
+    assert_eq!(server.content("shop").await, content);
+    assert_eq!(server.value("SELECT COUNT(*) FROM shop.totals").await.as_deref(), Some("1"));
+
+    // Patterns choose; what fits nothing is no empty file.
+    let one = home.path("one.sql");
+    export(&["--output", one.to_str().unwrap(), "--tables", "sh*.cust*"]).expect(0);
+    let text = std::fs::read_to_string(&one).unwrap();
+    assert!(text.contains("CREATE TABLE `customers`") && !text.contains("`orders`"), "{text}");
+    let none = home.path("none.sql");
+    export(&["--output", none.to_str().unwrap(), "--tables", "no.*"]).expect(2);
+    assert!(!none.exists());
+
+    // The artifacts as they are, and a directory of tables that must be empty.
+    let files = home.path("files");
+    export(&["--output", files.to_str().unwrap(), "--format", "files"]).expect(0);
+    assert!(files.join("logical/catalog").is_file() && files.join("tables").is_dir());
+    export(&["--output", files.to_str().unwrap(), "--format", "csv"]).expect(9);
+
+    // The same file, checked and kept as a dump of another program.
+    let document = home.run(["verify", "--file", output, "--json"]).expect(0).json();
+    assert_eq!((&document["ok"], &document["rows"]), (&true.into(), &515.into()), "{document:#}");
+    let import = home.on_repo(["import", output, "--cluster", "old", "--json"]).expect(0).json();
+    assert_eq!((&import["strategy"], &import["rows"]), (&"foreign".into(), &515.into()));
+    assert_eq!(import["consistency"]["level"], "none");
+    let list = home.on_repo(["list", "--cluster", "old"]).expect(0);
+    assert!(list.stdout.contains("foreign"), "{list:?}");
+    let show = home.on_repo(["show", "latest", "--cluster", "old"]).expect(0);
+    assert!(show.stdout.contains("shop.customers"), "{show:?}");
+    home.on_repo(["verify", "--cluster", "old", "--level", "logical"]).expect(0);
+    let url = server.url();
+    let refused = ["restore", "--cluster", "old", "--target", &url];
+    home.on_repo(refused).expect(2).says("--format files");
+    let back = home.path("back");
+    home.on_repo([
+        "export",
+        "--cluster",
+        "old",
+        "--format",
+        "files",
+        "--output",
+        back.to_str().unwrap(),
+    ])
+    .expect(0);
+    assert!(back.join("foreign/files/shop.sql").is_file());
+
+    // Cut, it is refused, found out, and saved.
+    std::fs::write(home.path("cut.sql"), &piped.stdout[..piped.stdout.len() / 2]).unwrap();
+    let run = home.run(["verify", "--file", "cut.sql"]).expect(11);
+    assert!(run.stdout.contains("cut.sql:") && run.stdout.contains("FAILED"), "{run:?}");
+    home.on_repo(["import", "cut.sql", "--cluster", "old"]).expect(8).says("--salvage");
+    home.on_repo(["import", "cut.sql", "--cluster", "old", "--salvage"]).expect(14);
+}
+
+/// Wildcards choose what is restored, as they choose what is backed up.
+#[tokio::test]
+async fn patterns_choose_what_is_restored_and_verified() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let content = server.content("shop").await;
+    server::run(&mut server.session().await, &["DROP DATABASE shop"]).await;
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "--cluster", "shop", "--target", &url];
+        args.extend(more);
+        home.on_repo(args)
+    };
+    restore(&["--tables", "shop.none*"]).expect(2).says("nothing fits");
+    // Its view has nothing to read from then.
+    restore(&["--databases", "sh?p", "--exclude-tables", "*.ord*"]).expect(14);
+    let tables = "SELECT GROUP_CONCAT(table_name) FROM information_schema.tables \
+                  WHERE table_schema = 'shop' AND table_type = 'BASE TABLE'";
+    assert_eq!(server.value(tables).await.as_deref(), Some("customers"));
+    restore(&["--tables", "*.orders"]).expect(0);
+    assert_eq!(server.content("shop").await, content);
+    let run = home.on_repo(["verify", "--cluster", "shop", "--level", "logical"]).expect(0);
+    assert!(run.stdout.contains("logical: ok"), "{run:?}");
+}

@@ -1,0 +1,133 @@
+//! The files of a dump, decompressed.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use backup_core::{Error, ErrorKind, Result, io_error};
+
+use crate::exchange::Codec;
+
+/// Bytes that are read at once.
+pub(super) const PIECE: usize = 256 << 10;
+
+/// A file of a dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DumpFile {
+    pub(super) path: PathBuf,
+    /// Its path below the directory that was named, or its name, without what a codec adds.
+    pub(super) name: String,
+}
+
+/// The files below `path`, sorted by name; itself where it is a file.
+pub(super) fn files(path: &Path) -> Result<Vec<DumpFile>> {
+    let cannot = |e, path: &Path| {
+        io_error(e, ErrorKind::Usage, format!("cannot read {}", path.display()))
+            .with_remedy("name a dump, or a directory of one")
+    };
+    let kind = path.metadata().map_err(|e| cannot(e, path))?;
+    if !kind.is_dir() {
+        let name = path.file_name().unwrap_or_default();
+        return Ok(vec![file(path.to_owned(), Path::new(name))]);
+    }
+    let mut found = Vec::new();
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).map_err(|e| cannot(e, &directory))? {
+            let entry = entry.map_err(|e| cannot(e, &directory))?;
+            let kind = entry.file_type().map_err(|e| cannot(e, &entry.path()))?;
+            if kind.is_dir() {
+                directories.push(entry.path());
+            } else if kind.is_file() {
+                let whole = entry.path();
+                let name = whole.strip_prefix(path).unwrap_or(&whole).to_owned();
+                found.push(file(whole, &name));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::usage(format!("{} has no files", path.display())));
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn file(path: PathBuf, name: &Path) -> DumpFile {
+    let name = name.to_string_lossy();
+    let codec = Codec::of_name(Path::new(&*name));
+    let name = name.strip_suffix(codec.extension()).unwrap_or(&name).to_owned();
+    DumpFile { path, name }
+}
+
+/// Why a file cannot be read to its end.
+pub(super) enum Broken {
+    /// The disk, or rights.
+    Cannot(Error),
+    /// The compressed stream is damaged or cut; so many bytes of the file were read.
+    Compressed { codec: Codec, at: u64, error: io::Error },
+}
+
+/// Gives the decompressed bytes of a file to `each`, piece by piece, until it gives false.
+pub(super) fn read(
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> std::result::Result<(), Broken> {
+    let cannot = |e| {
+        Broken::Cannot(io_error(e, ErrorKind::Usage, format!("cannot read {}", path.display())))
+    };
+    let file = Counted { file: File::open(path).map_err(cannot)?, read: 0, failed: false };
+    let mut file = BufReader::with_capacity(PIECE, file);
+    let codec = Codec::of_head(file.fill_buf().map_err(cannot)?);
+    // The decoder holds the file; what it read is counted where both can see it.
+    let counted = std::cell::RefCell::new(file);
+    let shared = Shared(&counted);
+    let mut piece = vec![0; PIECE];
+    let mut decoder: Box<dyn Read + '_> = match codec {
+        Codec::Plain => Box::new(shared),
+        codec => codec.local_decoder(BufReader::with_capacity(PIECE, shared)).map_err(cannot)?,
+    };
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(read) => {
+                if !each(&piece[..read]) {
+                    return Ok(());
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let file = counted.borrow();
+                if codec == Codec::Plain || file.get_ref().failed {
+                    return Err(cannot(error));
+                }
+                return Err(Broken::Compressed { codec, at: file.get_ref().read, error });
+            }
+        }
+    }
+}
+
+/// A file, and how much of it was read.
+struct Counted {
+    file: File,
+    read: u64,
+    failed: bool,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer);
+        match &read {
+            Ok(read) => self.read += *read as u64,
+            Err(e) => self.failed |= e.kind() != io::ErrorKind::Interrupted,
+        }
+        read
+    }
+}
+
+struct Shared<'a>(&'a std::cell::RefCell<BufReader<Counted>>);
+
+impl Read for Shared<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buffer)
+    }
+}

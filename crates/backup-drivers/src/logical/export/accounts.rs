@@ -1,0 +1,216 @@
+//! Users and roles, each privilege as soon as what it is about is there.
+
+use std::collections::BTreeSet;
+
+use backup_core::Flavor;
+
+use super::super::account::{Account, AccountName, PUBLIC};
+use super::super::catalog::{Catalog, StoredKind, StoredObject};
+use super::super::ddl::{Dialect, hex_text, significant};
+use super::super::select::TableName;
+use super::script::Script;
+
+/// What is still to be written.
+pub(super) struct Accounts<'a> {
+    accounts: &'a [Account],
+    flavor: Flavor,
+    waiting: Vec<Grant<'a>>,
+    views: BTreeSet<TableName>,
+    relations: BTreeSet<TableName>,
+}
+
+struct Grant<'a> {
+    statement: &'a str,
+    on: On,
+}
+
+/// What a privilege is about.
+#[derive(Debug, PartialEq, Eq)]
+enum On {
+    /// Everything, a database, another account.
+    Wide,
+    /// A table, a view, a sequence.
+    Relation(TableName),
+    /// A routine or a package.
+    Code,
+}
+
+impl<'a> Accounts<'a> {
+    pub(super) fn new(catalog: &'a Catalog) -> Self {
+        let views = catalog.stored.iter().filter(|o| o.kind == StoredKind::View);
+        let grants = catalog.accounts.iter().flat_map(|a| &a.grants);
+        Accounts {
+            accounts: &catalog.accounts,
+            flavor: catalog.header.flavor,
+            waiting: grants.map(|g| Grant { statement: g, on: on(g) }).collect(),
+            views: views.map(StoredObject::full_name).collect(),
+            relations: super::sql::relations(catalog).collect(),
+        }
+    }
+
+    /// Creates the accounts, and grants what needs nothing but tables.
+    pub(super) fn create(&mut self, script: &mut Script) {
+        if self.accounts.is_empty() {
+            return;
+        }
+        script.heading("Users and roles; one that is there already keeps its password");
+        let roles = |a: &&Account| self.is_role(a);
+        // Accounts first, lest a role have nobody to be given to.
+        let (roles, users): (Vec<&Account>, Vec<&Account>) = self.accounts.iter().partition(roles);
+        for account in users.into_iter().chain(roles) {
+            let Some((kind, rest)) =
+                account.create.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
+            else {
+                // PUBLIC is there always.
+                continue;
+            };
+            // Whoever creates a role of MariaDB would have it, too.
+            let admin = match self.flavor {
+                Flavor::MariaDb if kind.eq_ignore_ascii_case("ROLE") => {
+                    self.admin_of(&account.name)
+                }
+                _ => None,
+            };
+            let admin = admin.map(|a| format!(" WITH ADMIN {}", a.sql())).unwrap_or_default();
+            script.run(format!("CREATE {kind} IF NOT EXISTS {rest}{admin}"));
+        }
+        for account in self.accounts {
+            for granted in &account.roles {
+                // It came with the role.
+                if granted.admin
+                    && self.flavor == Flavor::MariaDb
+                    && self.admin_of(&granted.role) == Some(&account.name)
+                {
+                    continue;
+                }
+                let option = if granted.admin { " WITH ADMIN OPTION" } else { "" };
+                script.run(format!(
+                    "GRANT {} TO {}{option}",
+                    granted.role.sql(),
+                    account.name.sql()
+                ));
+            }
+        }
+        let views = self.views.clone();
+        self.write(script, |on| match on {
+            On::Wide => true,
+            On::Relation(name) => !views.contains(name),
+            On::Code => false,
+        });
+    }
+
+    fn is_role(&self, account: &Account) -> bool {
+        account.create.starts_with("CREATE ROLE")
+            || (account.name.user == PUBLIC && account.name.host.is_empty())
+    }
+
+    /// A user that may grant a role to others.
+    fn admin_of(&self, role: &AccountName) -> Option<&AccountName> {
+        let has =
+            |a: &&Account| a.roles.iter().any(|granted| granted.admin && granted.role == *role);
+        let mut admins = self.accounts.iter().filter(has).map(|a| &a.name);
+        let users = admins.clone().find(|name| !name.host.is_empty());
+        users.or_else(|| admins.next())
+    }
+
+    /// Grants what is about routines.
+    pub(super) fn on_code(&mut self, script: &mut Script) {
+        self.write(script, |on| *on == On::Code);
+    }
+
+    /// Grants what is about a view that is there now: the definer of the next may need it.
+    pub(super) fn on_relation(&mut self, name: &TableName, script: &mut Script) {
+        self.write(script, |on| matches!(on, On::Relation(n) if n == name));
+    }
+
+    fn write(&mut self, script: &mut Script, now: impl Fn(&On) -> bool) {
+        let (ready, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|g| now(&g.on));
+        self.waiting = waiting;
+        let ready: Vec<Grant<'_>> = ready;
+        for grant in ready {
+            if let On::Relation(name) = &grant.on
+                && !self.relations.contains(name)
+            {
+                script.warn(format!("not granted, for {name} is not there: {}", grant.statement));
+                continue;
+            }
+            // MariaDB before 11.4 knows packages in this mode only.
+            if grant.statement.contains(" ON PACKAGE ") {
+                script.raw("SET SESSION sql_mode = 'ORACLE';\n");
+                script.statement(grant.statement.as_bytes());
+                script.settings = Some(String::new());
+                script.base();
+            } else {
+                script.run(grant.statement);
+            }
+        }
+    }
+
+    /// Default roles, second passwords, and what is still waiting.
+    pub(super) fn finish(&mut self, script: &mut Script) {
+        self.write(script, |_| true);
+        let mut flush = false;
+        for account in self.accounts {
+            let name = account.name.sql();
+            let defaults: Vec<String> =
+                account.default_roles.iter().map(AccountName::sql).collect();
+            if !defaults.is_empty() {
+                let word = if self.flavor == Flavor::MySql { "TO" } else { "FOR" };
+                script.run(format!("SET DEFAULT ROLE {} {word} {name}", defaults.join(", ")));
+            }
+            if let Some(json) =
+                account.second_password.as_ref().filter(|_| self.flavor == Flavor::MySql)
+            {
+                // No statement takes its hash.
+                script.run(format!(
+                    "UPDATE mysql.user SET User_attributes = JSON_SET(COALESCE(User_attributes, JSON_OBJECT()), \
+                     '$.additional_password', CAST({} AS JSON)) WHERE User = {} AND Host = {}",
+                    hex_text(json),
+                    hex_text(&account.name.user),
+                    hex_text(&account.name.host),
+                ));
+                flush = true;
+            }
+        }
+        if flush {
+            script.run("FLUSH PRIVILEGES");
+        }
+    }
+}
+
+/// What `GRANT … ON what` is about.
+fn on(grant: &str) -> On {
+    let tokens = significant(grant, Dialect::default());
+    let Some(at) = tokens.iter().position(|t| t.is_word("ON")) else { return On::Wide };
+    let next = |n: usize| tokens.get(at + n);
+    let word = |word: &str| next(1).is_some_and(|t| t.is_word(word));
+    if word("PROCEDURE") || word("FUNCTION") || word("PACKAGE") || word("LIBRARY") {
+        return On::Code;
+    }
+    let start = 1 + usize::from(word("TABLE") || word("SEQUENCE"));
+    match (next(start), next(start + 1), next(start + 2)) {
+        (Some(database), Some(dot), Some(name)) if dot.is_sign('.') => {
+            match (database.name(), name.name()) {
+                (Some(database), Some(table)) => On::Relation(TableName { database, table }),
+                _ => On::Wide,
+            }
+        }
+        _ => On::Wide,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_grant_is_about() {
+        assert_eq!(on("GRANT SELECT ON *.* TO `a`@`b`"), On::Wide);
+        assert_eq!(on("GRANT SELECT ON `d`.* TO `a`@`b`"), On::Wide);
+        assert_eq!(on("GRANT PROXY ON `a`@`b` TO `c`@`d`"), On::Wide);
+        let name = TableName { database: "d".into(), table: "ON".into() };
+        assert_eq!(on("GRANT SELECT (`x`) ON `d`.`ON` TO `a`@`b`"), On::Relation(name));
+        assert_eq!(on("GRANT EXECUTE ON PACKAGE BODY `d`.`p` TO `a`@`b`"), On::Code);
+    }
+}

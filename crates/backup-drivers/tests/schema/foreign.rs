@@ -1,0 +1,232 @@
+//! What the servers' own programs dump: counted, checked to the last byte, found out where it is
+//! damaged, and saved as far as it can be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use backup_core::{Backup, Context, ErrorKind, Flavor, Result, Severity};
+use backup_drivers::exchange::Codec;
+use backup_drivers::foreign::{Dump, ForeignImport, examine_dump};
+use mysql_async::prelude::Queryable;
+use rstest::rstest;
+use tempfile::TempDir;
+
+use crate::exported::{load, target};
+use crate::memory::Kept;
+use crate::server::Server;
+
+async fn examined(path: &Path) -> Dump {
+    examine_dump(&Context::builder().build(), path).await.unwrap()
+}
+
+fn errors(dump: &Dump) -> Vec<String> {
+    let errors = dump.findings.iter().filter(|f| f.severity == Severity::Error);
+    errors.map(|f| format!("{}: {}", f.object, f.problem)).collect()
+}
+
+/// Rows of each table, as the server counts them.
+async fn counts(server: &Server) -> BTreeMap<String, u64> {
+    let mut conn = server.connect().await.unwrap();
+    conn.query_drop("SET NAMES utf8mb4").await.unwrap();
+    let tables: Vec<(String, String)> = conn
+        .query(
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', \
+             'SYSTEM VERSIONED') AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')",
+        )
+        .await
+        .unwrap();
+    let mut counts = BTreeMap::new();
+    for (database, table) in tables {
+        let quote = backup_drivers::logical::quote_name;
+        let sql = format!("SELECT COUNT(*) FROM {}.{}", quote(&database), quote(&table));
+        let rows: Option<u64> = conn.query_first(sql).await.unwrap();
+        counts.insert(format!("{database}.{table}"), rows.unwrap());
+    }
+    counts
+}
+
+/// Dumps a server by its own program.
+fn dump(source: &Server, to: &Path, more: &[&str]) {
+    let program = match source.sandbox().install().flavor() {
+        Flavor::MySql => "mysqldump",
+        Flavor::MariaDb => "mariadb-dump",
+    };
+    let output = source
+        .sandbox()
+        .install()
+        .command(program)
+        .unwrap()
+        .args([
+            "--no-defaults",
+            "-uroot",
+            "--all-databases",
+            "--routines",
+            "--events",
+            "--triggers",
+        ])
+        .arg(format!("--socket={}", source.sandbox().socket().display()))
+        .args(more)
+        .stdout(std::fs::File::create(to).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_of_the_servers_own_programs_are_counted(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    source.fill().await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "CREATE TABLE shop.many (id INT PRIMARY KEY, v VARCHAR(90), b BLOB)",
+        "INSERT INTO shop.many VALUES (1, 'it''s; \\\\ \\n', x'00275c3b0a')",
+        "INSERT INTO shop.many SELECT id + 1, CONCAT(v, id), b FROM shop.many",
+        "INSERT INTO shop.many SELECT id + 2, CONCAT(v, id), b FROM shop.many",
+        "INSERT INTO shop.many SELECT id + 4, CONCAT(v, id), b FROM shop.many",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let directory = TempDir::new().unwrap();
+    let plain = directory.path().join("dump.sql");
+    dump(&source, &plain, &["--single-transaction"]);
+    let found = examined(&plain).await;
+    assert_eq!(errors(&found), Vec::<String>::new());
+    let contents = found.contents();
+    assert!(contents.complete && contents.server_version.is_some(), "{contents:?}");
+    for (table, rows) in counts(&source).await {
+        assert_eq!(contents.tables.get(&table), Some(&rows), "{table}");
+    }
+    for kind in ["view", "trigger", "procedure", "function", "event", "database"] {
+        assert!(contents.objects[kind] > 0, "{kind}: {contents:?}");
+    }
+
+    // Every form, and each cut short.
+    let text = std::fs::read(&plain).unwrap();
+    for codec in Codec::ALL {
+        let path = directory.path().join(format!("copy.sql{}", codec.extension()));
+        let mut encoder = codec.encoder(std::fs::File::create(&path).unwrap()).unwrap();
+        std::io::Write::write_all(&mut encoder, &text).unwrap();
+        encoder.finish().unwrap();
+        let again = examined(&path).await;
+        assert_eq!(errors(&again), Vec::<String>::new(), "{codec}");
+        assert_eq!(again.contents(), contents, "{codec}");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
+        let cut = errors(&examined(&path).await);
+        assert!(!cut.is_empty(), "{codec}");
+        if codec != Codec::Plain {
+            assert!(cut[0].contains(&format!("its {codec} stream is damaged or cut")), "{cut:?}");
+        }
+    }
+
+    // Cut anywhere, it is never called whole.
+    for n in 1..30 {
+        std::fs::write(&plain, &text[..text.len() * n / 30]).unwrap();
+        assert!(!errors(&examined(&plain).await).is_empty(), "{n}");
+    }
+    Ok(())
+}
+
+/// Damage among rows and definitions, of the kinds that disks and networks make.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_dump_is_saved_as_far_as_it_goes(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    conn.query_drop("CREATE DATABASE d").await.unwrap();
+    for n in 0..8 {
+        conn.query_drop(format!("CREATE TABLE d.t{n} (id INT PRIMARY KEY, v VARCHAR(200))"))
+            .await
+            .unwrap();
+        let rows: Vec<String> =
+            (0..200).map(|i| format!("({i}, 'row {i} of table {n}; it''s \\\\ one')")).collect();
+        let sql = format!("INSERT INTO d.t{n} VALUES {}", rows.join(","));
+        conn.query_drop(sql).await.unwrap();
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("dump.sql");
+    dump(&source, &path, &[]);
+    let whole = std::fs::read(&path).unwrap();
+    let at = |needle: &str| memchr::memmem::find(&whole, needle.as_bytes()).unwrap();
+    let line = |at: usize| whole[..at].iter().filter(|b| **b == b'\n').count() + 1;
+
+    // A row in the middle loses its quotes, and with it some bytes.
+    let hole = at("'row 100 of table 3");
+    let mut lost = whole.clone();
+    lost.drain(hole..hole + 90);
+    // A block of zeros.
+    let zeros = at("'row 50 of table 5");
+    lost[zeros - 90..zeros - 90 + 512].fill(0);
+    std::fs::write(&path, &lost).unwrap();
+    let found = errors(&examined(&path).await);
+    assert!(found.len() >= 2, "{found:#?}");
+    // Lines are those of the damaged file, which lost some.
+    for (finding, expected) in [(&found[0], line(hole)), (&found[1], line(zeros))] {
+        let at = finding.split(':').nth(1).and_then(|n| n.parse::<usize>().ok()).unwrap();
+        assert!(at.abs_diff(expected) <= 6, "{expected}: {found:#?}");
+    }
+
+    let refused = ForeignImport::new(&path, false);
+    let error = Kept::backup_by(refused).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.remedy().contains("--salvage"), "{}", error.report());
+    let kept = Kept::backup_by(ForeignImport::new(&path, true)).await?;
+    assert!(kept.outcome.warnings.len() >= 2, "{:#?}", kept.outcome.warnings);
+
+    // The client takes what was saved, and it is what it was.
+    let saved = directory.path().join("saved.sql");
+    std::fs::write(&saved, kept.bytes("foreign/files/dump.sql")).unwrap();
+    let target = target(name).await?;
+    load(&target, directory.path(), "saved.sql");
+    let counts = counts(&target).await;
+    for n in [0, 1, 2, 4, 6, 7] {
+        assert_eq!(counts[&format!("d.t{n}")], 200, "{counts:?}");
+    }
+    assert_eq!(counts["d.t3"], 100, "{counts:?}");
+    assert_eq!(counts["d.t5"], 50, "{counts:?}");
+    let mut conn = target.connect().await?;
+    let wrong: Option<u64> = conn
+        .query_first("SELECT COUNT(*) FROM d.t3 WHERE v <> CONCAT('row ', id, ' of table 3; it''s \\\\ one')")
+        .await
+        .unwrap();
+    assert_eq!(wrong, Some(0));
+    // With those of the server's own databases.
+    assert!(kept.outcome.rows.unwrap() > counts.values().sum(), "{:?}", kept.outcome.rows);
+    Ok(())
+}
+
+/// A directory as mydumper makes one.
+#[tokio::test]
+async fn a_directory_of_mydumper_is_counted_against_its_metadata() -> Result<()> {
+    let directory = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("shop-schema-create.sql", "CREATE DATABASE /*!32312 IF NOT EXISTS*/ `shop`;\n");
+    write("shop.t-schema.sql", "/*!40101 SET NAMES binary*/;\nCREATE TABLE `t` (\n  `a` int\n);\n");
+    write(
+        "shop.t.00000.sql",
+        "/*!40101 SET NAMES binary*/;\nINSERT INTO `t` VALUES(1)\n,(2)\n,(3);\n",
+    );
+    let metadata =
+        "# Started dump at: 2026-11-20 10:00:00\n[`shop`.`t`]\nrows = 3\n# Finished dump at: x\n";
+    write("metadata", metadata);
+    let found = examined(directory.path()).await;
+    assert_eq!(errors(&found), Vec::<String>::new());
+    assert_eq!(found.contents().tables, [("shop.t".to_owned(), 3)].into());
+    write("metadata", &metadata.replace("rows = 3", "rows = 4"));
+    assert_eq!(
+        errors(&examined(directory.path()).await),
+        ["shop.t: 3 of 4 rows are there, as mydumper counted them"]
+    );
+    write("metadata", "# Started dump at: 2026-11-20 10:00:00\n");
+    assert!(errors(&examined(directory.path()).await)[0].contains("did not say that it finished"));
+    assert_eq!(
+        ForeignImport::new(directory.path(), false).strategy(),
+        backup_core::Strategy::Foreign
+    );
+    Ok(())
+}
