@@ -35,7 +35,6 @@ fn what_is_not_in_this_version_is_refused_by_name() {
         (vec!["backup", "--type", "differential"], "differential"),
         (vec!["backup", "--compression", "lzo"], "lzo"),
         (vec!["backup", "--compression", "zstd:99"], "99"),
-        (vec!["verify", "--level", "logical"], "logical"),
     ] {
         let mut command = home.command(&args);
         if ["backup", "check"].contains(&args[0]) {
