@@ -16,7 +16,6 @@ mod points;
 mod property;
 mod replay;
 mod server;
-mod speed;
 mod store;
 mod trouble;
 mod undo;
