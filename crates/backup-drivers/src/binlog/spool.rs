@@ -100,8 +100,9 @@ impl Spool {
                 if path.extension().is_some_and(|extension| extension == "binlog")
                     && !path.with_extension("json").exists()
                 {
-                    // Its writer died before or after it was a segment.
-                    std::fs::remove_file(&path).map_err(failed(&path))?;
+                    // Its writer died before or after it was a segment. It may be gone together
+                    // with its head, and listed all the same.
+                    Waiting::remove_files(&path.with_extension(""))?;
                 }
                 if path.extension().is_none_or(|extension| extension != "json") {
                     continue;
@@ -235,6 +236,22 @@ mod tests {
             begins_inside: false,
             gap_before: None,
         }
+    }
+
+    /// Directories are listed in any order.
+    #[test]
+    fn torn_heads_are_removed_with_what_is_behind_them() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = Spool::open(root.path(), &"c".parse().unwrap()).unwrap();
+        let directory = spool.directory.join("id-1");
+        make(&directory).unwrap();
+        for n in 0..100 {
+            std::fs::write(directory.join(format!("{n}.json")), "{\"cluster\":").unwrap();
+            std::fs::write(directory.join(format!("{n}.binlog")), "bytes").unwrap();
+            std::fs::write(directory.join(format!("{}.binlog", n + 1000)), "bytes").unwrap();
+        }
+        assert!(spool.waiting().unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
     }
 
     #[tokio::test]
