@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use backup_core::{Error, ErrorKind, Result};
 use serde::Serialize;
+use serde_json::Value;
 
 /// The result of a command.
 pub(crate) struct Answer {
@@ -21,6 +22,13 @@ impl Answer {
         let json = serde_json::to_value(document)
             .map_err(|e| Error::internal("the answer cannot be written as JSON").with_source(e))?;
         Ok(Answer { json, text: text.to_string(), summary: false, on_stderr: false, ending: None })
+    }
+
+    /// Adds a field to the document, and lines to the text.
+    pub(crate) fn with(mut self, field: &str, value: Value, text: &str) -> Self {
+        self.json[field] = value;
+        self.text.push_str(text);
+        self
     }
 
     /// The text only says that all went well: `--quiet` leaves it out.

@@ -3,8 +3,9 @@
 //! Rare things (a phase began, a warning) are [`Event`]s given to a [`Monitor`]; counts that change
 //! with every packet are atomics in [`Progress`] that a frontend samples when it likes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// Something worth a line of a log.
@@ -60,6 +61,10 @@ pub struct Progress {
     bytes: AtomicU64,
     expected_bytes: AtomicU64,
     stored: AtomicU64,
+    transactions: AtomicU64,
+    expected_transactions: AtomicU64,
+    /// Seconds since 1970; 0 = unknown.
+    source_time: AtomicI64,
 }
 
 /// The values of [`Progress`] at one moment.
@@ -75,6 +80,12 @@ pub struct ProgressSnapshot {
     pub expected_bytes: u64,
     /// Bytes written to the store.
     pub stored: u64,
+    /// Transactions of binlogs that were applied.
+    pub transactions: u64,
+    /// Transactions there are in all, an estimate; 0 when unknown.
+    pub expected_transactions: u64,
+    /// When the last of them was committed at its source.
+    pub source_time: Option<Timestamp>,
 }
 
 impl ProgressSnapshot {
@@ -83,7 +94,9 @@ impl ProgressSnapshot {
     #[expect(clippy::cast_precision_loss, reason = "a ratio for a progress bar")]
     pub fn fraction(&self) -> Option<f64> {
         let ratio = |done: u64, all: u64| (all > 0).then(|| (done as f64 / all as f64).min(1.0));
-        ratio(self.rows, self.expected_rows).or_else(|| ratio(self.bytes, self.expected_bytes))
+        ratio(self.transactions, self.expected_transactions)
+            .or_else(|| ratio(self.rows, self.expected_rows))
+            .or_else(|| ratio(self.bytes, self.expected_bytes))
     }
 }
 
@@ -108,6 +121,15 @@ impl Progress {
     pub fn add_stored(&self, n: u64) {
         self.stored.fetch_add(n, Ordering::Relaxed);
     }
+    /// Adds transactions that were applied, the last of which was committed at its source at `time`.
+    pub fn add_transactions(&self, n: u64, time: Timestamp) {
+        self.transactions.fetch_add(n, Ordering::Relaxed);
+        self.source_time.fetch_max(time.as_second(), Ordering::Relaxed);
+    }
+    /// Adds to the estimate of transactions.
+    pub fn expect_transactions(&self, n: u64) {
+        self.expected_transactions.fetch_add(n, Ordering::Relaxed);
+    }
     /// The values now.
     #[must_use]
     pub fn snapshot(&self) -> ProgressSnapshot {
@@ -117,6 +139,12 @@ impl Progress {
             bytes: self.bytes.load(Ordering::Relaxed),
             expected_bytes: self.expected_bytes.load(Ordering::Relaxed),
             stored: self.stored.load(Ordering::Relaxed),
+            transactions: self.transactions.load(Ordering::Relaxed),
+            expected_transactions: self.expected_transactions.load(Ordering::Relaxed),
+            source_time: match self.source_time.load(Ordering::Relaxed) {
+                0 => None,
+                seconds => Timestamp::from_second(seconds).ok(),
+            },
         }
     }
 }

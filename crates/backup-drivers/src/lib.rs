@@ -5,6 +5,7 @@ pub mod clone;
 pub mod connect;
 pub mod exchange;
 pub mod files;
+pub mod follow;
 pub mod foreign;
 pub mod innodb;
 pub mod logical;

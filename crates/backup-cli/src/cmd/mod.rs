@@ -14,6 +14,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod man;
+mod new_replica;
 pub(crate) mod point;
 pub(crate) mod prune;
 pub(crate) mod repair;

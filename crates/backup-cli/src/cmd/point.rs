@@ -1,13 +1,14 @@
 //! The point that a restore goes to, and the way there through archived binlogs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use backup_core::{
     BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, GtidSet, Manifest, Position,
     ReplayBase, ReplayTarget, Result, SegmentStore,
 };
-use backup_drivers::binlog::replay::{Applied, ApplyOptions, apply, preflight};
+use backup_drivers::binlog::replay::{Applied, ApplyOptions, Means, apply, preflight};
 use backup_drivers::binlog::{Route, Skipping};
 use backup_drivers::connect::ConnectOptions;
 use backup_storage::Repo;
@@ -44,6 +45,23 @@ pub(crate) struct Point {
     /// that its data are those of before (a MySQL server skips what is in its gtid_executed)
     #[arg(long)]
     apply_again: bool,
+    /// How the target applies them: as a replica of this machine, `direct`ly over a client connection
+    /// (slower, for targets that cannot connect back or lack replication privileges), or as a replica
+    /// where that goes
+    #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
+    apply: Apply,
+    /// The address of this machine that the target can connect to [default: the one that this machine
+    /// connects to it from]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<IpAddr>,
+}
+
+/// `--apply`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Apply {
+    Auto,
+    Replica,
+    Direct,
 }
 
 /// Reads a time with its zone.
@@ -63,8 +81,7 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
 /// The way to a point.
 pub(crate) struct Way {
     pub(crate) route: Arc<Route>,
-    /// Whatever the target has executed.
-    again: bool,
+    options: ApplyOptions,
 }
 
 impl Point {
@@ -137,7 +154,14 @@ impl Point {
     }
 
     fn way(&self, route: Route) -> Way {
-        Way { route: Arc::new(route), again: self.apply_again }
+        let means = match self.apply {
+            Apply::Auto => Means::Auto,
+            Apply::Replica => Means::Replica,
+            Apply::Direct => Means::Direct,
+        };
+        let (again, listen) = (self.apply_again, self.listen);
+        let options = ApplyOptions { again, means, listen, ..ApplyOptions::default() };
+        Way { route: Arc::new(route), options }
     }
 
     async fn route(
@@ -174,7 +198,7 @@ async fn chain(cx: &Context, repo: &Repo, cluster: &ClusterName) -> Result<Binlo
 
 impl Way {
     fn options(&self, tell_applied: bool) -> ApplyOptions {
-        ApplyOptions { tell_applied, again: self.again, ..ApplyOptions::default() }
+        ApplyOptions { tell_applied, ..self.options.clone() }
     }
 
     /// Whether the target would take it.

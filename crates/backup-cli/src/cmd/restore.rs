@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::{
-    ClusterName, Error, ErrorKind, Listed, Manifest, Repository, RestoreSteps, Restored, Result,
-    Strategy, pipeline, select,
+    ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository, RestoreSteps,
+    Restored, Result, Strategy, pipeline, select,
 };
 use backup_drivers::foreign::ForeignImport;
 use backup_drivers::logical::recreate::Definers;
@@ -19,6 +19,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::backup::{Names, Wanted, globs, table_globs};
+use super::new_replica::NewReplica;
 use super::point::{Point, Way};
 use crate::answer::Answer;
 use crate::app::App;
@@ -87,6 +88,11 @@ pub(crate) struct Restore {
     data_only: bool,
     #[command(flatten)]
     point: Point,
+    /// Make the target a replica of this server, mysql://user@host:port/ as the target reaches it, with
+    /// the password of HOLDFAST_SOURCE_PASSWORD, and wait until it has caught up. Without a point in time
+    /// everything that is archived is applied first. Nothing of it goes into the target's binary log
+    #[arg(long, value_name = "DSN", conflicts_with = "target_dir")]
+    as_replica_of: Option<String>,
     /// For tables or databases to a point: the server to run privately, the directory that holds
     /// bin/mysqld or usr/sbin/mysqld
     #[arg(long, value_name = "DIR")]
@@ -167,7 +173,8 @@ impl Restore {
             selection: self.selection(),
             rename: self.rename.iter().cloned().collect(),
             overwrite: self.overwrite,
-            binary_log: self.binlog == Switch::On,
+            // What the target has of its own, its source would lack.
+            binary_log: self.binlog == Switch::On && self.as_replica_of.is_none(),
             redo_log: self.redo_log == Switch::On,
             no_accounts: self.no_users,
             definers: self.definers(),
@@ -196,13 +203,24 @@ impl Restore {
             let options = AsideOptions { server, target, restore: options };
             return self.aside(app, &repo, &manifest, way, options).await;
         }
+        let replica = match &self.as_replica_of {
+            Some(url) => Some(NewReplica::of(cx, url).await?),
+            None => None,
+        };
         let driver = LogicalRestore::new(target.clone(), options);
+        if let Some(replica) = &replica {
+            replica.check(cx, &target, &manifest, way.as_ref()).await?;
+        }
         if let Some(way) = &way {
             way.preflight(cx, &repo, &target, true).await?;
         }
         if self.dry_run {
             let steps = pipeline::plan_restore(cx, &repo, &driver, &manifest).await?;
-            return plan(&manifest, &address, &steps, way.as_ref());
+            let answer = plan(&manifest, &address, &steps, way.as_ref())?;
+            return Ok(match &replica {
+                Some(replica) => answer.with("replica", replica.as_json(None), &replica.step()),
+                None => answer,
+            });
         }
         let started = cx.now();
         let mut restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
@@ -218,7 +236,16 @@ impl Restore {
             restored.bytes += applied.bytes;
             restored.warnings.extend(applied.warnings);
         }
-        done(&manifest, &restored, cx.now().duration_since(started), way.as_ref())
+        let Some(replica) = &replica else {
+            return done(&manifest, &restored, cx.now().duration_since(started), way.as_ref());
+        };
+        let following = replica.start_following(cx, &target, &manifest, way.as_ref()).await?;
+        for text in &following.warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        restored.warnings.extend(following.warnings.iter().cloned());
+        let answer = done(&manifest, &restored, cx.now().duration_since(started), way.as_ref())?;
+        Ok(answer.with("replica", replica.as_json(Some(&following)), &replica.done(&following)))
     }
 
     /// Some tables to a point, by way of a private server.
@@ -260,14 +287,20 @@ impl Restore {
         cluster: &ClusterName,
         listed: Vec<Listed>,
     ) -> Result<(Manifest, Option<Way>)> {
-        let Some(target) = self.point.target() else {
-            return Ok((select(listed, &self.backup)?, None));
+        let target = match (self.point.target(), &self.as_replica_of) {
+            (Some(target), _) => target,
+            (None, None) => return Ok((select(listed, &self.backup)?, None)),
+            (None, Some(_)) => ReplayTarget::End,
         };
         if self.selection().has_globs() {
             return Err(Error::usage(
                 "a point in time takes no wildcards in --tables and --databases",
             )
             .with_remedy("name what is to be restored in full"));
+        }
+        if self.as_replica_of.is_some() && !self.is_everything() {
+            return Err(Error::usage("a new replica is of everything")
+                .with_remedy("leave out --databases, --tables, --rename and their like"));
         }
         if !self.is_everything() && self.databases.is_empty() && self.tables.is_empty() {
             return Err(Error::usage(

@@ -3,8 +3,9 @@
 //! ```json
 //! {"time":"2026-11-20T10:15:30Z","event":"phase","name":"backup"}
 //! {"time":"2026-11-20T10:15:31Z","event":"progress","rows":10,"expected_rows":40,"bytes":900,
-//!  "expected_bytes":0,"stored":300,"fraction":0.25,"rows_per_second":10.0,
-//!  "bytes_per_second":900.0,"remaining_seconds":3.0}
+//!  "expected_bytes":0,"stored":300,"transactions":0,"expected_transactions":0,"source_time":null,
+//!  "fraction":0.25,"rows_per_second":10.0,"bytes_per_second":900.0,
+//!  "transactions_per_second":0.0,"remaining_seconds":3.0}
 //! ```
 //! (One line each.) The last line of a run is a `progress`.
 
@@ -36,6 +37,7 @@ struct Progress {
     fraction: Option<f64>,
     rows_per_second: f64,
     bytes_per_second: f64,
+    transactions_per_second: f64,
     remaining_seconds: Option<f64>,
 }
 
@@ -61,6 +63,7 @@ impl Face for Json {
             fraction: sample.fraction(),
             rows_per_second: sample.rows_per_second,
             bytes_per_second: sample.bytes_per_second,
+            transactions_per_second: sample.transactions_per_second,
             remaining_seconds: sample.remaining,
         });
     }

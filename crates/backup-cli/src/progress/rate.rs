@@ -20,6 +20,8 @@ pub(super) struct Sample {
     pub(super) rows_per_second: f64,
     /// Bytes a second.
     pub(super) bytes_per_second: f64,
+    /// Transactions a second.
+    pub(super) transactions_per_second: f64,
     /// Seconds until the end, where it can be told.
     pub(super) remaining: Option<f64>,
 }
@@ -42,7 +44,14 @@ impl Sample {
         if let Some(seconds) = self.remaining {
             parts.push(format!("{} left", human::duration(seconds)));
         }
-        if self.counts.rows > 0 {
+        if self.counts.expected_transactions > 0 {
+            let rate = human::count(self.transactions_per_second as u64);
+            let count = human::count(self.counts.transactions);
+            parts.push(format!("{count} transactions ({rate}/s)"));
+            if let Some(time) = self.counts.source_time {
+                parts.push(format!("up to {}", human::time(time)));
+            }
+        } else if self.counts.rows > 0 {
             let rate = human::count(self.rows_per_second as u64);
             parts.push(format!("{} rows ({rate}/s)", human::count(self.counts.rows)));
         }
@@ -56,9 +65,10 @@ impl Sample {
 }
 
 fn fraction(counts: &ProgressSnapshot) -> Option<f64> {
-    let (done, all) = match counts.expected_rows {
-        0 => (counts.bytes, counts.expected_bytes),
-        rows => (counts.rows, rows),
+    let (done, all) = match (counts.expected_transactions, counts.expected_rows) {
+        (0, 0) => (counts.bytes, counts.expected_bytes),
+        (0, rows) => (counts.rows, rows),
+        (all, _) => (counts.transactions, all),
     };
     counts.fraction().filter(|_| done <= all)
 }
@@ -95,6 +105,7 @@ impl Rates {
             counts,
             rows_per_second: rate(counts.rows, old.rows),
             bytes_per_second: rate(counts.bytes, old.bytes),
+            transactions_per_second: rate(counts.transactions, old.transactions),
             remaining: self.remaining(now, counts),
         }
     }
@@ -126,6 +137,18 @@ mod tests {
         let sample = rates.sample(at(10), counts(1000));
         assert_eq!((sample.rows_per_second, sample.remaining), (100.0, Some(30.0)));
         assert_eq!(sample.describe(), "30 s left, 1,000 rows (100/s), 0 B (0 B/s)");
+        // Binlogs that are applied count in transactions, whatever rows were restored before.
+        let counts = ProgressSnapshot {
+            transactions: 10,
+            expected_transactions: 40,
+            source_time: "2026-11-20T10:15:30Z".parse().ok(),
+            ..counts(4000)
+        };
+        let sample = Rates::new(start).sample(start, counts);
+        assert_eq!(sample.fraction(), Some(0.25));
+        let said = sample.describe();
+        assert!(said.starts_with("10 transactions (0/s), up to 2026-11-20 10:15:30"), "{said}");
+        let counts = |rows| ProgressSnapshot { rows, expected_rows: 4000, ..Default::default() };
         // A stall shows once the window has moved on.
         for s in 11..=30 {
             rates.sample(at(s), counts(1000));

@@ -67,6 +67,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
+#[case("docs/replicas.md", MYSQL, Sample::Shop)]
+#[case("docs/replicas.md", "mariadb-11.8", Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
 #[case("docs/copies.md", MYSQL, Sample::Shop)]
 #[case("docs/tiers.md", MYSQL, Sample::Shop)]
@@ -99,6 +101,7 @@ fn no_page_is_left_out() {
         "docs/files.md",
         "docs/binlogs.md",
         "docs/copies.md",
+        "docs/replicas.md",
         "docs/tiers.md",
         "docs/encryption.md",
         "docs/retention.md",

@@ -50,7 +50,7 @@ impl Stage {
         let cx = Context::builder().build();
         let builder = xtask::servers::sandbox(server).await.unwrap().tcp(true).durable(false);
         let db1 = builder.clone().start(&cx).await.unwrap();
-        let db2 = builder.start(&cx).await.unwrap();
+        let db2 = builder.option("server_id", "2").start(&cx).await.unwrap();
         for server in [&db1, &db2] {
             for sql in ADMIN {
                 root_session(server).await.run(sql).await.unwrap();

@@ -23,6 +23,10 @@ pub mod kind {
     pub const QUERY: u8 = 2;
     pub const STOP: u8 = 3;
     pub const ROTATE: u8 = 4;
+    pub const INTVAR: u8 = 5;
+    pub const APPEND_BLOCK: u8 = 9;
+    pub const RAND: u8 = 13;
+    pub const USER_VAR: u8 = 14;
     pub const FORMAT_DESCRIPTION: u8 = 15;
     pub const XID: u8 = 16;
     pub const BEGIN_LOAD_QUERY: u8 = 17;
@@ -33,6 +37,7 @@ pub mod kind {
     pub const DELETE_ROWS_V1: u8 = 25;
     pub const INCIDENT: u8 = 26;
     pub const HEARTBEAT: u8 = 27;
+    pub const ROWS_QUERY: u8 = 29;
     pub const WRITE_ROWS: u8 = 30;
     pub const UPDATE_ROWS: u8 = 31;
     pub const DELETE_ROWS: u8 = 32;

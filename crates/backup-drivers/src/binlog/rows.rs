@@ -23,6 +23,31 @@ pub(super) struct Column {
     pub(super) meta: u16,
 }
 
+/// A rows event of MariaDB that is compressed, as if it were not: type and body. `None` where it is not
+/// compressed, or cannot be read.
+pub(super) fn inflated(event_kind: u8, body: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let (change, v2, true) = shape(event_kind)? else { return None };
+    let mut reader = Reader::new(body);
+    reader.skip(8)?;
+    if v2 {
+        let extra = usize::from(reader.u16()?);
+        reader.skip(extra.checked_sub(2)?)?;
+    }
+    let width = usize::try_from(reader.lenenc()?).ok()?;
+    let images = if change == Change::Update { 2 } else { 1 };
+    reader.skip(width.div_ceil(8).checked_mul(images)?)?;
+    let rows = inflate::mariadb(reader.rest())?;
+    let plain = match (change, v2) {
+        (Change::Insert, false) => kind::WRITE_ROWS_V1,
+        (Change::Update, false) => kind::UPDATE_ROWS_V1,
+        (Change::Delete, false) => kind::DELETE_ROWS_V1,
+        (Change::Insert, true) => kind::WRITE_ROWS,
+        (Change::Update, true) => kind::UPDATE_ROWS,
+        (Change::Delete, true) => kind::DELETE_ROWS,
+    };
+    Some((plain, [&body[..reader.at()], &rows].concat()))
+}
+
 /// What rows events do to rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {

@@ -5,13 +5,16 @@
 mod archive;
 mod aside;
 mod damage;
+mod direct;
 mod dump;
 mod encrypted;
 mod executed;
 mod failover;
 mod failover_load;
+mod follow;
 mod hostile;
 mod keep;
+mod killed;
 mod points;
 mod property;
 mod replay;

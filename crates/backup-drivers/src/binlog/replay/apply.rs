@@ -10,14 +10,27 @@ use mysql_async::Row;
 
 use super::super::route::Route;
 use super::check;
+use super::direct::{Direct, mark};
 use super::events::Events;
 use super::executed::{self, When};
-use super::replica::{Replica, USER, served_set};
+use super::replica::{self, Replica, USER, served_set};
 use super::serve::{Server, State};
 use super::session::Identity;
 use super::settings::Settings;
 use super::target::Target;
 use crate::connect::{ConnectOptions, Endpoint};
+
+/// By which means transactions are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Means {
+    /// As a replica, or over a client connection where the target cannot reach us or may not replicate.
+    #[default]
+    Auto,
+    /// By the target's own applier, which replicates from us.
+    Replica,
+    /// As statements over a client connection.
+    Direct,
+}
 
 /// How a replay is done.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +44,12 @@ pub struct ApplyOptions {
     pub again: bool,
     /// Whether the target is a private server of the caller, whose replication filters are meant.
     pub private: bool,
+    /// By which means.
+    pub means: Means,
     /// The address of ours that the target connects to; found by itself where there is none.
     pub listen: Option<IpAddr>,
+    /// Whether the target encrypts its connection to us; without a word, where it leaves the machine.
+    pub encrypt: Option<bool>,
     /// How many workers apply; without a number, four, or more where the machine has more cores.
     pub workers: Option<usize>,
 }
@@ -100,7 +117,11 @@ pub async fn preflight(
 /// As [`Session::query_first`](crate::connect::Session::query_first).
 pub async fn position(target: &ConnectOptions) -> Result<GtidSet> {
     let mut target = Target::open(target).await?;
-    let executed = target.executed().await?;
+    let executed = match mark::read(&mut target).await? {
+        // A run over a client connection was stopped, or could not tell the server.
+        Some(applied) => applied,
+        None => target.executed().await?,
+    };
     target.session.close().await?;
     Ok(executed)
 }
@@ -117,6 +138,8 @@ struct Applier<'a> {
     configured: bool,
     /// Its scheduled events before, and what was said of them since.
     events: Option<(Events, Arc<State>)>,
+    /// It was applied over a client connection.
+    direct: bool,
 }
 
 impl<'a> Applier<'a> {
@@ -137,13 +160,23 @@ impl<'a> Applier<'a> {
             warnings: Vec::new(),
             configured: false,
             events: None,
+            direct: false,
         })
     }
 
     /// Refuses a target that a replay would harm, before anything is changed.
     async fn check(&mut self, when: When) -> Result<()> {
-        let ApplyOptions { private, again, .. } = *self.options;
-        check::check(&mut self.target, &self.route, private).await?;
+        let ApplyOptions { private, again, means, .. } = *self.options;
+        check::check(&mut self.target, &self.route, private, means).await?;
+        Settings::recall(self.cx, &mut self.target.session).await?;
+        // A run over a client connection goes on where it says.
+        if when == When::GoingOn
+            && let Some(applied) = &self.route.applied
+            && let Some(marked) = mark::read(&mut self.target).await?
+            && applied.is_subset(&marked)?
+        {
+            return Ok(());
+        }
         // What a MySQL server has of it, it skips: that is never right.
         if again && !(self.target.mysql() && self.route.applied.is_some()) {
             return Ok(());
@@ -175,20 +208,78 @@ impl<'a> Applier<'a> {
     async fn run(&mut self) -> Result<u64> {
         let route = Arc::clone(&self.route);
         if let Some(applied) = &route.applied {
-            self.begin_at(applied).await?;
+            match self.begin_at(applied).await {
+                // A mark says it then.
+                Err(e)
+                    if e.kind() == ErrorKind::Privilege && self.options.means != Means::Replica => {
+                }
+                other => other?,
+            }
         }
         if route.is_empty() {
             return Ok(0);
         }
+        match self.options.means {
+            Means::Direct => self.run_direct().await,
+            Means::Replica => self.run_as_replica(&route).await,
+            Means::Auto => match self.run_as_replica(&route).await {
+                Err(e) if e.kind() == ErrorKind::Privilege || replica::is_out_of_reach(&e) => {
+                    self.cx.event(Event::Warning {
+                        text: format!(
+                            "the target cannot replicate from here, so everything goes over a client \
+                             connection, which is slower: {}",
+                            e.chain()
+                        ),
+                    });
+                    self.target.open_again().await?;
+                    if self.configured {
+                        Replica::stop(&mut self.target).await?;
+                        self.configured = false;
+                    }
+                    self.settings.put_back(self.cx, &mut self.target.session).await;
+                    self.run_direct().await
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Over a client connection.
+    async fn run_direct(&mut self) -> Result<u64> {
+        self.direct = true;
+        let names = ["event_scheduler", "sync_binlog", "innodb_flush_log_at_trx_commit"];
+        for (name, value) in names.into_iter().zip(["OFF", "0", "0"]) {
+            self.settings.set(&mut self.target.session, name, value).await?;
+        }
+        if !self.target.mysql() {
+            self.settings.set(&mut self.target.session, "gtid_strict_mode", "OFF").await?;
+        }
+        self.expect();
+        let (route, again) = (Arc::clone(&self.route), self.options.again);
+        let mut direct = Direct::begin(self.cx, &mut self.target, route, again).await?;
+        let (bytes, warning) = direct.run(Arc::clone(&self.store)).await?;
+        self.warnings.extend(warning);
+        Ok(bytes)
+    }
+
+    /// By the target's own applier.
+    async fn run_as_replica(&mut self, route: &Arc<Route>) -> Result<u64> {
+        mark::hand_over(&mut self.target).await?;
         self.change_settings().await?;
-        let server = self.serve(&route).await?;
-        self.cx.progress().expect_bytes(route.bytes);
+        let server = self.serve(route).await?;
+        self.expect();
         let events = Events::of(&mut self.target.session).await?;
         self.events = Some((events, Arc::clone(&server.state)));
         self.configured = true;
-        server.replica.start(&mut self.target, &route).await?;
-        Replica::wait(self.cx, &mut self.target, &*self.store, &server, &route).await?;
+        server.replica.start(&mut self.target, route).await?;
+        Replica::wait(self.cx, &mut self.target, &*self.store, &server, route).await?;
         Ok(server.state.sent())
+    }
+
+    /// Says how much there is to do.
+    fn expect(&self) {
+        self.cx.progress().expect_bytes(self.route.bytes);
+        self.cx.progress().expect_transactions(self.route.transactions);
     }
 
     /// Makes the target apply as fast as it can, and everything that is sent.
@@ -223,6 +314,10 @@ impl<'a> Applier<'a> {
             true => self.target.value("SELECT @@GLOBAL.gtid_mode").await?,
             false => String::new(),
         };
+        let host = match self.options.listen {
+            Some(host) => host,
+            None => our_address(&self.target.options.endpoint).await?,
+        };
         let secret: [u8; 12] = self.cx.random();
         let first = &route.files[0].format;
         let identity = Identity {
@@ -234,10 +329,7 @@ impl<'a> Applier<'a> {
             password: Secret::new(secret.iter().map(|b| format!("{b:02x}")).collect::<String>()),
             gtid_mode,
             checksum: first.checksum,
-        };
-        let host = match self.options.listen {
-            Some(host) => host,
-            None => our_address(&self.target.options.endpoint).await?,
+            tls: self.options.encrypt.unwrap_or(!host.is_loopback()),
         };
         Server::start(self.cx, host, Arc::clone(&self.store), Arc::clone(route), identity).await
     }
@@ -276,16 +368,19 @@ impl<'a> Applier<'a> {
 
     /// What needs a look at the end, and whether everything is there.
     async fn last_look(&mut self) -> Result<Option<GtidSet>> {
-        // What was written while nobody waited for the disk.
+        // What was written while nobody waited for the disk. Over a client connection that may be off.
         for sql in ["FLUSH LOCAL ENGINE LOGS", "FLUSH LOCAL BINARY LOGS"] {
-            if let Err(e) = self.target.session.run(sql).await {
+            if let Err(e) = self.target.session.run(sql).await
+                && !(self.direct && e.kind() == ErrorKind::Privilege)
+            {
                 self.warnings
                     .push(format!("what was applied may not be on disk yet: {}", e.chain()));
             }
         }
         let prepared: Vec<Row> = match self.target.session.query_rows("XA RECOVER").await {
             Ok(rows) => rows,
-            Err(e) if e.kind() == ErrorKind::Privilege => Vec::new(),
+            // Not everybody may ask; MySQL says so with XAER_RMERR.
+            Err(e) if e.server().is_some() => Vec::new(),
             Err(e) => return Err(e),
         };
         if !prepared.is_empty() {
@@ -297,6 +392,10 @@ impl<'a> Applier<'a> {
         }
         let Some(reached) = self.route.reached.clone() else { return Ok(None) };
         let executed = self.target.executed().await?;
+        if self.direct {
+            // It was counted one by one.
+            return Ok(Some(executed));
+        }
         let missing = served_set(&reached, &self.route).difference(&executed)?;
         if !missing.is_empty() {
             return Err(Error::internal(format!(

@@ -1,14 +1,20 @@
 //! Whether a target is in a state for a replay, before anything is changed there.
 
-use backup_core::Result;
+use backup_core::{Error, ErrorKind, Result};
 
 use super::super::route::Route;
+use super::apply::Means;
 use super::replica::Replica;
 use super::target::Target;
 
 /// Refuses a target that a replay would harm. Removes what a replay left that was killed. A `private`
 /// server has filters that are meant.
-pub(super) async fn check(target: &mut Target, route: &Route, private: bool) -> Result<()> {
+pub(super) async fn check(
+    target: &mut Target,
+    route: &Route,
+    private: bool,
+    means: Means,
+) -> Result<()> {
     let mariadb = route.files.first().map(|file| file.format.is_mariadb());
     if mariadb.is_some_and(|mariadb| mariadb == target.mysql()) {
         return Err(target.refuse(
@@ -16,12 +22,24 @@ pub(super) async fn check(target: &mut Target, route: &Route, private: bool) -> 
             "restore to a server of the kind that wrote them",
         ));
     }
-    Replica::remove_leftover(target).await?;
-    if !target.channels().await?.is_empty() {
+    // Who may not ask is no replica of ours.
+    let may_not = |e: &Error| e.kind() == ErrorKind::Privilege && means != Means::Replica;
+    match Replica::remove_leftover(target).await {
+        Err(e) if may_not(&e) => {}
+        other => other?,
+    }
+    let channels = match target.channels().await {
+        Err(e) if may_not(&e) => Vec::new(),
+        other => other?,
+    };
+    if !channels.is_empty() {
         return Err(target.refuse(
             "it is a replica of another server",
             "stop it and remove that with RESET REPLICA ALL, or choose another target",
         ));
+    }
+    if means == Means::Direct {
+        return Ok(());
     }
     if target.mysql() {
         check_gtid_mode(target, route).await?;

@@ -6,6 +6,7 @@
 
 mod apply;
 mod check;
+mod direct;
 mod events;
 mod executed;
 mod groups;
@@ -19,4 +20,5 @@ mod settings;
 mod strangers;
 mod target;
 
-pub use apply::{Applied, ApplyOptions, apply, position, preflight};
+pub use apply::{Applied, ApplyOptions, Means, apply, position, preflight};
+pub(crate) use target::{Target, text};

@@ -20,6 +20,11 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         Requests { stream, seq: 0 }
     }
 
+    /// The stream, of which nothing was read ahead.
+    pub(super) fn into_inner(self) -> R {
+        self.stream
+    }
+
     /// The next payload.
     pub(super) async fn read(&mut self) -> io::Result<Vec<u8>> {
         let mut payload = Vec::new();

@@ -1,7 +1,7 @@
 //! The target as a replica of ours: told where its source is, started, watched, and rid of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, ErrorKind, Gtid, GtidSet, Result, Secret, SegmentStore};
 use mysql_async::Row;
@@ -15,6 +15,8 @@ use super::target::{Target, text};
 const CHANNEL: &str = "holdfast";
 /// How long one question to the server waits, in seconds.
 const ROUND: u32 = 1;
+/// How long the target may take to connect to us.
+const REACH: Duration = Duration::from_secs(20);
 /// What our accounts begin with.
 pub(super) const USER: &str = "holdfast-";
 
@@ -23,6 +25,8 @@ pub(super) struct Replica {
     pub(super) address: SocketAddr,
     pub(super) user: String,
     pub(super) password: Secret,
+    /// Whether the connection is encrypted.
+    pub(super) tls: bool,
 }
 
 impl Replica {
@@ -43,6 +47,7 @@ impl Replica {
     pub(super) async fn start(&self, target: &mut Target, route: &Route) -> Result<()> {
         let password = self.password.expose();
         let (host, port, user) = (self.address.ip(), self.address.port(), &self.user);
+        let tls = u8::from(self.tls);
         let statements = if target.mysql() {
             let place = match &route.applied {
                 Some(_) => "SOURCE_AUTO_POSITION = 1".to_owned(),
@@ -58,7 +63,7 @@ impl Replica {
             [
                 format!(
                     "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
-                     {place}, SOURCE_SSL = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 100, \
+                     {place}, SOURCE_SSL = {tls}, SOURCE_SSL_VERIFY_SERVER_CERT = 0, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 100, \
                      SOURCE_HEARTBEAT_PERIOD = 2 FOR CHANNEL '{CHANNEL}'"
                 ),
                 format!(
@@ -70,7 +75,7 @@ impl Replica {
                 format!(
                     "CHANGE MASTER TO MASTER_HOST = '{host}', MASTER_PORT = {port}, \
                      MASTER_USER = '{user}', MASTER_PASSWORD = '{password}', \
-                     MASTER_USE_GTID = slave_pos, MASTER_SSL = 0, \
+                     MASTER_USE_GTID = slave_pos, MASTER_SSL = {tls}, \
                      MASTER_SSL_VERIFY_SERVER_CERT = 0, MASTER_HEARTBEAT_PERIOD = 2, \
                      MASTER_CONNECT_RETRY = 1"
                 ),
@@ -103,7 +108,7 @@ impl Replica {
                 format!("SELECT SOURCE_POS_WAIT('{file}', {last}, {ROUND}, '{CHANNEL}')")
             }
         };
-        let mut told = 0;
+        let since = Instant::now();
         loop {
             cx.check()?;
             let row: Option<Row> = target.session.query_first(&question).await?;
@@ -115,6 +120,8 @@ impl Replica {
                 (None, None) => false,
             };
             if there {
+                let executed = target.executed().await?;
+                server.state.count(cx, &executed);
                 return Ok(());
             }
             if let Some(error) = server.state.take_failure() {
@@ -123,9 +130,23 @@ impl Replica {
             if let Some(stop) = Stop::of(target).await? {
                 return Err(stop.explain(cx, target, store, route).await);
             }
-            let sent = server.state.sent();
-            cx.progress().add_bytes(sent - told);
-            told = sent;
+            if !server.state.is_reached() && since.elapsed() > REACH {
+                let text = why_unreached(target).await?;
+                return Err(Error::new(
+                    ErrorKind::Target,
+                    format!(
+                        "{} does not connect to {}: {text}",
+                        target.options, server.replica.address
+                    ),
+                )
+                .with_source(OutOfReach)
+                .with_remedy(
+                    "open that way for the target, name the address that it can reach with --listen, or \
+                     say --apply direct",
+                ));
+            }
+            let executed = target.executed().await?;
+            server.state.count(cx, &executed);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -145,6 +166,31 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// The target cannot reach us.
+#[derive(Debug, thiserror::Error)]
+#[error("it has not connected in time")]
+struct OutOfReach;
+
+/// Whether that is what an error says.
+pub(super) fn is_out_of_reach(error: &Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(e) = source {
+        if e.is::<OutOfReach>() {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
+
+/// What the target says about connecting to us.
+async fn why_unreached(target: &mut Target) -> Result<String> {
+    let name = if target.mysql() { "Last_IO_Error" } else { "Last_IO_Error" };
+    let rows = target.channels().await?;
+    let said = rows.iter().map(|row| text(row, name)).find(|text| !text.is_empty());
+    Ok(said.unwrap_or_else(|| "no connection came in".to_owned()))
 }
 
 /// Why receiver or applier stopped.

@@ -1,23 +1,44 @@
 //! The source that a target replicates from.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore, io_error};
-use tokio::io::{AsyncWrite, BufWriter};
+use backup_core::{
+    Context, Error, ErrorKind, Flavor, Gtid, GtidSet, Result, SegmentStore, io_error,
+};
+use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::{TlsAcceptor, rustls};
 
 use super::super::body::{Query, Rotate};
 use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
+use super::super::gtid::Begin;
 use super::super::route::Route;
 use super::events::Told;
 use super::groups::{From, Groups, Step};
 use super::packet::{Answers, Requests};
 use super::replica::Replica;
-use super::session::{DumpRequest, Identity};
+use super::session::{DumpRequest, Identity, wants_tls};
+
+/// A place in what is sent: when the target has this transaction, it has so much more than at the
+/// place before.
+#[derive(Debug)]
+struct Milestone {
+    /// `None` where there are no GTIDs: what is sent counts as applied then.
+    gtid: Option<Gtid>,
+    time: Timestamp,
+    bytes: u64,
+    transactions: u64,
+}
+
+/// How many bytes lie between two milestones.
+const MILE: u64 = 256 << 10;
 
 /// What the server has told and been told.
 #[derive(Debug, Default)]
@@ -27,14 +48,41 @@ pub(super) struct State {
     pub(super) complete: AtomicBool,
     /// What was said of scheduled events.
     pub(super) events: Mutex<Told>,
+    /// The target has asked for events.
+    reached: AtomicBool,
+    /// What was sent on the newest connection, and is not known to be applied.
+    ahead: Mutex<VecDeque<Milestone>>,
     /// Why the archive cannot be served.
     failed: Mutex<Option<Error>>,
 }
 
 impl State {
+    /// Whether the target has connected and asked for events.
+    pub(super) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Acquire)
+    }
+
     /// Bytes of events that were sent, over all connections.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    fn ahead(&self) -> std::sync::MutexGuard<'_, VecDeque<Milestone>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what a target that has `executed` has applied since it was asked last.
+    pub(super) fn count(&self, cx: &Context, executed: &GtidSet) {
+        let mut ahead = self.ahead();
+        while let Some(next) = ahead.front() {
+            let there = next.gtid.as_ref().is_none_or(|g| executed.contains(g).unwrap_or(false));
+            if !there {
+                return;
+            }
+            cx.progress().add_bytes(next.bytes);
+            cx.progress().add_transactions(next.transactions, next.time);
+            ahead.pop_front();
+        }
     }
 
     /// Why the archive cannot be served, once.
@@ -62,6 +110,7 @@ struct Shared {
     store: Arc<dyn SegmentStore>,
     route: Arc<Route>,
     identity: Identity,
+    tls: Option<TlsAcceptor>,
     state: Arc<State>,
 }
 
@@ -78,12 +127,33 @@ impl Server {
         let listener = TcpListener::bind((host, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (user, password) = (identity.user.clone(), identity.password.clone());
-        let replica = Replica { address, user, password };
+        let replica = Replica { address, user, password, tls: identity.tls };
         let state = Arc::new(State::default());
-        let shared = Shared { cx: cx.clone(), store, route, identity, state: Arc::clone(&state) };
+        let tls = if identity.tls { Some(acceptor(host)?) } else { None };
+        let state_of = Arc::clone(&state);
+        let shared = Shared { cx: cx.clone(), store, route, identity, tls, state: state_of };
         let task = tokio::spawn(accept(listener, Arc::new(shared)));
         Ok(Server { replica, state, task })
     }
+}
+
+/// Takes TLS connections, with a certificate of this moment. The target cannot verify it, which would
+/// need a file there: nobody listens, and who would stand between has no password that is of use
+/// anywhere else.
+fn acceptor(host: std::net::IpAddr) -> Result<TlsAcceptor> {
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::internal(format!("cannot make a certificate for the replay: {e}"))
+    };
+    let made = rcgen::generate_simple_self_signed([host.to_string()]).map_err(|e| failed(&e))?;
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(&e))?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .map_err(|e| failed(&e))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The target connects again whenever it likes; a new connection ends the old one.
@@ -116,14 +186,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     shared: &Shared,
     began: tokio::sync::oneshot::Sender<()>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (read, write) = stream.into_split();
-    let mut requests = Requests::new(read);
-    let mut answers = Answers::new(BufWriter::with_capacity(256 << 10, write));
     let mut nonce: [u8; 20] = shared.cx.random();
     for byte in &mut nonce {
         // Neither NUL, which ends it, nor '$', which some plugins take for a separator.
@@ -132,13 +199,53 @@ async fn connection(
             other => other,
         };
     }
-    if !shared.identity.sign_in(&nonce, &mut requests, &mut answers).await? {
+    let (read, write) = stream.split();
+    let (mut requests, mut answers) = (Requests::new(read), Answers::new(write));
+    answers.send(&shared.identity.greeting(&nonce)).await?;
+    let login = requests.read().await?;
+    let seq = requests.seq;
+    answers.seq = seq.wrapping_add(1);
+    match &shared.tls {
+        None => {
+            let (read, write) = stream.into_split();
+            replica(shared, read, write, seq, login, &nonce, began).await
+        }
+        Some(tls) if wants_tls(&login) => {
+            let (read, write) = tokio::io::split(tls.accept(stream).await?);
+            let mut requests = Requests::new(read);
+            let login = requests.read().await?;
+            let seq = requests.seq;
+            replica(shared, requests.into_inner(), write, seq, login, &nonce, began).await
+        }
+        Some(_) => answers.error(3159, "HY000", "Connections have to be encrypted").await,
+    }
+}
+
+/// A connection of a replica that has sent its login.
+async fn replica<R, W>(
+    shared: &Shared,
+    read: R,
+    write: W,
+    seq: u8,
+    login: Vec<u8>,
+    nonce: &[u8; 20],
+    began: tokio::sync::oneshot::Sender<()>,
+) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut requests = Requests::new(read);
+    let mut answers = Answers::new(BufWriter::with_capacity(256 << 10, write));
+    answers.seq = seq.wrapping_add(1);
+    if !shared.identity.sign_in(nonce, &login, &mut requests, &mut answers).await? {
         return Ok(());
     }
     let Some(dump) = shared.identity.negotiate(&mut requests, &mut answers).await? else {
         return Ok(());
     };
     let _ = began.send(());
+    shared.state.reached.store(true, Ordering::Release);
     let mut stream = EventStream {
         shared,
         answers,
@@ -219,6 +326,9 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
             Groups::new(&self.shared.cx, Arc::clone(&self.shared.store), Arc::clone(&route), from);
         let mut between = true;
         let mut unflushed = 0;
+        self.shared.state.ahead().clear();
+        let mut next =
+            Milestone { gtid: None, time: Timestamp::UNIX_EPOCH, bytes: 0, transactions: 0 };
         loop {
             let step = {
                 let next = groups.next();
@@ -248,6 +358,15 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
                     }
                     self.send(&event).await?;
                     self.shared.state.sent.fetch_add(len, Ordering::Relaxed);
+                    if let Some(begin) = Begin::parse(&event)? {
+                        (next.gtid, next.time) = (begin.gtid, begin.time);
+                        next.transactions += 1;
+                    }
+                    next.bytes += len;
+                    if last && next.bytes >= MILE {
+                        let fresh = Milestone { gtid: None, bytes: 0, transactions: 0, ..next };
+                        self.shared.state.ahead().push_back(std::mem::replace(&mut next, fresh));
+                    }
                     unflushed += len;
                     if unflushed > FLUSH {
                         self.answers.flush().await?;
@@ -259,6 +378,7 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
             }
         }
         self.answers.flush().await?;
+        self.shared.state.ahead().push_back(next);
         self.shared.state.complete.store(true, Ordering::Release);
         // The replica stays until it is told to stop.
         loop {

@@ -23,6 +23,8 @@ pub(super) struct Identity {
     pub(super) gtid_mode: String,
     /// That of the first file: the first event that we make up has it.
     pub(super) checksum: Checksum,
+    /// Whether the target has to encrypt the connection.
+    pub(super) tls: bool,
 }
 
 /// What a replica asks for.
@@ -42,9 +44,17 @@ pub(super) struct DumpRequest {
 // Of the client/server protocol: LONG_PASSWORD, LONG_FLAG, CONNECT_WITH_DB, PROTOCOL_41, TRANSACTIONS,
 // SECURE_CONNECTION, PLUGIN_AUTH, CONNECT_ATTRS, PLUGIN_AUTH_LENENC_CLIENT_DATA.
 const CAPABILITIES: u32 = 1 | 4 | 8 | 0x200 | 0x2000 | 0x8000 | 0x8_0000 | 0x10_0000 | 0x20_0000;
+/// `CLIENT_SSL`: the server offers TLS; a client asks for it.
+const SSL: u32 = 0x800;
 const NONCE: usize = 20;
 /// A replica on 9.7 asks for heartbeats of the second form.
 const HEARTBEAT_V2: u16 = 2;
+
+/// Whether the answer to a greeting asks for TLS first: the beginning of a login, and nothing more.
+pub(super) fn wants_tls(login: &[u8]) -> bool {
+    let capabilities = login.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    login.len() == 32 && capabilities.is_some_and(|capabilities| capabilities & SSL != 0)
+}
 
 impl Identity {
     fn plugin(&self) -> &'static str {
@@ -54,13 +64,14 @@ impl Identity {
         }
     }
 
-    fn greeting(&self, nonce: &[u8; NONCE]) -> Vec<u8> {
+    pub(super) fn greeting(&self, nonce: &[u8; NONCE]) -> Vec<u8> {
         let prefix = if self.flavor == Flavor::MariaDb { "5.5.5-" } else { "" };
         let mut greeting = vec![10];
         greeting.extend(prefix.bytes().chain(self.version.bytes()));
         greeting.extend([0, 1, 0, 0, 0]);
         greeting.extend(&nonce[..8]);
-        let [a, b, c, d] = CAPABILITIES.to_le_bytes();
+        let tls = if self.tls { SSL } else { 0 };
+        let [a, b, c, d] = (CAPABILITIES | tls).to_le_bytes();
         greeting.extend([0, a, b, 0x2d, 2, 0, c, d, NONCE as u8 + 1]);
         greeting.extend([0; 10]);
         greeting.extend(&nonce[8..]);
@@ -70,10 +81,12 @@ impl Identity {
         greeting
     }
 
-    /// Greets a replica and lets it sign in; `false` when it is none of ours.
+    /// Lets a replica sign in that was greeted and answered with `login`; `false` when it is none of
+    /// ours.
     pub(super) async fn sign_in<R, W>(
         &self,
         nonce: &[u8; NONCE],
+        login: &[u8],
         requests: &mut Requests<R>,
         answers: &mut Answers<W>,
     ) -> io::Result<bool>
@@ -81,10 +94,7 @@ impl Identity {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        answers.send(&self.greeting(nonce)).await?;
-        let login = requests.read().await?;
-        answers.seq = requests.seq.wrapping_add(1);
-        let Some(login) = Login::parse(&login) else {
+        let Some(login) = Login::parse(login) else {
             answers.error(1043, "08S01", "Bad handshake").await?;
             return Ok(false);
         };

@@ -4,10 +4,15 @@ use backup_core::{Context, Event, Flavor, Result};
 
 use crate::connect::Session;
 
+/// Where it is written down at the target what has to be put back, for the run after one that was killed.
+const DATABASE: &str = "holdfast_settings";
+
 /// Global variables as they were, to be put back.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     before: Vec<(String, String)>,
+    /// Whether they are written down at the target; `None` before it was tried.
+    recorded: Option<bool>,
 }
 
 impl Settings {
@@ -25,6 +30,12 @@ impl Settings {
         if now.eq_ignore_ascii_case(value) {
             return Ok(true);
         }
+        if self.begin_record(session).await? {
+            let now = now.replace('\\', "\\\\").replace('\'', "''");
+            let sql =
+                format!("INSERT INTO {DATABASE}.was (name, value) VALUES ('{name}', '{now}')");
+            unlogged(session, &[sql]).await?;
+        }
         match session.run(&format!("SET GLOBAL {name} = {}", literal(value))).await {
             Ok(_) => {
                 self.before.push((name.to_owned(), now));
@@ -33,6 +44,49 @@ impl Settings {
             Err(e) if e.server().is_some() => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Makes the table that says how things were; `false` where it cannot be.
+    async fn begin_record(&mut self, session: &mut Session) -> Result<bool> {
+        if let Some(recorded) = self.recorded {
+            return Ok(recorded);
+        }
+        let made = unlogged(
+            session,
+            &[
+                format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"),
+                format!(
+                    "CREATE TABLE {DATABASE}.was (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(64) \
+                     NOT NULL, value TEXT NOT NULL) ENGINE = InnoDB"
+                ),
+            ],
+        )
+        .await;
+        let recorded = match made {
+            Ok(()) => true,
+            Err(e) if e.server().is_some() => false,
+            Err(e) => return Err(e),
+        };
+        self.recorded = Some(recorded);
+        Ok(recorded)
+    }
+
+    /// Puts back what a run left changed that was killed.
+    pub(super) async fn recall(cx: &Context, session: &mut Session) -> Result<()> {
+        let sql = format!(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = '{DATABASE}' AND table_name = \
+             'was'"
+        );
+        if session.query_first::<u8>(&sql).await?.is_none() {
+            return Ok(());
+        }
+        let sql = format!("SELECT name, value FROM {DATABASE}.was ORDER BY id");
+        let before: Vec<(String, String)> = session.query_rows(&sql).await?;
+        let told: Vec<String> = before.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+        cx.note(format!("an earlier run was killed; put back at the target: {}", told.join(", ")));
+        let mut settings = Settings { before, recorded: Some(true) };
+        settings.put_back(cx, session).await;
+        Ok(())
     }
 
     /// What makes a replay fast. A crash of the target in between spoils only what is restored again.
@@ -65,11 +119,24 @@ impl Settings {
     /// Puts everything back; what cannot be put back is told.
     pub(super) async fn put_back(&mut self, cx: &Context, session: &mut Session) {
         // The last one first: some may be set only while others are as they were.
+        let mut all = true;
         for (name, value) in self.before.drain(..).rev() {
             let sql = format!("SET GLOBAL {name} = {}", literal(&value));
             if let Err(e) = session.run(&sql).await {
+                all = false;
                 cx.event(Event::Warning {
                     text: format!("the target's {name} is not put back to {value}: {}", e.chain()),
+                });
+            }
+        }
+        if self.recorded.take() == Some(true) && all {
+            let sql = format!("DROP DATABASE IF EXISTS {DATABASE}");
+            if let Err(e) = unlogged(session, &[sql]).await {
+                cx.event(Event::Warning {
+                    text: format!(
+                        "the database {DATABASE} of the target was left behind: {}",
+                        e.chain()
+                    ),
                 });
             }
         }
@@ -81,6 +148,20 @@ impl Settings {
             self.before.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         told.join(", ")
     }
+}
+
+/// Runs statements that go into no binlog: they concern this server alone.
+async fn unlogged(session: &mut Session, statements: &[String]) -> Result<()> {
+    session.run("SET SESSION sql_log_bin = 0").await?;
+    let mut done = Ok(());
+    for sql in statements {
+        done = session.run(sql).await.map(drop);
+        if done.is_err() {
+            break;
+        }
+    }
+    session.run("SET SESSION sql_log_bin = 1").await?;
+    done
 }
 
 fn literal(value: &str) -> String {

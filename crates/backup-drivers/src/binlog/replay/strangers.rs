@@ -63,6 +63,7 @@ async fn strangers_stay_out() {
             password: Secret::new("secret".to_owned()),
             gtid_mode: "ON".into(),
             checksum: Checksum::Crc32,
+            tls: n % 4 < 2,
         };
         let mut bytes = conversation(plugins[next(2)], &vec![7; [20, 32][next(2)]]);
         for _ in 0..next(5) {
@@ -78,7 +79,10 @@ async fn strangers_stay_out() {
         let mut answers = Answers::new(sink());
         let nonce = [b'n'; 20];
         // The end of the bytes is an error of the line.
-        if let Ok(signed_in) = identity.sign_in(&nonce, &mut requests, &mut answers).await {
+        if let Ok(login) = requests.read().await
+            && let Ok(signed_in) =
+                identity.sign_in(&nonce, &login, &mut requests, &mut answers).await
+        {
             assert!(!signed_in, "{:?}", bytes.escape_ascii().to_string());
         }
         // As if it had been let in.

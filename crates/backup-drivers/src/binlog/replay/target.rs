@@ -9,56 +9,56 @@ use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::{self, ServerFacts};
 
 /// A session at the target, and what is known of the server.
-pub(super) struct Target {
-    pub(super) options: ConnectOptions,
-    pub(super) session: Session,
-    pub(super) facts: ServerFacts,
+pub(crate) struct Target {
+    pub(crate) options: ConnectOptions,
+    pub(crate) session: Session,
+    pub(crate) facts: ServerFacts,
 }
 
 impl Target {
-    pub(super) async fn open(options: &ConnectOptions) -> Result<Target> {
+    pub(crate) async fn open(options: &ConnectOptions) -> Result<Target> {
         let mut session = Session::open(options).await?;
         let facts = inventory::server(session.conn()).await?;
         Ok(Target { options: options.clone(), session, facts })
     }
 
     /// A new session, where the old one may have been cut off in the middle of a question.
-    pub(super) async fn open_again(&mut self) -> Result<()> {
+    pub(crate) async fn open_again(&mut self) -> Result<()> {
         self.session = Session::open(&self.options).await?;
         Ok(())
     }
 
-    pub(super) fn mysql(&self) -> bool {
+    pub(crate) fn mysql(&self) -> bool {
         self.facts.flavor == Flavor::MySql
     }
 
-    pub(super) fn refuse(&self, problem: impl fmt::Display, remedy: impl Into<String>) -> Error {
+    pub(crate) fn refuse(&self, problem: impl fmt::Display, remedy: impl Into<String>) -> Error {
         Error::new(ErrorKind::Target, format!("{}: {problem}", self.options))
             .with_remedy(remedy.into())
     }
 
     /// The first column of the first row as text; empty for NULL and for nothing.
-    pub(super) async fn value(&mut self, sql: &str) -> Result<String> {
+    pub(crate) async fn value(&mut self, sql: &str) -> Result<String> {
         let row: Option<Row> = self.session.query_first(sql).await?;
         let value = row.and_then(|row| row.get_opt::<Option<String>, _>(0)?.ok()?);
         Ok(value.unwrap_or_default())
     }
 
     /// What the server says of each of its replica channels.
-    pub(super) async fn channels(&mut self) -> Result<Vec<Row>> {
+    pub(crate) async fn channels(&mut self) -> Result<Vec<Row>> {
         let sql = if self.mysql() { "SHOW REPLICA STATUS" } else { "SHOW SLAVE STATUS" };
         self.session.query_rows(sql).await
     }
 
     /// `gtid_executed`, or `gtid_slave_pos`.
-    pub(super) async fn executed(&mut self) -> Result<GtidSet> {
+    pub(crate) async fn executed(&mut self) -> Result<GtidSet> {
         let name = if self.mysql() { "gtid_executed" } else { "gtid_slave_pos" };
         let text = self.value(&format!("SELECT @@GLOBAL.{name}")).await?;
         GtidSet::parse(self.facts.flavor, &text)
     }
 
     /// Whether there are tables of users.
-    pub(super) async fn has_tables(&mut self) -> Result<bool> {
+    pub(crate) async fn has_tables(&mut self) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_type = 'BASE TABLE' \
                    AND table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys'))";
         Ok(self.value(sql).await? == "1")
@@ -66,6 +66,6 @@ impl Target {
 }
 
 /// A column of a row as text; empty for NULL and where there is none.
-pub(super) fn text(row: &Row, name: &str) -> String {
+pub(crate) fn text(row: &Row, name: &str) -> String {
     row.get_opt::<Option<String>, _>(name).and_then(Result::ok).flatten().unwrap_or_default()
 }

@@ -1,0 +1,83 @@
+//! `restore --as-replica-of`: the restored server goes on as a replica.
+
+use backup_core::{Context, GtidSet, Manifest, Result};
+use backup_drivers::connect::ConnectOptions;
+use backup_drivers::follow::{Following, can_follow, follow};
+use serde_json::{Value, json};
+
+use super::point::Way;
+use crate::login::Server;
+
+/// The source that the target is made a replica of.
+pub(super) struct NewReplica {
+    source: ConnectOptions,
+}
+
+impl NewReplica {
+    /// Of the address that the flag names.
+    pub(super) async fn of(cx: &Context, url: &str) -> Result<Self> {
+        let source = Server {
+            role: "source",
+            variable: "HOLDFAST_SOURCE_PASSWORD",
+            url: Some(url),
+            defaults_file: None,
+        };
+        Ok(NewReplica { source: source.resolve(cx).await? })
+    }
+
+    /// The transactions that the target has when everything is restored and applied.
+    fn start(manifest: &Manifest, way: Option<&Way>) -> Option<GtidSet> {
+        let reached = way.and_then(|way| way.route.reached.clone());
+        reached.or_else(|| manifest.outcome.position.gtid.clone())
+    }
+
+    /// Whether it will go on from there.
+    pub(super) async fn check(
+        &self,
+        cx: &Context,
+        target: &ConnectOptions,
+        manifest: &Manifest,
+        way: Option<&Way>,
+    ) -> Result<()> {
+        let at = NewReplica::start(manifest, way);
+        cx.run(can_follow(target, &self.source, at.as_ref())).await
+    }
+
+    /// Starts it and waits until it has caught up.
+    pub(super) async fn start_following(
+        &self,
+        cx: &Context,
+        target: &ConnectOptions,
+        manifest: &Manifest,
+        way: Option<&Way>,
+    ) -> Result<Following> {
+        cx.phase("catching up");
+        let at = NewReplica::start(manifest, way)
+            .unwrap_or_else(|| GtidSet::empty(manifest.outcome.source.flavor));
+        follow(cx, target, &self.source, &at)
+            .await
+            .map_err(|e| e.context("everything is restored; the target does not replicate yet"))
+    }
+
+    /// The line of a plan.
+    pub(super) fn step(&self) -> String {
+        format!(
+            "Then it is made a replica of {}, and waited for until it has caught up.\n",
+            self.source
+        )
+    }
+
+    pub(super) fn as_json(&self, following: Option<&Following>) -> Value {
+        json!({
+            "source": self.source.to_string(),
+            "gtid": following.map(|following| &following.gtid),
+            "lag_seconds": following.and_then(|following| following.lag_seconds),
+        })
+    }
+
+    /// What is said at the end.
+    pub(super) fn done(&self, following: &Following) -> String {
+        let lag = following.lag_seconds.map_or_else(String::new, |s| format!(", {s} s behind"));
+        format!("It replicates from {} and has caught up{lag}.\n", self.source)
+    }
+}

@@ -1,0 +1,720 @@
+//! Binlogs applied over a client connection, for targets that cannot replicate from us: statements as
+//! they were written, under what they were written under, and changes of rows as BINLOG statements.
+//!
+//! One transaction comes after the other, so this is much slower than a replica. Where the account may,
+//! transactions keep their GTIDs. What was applied is told by `gtid_executed`, else by a [mark].
+//!
+//! [mark]: mark
+
+mod context;
+pub(super) mod mark;
+mod variable;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use backup_core::{Context, Error, ErrorKind, Flavor, Gtid, Result, SegmentStore};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use jiff::Timestamp;
+use mysql_async::prelude::Queryable;
+
+use super::super::event::{Checksum, Event, Format, HEADER_LEN, Header, kind};
+use super::super::gtid::{Begin, begins};
+use super::super::payload;
+use super::super::read::Reader;
+use super::super::route::Route;
+use super::super::rows::{change, inflated};
+use super::groups::{From, Groups, Step};
+use super::target::Target;
+use crate::connect::{Session, sql_error, without_secrets};
+use crate::logical::quote_name;
+use context::Statement;
+use mark::Mark;
+
+/// Events of rows that go into one statement, in bytes; servers take at least 16 MiB.
+const BATCH: usize = 1 << 20;
+/// Flag of an event: the default database does not matter.
+const SUPPRESS_USE: u16 = 0x8;
+/// Flag of an event: it depends on its connection (temporary tables).
+const THREAD_SPECIFIC: u16 = 0x4;
+/// Flag of an event: who does not know it may leave it out.
+const IGNORABLE: u16 = 0x80;
+/// Flag of a rows event: the last of its statement.
+const STATEMENT_END: u8 = 1;
+/// Flags of MariaDB's GTID event.
+const STANDALONE: u8 = 1;
+const GROUP_COMMIT: u8 = 2;
+const PREPARED_XA: u8 = 0x40;
+const COMPLETED_XA: u8 = 0x80;
+
+/// The transaction that is applied now.
+#[derive(Debug, Default)]
+struct Current {
+    gtid: Option<Gtid>,
+    file: String,
+    start: u64,
+    /// MySQL: its GTID, as long as the session is not told. Once it is, even a question uses it up.
+    next: Option<String>,
+    /// MariaDB: the distributed transaction that it prepares.
+    xid: Option<String>,
+    /// A statement that committed by itself was marked as begun.
+    marked: bool,
+    /// There is a transaction at the server.
+    open: bool,
+    /// When it was committed at its source.
+    time: Timestamp,
+}
+
+/// One run.
+pub(super) struct Direct<'a> {
+    cx: &'a Context,
+    target: &'a mut Target,
+    route: Arc<Route>,
+    flavor: Flavor,
+    /// Transactions keep their GTIDs.
+    keeps: bool,
+    mark: Option<Mark>,
+    current: Current,
+    /// What the session was set to last.
+    settings: Vec<String>,
+    database: Vec<u8>,
+    /// The file whose format the session knows.
+    known_format: Option<usize>,
+    file: usize,
+    maps: Vec<Event>,
+    rows: Vec<Event>,
+    /// Files of LOAD DATA, by number.
+    loads: HashMap<u32, std::fs::File>,
+    collations: HashMap<u32, (String, String)>,
+}
+
+impl<'a> Direct<'a> {
+    /// Looks what the session may do. `again`: whether a statement that was begun by an earlier run is
+    /// begun again.
+    pub(super) async fn begin(
+        cx: &'a Context,
+        target: &'a mut Target,
+        route: Arc<Route>,
+        again: bool,
+    ) -> Result<Direct<'a>> {
+        let flavor = target.facts.flavor;
+        let mut direct = Direct {
+            cx,
+            target,
+            route,
+            flavor,
+            keeps: false,
+            mark: None,
+            current: Current::default(),
+            settings: Vec::new(),
+            database: Vec::new(),
+            known_format: None,
+            file: 0,
+            maps: Vec::new(),
+            rows: Vec::new(),
+            loads: HashMap::new(),
+            collations: HashMap::new(),
+        };
+        direct.keeps = direct.may_keep().await?;
+        if flavor == Flavor::MySql && !direct.keeps && direct.route.applied.is_some() {
+            let options = &direct.target.options;
+            return Err(Error::new(
+                ErrorKind::Privilege,
+                format!(
+                    "{options}: the account may not set GTIDs, without which BINLOG statements fail"
+                ),
+            )
+            .with_remedy("grant REPLICATION_APPLIER, and see that gtid_mode is ON"));
+        }
+        let by_gtid = flavor == Flavor::MySql && direct.keeps;
+        if !by_gtid {
+            direct.mark = Some(Mark::begin(direct.target, &direct.route, again).await?);
+        }
+        if !direct.keeps && direct.route.applied.is_some() {
+            cx.note("the account may not set GTIDs: transactions get new ones at the target");
+        }
+        Ok(direct)
+    }
+
+    /// Whether the session may choose the GTIDs of its transactions.
+    async fn may_keep(&mut self) -> Result<bool> {
+        if self.route.applied.is_none() {
+            return Ok(false);
+        }
+        if self.flavor == Flavor::MySql
+            && self.target.value("SELECT @@GLOBAL.gtid_mode").await? != "ON"
+        {
+            return Ok(false);
+        }
+        let session = &mut self.target.session;
+        // Who may set it to what it is may set it.
+        let tried = match self.flavor {
+            Flavor::MySql => session.run("SET gtid_next = 'AUTOMATIC'").await,
+            Flavor::MariaDb => session.run("SET SESSION server_id = @@GLOBAL.server_id").await,
+        };
+        match tried {
+            Ok(_) => Ok(true),
+            Err(e) if e.server().is_some() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Applies everything. Gives the length in bytes of what was applied, and what needs a look.
+    pub(super) async fn run(
+        &mut self,
+        store: Arc<dyn SegmentStore>,
+    ) -> Result<(u64, Option<String>)> {
+        // Temporary tables of the source's sessions, and transactions that are prepared, as a replica
+        // has them. Not everybody may.
+        if self.flavor == Flavor::MySql {
+            let _ = self.target.session.run("SET pseudo_replica_mode = ON").await;
+        }
+        let from = match (&self.mark, &self.route.applied) {
+            (Some(mark), Some(_)) => From::Lacking(mark.applied.clone()),
+            (Some(mark), None) => mark.place(&self.route),
+            (None, _) => From::Lacking(self.target.executed().await?),
+        };
+        let route = Arc::clone(&self.route);
+        let mut groups = Groups::new(self.cx, store, Arc::clone(&route), from);
+        let mut applied = 0;
+        let mut at = 0;
+        loop {
+            self.cx.check()?;
+            match groups.next().await? {
+                Step::Seek { file, position } => (self.file, at) = (file, position),
+                Step::Event { event, last } => {
+                    let len = event.bytes().len() as u64;
+                    if begins(event.kind()) {
+                        self.current
+                            .file
+                            .clone_from(&route.files[self.file].segments[0].range.file);
+                        self.current.start = at;
+                    }
+                    at += len;
+                    if let Err(e) = self.event(&event).await {
+                        self.did_not_run(&e).await;
+                        return Err(self.explain(e));
+                    }
+                    if last {
+                        self.end_group().await.map_err(|e| self.explain(e))?;
+                        self.cx.progress().add_transactions(1, self.current.time);
+                    }
+                    applied += len;
+                    self.cx.progress().add_bytes(len);
+                }
+                Step::End => break,
+            }
+        }
+        Ok((applied, self.finish().await?))
+    }
+
+    /// Takes the mark of a statement back that the server refused.
+    async fn did_not_run(&mut self, error: &Error) {
+        if error.server().is_some()
+            && self.current.marked
+            && let Some(mark) = &self.mark
+        {
+            // Where it stays, somebody is asked.
+            let _ = mark.running(self.target, "").await;
+        }
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Connect) {
+            return error;
+        }
+        let Current { gtid, file, start, .. } = &self.current;
+        let name = gtid.as_ref().map(|gtid| format!("{gtid}, ")).unwrap_or_default();
+        let report = error.chain();
+        Error::new(
+            match error.kind() {
+                ErrorKind::Privilege => ErrorKind::Privilege,
+                _ => ErrorKind::Target,
+            },
+            format!(
+                "{} cannot apply the binlog ({name}{file} from {start}): {report}",
+                self.target.options
+            ),
+        )
+        .with_source(error)
+        .with_remedy(
+            "everything before it is applied; put right what the server complains of, or leave that \
+             transaction out with --skip-gtid where that is right, and go on with `holdfast binlog \
+             apply`",
+        )
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<()> {
+        if begins(event.kind()) {
+            return self.group(event).await;
+        }
+        if event.kind() == kind::TRANSACTION_PAYLOAD {
+            let mut inner = Vec::new();
+            let read = payload::events(event.body(), |header, body| {
+                inner.push((*header, Bytes::copy_from_slice(body)));
+                Some(())
+            });
+            read.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Target,
+                    "a compressed transaction is larger than 64 MiB, or cannot be read",
+                )
+                .with_remedy("let the target apply it as a replica: --apply replica")
+            })?;
+            for (header, body) in inner {
+                self.one(&header, &body).await?;
+            }
+            return Ok(());
+        }
+        self.one(event.header(), event.body()).await
+    }
+
+    /// The beginning of a transaction.
+    async fn group(&mut self, event: &Event) -> Result<()> {
+        let Some(begin) = Begin::parse(event)? else { return Ok(()) };
+        self.tell_format().await?;
+        self.current.gtid.clone_from(&begin.gtid);
+        self.current.time = begin.time;
+        (self.current.xid, self.current.next) = (None, None);
+        (self.current.marked, self.current.open) = (false, false);
+        match &begin.gtid {
+            Some(Gtid::MySql(gtid)) if self.keeps => self.current.next = Some(gtid.to_string()),
+            Some(Gtid::MariaDb(gtid)) => {
+                let body = event.body();
+                let flags = body.get(12).copied().unwrap_or_default();
+                if flags & PREPARED_XA != 0 {
+                    let at = if flags & GROUP_COMMIT != 0 { 21 } else { 13 };
+                    let mut rest = Reader::new(body.get(at..).unwrap_or_default());
+                    let xid = xid(&mut rest, true);
+                    self.current.xid =
+                        Some(xid.ok_or_else(|| Error::damaged("a GTID event has no XA name"))?);
+                }
+                // What is prepared would keep the mark locked.
+                let alone = flags & (STANDALONE | COMPLETED_XA) != 0;
+                if alone || self.current.xid.is_some() {
+                    self.begin_alone().await?;
+                }
+                if self.keeps {
+                    let sql = format!(
+                        "SET SESSION gtid_domain_id = {}, SESSION server_id = {}, SESSION gtid_seq_no \
+                         = {}",
+                        gtid.domain, gtid.server, gtid.seq
+                    );
+                    self.target.session.run(&sql).await?;
+                }
+                if !alone {
+                    let sql = match &self.current.xid {
+                        Some(xid) => format!("XA START {xid}"),
+                        None => "START TRANSACTION".to_owned(),
+                    };
+                    self.target.session.run(&sql).await?;
+                    self.current.open = true;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the session how the events of this file look. MySQL takes that between transactions only.
+    async fn tell_format(&mut self) -> Result<()> {
+        if self.known_format == Some(self.file) {
+            return Ok(());
+        }
+        let format = unchecked(&self.route.files[self.file].format);
+        let sql = format!("BINLOG '{}'", BASE64_STANDARD.encode(format.bytes()));
+        self.target.session.run(&sql).await?;
+        self.known_format = Some(self.file);
+        Ok(())
+    }
+
+    /// Before a statement that commits by itself: after a crash nobody could tell whether it ran.
+    async fn begin_alone(&mut self) -> Result<()> {
+        if self.mark.is_none() || self.current.marked {
+            return Ok(());
+        }
+        self.current.marked = true;
+        self.own_numbers().await?;
+        let name = name_of(&self.current);
+        match &self.mark {
+            Some(mark) => mark.running(self.target, &name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Marks the transaction as applied, inside it.
+    async fn mark_applied(&mut self) -> Result<()> {
+        let at = (self.file, self.current.start);
+        if let Some(mark) = &mut self.mark {
+            mark.applied(self.target, self.current.gtid.as_ref(), at).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_group(&mut self) -> Result<()> {
+        self.flush().await?;
+        if self.current.marked {
+            self.own_numbers().await?;
+            self.mark_applied().await?;
+        }
+        self.loads.clear();
+        self.current.open = false;
+        Ok(())
+    }
+
+    /// What is ours gets a number of the target.
+    async fn own_numbers(&mut self) -> Result<()> {
+        if !self.keeps {
+            return Ok(());
+        }
+        let sql = match self.flavor {
+            Flavor::MySql => "SET gtid_next = 'AUTOMATIC'",
+            Flavor::MariaDb => {
+                "SET SESSION gtid_domain_id = @@GLOBAL.gtid_domain_id, SESSION server_id = \
+                 @@GLOBAL.server_id"
+            }
+        };
+        self.target.session.run(sql).await.map(drop)
+    }
+
+    /// The end. Gives what needs a look.
+    async fn finish(&mut self) -> Result<Option<String>> {
+        self.own_numbers().await?;
+        match self.mark.take() {
+            Some(mark) => mark.end(self.target, &self.route).await,
+            None => Ok(None),
+        }
+    }
+
+    /// An event inside a transaction.
+    async fn one(&mut self, header: &Header, body: &[u8]) -> Result<()> {
+        let damaged = || Error::damaged(format!("an event of type {} cannot be read", header.kind));
+        match header.kind {
+            kind::TABLE_MAP => {
+                if !self.rows.is_empty() {
+                    self.flush().await?;
+                }
+                self.maps.push(plain(header, body));
+            }
+            _ if change(header.kind, body).is_some() => {
+                self.rows.push(match inflated(header.kind, body) {
+                    Some((kind, body)) => plain(&Header { kind, ..*header }, &body),
+                    None => plain(header, body),
+                });
+                let ends = body.get(6).is_some_and(|flags| flags & STATEMENT_END != 0);
+                let len: usize = self.rows.iter().map(|event| event.bytes().len()).sum();
+                if ends || len >= BATCH {
+                    self.send_rows().await?;
+                }
+                if ends {
+                    self.maps.clear();
+                }
+            }
+            kind::QUERY | kind::MARIADB_QUERY_COMPRESSED => {
+                self.flush().await?;
+                let compressed = header.kind == kind::MARIADB_QUERY_COMPRESSED;
+                let (statement, _) = Statement::read(self.flavor, header, body, 0, compressed)?;
+                self.query(header, &statement).await?;
+            }
+            kind::XID => {
+                self.flush().await?;
+                self.commit().await?;
+            }
+            kind::XA_PREPARE => {
+                self.flush().await?;
+                self.xa_prepare(body).await?;
+            }
+            kind::BEGIN_LOAD_QUERY | kind::APPEND_BLOCK => {
+                let mut reader = Reader::new(body);
+                let id = reader.u32().ok_or_else(damaged)?;
+                let write = |file: &mut std::fs::File| file.write_all(reader.rest());
+                let failed = |e| {
+                    backup_core::io_error(e, ErrorKind::Target, "cannot keep a file of LOAD DATA")
+                };
+                if header.kind == kind::BEGIN_LOAD_QUERY {
+                    self.loads.insert(id, tempfile::tempfile().map_err(failed)?);
+                }
+                write(self.loads.get_mut(&id).ok_or_else(damaged)?).map_err(failed)?;
+            }
+            kind::EXECUTE_LOAD_QUERY => self.load(header, body).await?,
+            kind::INTVAR => {
+                let mut reader = Reader::new(body);
+                let (which, value) = (reader.u8(), reader.u64());
+                let (which, value) = which.zip(value).ok_or_else(damaged)?;
+                let name = if which == 1 { "last_insert_id" } else { "insert_id" };
+                self.target.session.run(&format!("SET {name} = {value}")).await?;
+            }
+            kind::RAND => {
+                let mut reader = Reader::new(body);
+                let (a, b) = reader.u64().zip(reader.u64()).ok_or_else(damaged)?;
+                let sql = format!("SET rand_seed1 = {a}, rand_seed2 = {b}");
+                self.target.session.run(&sql).await?;
+            }
+            kind::USER_VAR => {
+                let target = &mut *self.target;
+                variable::set(target, body, &mut self.collations).await?;
+            }
+            kind::INCIDENT => {
+                return Err(Error::new(
+                    ErrorKind::Target,
+                    "the server that wrote the binlog lost changes here (INCIDENT)",
+                ));
+            }
+            // What the rows were made by, and what only groups of servers need.
+            kind::ROWS_QUERY | kind::MARIADB_ANNOTATE_ROWS | 36 | 37 => {}
+            _ if header.flags & IGNORABLE != 0 => {}
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Target,
+                    format!("events of type {other} cannot be applied over a client connection"),
+                )
+                .with_remedy("let the target apply them as a replica: --apply replica"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is left of changes of rows.
+    async fn flush(&mut self) -> Result<()> {
+        if !self.rows.is_empty() {
+            self.send_rows().await?;
+        }
+        self.maps.clear();
+        Ok(())
+    }
+
+    /// Sends changes of rows, with the tables that they are of, as a statement of its own.
+    async fn send_rows(&mut self) -> Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        if let Some(last) = rows.last_mut() {
+            let mut body = last.body().to_vec();
+            body[6] |= STATEMENT_END;
+            *last = plain(last.header(), &body);
+        }
+        let len: usize = self.maps.iter().chain(&rows).map(|event| event.bytes().len()).sum();
+        let mut sql = String::with_capacity(len / 3 * 4 + 64);
+        sql.push_str("BINLOG '");
+        for event in self.maps.iter().chain(&rows) {
+            BASE64_STANDARD.encode_string(event.bytes(), &mut sql);
+            sql.push('\n');
+        }
+        sql.push('\'');
+        self.target.session.run(&sql).await.map(drop)
+    }
+
+    async fn query(&mut self, header: &Header, statement: &Statement) -> Result<()> {
+        let words = |text: &str| statement.sql.eq_ignore_ascii_case(text.as_bytes());
+        let begins = |text: &str| {
+            let start = statement.sql.get(..text.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()))
+        };
+        if words("BEGIN") {
+            self.current.open = true;
+            self.set_gtid().await?;
+            return self.target.session.run("BEGIN").await.map(drop);
+        }
+        if words("COMMIT") {
+            return self.commit().await;
+        }
+        // CREATE TABLE … SELECT of MySQL, whose rows follow.
+        let opens = begins("XA START") || statement.sql.ends_with(b"START TRANSACTION");
+        if !self.current.open && (!opens || begins("XA START")) {
+            self.begin_alone().await?;
+        }
+        self.current.open |= opens;
+        self.prepare(header, statement).await?;
+        self.set_gtid().await?;
+        let done = self.target.session.conn().query_drop(&statement.sql[..]).await;
+        let shown = String::from_utf8_lossy(&statement.sql);
+        let shown: String = without_secrets(&shown).chars().take(200).collect();
+        match done {
+            Ok(()) => {
+                if statement.error != 0 {
+                    return Err(Error::new(
+                        ErrorKind::Target,
+                        format!(
+                            "`{shown}` failed with error {} at the source, and not here",
+                            statement.error
+                        ),
+                    ));
+                }
+                Ok(())
+            }
+            // It failed half way at the source too, and left as much.
+            Err(mysql_async::Error::Server(e)) if e.code == statement.error && e.code != 0 => {
+                Ok(())
+            }
+            Err(e) => Err(sql_error(e, format!("cannot run `{shown}`"))),
+        }
+    }
+
+    /// Gives the next transaction of a MySQL session its GTID.
+    async fn set_gtid(&mut self) -> Result<()> {
+        match self.current.next.take() {
+            Some(gtid) => {
+                self.target.session.run(&format!("SET gtid_next = '{gtid}'")).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the session into the state in which a statement was run.
+    async fn prepare(&mut self, header: &Header, statement: &Statement) -> Result<()> {
+        if header.flags & SUPPRESS_USE == 0
+            && !statement.database.is_empty()
+            && statement.database != self.database
+        {
+            let name = String::from_utf8_lossy(&statement.database).into_owned();
+            self.target.session.run(&format!("USE {}", quote_name(&name))).await?;
+            self.database.clone_from(&statement.database);
+        }
+        if header.flags & THREAD_SPECIFIC != 0 {
+            let sql = format!("SET SESSION pseudo_thread_id = {}", statement.thread);
+            self.target.session.run(&sql).await?;
+        }
+        let mut new: Vec<String> =
+            statement.settings.iter().filter(|s| !self.settings.contains(s)).cloned().collect();
+        // MariaDB knows collations by large numbers, and character sets not.
+        const CLIENT: &str = "character_set_client = ";
+        for setting in &mut new {
+            if let Some(id) = setting.strip_prefix(CLIENT).and_then(|id| id.parse().ok())
+                && id > 255
+                && self.flavor == Flavor::MariaDb
+            {
+                let found = variable::collation(self.target, id, &mut self.collations).await?;
+                *setting = format!("{CLIENT}{}", found.0);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let all = format!("SET SESSION {}", new.join(", SESSION "));
+        if let Err(e) = self.target.session.run(&all).await {
+            if e.server().is_none() {
+                return Err(e);
+            }
+            // Some of them not everybody may set: those have to be as they are already.
+            for setting in &new {
+                if let Err(e) = self.target.session.run(&format!("SET SESSION {setting}")).await {
+                    let (name, value) = setting.split_once(" = ").unwrap_or_default();
+                    let now = self.target.value(&format!("SELECT @@SESSION.{name}")).await;
+                    if value != "DEFAULT" && now.ok().as_deref() != Some(value) {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        self.settings.clone_from(&statement.settings);
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        if !self.current.marked {
+            self.mark_applied().await?;
+        }
+        self.current.open = false;
+        self.target.session.run("COMMIT").await.map(drop)
+    }
+
+    /// XA PREPARE, or XA COMMIT … ONE PHASE: u8 one phase, then the name.
+    async fn xa_prepare(&mut self, body: &[u8]) -> Result<()> {
+        let damaged = || Error::damaged("an XA_PREPARE event cannot be read");
+        let mut reader = Reader::new(body);
+        let one_phase = reader.u8().ok_or_else(damaged)? != 0;
+        let xid = xid(&mut reader, false).ok_or_else(damaged)?;
+        let sql = match one_phase {
+            true => format!("XA COMMIT {xid} ONE PHASE"),
+            false => format!("XA PREPARE {xid}"),
+        };
+        self.target.session.run(&sql).await?;
+        self.current.open = false;
+        if !one_phase && self.flavor == Flavor::MariaDb {
+            // A session holds to what it prepared until it ends.
+            self.open_again().await?;
+        }
+        Ok(())
+    }
+
+    async fn open_again(&mut self) -> Result<()> {
+        let fresh = Session::open(&self.target.options).await?;
+        std::mem::replace(&mut self.target.session, fresh).close().await?;
+        self.settings.clear();
+        self.database.clear();
+        self.known_format = None;
+        Ok(())
+    }
+
+    /// LOAD DATA as a statement, with the file that came before it.
+    async fn load(&mut self, header: &Header, body: &[u8]) -> Result<()> {
+        let damaged = || Error::damaged("an EXECUTE_LOAD_QUERY event cannot be read");
+        // file u32, where its name begins and ends in the statement u32 each, duplicates u8
+        let (mut statement, extra) = Statement::read(self.flavor, header, body, 13, false)?;
+        let mut extra = Reader::new(&extra);
+        let id = extra.u32().ok_or_else(damaged)?;
+        let (from, to) = extra.u32().zip(extra.u32()).ok_or_else(damaged)?;
+        let duplicates = match extra.u8() {
+            Some(2) => " REPLACE",
+            Some(1) => " IGNORE",
+            _ => "",
+        };
+        let (from, to) = (from as usize, to as usize);
+        if from > to || to > statement.sql.len() {
+            return Err(damaged());
+        }
+        let name = format!(" LOCAL INFILE 'holdfast'{duplicates} INTO");
+        statement.sql.splice(from..to, name.into_bytes());
+        let mut file = self.loads.remove(&id).ok_or_else(damaged)?;
+        let failed = |e| {
+            backup_core::io_error(e, ErrorKind::Target, "cannot read a file of LOAD DATA again")
+        };
+        std::io::Seek::rewind(&mut file).map_err(failed)?;
+        let file = tokio::fs::File::from_std(file);
+        self.target.session.conn().set_infile_handler(async move {
+            Ok(Box::pin(tokio_util::io::ReaderStream::new(file)) as mysql_async::InfileData)
+        });
+        self.flush().await?;
+        self.query(header, &statement).await
+    }
+}
+
+/// An event without checksum, as the BINLOG statement takes it.
+fn plain(header: &Header, body: &[u8]) -> Event {
+    Event::build(*header, body, Checksum::None)
+}
+
+/// A FORMAT_DESCRIPTION that says that there are no checksums.
+fn unchecked(format: &Format) -> Event {
+    let event = format.to_send(false);
+    let mut body = event.body().to_vec();
+    if let Some(algorithm) = body.last_mut() {
+        *algorithm = 0;
+    }
+    debug_assert!(event.bytes().len() > HEADER_LEN, "it was read before");
+    Event::build(*event.header(), &body, Checksum::Crc32)
+}
+
+/// The name of a distributed transaction as SQL: format u32, lengths of its two parts (u8 or u32 each),
+/// the parts.
+fn xid(reader: &mut Reader<'_>, short: bool) -> Option<String> {
+    let format = reader.u32()?;
+    let mut len = || match short {
+        true => reader.u8().map(usize::from),
+        false => reader.u32().and_then(|len| usize::try_from(len).ok()),
+    };
+    let (global, branch) = (len()?, len()?);
+    let mut hex = |len| {
+        let part = reader.take(len)?;
+        Some(part.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let (global, branch) = (hex(global)?, hex(branch)?);
+    Some(format!("X'{global}',X'{branch}',{format}"))
+}
+
+fn name_of(current: &Current) -> String {
+    match &current.gtid {
+        Some(gtid) => gtid.to_string(),
+        None => format!("{}:{}", current.file, current.start),
+    }
+}

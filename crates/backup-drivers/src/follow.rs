@@ -1,0 +1,291 @@
+//! A restored server, made a replica of a source and watched until it has caught up.
+
+use std::time::{Duration, Instant};
+
+use backup_core::{Context, Error, ErrorKind, Flavor, GtidSet, Result};
+use mysql_async::Row;
+
+use crate::binlog::replay::Target;
+use crate::binlog::replay::text;
+use crate::connect::{ConnectOptions, Endpoint, SslMode};
+
+/// What a new replica says of itself when it has caught up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Following {
+    /// The transactions that it has.
+    pub gtid: GtidSet,
+    /// How far it is behind its source, in seconds, by its own word; `None` where it does not tell.
+    pub lag_seconds: Option<u64>,
+    /// What needs a look.
+    pub warnings: Vec<String>,
+}
+
+/// For how long a replica may try to connect before that counts as an error.
+const CONNECT: Duration = Duration::from_secs(60);
+/// How often it is told how far it is.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// Looks whether `target`, once it has the transactions `at`, could be made a replica of `source`; changes
+/// nothing.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a source that is not named by host and port; [`ErrorKind::Source`] and
+/// [`ErrorKind::Target`] for servers that do not fit; [`ErrorKind::Unreachable`] when the source has
+/// purged what the target will lack, as far as that can be told before.
+pub async fn can_follow(
+    target: &ConnectOptions,
+    source: &ConnectOptions,
+    at: Option<&GtidSet>,
+) -> Result<()> {
+    let mut pair = Pair::open(target, source).await?;
+    let Pair { source, target } = &mut pair;
+    if source.facts.flavor != target.facts.flavor {
+        return Err(target.refuse(
+            format!("it is a {}, and the source a {}", target.facts.flavor, source.facts.flavor),
+            "replicate between servers of one kind",
+        ));
+    }
+    for name in ["server_id", "server_uuid"] {
+        if name == "server_uuid" && !target.mysql() {
+            continue;
+        }
+        let sql = format!("SELECT @@GLOBAL.{name}");
+        let (theirs, own) = (source.value(&sql).await?, target.value(&sql).await?);
+        if theirs == own {
+            return Err(target.refuse(
+                format!("its {name} is that of the source, {own}"),
+                "give it one of its own in its configuration",
+            ));
+        }
+    }
+    let no_gtids = || {
+        Error::new(ErrorKind::Unreachable, "the backup has no GTIDs, by which a replica goes on")
+            .with_remedy("set gtid_mode to ON at the source and take a backup, or set the replica up by hand")
+    };
+    let at = at.ok_or_else(no_gtids)?;
+    if target.mysql() {
+        for server in [&mut *source, &mut *target] {
+            let mode = server.value("SELECT @@GLOBAL.gtid_mode").await?;
+            if mode != "ON" {
+                return Err(server.refuse(
+                    format!("its gtid_mode is {mode}"),
+                    "set gtid_mode and enforce_gtid_consistency to ON",
+                ));
+            }
+        }
+        let purged = source.value("SELECT @@GLOBAL.gtid_purged").await?;
+        let lacking = GtidSet::parse(Flavor::MySql, &purged)?.difference(at)?;
+        if !lacking.is_empty() {
+            return Err(gone(&source.options, &lacking.to_string()));
+        }
+    }
+    pair.close().await
+}
+
+/// Makes `target`, which has the transactions `at`, a replica of `source`, starts it, and waits until it
+/// has everything that the source had when this began.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] when the source has purged what is needed; [`ErrorKind::Target`] when the
+/// replica stops with an error or cannot connect, with what it says. Its replication stays configured
+/// then.
+pub async fn follow(
+    cx: &Context,
+    target: &ConnectOptions,
+    source: &ConnectOptions,
+    at: &GtidSet,
+) -> Result<Following> {
+    let mut pair = Pair::open(target, source).await?;
+    let goal = goal(&mut pair.source).await?;
+    tell(&mut pair.target, at).await?;
+    let mut warnings = Vec::new();
+    if let (GtidSet::MySql(theirs), GtidSet::MySql(own)) = (&goal, &pair.target.executed().await?) {
+        let errant = own.subtract(theirs);
+        if !errant.is_empty() {
+            warnings.push(format!(
+                "the replica has transactions that its source has not: {errant}; when it becomes a source \
+                 itself, its replicas will ask for them"
+            ));
+        }
+    }
+    for sql in statements(pair.target.facts.flavor, source)? {
+        pair.target.session.run(&sql).await?;
+    }
+    let lag_seconds = wait(cx, &mut pair, &goal).await?;
+    let gtid = pair.target.executed().await?;
+    pair.close().await?;
+    Ok(Following { gtid, lag_seconds, warnings })
+}
+
+/// Sessions at both servers.
+struct Pair {
+    source: Target,
+    target: Target,
+}
+
+impl Pair {
+    async fn open(target: &ConnectOptions, source: &ConnectOptions) -> Result<Pair> {
+        address(source)?;
+        Ok(Pair { source: Target::open(source).await?, target: Target::open(target).await? })
+    }
+
+    async fn close(self) -> Result<()> {
+        self.source.session.close().await?;
+        self.target.session.close().await
+    }
+}
+
+fn address(source: &ConnectOptions) -> Result<(&str, u16)> {
+    match &source.endpoint {
+        Endpoint::Tcp { host, port } => Ok((host, *port)),
+        Endpoint::Socket(_) => {
+            Err(Error::usage("a replica cannot reach its source by a socket of this machine")
+                .with_remedy(
+                    "name the source as mysql://user@host:port/, as the replica reaches it",
+                ))
+        }
+    }
+}
+
+fn gone(source: &ConnectOptions, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unreachable,
+        format!("{source} has purged transactions that the new replica lacks: {what}"),
+    )
+    .with_remedy(
+        "archive its binlogs with `holdfast binlog backup` and restore up to --to-latest, or take a newer \
+         backup",
+    )
+}
+
+/// What the source has now.
+async fn goal(source: &mut Target) -> Result<GtidSet> {
+    let flavor = source.facts.flavor;
+    let name = if source.mysql() { "gtid_executed" } else { "gtid_binlog_pos" };
+    let text = source.value(&format!("SELECT @@GLOBAL.{name}")).await?;
+    GtidSet::parse(flavor, &text)
+}
+
+/// Tells the target which transactions it has.
+async fn tell(target: &mut Target, at: &GtidSet) -> Result<()> {
+    let executed = target.executed().await?;
+    let sql = match (at, &executed) {
+        (GtidSet::MySql(at), GtidSet::MySql(executed)) => {
+            let untold = at.subtract(executed);
+            if untold.is_empty() {
+                return Ok(());
+            }
+            format!("SET GLOBAL gtid_purged = '+{untold}'")
+        }
+        _ if at.is_subset(&executed)? => return Ok(()),
+        _ => format!("SET GLOBAL gtid_slave_pos = '{at}'"),
+    };
+    target.session.run(&sql).await.map(drop)
+}
+
+fn statements(flavor: Flavor, source: &ConnectOptions) -> Result<Vec<String>> {
+    let (host, port) = address(source)?;
+    let quote = |text: &str| text.replace('\\', "\\\\").replace('\'', "''");
+    let (host, user) = (quote(host), quote(&source.user));
+    let password =
+        source.password.as_ref().map(|secret| quote(secret.expose())).unwrap_or_default();
+    let mode = source.tls.mode;
+    let tls = u8::from(mode != SslMode::Disabled);
+    let verified = u8::from(mode >= SslMode::VerifyCa);
+    // A file at the replica.
+    let ca = match (&source.tls.ca, mode >= SslMode::VerifyCa) {
+        (Some(ca), true) => Some(quote(&ca.to_string_lossy())),
+        _ => None,
+    };
+    Ok(match flavor {
+        Flavor::MySql => {
+            let ca = ca.map(|ca| format!(", SOURCE_SSL_CA = '{ca}'")).unwrap_or_default();
+            vec![
+                format!(
+                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
+                     SOURCE_AUTO_POSITION = 1, SOURCE_SSL = {tls}, SOURCE_SSL_VERIFY_SERVER_CERT = \
+                     {verified}{ca}, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 5, SOURCE_USER = \
+                     '{user}', SOURCE_PASSWORD = '{password}'"
+                ),
+                "START REPLICA".to_owned(),
+            ]
+        }
+        Flavor::MariaDb => {
+            let ca = ca.map(|ca| format!(", MASTER_SSL_CA = '{ca}'")).unwrap_or_default();
+            vec![
+                format!(
+                    "CHANGE MASTER TO MASTER_HOST = '{host}', MASTER_PORT = {port}, MASTER_USE_GTID = \
+                     slave_pos, MASTER_SSL = {tls}, MASTER_SSL_VERIFY_SERVER_CERT = {verified}{ca}, \
+                     MASTER_CONNECT_RETRY = 5, MASTER_USER = '{user}', MASTER_PASSWORD = '{password}'"
+                ),
+                "START SLAVE".to_owned(),
+            ]
+        }
+    })
+}
+
+/// Waits until the replica has everything of `goal`. Gives its lag then.
+async fn wait(cx: &Context, pair: &mut Pair, goal: &GtidSet) -> Result<Option<u64>> {
+    let target = &mut pair.target;
+    let names: [&str; 5] = match target.mysql() {
+        true => ["Replica_IO_Running", "Replica_SQL_Running", "Seconds_Behind_Source", "1", "0"],
+        false => ["Slave_IO_Running", "Slave_SQL_Running", "Seconds_Behind_Master", "1", "0"],
+    };
+    let began = Instant::now();
+    let mut told = Instant::now();
+    loop {
+        cx.check()?;
+        let question = match target.mysql() {
+            true => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{goal}', 1)"),
+            false => format!("SELECT MASTER_GTID_WAIT('{goal}', 1)"),
+        };
+        let there = target.value(&question).await? == "0";
+        let rows = target.channels().await?;
+        let Some(row) = rows.first() else {
+            return Err(
+                target.refuse("its replication was removed by somebody else", "start again")
+            );
+        };
+        let running = text(row, names[0]) == "Yes" && text(row, names[1]) == "Yes";
+        let lag = text(row, names[2]).parse::<u64>().ok();
+        if there && running {
+            return Ok(lag);
+        }
+        if let Some(error) = stopped(target, &pair.source, row, began.elapsed() > CONNECT) {
+            return Err(error);
+        }
+        if told.elapsed() >= TOLD {
+            told = Instant::now();
+            let lag = lag.map_or("not known yet".to_owned(), |s| format!("{s} s"));
+            cx.note(format!("the replica catches up; it is behind by: {lag}"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Why the replica does not go on. What it tries again counts once it has had its time.
+fn stopped(target: &Target, source: &Target, row: &Row, late: bool) -> Option<Error> {
+    let number = |name: &str| text(row, name).parse::<u32>().unwrap_or(0);
+    let stays =
+        "the replication stays configured there: put that right and start it, or RESET REPLICA ALL";
+    let sql = number("Last_SQL_Errno");
+    if sql != 0 {
+        let said = text(row, "Last_SQL_Error");
+        return Some(
+            target.refuse(format!("it cannot apply what it gets: error {sql}: {said}"), stays),
+        );
+    }
+    let io = number("Last_IO_Errno");
+    let said = text(row, "Last_IO_Error");
+    // 1236, and 13114 with that inside: the source has no such binlogs.
+    if matches!(io, 1236 | 13114) {
+        return Some(gone(&source.options, &said));
+    }
+    let running = text(row, if target.mysql() { "Replica_IO_Running" } else { "Slave_IO_Running" });
+    if io != 0 && (late || running == "No") {
+        return Some(
+            target.refuse(format!("it cannot read from its source: error {io}: {said}"), stays),
+        );
+    }
+    None
+}

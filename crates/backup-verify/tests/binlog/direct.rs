@@ -1,0 +1,234 @@
+//! Binlogs applied over a client connection.
+
+use std::sync::Arc;
+
+use backup_core::{ErrorKind, Flavor, ReplayTarget};
+use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, Means, apply};
+use backup_drivers::connect::ConnectOptions;
+use mysql_async::prelude::Queryable;
+use rstest::rstest;
+
+use crate::replay::{beginning, content, position, route};
+use crate::server::{Server, WORK};
+use crate::store::Store;
+
+/// A statement in another character set than ours.
+const LATIN1: &str = "latin1";
+
+/// What depends on the session that ran it.
+const SESSIONS: [&str; 30] = [
+    "CREATE TABLE d.s (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(300) CHARACTER SET utf8mb4, t TIMESTAMP(6) NULL, n DECIMAL(20,4), f DOUBLE)",
+    "SET SESSION binlog_format = STATEMENT",
+    "USE d",
+    "SET time_zone = '+05:00', timestamp = 1700000000.25",
+    "INSERT INTO s (a, t) VALUES (RAND(), NOW(6))",
+    "SET timestamp = DEFAULT, time_zone = '-03:00'",
+    "SET auto_increment_increment = 10, auto_increment_offset = 3",
+    "INSERT INTO s (a) VALUES ('inc'), ('inc2')",
+    "SET auto_increment_increment = 1, auto_increment_offset = 1",
+    "INSERT INTO s (a) VALUES (CONCAT('last', LAST_INSERT_ID()))",
+    "SET @text = 'Grüße 😀', @int = 18446744073709551615, @neg = -5, @dec = -1234567890.1234, @real = 1.5e10, @null = NULL",
+    "INSERT INTO s (a, n, f) VALUES (CONCAT(@text, @int, @neg), @dec, @real), (@null, NULL, NULL)",
+    "SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT'",
+    "INSERT INTO \"s\" (\"a\") VALUES ('x' || 'y')",
+    "SET sql_mode = 'NO_BACKSLASH_ESCAPES'",
+    "INSERT INTO s (a) VALUES ('back\\slash')",
+    "SET sql_mode = DEFAULT",
+    "SET NAMES latin1",
+    LATIN1,
+    "SET NAMES utf8mb4",
+    "CREATE TEMPORARY TABLE tmp (a INT)",
+    "INSERT INTO tmp VALUES (1), (2)",
+    "INSERT INTO s (a) SELECT CONCAT('tmp', a) FROM tmp ORDER BY a",
+    "DROP TEMPORARY TABLE tmp",
+    "SET foreign_key_checks = 0",
+    "CREATE TABLE child (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES not_yet (id))",
+    "CREATE TABLE not_yet (id INT PRIMARY KEY)",
+    "SET foreign_key_checks = 1",
+    "SET SESSION binlog_format = ROW",
+    "UPDATE s SET a = REPEAT(CONCAT(a, '-'), 5)",
+];
+
+fn direct() -> ApplyOptions {
+    ApplyOptions { means: Means::Direct, tell_applied: true, ..ApplyOptions::default() }
+}
+
+#[rstest]
+#[case("mysql-9.7", "binlog_transaction_compression", "OFF")]
+#[case("mysql-9.7", "binlog_transaction_compression", "ON")]
+#[case("mariadb-10.11", "binlog_format", "MIXED")]
+#[case("mariadb-11.8", "log_bin_compress", "ON")]
+#[tokio::test]
+async fn everything_arrives(#[case] name: &str, #[case] option: &str, #[case] value: &str) {
+    let mysql = name.starts_with("mysql");
+    let source = Server::start(name, |builder| builder.option(option, value)).await;
+    let store = Store::new().await;
+    let mut session = source.session().await;
+    for sql in WORK.iter().chain(&SESSIONS) {
+        // Statements with temporary tables are not for GTIDs of MySQL.
+        if mysql && sql.contains("tmp") {
+            continue;
+        }
+        if *sql == LATIN1 {
+            let raw = &b"INSERT INTO s (a) VALUES ('caf\xe9')"[..];
+            session.conn().query_drop(raw).await.unwrap();
+            continue;
+        }
+        session.run(sql).await.unwrap_or_else(|e| panic!("{}", e.report()));
+    }
+    // A file that is loaded by a statement, and a statement with many rows.
+    let file = store.path("rows.txt");
+    std::fs::write(&file, "100\tone\n200\ttwo\n").unwrap();
+    session.run("SET SESSION binlog_format = STATEMENT").await.unwrap();
+    let load = format!("LOAD DATA INFILE '{}' INTO TABLE d.s (id, a)", file.display());
+    session.run(&load).await.unwrap();
+    session.run("SET SESSION binlog_format = ROW").await.unwrap();
+    for sql in [
+        "CREATE TABLE d.big (id INT AUTO_INCREMENT PRIMARY KEY, a VARCHAR(2000))",
+        "INSERT INTO d.big (a) VALUES (REPEAT('a', 2000)), (REPEAT('b', 2000))",
+        "INSERT INTO d.big (a) SELECT a.a FROM d.big a, d.s b, d.s c",
+    ] {
+        session.run(sql).await.unwrap();
+    }
+    store.archive(&source).await;
+    let way = route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap();
+    let target = Server::start(name, |builder| {
+        builder.option("local_infile", "ON").option("server_id", "2")
+    })
+    .await;
+    let repo = Arc::new(store.repo.clone());
+    let applied = apply(&store.cx, &target.options(), repo, Arc::new(way), &direct()).await;
+    let applied = applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(applied.warnings, [""; 0]);
+    assert_eq!(content(&target).await, content(&source).await);
+    // GTIDs are kept, and nothing of ours is left.
+    let here = replaying::position(&target.options()).await.unwrap();
+    assert_eq!(here, position(&source).await);
+    let left: Option<u64> = target
+        .session()
+        .await
+        .query_first(
+            "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name LIKE 'holdfast%'",
+        )
+        .await
+        .unwrap();
+    assert_eq!(left, Some(0));
+}
+
+/// An account that may neither replicate nor choose GTIDs.
+async fn poor(target: &Server) -> ConnectOptions {
+    let may = match target.0.install().flavor() {
+        Flavor::MySql => "GRANT REPLICATION_APPLIER ON *.* TO poor@localhost",
+        Flavor::MariaDb => "GRANT BINLOG REPLAY ON *.* TO poor@localhost",
+    };
+    target
+        .run(&[
+            "CREATE USER poor@localhost IDENTIFIED BY 'Secret-1'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, EXECUTE ON *.* TO poor@localhost",
+            may,
+        ])
+        .await;
+    ConnectOptions::socket(target.0.socket(), "poor")
+        .with_password(backup_core::Secret::new("Secret-1".to_owned()))
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_poor_account_and_a_run_that_was_stopped(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    for id in 1..=20 {
+        source.run(&[&format!("INSERT INTO d.t VALUES ({id})")]).await;
+    }
+    store.archive(&source).await;
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let account = poor(&target).await;
+    let repo = Arc::new(store.repo.clone());
+    let apply_to_end = async |base: String, options: &ApplyOptions| {
+        let base = beginning(&source, &base);
+        let way = Arc::new(route(&store, &base, &ReplayTarget::End, &[]).await.unwrap());
+        apply(&store.cx, &account, repo.clone(), way, options).await
+    };
+    let applied = apply_to_end(String::new(), &direct()).await;
+    let applied = applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    // A MariaDB cannot be told by such an account where it stands, so a table says it.
+    let mysql = name.starts_with("mysql");
+    assert_eq!(applied.warnings.len(), usize::from(!mysql), "{:?}", applied.warnings);
+    let here = async || replaying::position(&account).await.unwrap();
+    assert_eq!(here().await, position(&source).await);
+    assert_eq!(content(&target).await, content(&source).await);
+
+    // Something is in the way.
+    let before = here().await;
+    source.run(&["INSERT INTO d.t VALUES (21)", "CREATE TABLE d.u (id INT PRIMARY KEY)"]).await;
+    source.run(&["INSERT INTO d.u SELECT id FROM d.t"]).await;
+    store.archive(&source).await;
+    target.run(&["CREATE TABLE d.u (a INT)"]).await;
+    let going_on = ApplyOptions { means: Means::Direct, ..ApplyOptions::default() };
+    let e = apply_to_end(before.to_string(), &going_on).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Target, "{}", e.report());
+    assert!(
+        e.report().contains("1050") && e.report().contains("CREATE TABLE d.u"),
+        "{}",
+        e.report()
+    );
+    let rows: Option<u64> =
+        target.session().await.query_first("SELECT COUNT(*) FROM d.t").await.unwrap();
+    assert_eq!(rows, Some(21), "everything before it is applied");
+    assert_ne!(here().await, before);
+    target.run(&["DROP TABLE d.u"]).await;
+    let applied = apply_to_end(here().await.to_string(), &going_on).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+    assert_eq!(here().await, position(&source).await);
+
+    if mysql {
+        target
+            .run(&[
+                "REVOKE REPLICATION_APPLIER ON *.* FROM poor@localhost",
+                "GRANT BINLOG_ADMIN ON *.* TO poor@localhost",
+            ])
+            .await;
+        source.run(&["CREATE TABLE d.v (id INT PRIMARY KEY)"]).await;
+        store.archive(&source).await;
+        let e = apply_to_end(here().await.to_string(), &going_on).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Privilege, "{}", e.report());
+        return;
+    }
+    // A run that died in a statement that commits by itself.
+    source.run(&["CREATE TABLE d.v (id INT PRIMARY KEY)"]).await;
+    store.archive(&source).await;
+    let last = position(&source).await;
+    target.run(&["UPDATE holdfast_replay.mark SET running = 'x'"]).await;
+    let e = apply_to_end(here().await.to_string(), &going_on).await.unwrap_err();
+    assert!(e.report().contains("cannot be told"), "{}", e.report());
+    let again = ApplyOptions { again: true, ..going_on };
+    apply_to_end(here().await.to_string(), &again).await.unwrap();
+    assert_eq!(here().await, last);
+}
+
+#[tokio::test]
+async fn auto_goes_over_the_client_where_it_may_not_replicate() {
+    let name = "mariadb-10.11";
+    let source = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    source.run(&["INSERT INTO d.t VALUES (1)"]).await;
+    store.archive(&source).await;
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let account = poor(&target).await;
+    let way = route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap();
+    let options = ApplyOptions { tell_applied: true, ..ApplyOptions::default() };
+    let repo = Arc::new(store.repo.clone());
+    let strict = ApplyOptions { means: Means::Replica, ..options.clone() };
+    let way = Arc::new(way);
+    let e = apply(&store.cx, &account, repo.clone(), way.clone(), &strict).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Privilege, "{}", e.report());
+    apply(&store.cx, &account, repo, way, &options)
+        .await
+        .unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+}

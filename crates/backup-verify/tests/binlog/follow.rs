@@ -1,0 +1,93 @@
+//! New replicas, seeded from a backup and the archive.
+
+use std::sync::Arc;
+
+use backup_core::{ErrorKind, GtidSet, ReplayTarget, pipeline};
+use backup_drivers::binlog::replay::{ApplyOptions, apply};
+use backup_drivers::connect::{ConnectOptions, SslMode};
+use backup_drivers::follow::{can_follow, follow};
+use backup_drivers::logical::{LogicalRestore, LogicalRestoreOptions};
+use rstest::rstest;
+
+use crate::aside::{back_up, way};
+use crate::replay::{content, position};
+use crate::server::Server;
+use crate::store::Store;
+
+fn over_tcp(source: &Server) -> ConnectOptions {
+    let port = source.0.port().unwrap();
+    ConnectOptions::tcp("127.0.0.1", port, "repl")
+        .with_password(backup_core::Secret::new("Secret-1".to_owned()))
+        .with_ssl_mode(SslMode::Disabled)
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::start(name, |builder| builder).await;
+    source
+        .run(&[
+            "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'Secret-1'",
+            "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO repl@'127.0.0.1'",
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (id INT PRIMARY KEY)",
+            "INSERT INTO d.t VALUES (1)",
+        ])
+        .await;
+    let store = Store::new().await;
+    let manifest = back_up(&store, &source).await;
+    source.run(&["INSERT INTO d.t VALUES (2)", "FLUSH BINARY LOGS"]).await;
+    source.run(&["INSERT INTO d.t VALUES (3)"]).await;
+    store.archive(&source).await;
+    let last = source.binlogs().await.pop().unwrap();
+    source.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
+
+    let replica = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let at_backup = manifest.outcome.position.gtid.clone();
+    if name.starts_with("mysql") {
+        // What the backup lacks is gone at the source.
+        let e = can_follow(&replica.options(), &over_tcp(&source), at_backup.as_ref()).await;
+        assert_eq!(e.unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+    let e = can_follow(&source.options(), &over_tcp(&source), at_backup.as_ref()).await;
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Target, "the same server");
+    let options = LogicalRestoreOptions { binary_log: false, ..LogicalRestoreOptions::default() };
+    let driver = LogicalRestore::new(replica.options(), options);
+    pipeline::restore(&store.cx, &store.repo, &driver, &manifest).await.unwrap();
+    if name.starts_with("mariadb") {
+        let (target, from) = (replica.options(), over_tcp(&source));
+        let e = follow(&store.cx, &target, &from, at_backup.as_ref().unwrap()).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unreachable, "{}", e.report());
+        replica.run(&["STOP SLAVE", "RESET SLAVE ALL", "SET GLOBAL gtid_slave_pos = ''"]).await;
+    }
+    let route = way(&store, &manifest, &ReplayTarget::End).await;
+    let reached: GtidSet = route.reached.clone().unwrap();
+    can_follow(&replica.options(), &over_tcp(&source), Some(&reached)).await.unwrap();
+    let options = ApplyOptions { tell_applied: true, ..ApplyOptions::default() };
+    let repo = Arc::new(store.repo.clone());
+    apply(&store.cx, &replica.options(), repo, route, &options).await.unwrap();
+
+    source.run(&["INSERT INTO d.t VALUES (4)"]).await;
+    let following = follow(&store.cx, &replica.options(), &over_tcp(&source), &reached).await;
+    let following = following.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(following.warnings, [""; 0]);
+    assert_eq!(content(&replica).await, content(&source).await);
+    assert_eq!(following.gtid, position(&source).await);
+    source.run(&["INSERT INTO d.t VALUES (5)"]).await;
+    let wait = match name.starts_with("mysql") {
+        true => format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 60)", position(&source).await),
+        false => format!("SELECT MASTER_GTID_WAIT('{}', 60)", position(&source).await),
+    };
+    let arrived: Option<i64> = replica.session().await.query_first(&wait).await.unwrap();
+    assert_eq!(arrived, Some(0), "it goes on by itself");
+
+    // A password that is wrong is told in the server's words.
+    let stop: &[&str] = match name.starts_with("mysql") {
+        true => &["STOP REPLICA", "RESET REPLICA ALL"],
+        false => &["STOP SLAVE", "RESET SLAVE ALL"],
+    };
+    replica.run(stop).await;
+    source.run(&["RENAME USER repl@'127.0.0.1' TO other@'127.0.0.1'"]).await;
+    let e = can_follow(&replica.options(), &over_tcp(&source), Some(&reached)).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Connect, "{}", e.report());
+}
