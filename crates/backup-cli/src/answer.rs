@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The result of a command.
 pub(crate) struct Answer {
-    json: serde_json::Value,
+    json: Value,
     text: String,
     summary: bool,
     on_stderr: bool,
@@ -67,7 +67,7 @@ impl Answer {
 }
 
 /// Prints one JSON document on stdout.
-pub(crate) fn print_json(document: &serde_json::Value) -> Result<()> {
+pub(crate) fn print_json(document: &Value) -> Result<()> {
     print_text(&format!("{document:#}\n"))
 }
 

@@ -16,7 +16,7 @@ const CHANNEL: &str = "holdfast";
 /// How long one question to the server waits, in seconds.
 const ROUND: u32 = 1;
 /// How long the target may take to connect to us.
-const REACH: Duration = Duration::from_secs(20);
+const REACH: Duration = Duration::from_secs(60);
 /// What our accounts begin with.
 pub(super) const USER: &str = "holdfast-";
 
@@ -187,9 +187,8 @@ pub(super) fn is_out_of_reach(error: &Error) -> bool {
 
 /// What the target says about connecting to us.
 async fn why_unreached(target: &mut Target) -> Result<String> {
-    let name = if target.mysql() { "Last_IO_Error" } else { "Last_IO_Error" };
     let rows = target.channels().await?;
-    let said = rows.iter().map(|row| text(row, name)).find(|text| !text.is_empty());
+    let said = rows.iter().map(|row| text(row, "Last_IO_Error")).find(|text| !text.is_empty());
     Ok(said.unwrap_or_else(|| "no connection came in".to_owned()))
 }
 
