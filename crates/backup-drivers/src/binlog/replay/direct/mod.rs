@@ -184,7 +184,7 @@ impl<'a> Direct<'a> {
             self.cx.check()?;
             match groups.next().await? {
                 Step::Seek { file, position } => (self.file, at) = (file, position),
-                Step::Event { event, last } => {
+                Step::Event { event, last, .. } => {
                     let len = event.bytes().len() as u64;
                     if begins(event.kind()) {
                         self.current
