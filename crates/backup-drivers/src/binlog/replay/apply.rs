@@ -10,7 +10,7 @@ use mysql_async::Row;
 
 use super::super::route::Route;
 use super::check;
-use super::direct::{Direct, mark};
+use super::direct::{self, Direct, mark};
 use super::events::Events;
 use super::executed::{self, When};
 use super::replica::{self, Replica, USER, served_set};
@@ -111,12 +111,20 @@ pub async fn preflight(
     applier.target.session.close().await
 }
 
-/// Where a server stands: the transactions it has, as far as a replay goes on from there.
+/// Where a server stands: the transactions it has, as far as a replay goes on from there. What a replay
+/// left running there that was killed is stopped first, or it would go on meanwhile.
 ///
 /// # Errors
-/// As [`Session::query_first`](crate::connect::Session::query_first).
+/// As [`Session::query_first`](crate::connect::Session::query_first); [`ErrorKind::Busy`] while another
+/// run applies binlogs there.
 pub async fn position(target: &ConnectOptions) -> Result<GtidSet> {
     let mut target = Target::open(target).await?;
+    match Replica::remove_leftover(&mut target).await {
+        // Who may not ask has not left any.
+        Err(e) if e.kind() == ErrorKind::Privilege => {}
+        other => other?,
+    }
+    direct::lock(&mut target).await?;
     let executed = match mark::read(&mut target).await? {
         // A run over a client connection was stopped, or could not tell the server.
         Some(applied) => applied,

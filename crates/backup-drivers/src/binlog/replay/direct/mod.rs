@@ -117,6 +117,7 @@ impl<'a> Direct<'a> {
             loads: HashMap::new(),
             collations: HashMap::new(),
         };
+        lock(direct.target).await?;
         direct.keeps = direct.may_keep().await?;
         if flavor == Flavor::MySql && !direct.keeps && direct.route.applied.is_some() {
             let options = &direct.target.options;
@@ -640,6 +641,7 @@ impl<'a> Direct<'a> {
     async fn open_again(&mut self) -> Result<()> {
         let fresh = Session::open(&self.target.options).await?;
         std::mem::replace(&mut self.target.session, fresh).close().await?;
+        lock(self.target).await?;
         self.settings.clear();
         self.database.clear();
         self.known_format = None;
@@ -676,6 +678,19 @@ impl<'a> Direct<'a> {
         });
         self.flush().await?;
         self.query(header, &statement).await
+    }
+}
+
+/// Waits until no other session applies binlogs: that of a run that was killed may be at it yet. It goes
+/// with the session.
+pub(super) async fn lock(target: &mut Target) -> Result<()> {
+    match target.value("SELECT GET_LOCK('holdfast_replay', 60)").await?.as_str() {
+        "1" => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Busy,
+            format!("another run applies binlogs to {}", target.options),
+        )
+        .with_remedy("wait until it has ended, or end it")),
     }
 }
 
