@@ -103,7 +103,9 @@ async fn the_next_run_goes_on_and_puts_settings_back(
                 break;
             }
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the child ended before it was killed: {status}");
+                // It was quicker than we look.
+                assert!(status.success(), "the child failed: {status}");
+                break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }

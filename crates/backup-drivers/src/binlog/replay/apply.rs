@@ -225,6 +225,13 @@ impl<'a> Applier<'a> {
             }
         }
         if route.is_empty() {
+            // A run over a client connection may have been stopped when only its mark was left.
+            if !self.target.mysql() {
+                match mark::hand_over(&mut self.target).await {
+                    Err(e) if e.kind() == ErrorKind::Privilege => {}
+                    other => other?,
+                }
+            }
             return Ok(0);
         }
         match self.options.means {

@@ -78,6 +78,13 @@ impl Settings {
              'was'"
         );
         if session.query_first::<u8>(&sql).await?.is_none() {
+            // It was killed before it wrote anything, or after it had put everything back.
+            let sql = format!(
+                "SELECT 1 FROM information_schema.schemata WHERE schema_name = '{DATABASE}'"
+            );
+            if session.query_first::<u8>(&sql).await?.is_some() {
+                unlogged(session, &[format!("DROP DATABASE {DATABASE}")]).await?;
+            }
             return Ok(());
         }
         let sql = format!("SELECT name, value FROM {DATABASE}.was ORDER BY id");
