@@ -94,6 +94,13 @@ impl GlobalLock {
         current_position(&mut self.holder, facts).await
     }
 
+    /// Makes the engines write their logs to the disk. A commit that is in the binary log may be in the
+    /// engine's log buffer only: in a copy of the files it would be prepared, and a server without
+    /// that binary log could not tell what to do about it.
+    pub(crate) async fn flush_engine_logs(&mut self) -> Result<()> {
+        self.holder.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS").await.map(drop)
+    }
+
     /// The connection that holds it.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.holder

@@ -42,6 +42,7 @@ impl LockedBackup {
         sink: &Arc<dyn ArtifactSink>,
     ) -> Result<(Tree, Position)> {
         let flavor = live.facts.flavor;
+        lock.flush_engine_logs().await?;
         let level = rest(cx, lock.session(), flavor).await?;
         let position = lock.position(&live.facts).await?;
         let roots = live.directory.roots();

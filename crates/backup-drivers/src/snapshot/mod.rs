@@ -314,7 +314,12 @@ impl SnapshotBackup {
     ) -> Result<(Position, Duration)> {
         cx.phase("lock");
         let mut lock = GlobalLock::take(cx, &self.source, self.options.lock).await?;
-        let position = cx.run(lock.position(&live.facts)).await;
+        let position = cx
+            .run(async {
+                lock.flush_engine_logs().await?;
+                lock.position(&live.facts).await
+            })
+            .await;
         cx.phase("snapshot");
         let taken = match &position {
             Ok(_) => cx.run(snapshot.run(|volume, name| volume.create(name))).await,
