@@ -148,15 +148,19 @@ async fn lvm() {
     std::fs::remove_file(data.join("elsewhere")).unwrap();
 
     step("a snapshot that overflows");
-    let busy = Load::begin(&scene.server).await;
-    let writer = tokio::spawn({
-        let mut session = scene.server.session().await;
-        async move {
-            for _ in 0..40 {
-                let sql = "UPDATE bank.bulk SET data = RANDOM_BYTES(4000)";
-                if session.run(sql).await.is_err() {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let stop = std::sync::Arc::clone(&stop);
+        move || {
+            // Beside the data directory, on the same volume; it ends by itself.
+            for n in 0..2000_u32 {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
                     break;
                 }
+                let file = std::fs::File::create("/mnt/thick/junk").unwrap();
+                let content = vec![n.to_le_bytes()[0]; 16 << 20];
+                std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
+                file.sync_all().unwrap();
             }
         }
     });
@@ -165,11 +169,11 @@ async fn lvm() {
     arguments.retain(|word| !["300M"].contains(word));
     let at = arguments.iter().position(|word| *word == "--snapshot-size").unwrap();
     arguments.remove(at);
-    let run = tokio::task::block_in_place(|| scene.home.run(arguments)).expect(5);
-    run.says("overflowed");
+    let run = tokio::task::block_in_place(|| scene.home.run(arguments));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    run.expect(5).says("overflowed");
     assert_eq!(leftovers(), 0);
-    writer.abort();
-    busy.end().await;
     let listed = scene.home.run(["list", "--repo", "repo", "--json"]).expect(0).json();
     let listed = listed.as_array().unwrap().len();
     step(&format!("{listed} backups are there"));
