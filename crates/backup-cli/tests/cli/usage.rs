@@ -31,8 +31,6 @@ fn what_is_not_in_this_version_is_refused_by_name() {
     let source = "mysql://nobody@127.0.0.1:1/";
     for (args, named) in [
         (vec!["backup", "--strategy", "binlog"], "binlog"),
-        (vec!["backup", "--type", "incremental"], "incremental"),
-        (vec!["backup", "--type", "differential"], "differential"),
         (vec!["backup", "--compression", "lzo"], "lzo"),
         (vec!["backup", "--compression", "zstd:99"], "99"),
     ] {
