@@ -11,6 +11,7 @@ mod manifest;
 mod map;
 mod object;
 mod record;
+mod slot;
 
 /// A parser to be fuzzed.
 pub struct Target {
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "codec", run: codec::run, seeds: codec::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
     Target { name: "delta", run: delta::run, seeds: delta::seeds },
@@ -33,6 +34,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "map", run: map::run, seeds: map::seeds },
     Target { name: "object", run: object::run, seeds: object::seeds },
     Target { name: "record", run: record::run, seeds: record::seeds },
+    Target { name: "slot", run: slot::run, seeds: slot::seeds },
 ];
 
 /// The target of that name.

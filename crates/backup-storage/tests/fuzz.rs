@@ -9,6 +9,7 @@ mod bodies;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bodies::{TARGETS, Target};
 
@@ -88,6 +89,39 @@ fn every_target_survives_changed_inputs() {
                 );
             }
         }
+    }
+}
+
+/// The same with other inputs, for as many seconds as `HOLDFAST_FUZZ_SECONDS` says, on one core.
+#[test]
+#[ignore = "takes as long as one likes"]
+fn every_target_survives_for_long() {
+    let seconds = std::env::var("HOLDFAST_FUZZ_SECONDS").unwrap().parse().unwrap();
+    let share = Duration::from_secs(seconds) / TARGETS.len() as u32;
+    for target in &TARGETS {
+        let started = Instant::now();
+        let mut mutator = Mutator(started.elapsed().as_nanos() as u64 | 1);
+        mutator.0 ^= SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let mut inputs = (target.seeds)();
+        inputs.extend(regressions(target));
+        inputs.push(Vec::new());
+        let seeds = inputs.len();
+        let mut count = 0_u64;
+        while started.elapsed() < share {
+            let input = mutator.mutate(&inputs);
+            if catch_unwind(AssertUnwindSafe(|| (target.run)(&input))).is_err() {
+                panic!("{} broke a promise for {}", target.name, input.escape_ascii());
+            }
+            count += 1;
+            // Changes of changes come further; the seeds stay.
+            if mutator.next(64) == 0 {
+                match inputs.len() {
+                    0..4096 => inputs.push(input),
+                    len => inputs[seeds + mutator.next(len - seeds)] = input,
+                }
+            }
+        }
+        println!("{}: {count} inputs in {} s", target.name, started.elapsed().as_secs());
     }
 }
 
