@@ -150,6 +150,7 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
         Command::Prune(prune) => prune.run(app).await,
         Command::Copy(copy) => copy.run(app).await,
         Command::Tier(tier) => tier.run(app).await,
+        Command::Thaw(thaw) => thaw.run(app).await,
         Command::Repair(repair) => repair.run(app).await,
         Command::Completions(_) | Command::Man(_) => {
             Err(Error::internal("this command needs no runtime"))

@@ -108,6 +108,7 @@ pub(crate) enum Command {
     Prune(cmd::prune::Prune),
     Copy(cmd::copy::Copy),
     Tier(cmd::tier::Tier),
+    Thaw(cmd::thaw::Thaw),
     Repair(cmd::repair::Repair),
     Completions(cmd::completions::Completions),
     Man(cmd::man::Man),

@@ -23,7 +23,7 @@ use crate::index::{CatalogFrame, Line, key};
 use crate::key::BackupObject;
 use crate::packer::FRAME_TARGET;
 use crate::repo::Repo;
-use crate::scan::Scanner;
+use crate::scan::{Scanner, is_damage};
 
 /// An artifact that takes more frames than this for each one that it would fill is written anew.
 const SCATTERED: u64 = 3;
@@ -126,8 +126,7 @@ impl Base {
             }
         }
         let catalog = Catalog::new(repo, &manifest.cluster, &manifest.backup, frames);
-        let kept = crate::source::kept_frames(cx);
-        let frames = Frames::new(repo, &manifest.cluster, kept);
+        let frames = Frames::new(cx, repo, &manifest.cluster);
         let (cx, told) = (cx.clone(), AtomicBool::new(false));
         Ok(Base { manifest, catalog, frames, last, cx, told })
     }
@@ -137,8 +136,9 @@ impl Base {
         if !self.told.swap(true, Ordering::Relaxed) {
             self.cx.event(Event::Warning {
                 text: format!(
-                    "backup {} is damaged, and what cannot be read of it is stored anew: {}",
+                    "backup {} {}, and what cannot be read of it is stored anew: {}",
                     self.manifest.backup,
+                    if is_damage(error) { "is damaged" } else { "cannot be read in full" },
                     error.chain()
                 ),
             });

@@ -2,11 +2,13 @@
 //! against.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use backup_core::{BackupId, ClusterName, Error, Result, ResultExt};
+use backup_core::{BackupId, ClusterName, Context, Error, Result, ResultExt};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::{
     BasePart, Delta, Extent, FRAME_HEADER_LEN, FrameHeader, FrameKind, Place, open, unseal,
@@ -28,6 +30,8 @@ const SHORT: u32 = 64 << 10;
 const JOB: u64 = 128 << 10;
 /// How many frames are kept at most, however short they are.
 const KEPT: usize = 256;
+/// Which part of the memory budget they may take.
+const KEPT_SHARE: u64 = 8;
 
 /// Where a frame is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(crate) struct Frames {
     kept: Mutex<VecDeque<(FrameAt, Bytes)>>,
     /// How many bytes of content are kept.
     limit: usize,
+    /// As many frames are decoded at once as there are workers: more of them only wait for each other.
+    workers: Arc<Semaphore>,
 }
 
 /// A frame, and its number among those asked for.
@@ -87,8 +93,15 @@ enum Decoded {
 }
 
 impl Frames {
-    pub(crate) fn new(repo: &Repo, cluster: &ClusterName, limit: usize) -> Self {
-        Frames { repo: repo.clone(), cluster: cluster.clone(), kept: Mutex::default(), limit }
+    /// For the reads of a run.
+    pub(crate) fn new(cx: &Context, repo: &Repo, cluster: &ClusterName) -> Self {
+        Frames {
+            repo: repo.clone(),
+            cluster: cluster.clone(),
+            kept: Mutex::default(),
+            limit: usize::try_from(cx.memory().bytes() / KEPT_SHARE).unwrap_or(usize::MAX),
+            workers: Arc::new(Semaphore::new(cx.threads())),
+        }
     }
 
     fn key(&self, at: &FrameAt) -> Key {
@@ -174,7 +187,7 @@ impl Frames {
         let place = self.repo.place(&key);
         let jobs = stream::iter(jobs(&group)).map(|job| {
             let (place, bytes) = (place.clone(), bytes.clone());
-            tokio::task::spawn_blocking(move || {
+            let work = move || {
                 let decoded = job.into_iter().map(|(i, at)| {
                     // Where the object ended early, what is left is too short for its frame.
                     let from = usize::try_from(at.offset - start).unwrap_or(usize::MAX);
@@ -184,7 +197,17 @@ impl Frames {
                     (i, at, decoded)
                 });
                 decoded.collect::<Vec<_>>()
-            })
+            };
+            let workers = Arc::clone(&self.workers);
+            async move {
+                let worker = workers.acquire_owned().await;
+                let work = tokio::task::spawn_blocking(move || {
+                    let decoded = work();
+                    drop(worker);
+                    decoded
+                });
+                AbortOnDropHandle::new(work).await
+            }
         });
         let mut jobs = jobs.buffered(AT_ONCE);
         let mut all = Vec::with_capacity(group.len());

@@ -149,7 +149,8 @@ impl<'a> Builder<'a> {
     /// Keeps what is complete. Artifacts that were never finished are left out; the others must be
     /// whole when `strict`.
     fn finish(self, strict: bool) -> Result<Index> {
-        let mut index = Index { frames: self.frames, ..Index::default() };
+        let artifacts = Vec::with_capacity(self.artifacts.len());
+        let mut index = Index { frames: self.frames, artifacts, lost: 0 };
         for mut parts in self.artifacts.into_values() {
             parts.lines.sort_unstable_by_key(|(seq, _)| *seq);
             let twice = parts.lines.windows(2).any(|two| two[0].0 == two[1].0);

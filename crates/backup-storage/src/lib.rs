@@ -16,6 +16,7 @@ mod catalog;
 mod check;
 mod copy;
 mod cut;
+mod digesting;
 mod failover;
 pub mod format;
 mod frames;
@@ -39,6 +40,7 @@ mod shelf;
 mod source;
 mod store;
 mod sync;
+mod thaw;
 mod tiers;
 mod url;
 mod writer;
@@ -60,8 +62,10 @@ pub use prune::{
 pub use repair::{Repair, repair_index};
 pub use repo::Repo;
 pub use store::{
-    Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts, StoreOptions,
+    Availability, Created, Credentials, Deleted, Listing, Meta, Proxy, Store, StoreCounts,
+    StoreOptions, ThawRequest, ThawSpeed,
 };
+pub use thaw::{Thaw, thaw};
 pub use tiers::{
     Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves,
     policy, preview, set_policy,

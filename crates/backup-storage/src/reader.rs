@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{ArtifactInfo, ArtifactReader, BackupId, Error, Result, ResultExt};
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::format::{Extent, FrameKind, hex};
+use crate::digesting::Digesting;
+use crate::format::{Extent, FrameKind};
 use crate::frames::{FrameAt, WINDOW};
 use crate::index::Line;
 use crate::source::{Ahead, Opened};
@@ -18,6 +18,9 @@ use crate::sync::lost_task;
 
 /// How many frames a batch is made of at most.
 const FRAMES: usize = 16;
+/// How many batches one reader fetches at once: each has steps that wait for each other (the store, the
+/// slowest frame, bases of deltas), and the next ones fill the gaps.
+const BATCHES: usize = 3;
 /// How many extents a batch has at most.
 const EXTENTS: usize = 2048;
 /// Extents shorter than this are collected into pieces of up to [`PIECE`].
@@ -46,7 +49,7 @@ impl Reader {
                 sources: Vec::new(),
                 extents: VecDeque::new(),
                 sender,
-                digest: Digesting::Idle(Sha256::new()),
+                digest: Digesting::new(),
                 bytes: 0,
             };
             let result = producer.run().await.context(|| format!("artifact {name} cannot be read"));
@@ -81,15 +84,9 @@ struct Producer {
     sources: Vec<BackupId>,
     extents: VecDeque<Extent>,
     sender: mpsc::Sender<Result<Option<Bytes>>>,
+    /// Of what was handed out: whoever reads does not wait for it before the end.
     digest: Digesting,
     bytes: u64,
-}
-
-/// The digest of what was handed out. It is computed behind, while the next batch comes: whoever reads
-/// does not wait for it before the end.
-enum Digesting {
-    Idle(Sha256),
-    Busy(AbortOnDropHandle<Sha256>),
 }
 
 /// Extents that follow each other in the artifact, and the frames that hold them.
@@ -113,28 +110,36 @@ enum Memory {
 
 type Fetch = AbortOnDropHandle<Result<(Batch, Vec<Bytes>)>>;
 
-async fn fetch(source: Arc<Opened>, batch: Batch) -> Result<(Batch, Vec<Bytes>)> {
-    let contents = source.frames.get(&batch.frames, FrameKind::Data).await?;
-    Ok((batch, contents))
-}
-
 impl Producer {
+    /// Fetches the frames of a batch in the background.
+    fn fetch(&self, batch: Batch) -> Fetch {
+        let source = Arc::clone(&self.source);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let contents = source.frames.get(&batch.frames, FrameKind::Data).await?;
+            Ok((batch, contents))
+        }))
+    }
+
     async fn run(&mut self) -> Result<()> {
-        let mut fetching: Option<Fetch> = None;
+        let mut fetching: VecDeque<Fetch> = VecDeque::new();
         loop {
-            let (batch, contents) = match fetching.take() {
-                Some(fetch) => fetch.await.map_err(lost_task)??,
-                None => match self.next_batch(Memory::AtLeastOneFrame).await? {
-                    Some(batch) => fetch(Arc::clone(&self.source), batch).await?,
+            if fetching.is_empty() {
+                match self.next_batch(Memory::AtLeastOneFrame).await? {
+                    Some(batch) => fetching.push_back(self.fetch(batch)),
                     None => break,
-                },
-            };
-            // The next batch comes while this one is used, where there is memory for both.
-            fetching = self.next_batch(Memory::Reserved).await?.map(|batch| {
-                AbortOnDropHandle::new(tokio::spawn(fetch(Arc::clone(&self.source), batch)))
-            });
+                }
+            }
+            // Others come while this one is waited for and used, where there is memory for them.
+            while fetching.len() < BATCHES {
+                match self.next_batch(Memory::Reserved).await? {
+                    Some(batch) => fetching.push_back(self.fetch(batch)),
+                    None => break,
+                }
+            }
+            let Some(next) = fetching.pop_front() else { break };
+            let (batch, contents) = next.await.map_err(lost_task)??;
             let pieces = self.pieces(&batch, &contents)?;
-            self.digest(pieces.clone(), batch.ahead).await?;
+            self.digest.add(pieces.clone(), batch.ahead).await?;
             for piece in pieces {
                 self.source.cx.check()?;
                 if self.sender.send(Ok(Some(piece))).await.is_err() {
@@ -143,7 +148,7 @@ impl Producer {
                 }
             }
         }
-        let sha256 = hex(&self.digested().await?.finalize());
+        let sha256 = std::mem::replace(&mut self.digest, Digesting::new()).finish().await?;
         if self.bytes != self.info.bytes || sha256 != self.info.sha256 {
             return Err(Error::damaged(format!(
                 "its {} bytes do not match the digest of the {} bytes that were backed up",
@@ -182,29 +187,6 @@ impl Producer {
             pieces.push(collected.freeze());
         }
         Ok(pieces)
-    }
-
-    /// Digests pieces in the background, after those before them. Their memory is accounted for until
-    /// then.
-    async fn digest(&mut self, pieces: Vec<Bytes>, ahead: Option<Ahead>) -> Result<()> {
-        let mut digest = self.digested().await?;
-        let task = tokio::task::spawn_blocking(move || {
-            for piece in pieces {
-                digest.update(&piece);
-            }
-            drop(ahead);
-            digest
-        });
-        self.digest = Digesting::Busy(AbortOnDropHandle::new(task));
-        Ok(())
-    }
-
-    /// The digest of all that was handed out so far.
-    async fn digested(&mut self) -> Result<Sha256> {
-        match std::mem::replace(&mut self.digest, Digesting::Idle(Sha256::new())) {
-            Digesting::Idle(digest) => Ok(digest),
-            Digesting::Busy(task) => task.await.map_err(lost_task),
-        }
     }
 
     /// Takes the next extents; `None` when there are no more, or no memory for more.

@@ -2,11 +2,11 @@
 
 use backup_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 
+use crate::digesting::Digesting;
 use crate::format::{
     END_FRAME_LEN, EndOfObject, FRAME_HEADER_LEN, FrameHeader, FrameKind, OBJECT_HEADER_LEN,
-    ObjectKind, Place, hex, open, unseal,
+    ObjectKind, Place, open, unseal,
 };
 use crate::key::Key;
 use crate::shelf::Shelf;
@@ -34,7 +34,7 @@ pub(crate) struct Scanner<'a> {
     /// Where `buffer` begins in the object.
     offset: u64,
     len: u64,
-    digest: Option<Sha256>,
+    digest: Option<Digesting>,
 }
 
 impl<'a> Scanner<'a> {
@@ -55,7 +55,7 @@ impl<'a> Scanner<'a> {
             buffer: BytesMut::new(),
             offset: 0,
             len,
-            digest: digest.then(Sha256::new),
+            digest: digest.then(Digesting::new),
         };
         scanner.need(OBJECT_HEADER_LEN).await?;
         place.check_object_header(kind, &scanner.buffer)?;
@@ -89,13 +89,8 @@ impl<'a> Scanner<'a> {
                 .await?
                 .ok_or_else(|| missing_object(self.key))?;
             let short = (bytes.len() as u64) < end - at;
-            if let Some(mut digest) = self.digest.take() {
-                let bytes = bytes.clone();
-                let digested = tokio::task::spawn_blocking(move || {
-                    digest.update(&bytes);
-                    digest
-                });
-                self.digest = Some(digested.await.map_err(lost_task)?);
+            if let Some(digest) = &mut self.digest {
+                digest.add(vec![bytes.clone()], ()).await?;
             }
             self.buffer.extend_from_slice(&bytes);
             if short {
@@ -184,7 +179,7 @@ impl<'a> Scanner<'a> {
             self.take(all);
             self.need(1).await?;
             if self.buffer.is_empty() {
-                return Ok(hex(&self.digest.unwrap_or_default().finalize()));
+                return self.digest.take().unwrap_or_else(Digesting::new).finish().await;
             }
         }
     }

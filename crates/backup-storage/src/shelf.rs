@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use crate::format::{Config, RepositoryId};
 use crate::key::{BackupObject, Key};
 use crate::options::Stores;
-use crate::store::Store;
+use crate::store::{Availability, Store, ThawRequest};
 use crate::sync::lock;
 use crate::tiers::{self, Tier};
 use crate::url::RepoUrl;
@@ -175,6 +175,25 @@ impl Shelf {
     /// As [`get_range`](Self::get_range).
     pub(crate) async fn len(&self, key: &Key) -> Result<Option<u64>> {
         self.first(key, |store| async move { store.len(key).await }).await
+    }
+
+    /// Whether an object can be read in the first store that has it; with a `request` it is asked for where
+    /// it is in an archive class. Gives how it was.
+    ///
+    /// # Errors
+    /// As [`get_range`](Self::get_range), and when the store refuses.
+    pub(crate) async fn thaw(
+        &self,
+        key: &Key,
+        request: Option<ThawRequest>,
+    ) -> Result<Option<Availability>> {
+        let ask = |store: Store| async move {
+            match request {
+                Some(request) => store.thaw(key, request).await,
+                None => store.availability(key).await,
+            }
+        };
+        self.first(key, ask).await
     }
 
     /// Every store that may have an object, the upper ones first.

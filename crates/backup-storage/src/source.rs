@@ -12,14 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
 use crate::frames::Frames;
-use crate::index::{Index, Line};
+use crate::index::{Index, Indexed};
 use crate::reader::Reader;
 use crate::repo::Repo;
-
-/// How many bytes of decoded frames are kept that may be wanted again.
-pub(crate) fn kept_frames(cx: &Context) -> usize {
-    usize::try_from(cx.memory().bytes() / 8).unwrap_or(usize::MAX)
-}
 
 pub(crate) struct Source(pub(crate) Arc<Opened>);
 
@@ -56,7 +51,7 @@ impl Source {
             manifest: manifest.clone(),
             index,
             catalog,
-            frames: Frames::new(repo, cluster, kept_frames(cx)),
+            frames: Frames::new(cx, repo, cluster),
             ahead: Arc::new(Semaphore::new(share)),
         }))
     }
@@ -93,14 +88,9 @@ impl ArtifactSource for Source {
 }
 
 impl Opened {
-    /// What is known of an artifact.
-    pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
-        self.index.get(name).map(|artifact| &artifact.info)
-    }
-
-    /// Where the catalog tells of an artifact, in order; nothing when it does not.
-    pub(crate) fn parts(&self, name: &ArtifactName) -> &[Line] {
-        self.index.get(name).map(|a| a.parts.as_slice()).unwrap_or_default()
+    /// An artifact by its place in the index.
+    pub(crate) fn artifact(&self, number: u32) -> &Indexed {
+        &self.index.artifacts[number as usize]
     }
 
     /// The backup itself.

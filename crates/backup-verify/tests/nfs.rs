@@ -21,11 +21,10 @@ use common::{back_up, context, options, restore_all, samples};
 const DIRECTORY: &str = "HOLDFAST_TEST_GUEST_DIRECTORY";
 const BUSYBOX: &str = "HOLDFAST_TEST_GUEST_BUSYBOX";
 
-/// How long the guest may take; it needs about half a minute.
-const LIMIT: Duration = Duration::from_secs(300);
+/// How long the guest may take. Nearly all of it is waiting: for grace periods and time-outs.
+const LIMIT: Duration = Duration::from_secs(600);
 
 #[test]
-#[ignore = "not seen to its end yet; the guard and the mount work, the loss of the server is to be proven"]
 fn a_repository_on_nfs_survives_the_loss_of_its_server() {
     let guest = xtask::servers::guest().unwrap();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -75,6 +74,7 @@ fn a_repository_on_nfs_survives_the_loss_of_its_server() {
     let status = std::fs::read_to_string(dir.path().join("status")).unwrap_or_default();
     assert_eq!(status.trim(), "0", "{ended:?} after {:?}\n{log}", started.elapsed());
     assert!(log.contains("1 passed"), "{log}");
+    println!("{log}");
 }
 
 /// The NFS server of the guest's kernel, without any daemon: what `exportfs` and `rpc.mountd` would
@@ -95,6 +95,10 @@ impl Server {
         ] {
             tell(&format!("/proc/net/rpc/{cache}/channel"), &format!("{line}\n"));
         }
+        // With a list of its clients the kernel knows when there are none to wait for.
+        let clients = self.directory.join("clients");
+        std::fs::create_dir_all(&clients).unwrap();
+        tell("/proc/fs/nfsd/nfsv4recoverydir", &format!("{}\n", clients.display()));
         for (file, value) in [
             // The least that it takes: after a start, clients may only claim what they had.
             ("nfsv4leasetime", "10"),
@@ -136,7 +140,7 @@ const SOFT: &str = "soft,timeo=5,retrans=1";
 fn impatient() -> StoreOptions {
     StoreOptions {
         request_timeout: Duration::from_secs(20),
-        patience: Duration::from_secs(3),
+        patience: Duration::from_secs(1),
         ..StoreOptions::default()
     }
 }
@@ -221,14 +225,13 @@ async fn in_the_guest() {
 
     step("the server is back");
     server.start();
-    tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(repo.backups(&context(), None).await.unwrap().len(), 1);
     is_whole(&repo, &first).await;
     let second = back_up(&context(), &repo, &samples).await.unwrap();
     is_whole(&repo, &second).await;
 
     step("a mount that waits for its server for ever does not make us wait");
-    let hard = server.mount("hard", "hard");
+    let hard = server.mount("hard", "hard,timeo=10");
     let options = StoreOptions { request_timeout: Duration::from_secs(2), ..impatient() };
     let hard_url = RepoUrl::Nfs(hard.join("repo"));
     let store = Store::open(&context(), &hard_url, &options).await.unwrap();
@@ -237,9 +240,12 @@ async fn in_the_guest() {
     let error = store.create(&key(5), Bytes::from(vec![1; 100_000])).await.unwrap_err();
     is_the_servers_fault(&error, "did not answer for 2 seconds");
     server.start();
+    // What still waits in the kernel comes to its end, and the mount is as good as before.
+    let patient = StoreOptions { request_timeout: Duration::from_secs(120), ..impatient() };
+    let store = Store::open(&context(), &hard_url, &patient).await.unwrap();
+    store.create(&key(6), Bytes::from(vec![1; 100_000])).await.unwrap();
 
     step("the mount goes away under an open repository");
-    tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(repo.backups(&context(), None).await.unwrap().len(), 2);
     busybox(&["umount", "-l", mount.to_str().unwrap()]);
     let error = back_up(&context(), &repo, &samples).await.unwrap_err();

@@ -20,5 +20,6 @@ pub(crate) mod repair;
 pub(crate) mod restore;
 mod restore_files;
 pub(crate) mod show;
+pub(crate) mod thaw;
 pub(crate) mod tier;
 pub(crate) mod verify;

@@ -192,3 +192,27 @@ async fn an_index_is_repaired_and_samples_are_no_proof_of_the_whole() {
     home.on_repo(["verify", "--percent", "5", "--max-bytes", "1M"]).expect(2);
     home.on_repo(["verify", "--percent", "5", "--level", "objects"]).expect(2).says("content");
 }
+
+/// What S3 answers is in the tests of backup-storage; a directory has no archive classes.
+#[tokio::test]
+async fn a_backup_in_a_directory_needs_no_thaw() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let text = home.on_repo(["thaw", "latest"]).expect(0).stdout;
+    assert!(text.contains("It can be restored."), "{text}");
+    let found = home.on_repo(["thaw", "latest", "--wait", "--json"]).expect(0).json();
+    assert_eq!(found["can_be_read"], true, "{found:#}");
+    assert!(found["readable"]["objects"].as_u64().unwrap() >= 2);
+    for none in ["asked", "thawing", "archived", "missing"] {
+        assert_eq!(found[none]["objects"], 0, "{found:#}");
+    }
+    home.on_repo(["thaw", "latest", "--days", "0"]).expect(2);
+    home.on_repo(["thaw", "latest", "--wait", "--dry-run"]).expect(2);
+    home.on_repo(["thaw", "20201120T101530Z-full-7f3a9c"]).expect(2);
+    let pack = home.files("repo").into_iter().find(|(path, _)| path.ends_with("pack-0")).unwrap().0;
+    std::fs::remove_file(pack).unwrap();
+    let text = home.on_repo(["thaw", "latest"]).expect(8).stdout;
+    assert!(text.contains("missing"), "{text}");
+}

@@ -55,10 +55,8 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
             // In the order of the catalog, so that each of its frames is read once.
             let mut order: Vec<u32> = (0..index.artifacts.len() as u32).collect();
             order.sort_by_key(|&n| index.artifacts[n as usize].parts.first().map(Line::place));
-            let name = |n: u32| index.artifacts[n as usize].info.name.clone();
-            let names: Vec<ArtifactName> = order.into_iter().map(name).collect();
             let source = Source::new(cx, repo, manifest, index);
-            let left = prove(cx, &source.0, &mut pass, names).await?;
+            let left = prove(cx, &source.0, &mut pass, order).await?;
             (Some(source), left)
         }
         None => (None, Vec::new()),
@@ -87,13 +85,15 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     // Long ones first: one that is left for the end has the cores to itself and cannot use them. The
     // others stay in the order of the catalog, for they share frames.
     let mut left = left;
-    left.sort_by_cached_key(|name| {
-        let bytes = source.0.info(name).map_or(0, |info| info.bytes);
-        (std::cmp::Reverse(bytes / LONG), source.0.parts(name).first().map(Line::place))
+    left.sort_by_cached_key(|&number| {
+        let artifact = source.0.artifact(number);
+        let length = std::cmp::Reverse(artifact.info.bytes / LONG);
+        (length, artifact.parts.first().map(Line::place))
     });
     let source = &source;
     let damaged: Vec<(ArtifactName, Error)> = stream::iter(left)
-        .map(|name| async move {
+        .map(|number| async move {
+            let name = source.0.artifact(number).info.name.clone();
             match read(cx, source, &name).await {
                 Ok(()) => Ok(None),
                 Err(e) if is_damage(&e) => Ok(Some((name, e))),

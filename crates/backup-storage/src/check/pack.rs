@@ -8,6 +8,7 @@
 //! the frames hold.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use backup_core::{Context, Error, ObjectDigest, Result};
@@ -24,9 +25,10 @@ use crate::sync::{lock, lost_task};
 
 /// How many damaged places of an object are named.
 const PLACES: usize = 5;
-/// The most that a segment holds, before and after decompression, unless it is a single frame.
-const SEGMENT: usize = 8 << 20;
-const CONTENT: u64 = 16 << 20;
+/// Which part of the memory budget the content of a segment may take, unless it is a single frame, and
+/// the bounds of that. Half a dozen are under way; what they hold before decompression is half of it.
+const CONTENT_SHARE: u64 = 32;
+const CONTENT: RangeInclusive<u64> = 4 << 20..=32 << 20;
 
 /// A pack to be read.
 #[derive(Debug, Clone)]
@@ -259,11 +261,13 @@ impl Walk<'_> {
     }
 
     async fn collect(&self, place: &Place, waiting: &mut Vec<Scanned>, frame: Scanned) {
-        let stored: usize = waiting.iter().map(|f| f.payload.len()).sum();
+        let stored: u64 = waiting.iter().map(|f| f.payload.len() as u64).sum();
         let content: u64 = waiting.iter().map(|f| u64::from(f.header.raw_len)).sum();
+        let share = self.cx.memory().bytes() / CONTENT_SHARE;
+        let most = share.clamp(*CONTENT.start(), *CONTENT.end());
         if !waiting.is_empty()
-            && (stored + frame.payload.len() > SEGMENT
-                || content + u64::from(frame.header.raw_len) > CONTENT)
+            && (stored + frame.payload.len() as u64 > most / 2
+                || content + u64::from(frame.header.raw_len) > most)
         {
             self.send(place, waiting).await;
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use backup_core::{ArtifactName, Context, Result};
+use backup_core::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::pack::{Pass, Segment};
@@ -16,23 +16,25 @@ use crate::source::Opened;
 use crate::sync::{lock, lost_task};
 
 /// How many segments are kept: bytes that were written at the same time come a little out of order.
-const KEPT: usize = 2;
+const KEPT: usize = 4;
 /// How many extents of artifacts that have begun are kept in memory.
 const EXTENTS: usize = 500_000;
 
 /// Where a frame begins: unit, offset.
 type At = (usize, u64);
+/// Which of the index's artifacts. There may be millions of names, and the index has them.
+type Number = u32;
 
 /// An artifact that waits for its next frame.
 enum Waiting {
     /// Nothing of it went by yet.
-    Start(ArtifactName),
+    Start(Number),
     Begun(Box<Cursor>),
 }
 
 /// An artifact of which a part went by.
 struct Cursor {
-    name: ArtifactName,
+    number: Number,
     /// The next part of its list of extents.
     part: usize,
     extents: VecDeque<Extent>,
@@ -47,7 +49,7 @@ enum Step {
     /// Its next frame is not among those that are kept.
     Wait(At, Box<Cursor>),
     /// It is for a reader.
-    Odd(ArtifactName),
+    Odd(Number),
 }
 
 /// Proves artifacts as the segments of a pass go by. Gives those that are left for a reader.
@@ -55,12 +57,12 @@ pub(super) async fn prove(
     cx: &Context,
     source: &Opened,
     pass: &mut Pass,
-    names: Vec<ArtifactName>,
-) -> Result<Vec<ArtifactName>> {
+    order: Vec<Number>,
+) -> Result<Vec<Number>> {
     let mut stream = Stream { cx, source, waiting: BTreeMap::new(), odd: Vec::new(), held: 0 };
-    for name in names {
+    for number in order {
         cx.check()?;
-        stream.begin(name).await?;
+        stream.begin(number).await?;
     }
     let mut kept: VecDeque<Arc<Segment>> = VecDeque::new();
     while let Some(segment) = pass.segments.recv().await {
@@ -72,8 +74,8 @@ pub(super) async fn prove(
     }
     let left = std::mem::take(&mut stream.waiting).into_values().flatten();
     stream.odd.extend(left.map(|waiting| match waiting {
-        Waiting::Start(name) => name,
-        Waiting::Begun(cursor) => cursor.name,
+        Waiting::Start(number) => number,
+        Waiting::Begun(cursor) => cursor.number,
     }));
     Ok(stream.odd)
 }
@@ -82,26 +84,26 @@ struct Stream<'a> {
     cx: &'a Context,
     source: &'a Opened,
     waiting: BTreeMap<At, Vec<Waiting>>,
-    odd: Vec<ArtifactName>,
+    odd: Vec<Number>,
     /// Extents in memory.
     held: usize,
 }
 
 impl Stream<'_> {
     /// Finds out where an artifact begins.
-    async fn begin(&mut self, name: ArtifactName) -> Result<()> {
-        let Some(line) = self.source.parts(&name).first().copied() else {
-            self.odd.push(name);
+    async fn begin(&mut self, number: Number) -> Result<()> {
+        let Some(line) = self.source.artifact(number).parts.first().copied() else {
+            self.odd.push(number);
             return Ok(());
         };
         let entry = self.source.catalog.entry(line).await?;
         match entry.extents.first() {
             Some(extent) if extent.source == 0 => {
                 let at = (extent.pack as usize, extent.offset);
-                self.waiting.entry(at).or_default().push(Waiting::Start(name));
+                self.waiting.entry(at).or_default().push(Waiting::Start(number));
             }
             // Without bytes, or in another backup.
-            _ => self.odd.push(name),
+            _ => self.odd.push(number),
         }
         Ok(())
     }
@@ -123,13 +125,13 @@ impl Stream<'_> {
             for waiting in ready {
                 let cursor = match waiting {
                     Waiting::Begun(cursor) => Some(cursor),
-                    Waiting::Start(name) => self.next_part(Cursor::new(name)).await?,
+                    Waiting::Start(number) => self.next_part(Cursor::new(number)).await?,
                 };
                 cursors.extend(cursor);
             }
             for step in advance_all(self.cx, cursors, kept).await? {
                 match step {
-                    Step::Odd(name) => self.odd.push(name),
+                    Step::Odd(number) => self.odd.push(number),
                     Step::Wait(at, cursor) => self.wait(at, cursor),
                     Step::Part(cursor) => {
                         if let Some(cursor) = self.next_part(*cursor).await?
@@ -148,7 +150,7 @@ impl Stream<'_> {
     fn wait(&mut self, at: At, cursor: Box<Cursor>) {
         self.held += cursor.extents.len();
         if self.held > EXTENTS {
-            self.odd.push(cursor.name);
+            self.odd.push(cursor.number);
         } else {
             self.waiting.entry(at).or_default().push(Waiting::Begun(cursor));
         }
@@ -157,21 +159,19 @@ impl Stream<'_> {
     /// Gives a cursor its next extents; `None` when it is at its end, proven or not.
     async fn next_part(&mut self, mut cursor: Cursor) -> Result<Option<Box<Cursor>>> {
         loop {
-            let line = self.source.parts(&cursor.name).get(cursor.part).copied();
+            let line = self.source.artifact(cursor.number).parts.get(cursor.part).copied();
             let Some(line) = line else {
-                if !self.source.is_proven(
-                    &cursor.name,
-                    cursor.bytes,
-                    &hex(&cursor.digest.finalize()),
-                ) {
-                    self.odd.push(cursor.name);
+                let info = &self.source.artifact(cursor.number).info;
+                let sha256 = hex(&cursor.digest.finalize());
+                if info.bytes != cursor.bytes || info.sha256 != sha256 {
+                    self.odd.push(cursor.number);
                 }
                 return Ok(None);
             };
             cursor.part += 1;
             let entry = self.source.catalog.entry(line).await?;
             if entry.extents.iter().any(|extent| extent.source != 0) {
-                self.odd.push(cursor.name);
+                self.odd.push(cursor.number);
                 return Ok(None);
             }
             if !entry.extents.is_empty() {
@@ -220,9 +220,9 @@ async fn advance_all(
 }
 
 impl Cursor {
-    fn new(name: ArtifactName) -> Self {
+    fn new(number: Number) -> Self {
         let digest = Sha256::new();
-        Cursor { name, part: 0, extents: VecDeque::new(), digest, bytes: 0 }
+        Cursor { number, part: 0, extents: VecDeque::new(), digest, bytes: 0 }
     }
 
     /// Digests what is there of the bytes that come next.
@@ -243,19 +243,12 @@ impl Cursor {
                 .filter(|c| c.frame_len == extent.frame_len && c.check == extent.check)
                 .and_then(|c| c.raw.get(range));
             let Some(piece) = piece else {
-                return Step::Odd(self.name);
+                return Step::Odd(self.number);
             };
             self.digest.update(piece);
             self.bytes += piece.len() as u64;
             self.extents.pop_front();
         }
         Step::Part(self)
-    }
-}
-
-impl Opened {
-    /// Whether an artifact has this length and digest.
-    fn is_proven(&self, name: &ArtifactName, bytes: u64, sha256: &str) -> bool {
-        self.info(name).is_some_and(|info| info.bytes == bytes && info.sha256 == sha256)
     }
 }

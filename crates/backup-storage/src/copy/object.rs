@@ -4,12 +4,12 @@ use backup_core::{Error, ErrorKind, ObjectDigest, Result};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use crate::digesting::Digesting;
 use crate::format::hex;
 use crate::key::Key;
 use crate::scan::missing_object;
 use crate::shelf::Shelf;
 use crate::store::{Created, Store};
-use crate::sync::lost_task;
 
 /// How much is asked of the store at once.
 const WINDOW: u64 = 4 << 20;
@@ -44,10 +44,9 @@ pub(crate) async fn read_whole(shelf: &Shelf, key: &Key, digest: &ObjectDigest) 
         }
     }
     let bytes = bytes.freeze();
-    let digested = bytes.clone();
-    let sha256 = tokio::task::spawn_blocking(move || hex(&Sha256::digest(&digested)))
-        .await
-        .map_err(lost_task)?;
+    let mut sha256 = Digesting::new();
+    sha256.add(vec![bytes.clone()], ()).await?;
+    let sha256 = sha256.finish().await?;
     if bytes.len() as u64 == digest.bytes && sha256 == digest.sha256 {
         Ok(bytes)
     } else {
@@ -59,11 +58,11 @@ pub(crate) async fn read_whole(shelf: &Shelf, key: &Key, digest: &ObjectDigest) 
 ///
 /// # Errors
 /// When the store fails. What the medium cannot give back differs.
-pub(crate) async fn arrived(shelf: &Shelf, key: &Key, digest: &ObjectDigest) -> Result<Arrival> {
-    let mut sha256 = Sha256::new();
+pub(crate) async fn arrived(shelf: &Shelf, key: &Key, wanted: &ObjectDigest) -> Result<Arrival> {
+    let mut digest = Digesting::new();
     let mut at = 0;
-    while at <= digest.bytes {
-        let end = (at + WINDOW).min(digest.bytes + 1);
+    while at <= wanted.bytes {
+        let end = (at + WINDOW).min(wanted.bytes + 1);
         let part = match shelf.get_range(key, at..end).await {
             Ok(Some(part)) => part,
             Ok(None) => return Ok(Arrival::Missing),
@@ -72,17 +71,12 @@ pub(crate) async fn arrived(shelf: &Shelf, key: &Key, digest: &ObjectDigest) -> 
         };
         let short = (part.len() as u64) < end - at;
         at += part.len() as u64;
-        sha256 = tokio::task::spawn_blocking(move || {
-            sha256.update(&part);
-            sha256
-        })
-        .await
-        .map_err(lost_task)?;
+        digest.add(vec![part], ()).await?;
         if short {
             break;
         }
     }
-    let whole = at == digest.bytes && hex(&sha256.finalize()) == digest.sha256;
+    let whole = at == wanted.bytes && digest.finish().await? == wanted.sha256;
     Ok(if whole { Arrival::Whole } else { Arrival::Differs })
 }
 

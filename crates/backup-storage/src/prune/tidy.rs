@@ -109,7 +109,7 @@ async fn old_epochs(run: &Run<'_>, sweep: &Sweep<'_>, report: &mut PruneReport) 
         }
     }
     for (name, meta) in store.list(&key::locks()).await?.objects {
-        if name.starts_with("now-")
+        if (name.starts_with("now-") || name.starts_with("copy-"))
             && let Some(name) = RecordName::new(&name)
             && is_old(run, meta.modified, DEAD)
             && sweep.delete(&Key::Now(name), report).await?

@@ -10,6 +10,7 @@ mod options;
 mod retry;
 mod s3;
 mod staging;
+mod thaw;
 mod throttle;
 
 use std::fmt;
@@ -29,11 +30,13 @@ use crate::key::Key;
 use directory::Directory;
 use failure::{Medium, failure, is_lost, is_refused, is_transient};
 use retry::Retry;
+use s3::Archive;
 use throttle::Throttle;
 
 pub(crate) use failure::taken;
 pub use listing::{Listing, Meta};
 pub use options::{Credentials, Proxy, StoreOptions};
+pub use thaw::{Availability, ThawRequest, ThawSpeed};
 
 /// An object store as a repository uses it. Cheap to clone.
 ///
@@ -67,6 +70,8 @@ pub struct Store {
     retry: Retry,
     /// For media that cannot limit a stream themselves.
     throttle: Option<Arc<Throttle>>,
+    /// Where objects may be in an archive class.
+    archive: Option<Arc<Archive>>,
     counts: Arc<Counters>,
 }
 
@@ -129,6 +134,7 @@ impl Store {
             root: None,
             retry: Retry::default(),
             throttle: None,
+            archive: None,
             counts: Arc::default(),
         }
     }

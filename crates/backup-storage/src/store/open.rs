@@ -80,7 +80,7 @@ impl Store {
         throttle: Option<Arc<Throttle>>,
     ) -> Result<Self> {
         // The transport limits the stream itself.
-        let bucket = Bucket::open(make, url, options, throttle)?;
+        let (bucket, archive) = Bucket::open(make, url, options, throttle)?;
         let mut name = format!("{scheme}://{}", url.bucket);
         let inner: Arc<dyn ObjectStore> = if url.prefix.as_ref().is_empty() {
             Arc::new(bucket)
@@ -89,7 +89,8 @@ impl Store {
             Arc::new(PrefixStore::new(bucket, url.prefix.clone()))
         };
         let retry = Retry::remote(options.patience);
-        Ok(Store { retry, medium: Medium::Bucket, ..Store::new(inner, name) })
+        let archive = Some(Arc::new(archive));
+        Ok(Store { retry, archive, medium: Medium::Bucket, ..Store::new(inner, name) })
     }
 }
 

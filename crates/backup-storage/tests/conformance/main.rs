@@ -11,6 +11,7 @@ mod refusals;
 mod repository;
 mod server;
 mod suite;
+mod thaw;
 mod transport;
 
 use std::sync::Arc;

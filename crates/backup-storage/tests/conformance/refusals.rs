@@ -93,7 +93,7 @@ async fn refusals_name_their_remedies() {
     for (status, code, message, part) in [
         (403, "AccessDenied", "Access Denied", "s3:ListBucket"),
         (403, "RequestTimeTooSkewed", "The difference between …", "clock"),
-        (403, "InvalidObjectState", "The operation is not valid …", "ask for a thaw"),
+        (403, "InvalidObjectState", "The operation is not valid …", "holdfast thaw"),
         (400, "AuthorizationHeaderMalformed", "expecting 'eu-1'", "region"),
         (301, "PermanentRedirect", "must be addressed using …", "region"),
         (400, "ExpiredToken", "The provided token has expired.", "AWS_SESSION_TOKEN"),

@@ -89,7 +89,23 @@ struct State {
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Names that a lock keeps.
     held: Mutex<HashSet<String>>,
+    /// Objects in an archive class.
+    archived: Mutex<HashMap<String, Archived>>,
 }
+
+/// An object in the class GLACIER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Archived {
+    /// Nobody asked for it.
+    Frozen,
+    /// It was asked for.
+    Thawing,
+    /// It can be read.
+    Thawed,
+}
+
+/// When what is thawed goes back.
+pub(crate) const EXPIRY: &str = "Sun, 20 Dec 2026 00:00:00 GMT";
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -126,6 +142,7 @@ impl Server {
             seen: Mutex::default(),
             locks: Mutex::default(),
             held: Mutex::default(),
+            archived: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -193,6 +210,20 @@ impl Server {
     /// Locks an object: it cannot be removed.
     pub(crate) fn hold(&self, key: &str) {
         self.state.held.lock().unwrap().insert(format!("/{BUCKET}/{key}"));
+    }
+
+    /// Moves an object to the class GLACIER.
+    pub(crate) fn freeze(&self, key: &str) {
+        self.state.archived.lock().unwrap().insert(format!("/{BUCKET}/{key}"), Archived::Frozen);
+    }
+
+    /// Gives all objects back that were asked for.
+    pub(crate) fn hours_pass(&self) {
+        for state in self.state.archived.lock().unwrap().values_mut() {
+            if *state == Archived::Thawing {
+                *state = Archived::Thawed;
+            }
+        }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -291,10 +322,34 @@ impl State {
             return Ok(answer(404, "NoSuchBucket", "The specified bucket does not exist"));
         }
         let request = Request::from_parts(parts, body);
+        let archived = self.archived.lock().unwrap().get(&path).copied();
+        if request.method() == Method::POST && request.uri().query() == Some("restore=") {
+            return Ok(self.restore(request, &path).await);
+        }
+        if request.method() == Method::GET
+            && matches!(archived, Some(Archived::Frozen | Archived::Thawing))
+        {
+            let text = "The operation is not valid for the object's storage class";
+            return Ok(answer(403, "InvalidObjectState", text));
+        }
         let mut response = match self.dialect {
             Dialect::Oss => self.oss(request, &path).await,
             _ => self.s3(request, &path).await,
         };
+        if let Some(archived) = archived {
+            let headers = response.headers_mut();
+            headers.insert("x-amz-storage-class", HeaderValue::from_static("GLACIER"));
+            let restore = match archived {
+                Archived::Frozen => None,
+                Archived::Thawing => Some("ongoing-request=\"true\"".to_owned()),
+                Archived::Thawed => {
+                    Some(format!("ongoing-request=\"false\", expiry-date=\"{EXPIRY}\""))
+                }
+            };
+            if let Some(restore) = restore {
+                headers.insert("x-amz-restore", restore.parse().unwrap());
+            }
+        }
         match fault {
             Some(Fault::CutAfter) => return Err(Cut),
             Some(Fault::CutBody) => {
@@ -310,6 +365,31 @@ impl State {
             _ => {}
         }
         Ok(response)
+    }
+
+    /// RestoreObject, as AWS documents it.
+    async fn restore(&self, request: Request<Bytes>, path: &str) -> Response<Body> {
+        let body = String::from_utf8(request.body().to_vec()).unwrap();
+        // s3s knows the operation and checks its signature; s3s-fs does not have it.
+        let checked = self.service.call(request.map(Body::from)).await.unwrap();
+        if checked.status() != StatusCode::NOT_IMPLEMENTED {
+            return checked;
+        }
+        if !body.contains("<Days>") || !body.contains("<GlacierJobParameters><Tier>") {
+            return answer(400, "MalformedXML", "The XML you provided was not well-formed …");
+        }
+        let mut archived = self.archived.lock().unwrap();
+        match archived.get_mut(path) {
+            None => answer(403, "InvalidObjectState", "Restore is not allowed for the object's …"),
+            Some(Archived::Thawing) => {
+                answer(409, "RestoreAlreadyInProgress", "Object restore is already in progress")
+            }
+            Some(state) => {
+                let status = if *state == Archived::Frozen { 202 } else { 200 };
+                *state = if *state == Archived::Frozen { Archived::Thawing } else { *state };
+                Response::builder().status(status).body(Body::empty()).unwrap()
+            }
+        }
     }
 
     /// The path with the bucket, wherever that was.

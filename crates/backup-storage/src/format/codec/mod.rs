@@ -1,6 +1,5 @@
 //! Codecs: how the bytes of a frame are compressed.
 
-mod buffers;
 mod compression;
 mod context;
 mod pool;
@@ -132,10 +131,10 @@ pub fn decompress(codec: Codec, raw_len: u32, stored: Bytes) -> Result<Bytes, St
     let raw = match codec {
         Codec::None => stored,
         Codec::Zstd => {
-            let mut raw = buffers::take(raw_len);
+            let mut raw = Vec::with_capacity(raw_len);
             context::decompress(&stored, &mut raw)
                 .map_err(|e| format!("zstd cannot decompress it: {e}"))?;
-            buffers::freeze(raw)
+            raw.into()
         }
         Codec::Lz4 => lz4_flex::block::decompress(&stored, raw_len)
             .map_err(|e| format!("lz4 cannot decompress it: {e}"))?

@@ -91,7 +91,9 @@ impl Answer {
 
     /// Whether the same request may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+        (matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+            // It means minutes or hours.
+            && self.code != "GlacierExpeditedRetrievalNotAvailable")
             // The first is what S3 calls a 408; the others are conflicts with another request under
             // way, which are not about whether the object exists.
             || matches!(&*self.code, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted")
@@ -125,9 +127,12 @@ impl Answer {
             }
             "RequestTimeTooSkewed" | "RequestExpired" => return self.skewed(),
             "InvalidObjectState" => {
-                "the object is in an archive class; ask for a thaw (`aws s3api restore-object --bucket \
-                 BUCKET --key KEY --restore-request Days=7`), wait until it is done, which can take \
-                 hours, and run the command again"
+                "the object is in an archive class; `holdfast thaw BACKUP` asks the store for all that the \
+                 backup needs, and says when it can be read, which can take hours; then run the command \
+                 again"
+            }
+            "GlacierExpeditedRetrievalNotAvailable" => {
+                "the store has no room for requests in a hurry now; ask with `--speed standard`"
             }
             "QuotaExceeded" | "InsufficientStorage" | "StorageFull" | "XMinioStorageFull" => {
                 return (ErrorKind::Space, "raise the quota or free space in the store".into());
@@ -151,8 +156,8 @@ impl Answer {
             // HEAD has no body: a wrong region is a mere 400 with the right one in a header.
             400 if self.region.is_some() => return self.elsewhere(),
             401 | 403 => {
-                "give the key the rights s3:GetObject, s3:PutObject and s3:DeleteObject on the \
-                 repository's objects and s3:ListBucket on the bucket (without the last one, a store \
+                "give the key the rights s3:GetObject, s3:PutObject and s3:DeleteObject (to thaw \
+                 archived objects s3:RestoreObject too) on the repository's objects and s3:ListBucket on the bucket (without the last one, a store \
                  refuses to say that an object is missing); docs/stores.md has a policy"
             }
             404 => "check bucket, endpoint and path-style in the repository's URL",
@@ -248,6 +253,7 @@ mod tests {
         assert!(answer(409, "ConditionalRequestConflict", "").is_transient());
         assert!(answer(400, "RequestTimeout", "").is_transient());
         assert!(!answer(409, "FileAlreadyExists", "").is_transient());
+        assert!(!answer(503, "GlacierExpeditedRetrievalNotAvailable", "").is_transient());
     }
 
     #[test]
@@ -298,7 +304,8 @@ mod tests {
             (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
             (400, "ExpiredToken", "AWS_SESSION_TOKEN"),
             (403, "AccessDenied", "s3:ListBucket"),
-            (403, "InvalidObjectState", "restore-object"),
+            (403, "InvalidObjectState", "holdfast thaw"),
+            (503, "GlacierExpeditedRetrievalNotAvailable", "--speed"),
             (501, "NotImplemented", "create-only"),
             (503, "SlowDown", "--upload-limit"),
             (400, "BadDigest", "memory"),

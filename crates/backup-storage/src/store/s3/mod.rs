@@ -1,6 +1,7 @@
 //! Object stores: S3, what is compatible with it, and Alibaba Cloud OSS.
 
 mod answer;
+mod archive;
 mod place;
 mod transport;
 
@@ -22,8 +23,10 @@ use object_store::{
 };
 use reqwest::Certificate;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::OnceCell;
 
 pub(super) use answer::Answer;
+pub(super) use archive::Archive;
 use place::Place;
 use transport::Connector;
 
@@ -54,7 +57,7 @@ impl Bucket {
         url: &BucketUrl,
         options: &StoreOptions,
         throttle: Option<Arc<Throttle>>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Archive)> {
         let place = Place::choose(make, url, options)?;
         let create_only = url.create_only.unwrap_or(match make {
             Make::S3 => CreateOnly::IfNoneMatch,
@@ -73,16 +76,19 @@ impl Bucket {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("true"))]);
             client = client.with_default_headers(headers);
         }
+        let unusable = |e: object_store::Error| {
+            Error::usage(format!("cannot use the bucket {}", url.bucket)).with_source(e)
+        };
         let builder = AmazonS3Builder::new()
             .with_bucket_name(&url.bucket)
-            .with_region(place.region)
-            .with_endpoint(place.endpoint)
+            .with_region(&place.region)
+            .with_endpoint(&place.endpoint)
             .with_virtual_hosted_style_request(place.virtual_host)
             .with_checksum_algorithm(Checksum::SHA256)
             // Every store has DELETE of one object; not every one has the bulk request.
             .with_disable_bulk_delete(true)
-            .with_client_options(client)
-            .with_http_connector(connector)
+            .with_client_options(client.clone())
+            .with_http_connector(connector.clone())
             // Retries are ours.
             .with_retry(RetryConfig {
                 max_retries: 0,
@@ -92,10 +98,21 @@ impl Bucket {
         let given = options.credentials.as_ref().filter(|_| !url.instance_credentials);
         let instance = url.instance_credentials.then_some(&Credentials::Instance);
         let credentials = given.or(instance).ok_or_else(|| no_credentials(make, url))?;
-        let inner = sign_in(builder, credentials).build().map_err(|e| {
-            Error::usage(format!("cannot use the bucket {}", url.bucket)).with_source(e)
-        })?;
-        Ok(Bucket { inner, create_only })
+        let inner = sign_in(builder, credentials).build().map_err(unusable)?;
+        let archive = Archive {
+            connector,
+            options: client,
+            client: OnceCell::new(),
+            credentials: Arc::clone(inner.credentials()),
+            bucket: if place.virtual_host {
+                place.endpoint
+            } else {
+                format!("{}/{}", place.endpoint, url.bucket)
+            },
+            region: place.region,
+            prefix: url.prefix.clone(),
+        };
+        Ok((Bucket { inner, create_only }, archive))
     }
 }
 
