@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::id::BackupId;
 
 /// The name of an artifact inside its backup: a path of 1 to 2,048 bytes whose components are
 /// separated by `/`.
@@ -169,6 +171,41 @@ pub struct ArtifactInfo {
 pub trait ArtifactSink: Send + Sync {
     /// Begins an artifact. Names must be unique within the backup.
     async fn create(&self, name: ArtifactName, layout: Layout) -> Result<Box<dyn ArtifactWriter>>;
+
+    /// Stores everything that is finished. From now on a backup that fails leaves what it has
+    /// finished to a later one, which may [take it over](Self::take_over).
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn checkpoint(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A backup of the same cluster and strategy that made a [checkpoint](Self::checkpoint), ended
+    /// early, and is left to this one.
+    async fn leftover(&self) -> Result<Option<Leftover>> {
+        Ok(None)
+    }
+
+    /// Makes artifacts of the [leftover](Self::leftover) part of this backup, under the same names,
+    /// without reading them. Gives those of `names` that could be had. The leftover cannot be
+    /// finished by anybody from then on.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn take_over(&self, names: &[ArtifactName]) -> Result<Vec<ArtifactInfo>> {
+        let _ = names;
+        Ok(Vec::new())
+    }
+}
+
+/// What an unfinished backup has finished.
+#[derive(Clone)]
+pub struct Leftover {
+    /// The id that it had.
+    pub backup: BackupId,
+    /// Its finished artifacts, by name.
+    pub artifacts: Arc<dyn ArtifactSource>,
 }
 
 /// One artifact being written. Dropping it without [`finish`](Self::finish) leaves no artifact.

@@ -14,8 +14,9 @@ use crate::verify::{Finding, Report, Severity, Verifier};
 
 /// Takes a backup: preflight, artifacts, manifest.
 ///
-/// When it fails or is cancelled, what was written is removed and the failure is recorded in the
-/// history of the cluster, both as far as the store allows; the error is always the first one.
+/// When it fails or is cancelled, what was written is removed, unless a later backup can go on from
+/// it, and the failure is recorded in the history of the cluster, both as far as the store allows; the
+/// error is always the first one.
 ///
 /// # Errors
 /// The first finding of the preflight that forbids the backup, or what driver and repository fail
@@ -38,8 +39,8 @@ pub async fn backup(
         // interrupts now, since a few small writes are all that is left.
         Ok(outcome) => session.commit(outcome).await,
         Err(error) => {
-            give_up(cx, repository, &*session, &cluster, &error).await;
-            Err(error)
+            let kept = give_up(cx, repository, &*session, &cluster, &error).await;
+            Err(if kept { with_work(error) } else { error })
         }
     }
 }
@@ -65,19 +66,36 @@ fn stop_on_error(cx: &Context, findings: &[Finding]) -> Result<()> {
     }
 }
 
+/// Adds to the error of a backup that a later one can go on with what the user can do.
+#[must_use]
+pub fn with_work(error: Error) -> Error {
+    let remedy = error.remedy().trim_end_matches('.').to_owned();
+    let again = "run the same command again: it goes on from what is finished, which is kept for a \
+                 day (`holdfast prune` removes it then)";
+    error.with_remedy(match remedy.as_str() {
+        "" => again.to_owned(),
+        first => format!("{first}; then {again}"),
+    })
+}
+
+/// Whether something is kept for a later backup to go on from.
 async fn give_up(
     cx: &Context,
     repository: &dyn Repository,
     session: &dyn BackupSession,
     cluster: &crate::ClusterName,
     error: &Error,
-) {
+) -> bool {
     let id = session.id().clone();
-    if let Err(e) = session.abort().await {
-        cx.event(Event::Warning {
-            text: format!("the unfinished backup {id} was not removed: {}", e.chain()),
-        });
-    }
+    let kept = match session.abort().await {
+        Ok(kept) => kept,
+        Err(e) => {
+            cx.event(Event::Warning {
+                text: format!("the unfinished backup {id} was not removed: {}", e.chain()),
+            });
+            false
+        }
+    };
     let record = Record {
         time: cx.now(),
         backup: Some(id),
@@ -91,6 +109,7 @@ async fn give_up(
             text: format!("the failure was not added to the history: {}", e.chain()),
         });
     }
+    kept
 }
 
 /// Says what [`restore`] would do.

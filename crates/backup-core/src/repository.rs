@@ -146,8 +146,10 @@ pub trait BackupSession: ArtifactSink {
     /// second call is an error.
     async fn commit(&self, outcome: Outcome) -> Result<Manifest>;
 
-    /// Gives the backup up and removes what was written of it, as far as the store allows.
-    async fn abort(&self) -> Result<()>;
+    /// Gives the backup up, and removes what was written of it as far as the store allows; unless a
+    /// checkpoint was made and something is there that a later backup can go on from. True when that
+    /// stays.
+    async fn abort(&self) -> Result<bool>;
 }
 
 /// Which backup a user means: an id, a unique prefix of one, or `latest`.

@@ -64,6 +64,8 @@ pub(crate) struct Index {
 /// Puts lines together that may come in any order.
 struct Builder<'a> {
     manifest: &'a Manifest,
+    /// Whether lines that point to where there is nothing are left out, rather than damage.
+    lenient: bool,
     frames: Vec<CatalogFrame>,
     artifacts: HashMap<u64, Parts>,
 }
@@ -79,7 +81,7 @@ struct Parts {
 
 impl<'a> Builder<'a> {
     fn new(manifest: &'a Manifest) -> Self {
-        Builder { manifest, frames: Vec::new(), artifacts: HashMap::new() }
+        Builder { manifest, lenient: false, frames: Vec::new(), artifacts: HashMap::new() }
     }
 
     /// A pack of another backup.
@@ -124,6 +126,9 @@ impl<'a> Builder<'a> {
             pack.is_some_and(|pack| e.offset + u64::from(e.frame_len) <= pack.bytes)
         };
         if !entry.extents.iter().all(inside) {
+            if self.lenient {
+                return Ok(());
+            }
             return damaged("points to where the manifest knows of no pack");
         }
         let bytes: u64 = entry.extents.iter().map(|e| u64::from(e.len)).sum();
@@ -276,6 +281,30 @@ impl Index {
             return Err(Error::damaged(format!("{key} does not match the manifest's digest")));
         }
         builder.finish(true).context(|| key.to_string())
+    }
+
+    /// The artifacts that an unfinished backup has finished, from the catalog in its packs. What is
+    /// damaged, or in packs that never came to be, is left out. The manifest's totals allow for any
+    /// number of them.
+    pub(crate) async fn of_leftover(
+        cx: &Context,
+        repo: &Repo,
+        manifest: &Manifest,
+    ) -> Result<Index> {
+        let mut builder = Builder { lenient: true, ..Builder::new(manifest) };
+        for (number, pack) in (0..).zip(&manifest.packs) {
+            cx.check()?;
+            if pack.bytes == 0 {
+                continue;
+            }
+            let object = BackupObject::Pack(number);
+            match collect_pack(cx, repo, manifest, &mut builder, object, pack.bytes).await {
+                Err(e) if is_damage(&e) => cx.note(e.chain()),
+                other => other?,
+            }
+        }
+        // Nobody knows how many there should be.
+        Ok(Index { lost: 0, ..builder.finish(false)? })
     }
 
     /// Collects the catalog frames of all packs. What is damaged is left out.

@@ -155,6 +155,8 @@ pub enum BackupObject {
     Beat(u32),
     /// `retired`.
     Retired,
+    /// `suspended`: its writer has ended, and left it to a later backup.
+    Suspended,
 }
 
 impl fmt::Display for BackupObject {
@@ -167,6 +169,7 @@ impl fmt::Display for BackupObject {
             BackupObject::Active => f.write_str("active"),
             BackupObject::Beat(n) => write!(f, "active-{n}"),
             BackupObject::Retired => f.write_str("retired"),
+            BackupObject::Suspended => f.write_str("suspended"),
         }
     }
 }
@@ -179,6 +182,7 @@ impl FromStr for BackupObject {
             "manifest" => BackupObject::Manifest,
             "active" => BackupObject::Active,
             "retired" => BackupObject::Retired,
+            "suspended" => BackupObject::Suspended,
             _ => {
                 let (word, number) = name.split_once('-').ok_or(())?;
                 let number = number.parse().map_err(|_| ())?;

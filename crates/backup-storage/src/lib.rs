@@ -23,11 +23,13 @@ mod index;
 mod key;
 mod keys;
 mod lease;
+mod leftover;
 mod mapping;
 mod marker;
 mod marks;
 mod options;
 mod packer;
+mod process;
 mod prune;
 mod reader;
 mod repair;
@@ -52,7 +54,7 @@ pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
 pub use keys::KeySlot;
 pub use lease::Lease;
 pub use marker::{Beginning, Marker};
-pub use options::{Deltas, RepositoryOptions, Stores};
+pub use options::{Deltas, RepositoryOptions, Resume, Stores};
 pub use prune::{
     Fate, Leftovers, PruneOptions, PruneReport, Pruned, PrunedBinlogs, Refused, Unfinished, prune,
     unfinished,

@@ -11,16 +11,18 @@ use std::time::Duration;
 
 use backup_core::{
     BackupId, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, Manifest,
-    ObjectDigest, Result,
+    ObjectDigest, Result, Strategy,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::format::hex;
+use crate::format::{FrameKind, GivenUp, ObjectKind, Tombstone, hex};
 use crate::key::{self, BackupObject, Key};
 use crate::marks;
-use crate::repo::WRITER;
+use crate::process::Process;
+use crate::repo::{Repo, WRITER};
+use crate::session::single;
 use crate::store::taken;
 use crate::store::{Created, Store};
 
@@ -41,10 +43,27 @@ pub(crate) struct Active {
     /// The backup that a restore will need before this one. Left out when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<BackupId>,
+    /// Unfinished backups whose packs may be referred to: one whose work this one goes on with, and
+    /// those whose work that one had taken over. Left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) resumes: Vec<BackupId>,
+    /// How the backup is made: another one of the same strategy may go on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) strategy: Option<Strategy>,
+    /// Which process writes it, where that could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) process: Option<Process>,
     /// It is a copy of a backup of another repository, and may refer to any pack of its cluster.
     /// Left out when it is not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) copy: bool,
+}
+
+impl Active {
+    /// The backups whose packs may be referred to.
+    pub(crate) fn builds_on(self) -> Vec<BackupId> {
+        self.base.into_iter().chain(self.parent).chain(self.resumes).collect()
+    }
 }
 
 /// A backup that is about to be written.
@@ -58,8 +77,34 @@ pub struct Beginning {
     pub base: Option<BackupId>,
     /// The backup that a restore needs before this one.
     pub parent: Option<BackupId>,
+    /// Unfinished backups whose packs may be referred to.
+    pub resumes: Vec<BackupId>,
+    /// How it is made.
+    pub strategy: Option<Strategy>,
     /// How often a sign of life is stored, at least 1 ms.
     pub heartbeat: Duration,
+}
+
+/// Makes sure that an unfinished backup stays one: its writer cannot create its manifest any more. Who
+/// is told that something is there already has not buried it, and may not rely on what it has.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn bury(
+    cx: &Context,
+    repo: &Repo,
+    cluster: &ClusterName,
+    backup: &BackupId,
+    given_up: GivenUp,
+) -> Result<Created> {
+    let tombstone = Tombstone::new(cluster.clone(), backup.clone(), given_up);
+    let mut json = serde_json::to_vec_pretty(&tombstone)
+        .map_err(|e| Error::internal("a tombstone cannot be written as JSON").with_source(e))?;
+    json.push(b'\n');
+    let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
+    let place = repo.new_place(cx, &key);
+    let bytes = single(&place, ObjectKind::Manifest, FrameKind::Manifest, json)?;
+    repo.store().create(&key, bytes).await
 }
 
 /// The marker of a backup in progress. Whoever writes into the directory of a backup holds one.
@@ -84,7 +129,8 @@ impl Marker {
     /// [`ErrorKind::Busy`] when the parent is about to be removed, [`ErrorKind::Damaged`] when it is
     /// not there; and when the store fails.
     pub async fn create(cx: &Context, store: &Store, beginning: Beginning) -> Result<Marker> {
-        let Beginning { cluster, backup_type, base, parent, heartbeat } = beginning;
+        let Beginning { cluster, backup_type, base, parent, resumes, strategy, heartbeat } =
+            beginning;
         let started_at = cx.now();
         let mut attempts = 0;
         let backup = loop {
@@ -98,6 +144,9 @@ impl Marker {
                 writer: WRITER.to_owned(),
                 base: base.clone(),
                 parent: parent.clone(),
+                resumes: resumes.clone(),
+                strategy,
+                process: Process::this(),
                 copy: false,
             };
             let mut json = serde_json::to_vec_pretty(&active)
@@ -149,6 +198,9 @@ impl Marker {
             writer: WRITER.to_owned(),
             base: None,
             parent: original.parent.clone(),
+            resumes: Vec::new(),
+            strategy: None,
+            process: None,
             copy: true,
         };
         let mut json = serde_json::to_vec_pretty(&active)
@@ -310,6 +362,18 @@ impl Marker {
             // It was told to end; how it ends is no matter.
             let _ = beating.await;
         }
+    }
+
+    /// Leaves the backup to a later one. The marker stays: what it names must stay too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn suspend(&mut self) -> Result<()> {
+        self.stop().await;
+        let object = BackupObject::Suspended;
+        let key = Key::Backup(self.cluster.clone(), self.backup.clone(), object);
+        // Any bytes do: what counts is that it is there.
+        self.store.create(&key, Vec::from(*b"suspended\n")).await.map(drop)
     }
 
     /// Removes the marker, when the backup is finished or nothing is left of it.

@@ -32,6 +32,22 @@ pub struct RepositoryOptions {
     pub dedup: bool,
     /// Whether what changed is stored as a delta to what an earlier backup has.
     pub deltas: Deltas,
+    /// When a backup may go on with one that was not finished. Never without `dedup`.
+    pub resume: Resume,
+}
+
+/// When a backup goes on with one that was not finished. What of it can be used is for the strategy to
+/// prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// When the other one has ended for certain, or gave no sign of life for two heartbeats.
+    #[default]
+    Auto,
+    /// When the other one is not known to run, which fails the backup. One that does run, on another
+    /// machine, fails at its end.
+    Require,
+    /// Never.
+    Never,
 }
 
 /// How the stores are reached that a repository names besides its own: tiers and copies. Libraries read
@@ -105,6 +121,7 @@ impl Default for RepositoryOptions {
             heartbeat: Duration::from_secs(600),
             dedup: true,
             deltas: Deltas::Auto,
+            resume: Resume::Auto,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, BackupType,
-    ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Manifest, MemoryPermit, Outcome,
-    Repository, Result, Totals,
+    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, BackupType,
+    ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Leftover, Manifest,
+    MemoryPermit, Outcome, Repository, Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -17,9 +17,10 @@ use crate::base::Base;
 use crate::copy::all_arrived;
 use crate::format::{Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, seal};
 use crate::key::{self, BackupObject};
+use crate::leftover::Unfinished;
 use crate::marker::{Beginning, Marker};
 use crate::marks;
-use crate::options::RepositoryOptions;
+use crate::options::{RepositoryOptions, Resume};
 use crate::packer::Packer;
 use crate::repo::{Repo, WRITER};
 use crate::store::taken;
@@ -36,6 +37,11 @@ pub(crate) struct Session {
     /// What the manifest has to warn of besides what the driver says.
     warnings: Vec<String>,
     memory: Mutex<Option<MemoryPermit>>,
+    repo: Repo,
+    /// An unfinished backup that this one may go on with.
+    unfinished: Option<Unfinished>,
+    /// A later backup may go on with this one when it fails.
+    resumable: AtomicBool,
     /// Committed, aborted, or on the way there.
     ended: AtomicBool,
     /// When the backup was finished of which this is a copy: a copy keeps its times, and nothing of
@@ -51,6 +57,7 @@ impl Session {
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
         // Named in the marker before it is used: a prune lets it stay then.
         let base = choose_base(cx, repo, &spec, None).await;
+        let unfinished = Unfinished::find(cx, repo, &spec).await?;
         let marker = Marker::create(
             cx,
             store,
@@ -59,6 +66,8 @@ impl Session {
                 backup_type: spec.backup_type,
                 base: base.as_ref().map(|base| base.backup.clone()),
                 parent: spec.parent.clone(),
+                resumes: unfinished.iter().flat_map(Unfinished::names).collect(),
+                strategy: Some(spec.strategy),
                 heartbeat: options.heartbeat,
             },
         )
@@ -67,6 +76,7 @@ impl Session {
         let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
         let base = load_base(cx, repo, base.filter(usable)).await;
         let mut session = Session::new(cx, repo, spec, marker, base, memory);
+        session.unfinished = unfinished;
         if let Some(newest) = newest.filter(|newest| *newest > id) {
             let text = format!(
                 "the clock of this machine is behind: backup {id} begins after {newest}, which \
@@ -117,6 +127,9 @@ impl Session {
             marker: tokio::sync::Mutex::new(marker),
             warnings: Vec::new(),
             memory: Mutex::new(Some(memory)),
+            repo: repo.clone(),
+            unfinished: None,
+            resumable: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             copied: None,
         }
@@ -144,13 +157,51 @@ impl Session {
         self.packer.store.remove_all(&directory, &marker).await
     }
 
-    async fn give_up(&self, error: &Error) {
+    /// Leaves what is finished to a later backup. False when there is nothing.
+    async fn suspend(&self) -> Result<bool> {
+        if !self.resumable.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let packer = &self.packer;
+        // What failed in the store already cannot be added to.
+        if packer.failed().is_ok() && packer.flush_shared().await.is_ok() {
+            let _ = on_worker(packer, Packer::close_last).await;
+        }
+        self.settle().await;
+        self.marker.lock().await.suspend().await?;
+        Ok(true)
+    }
+
+    /// Ends a backup that cannot be finished. True when a later one can go on with it.
+    async fn give_up(&self, error: &Error) -> bool {
+        match self.suspend().await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.packer.fail(error);
+                return true;
+            }
+            Err(e) => {
+                let text = format!("backup {} may seem to run on: {}", self.id, e.chain());
+                self.packer.cx.event(Event::Warning { text });
+                self.packer.fail(error);
+                return true;
+            }
+        }
         self.packer.fail(error);
         self.settle().await;
         if let Err(e) = self.remove().await {
             self.packer.cx.event(Event::Warning {
                 text: format!("the unfinished backup {} was not removed: {}", self.id, e.chain()),
             });
+        }
+        false
+    }
+
+    /// Gives up, and adds to the error what can be done.
+    async fn failed(&self, error: Error) -> Error {
+        match self.give_up(&error).await {
+            true => backup_core::pipeline::with_work(error),
+            false => error,
         }
     }
 
@@ -334,6 +385,27 @@ impl ArtifactSink for Session {
     async fn create(&self, name: ArtifactName, layout: Layout) -> Result<Box<dyn ArtifactWriter>> {
         Ok(Box::new(Writer::new(&self.packer, name, layout)?))
     }
+
+    async fn checkpoint(&self) -> Result<()> {
+        self.packer.failed()?;
+        self.packer.flush_shared().await?;
+        on_worker(&self.packer, Packer::close_last).await?;
+        self.packer.all_stored().await?;
+        // Where nothing may be referred to that another backup holds, nobody could go on with this.
+        let dedup = self.repo.options().dedup && self.repo.options().resume != Resume::Never;
+        self.resumable.store(dedup, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn leftover(&self) -> Result<Option<Leftover>> {
+        let Some(unfinished) = &self.unfinished else { return Ok(None) };
+        unfinished.leftover(&self.packer.cx, &self.repo, &self.packer).await.map(Some)
+    }
+
+    async fn take_over(&self, names: &[ArtifactName]) -> Result<Vec<ArtifactInfo>> {
+        let Some(unfinished) = &self.unfinished else { return Ok(Vec::new()) };
+        unfinished.take_over(&self.packer.cx, &self.repo, &self.packer, names).await
+    }
 }
 
 #[async_trait]
@@ -347,10 +419,7 @@ impl BackupSession for Session {
         outcome.warnings.extend_from_slice(&self.warnings);
         let manifest = match self.write_objects(outcome).await {
             Ok(manifest) => manifest,
-            Err(e) => {
-                self.give_up(&e).await;
-                return Err(e);
-            }
+            Err(e) => return Err(self.failed(e).await),
         };
         lock(&self.memory).take();
         if let Err(e) = self.write_manifest(&manifest).await {
@@ -359,8 +428,7 @@ impl BackupSession for Session {
             let key = self.packer.key(BackupObject::Manifest);
             let absent = matches!(self.packer.store.len(&key).await, Ok(None));
             if e.kind() == ErrorKind::Space && absent {
-                self.give_up(&e).await;
-                return Err(e);
+                return Err(self.failed(e).await);
             }
             return Err(e
                 .context(format!("the manifest of backup {} may not be stored", self.id))
@@ -380,12 +448,17 @@ impl BackupSession for Session {
         Ok(manifest)
     }
 
-    async fn abort(&self) -> Result<()> {
+    async fn abort(&self) -> Result<bool> {
         self.end()?;
+        if self.suspend().await? {
+            self.packer.fail(&Error::interrupted());
+            lock(&self.memory).take();
+            return Ok(true);
+        }
         self.packer.fail(&Error::interrupted());
         self.settle().await;
         lock(&self.memory).take();
-        self.remove().await
+        self.remove().await.map(|()| false)
     }
 }
 

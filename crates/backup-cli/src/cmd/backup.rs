@@ -13,8 +13,8 @@ use backup_drivers::logical::{
     Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, Selection, SnapshotOptions,
     TableGlob, TableName,
 };
-use backup_storage::RepositoryOptions;
 use backup_storage::format::Compression;
+use backup_storage::{RepositoryOptions, Resume};
 use serde_json::json;
 
 use super::backup_clone::CloneFlags;
@@ -97,6 +97,13 @@ pub(crate) struct Backup {
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
     compression: Option<Compression>,
+    /// Go on with a backup that was not finished even where it cannot be told whether its process has
+    /// ended; where that is sure, or it was silent for 20 minutes, this happens by itself
+    #[arg(long, conflicts_with = "no_resume")]
+    resume: bool,
+    /// Read everything again, whatever an unfinished backup has
+    #[arg(long)]
+    no_resume: bool,
     #[command(flatten)]
     pub(super) files: FilesFlags,
     #[command(flatten)]
@@ -158,7 +165,12 @@ impl Backup {
             (None, Some(text)) => text.parse()?,
             (None, None) => Compression::default(),
         };
-        Ok(RepositoryOptions { compression, ..RepositoryOptions::default() })
+        let resume = match (self.resume, self.no_resume) {
+            (true, _) => Resume::Require,
+            (_, true) => Resume::Never,
+            _ => Resume::Auto,
+        };
+        Ok(RepositoryOptions { compression, resume, ..RepositoryOptions::default() })
     }
 
     pub(super) fn snapshot(&self) -> SnapshotOptions {
@@ -298,12 +310,21 @@ pub(super) fn document(m: &Manifest) -> serde_json::Value {
         "duration_seconds": m.finished_at.duration_since(m.started_at).as_secs_f64(),
         "lock_seconds": m.outcome.lock_seconds,
         "warnings": m.outcome.warnings,
+        "resumed": m.outcome.details.get("resumed"),
     })
 }
 
 pub(super) fn text(m: &Manifest) -> String {
     let took = m.finished_at.duration_since(m.started_at).as_secs_f64();
     let rows = m.outcome.rows.map(|n| format!("{} rows, ", human::count(n))).unwrap_or_default();
+    let resumed = match m.outcome.details.get("resumed") {
+        None => String::new(),
+        Some(resumed) => format!(
+            "{} of these rows were taken from {}, which was not finished.\n",
+            human::count(resumed["rows"].as_u64().unwrap_or_default()),
+            resumed["from"].as_str().unwrap_or_default()
+        ),
+    };
     let warnings = match m.outcome.warnings.len() {
         0 => String::new(),
         n => {
@@ -313,7 +334,7 @@ pub(super) fn text(m: &Manifest) -> String {
     };
     format!(
         "Backup {} of cluster {} is complete: {rows}{} read, {} stored, in {}; locked for {:.3} s.\n\
-         Position: {}\n{warnings}",
+         {resumed}Position: {}\n{warnings}",
         m.backup,
         m.cluster,
         human::bytes(m.totals.bytes_read),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
 mod backup;
+mod backup_killed;
 mod binlog;
 mod binlog_kill;
 mod check;

@@ -16,6 +16,7 @@ use super::inventory::{self, ServerFacts};
 use super::mask::{MaskRules, Masks};
 use super::pattern::TableGlob;
 use super::replica::Paused;
+use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName};
 use super::snapshot::{Snapshot, SnapshotOptions};
 use super::{dump, plan, snapshot};
@@ -167,6 +168,26 @@ impl LogicalBackup {
         if let Some(masks) = &masks {
             warnings.extend(masks.prepare(&mut catalog)?);
         }
+        let moment = Moment::now(&mut session, &facts, &snapshot.applied).await?;
+        let position = &snapshot.position;
+        let ground = Ground { source: &self.source, position, moment: &moment, catalog: &catalog };
+        // Masked values are not what the next backup would read.
+        let mut resumed = match masks {
+            None => ground.resume(cx, &mut session, &*sink).await?,
+            Some(_) => Resumed::default(),
+        };
+        let ranges = dump::cut(
+            &mut session,
+            &catalog.tables,
+            masks.as_ref(),
+            self.options.chunk_bytes,
+            &resumed.ranges,
+        )
+        .await?;
+        if masks.is_none() {
+            ground.write_down(&*sink, &ranges).await?;
+        }
+        let resumption = resumed.report(&catalog.tables);
         cx.phase("rows");
         let readers = std::mem::take(&mut snapshot.readers);
         let deadline = self.options.snapshot.table_lock_timeout;
@@ -174,13 +195,14 @@ impl LogicalBackup {
         let work = dump::Work {
             readers,
             tables: std::mem::take(&mut catalog.tables),
-            chunk_bytes: self.options.chunk_bytes,
+            ranges,
+            done: std::mem::take(&mut resumed.chunks),
             sink: Arc::clone(&sink),
             fingerprints: snapshot.fingerprints.take(),
             masks: masks.as_ref(),
             locks,
         };
-        let (tables, released) = dump::run(cx, &mut session, work).await?;
+        let (tables, released) = dump::run(cx, work).await?;
         catalog.tables = tables;
         snapshot.still_guarded().await?;
         let mut writer = sink.create(CATALOG.parse()?, Layout::Stream).await?;
@@ -207,7 +229,7 @@ impl LogicalBackup {
             masked: masks.is_some(),
             partial: !selection.is_all() || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: details(&snapshot),
+            details: details(&snapshot, resumption),
         })
     }
 }
@@ -304,11 +326,16 @@ fn consistency(catalog: &Catalog, snapshot: &Snapshot, released: &Released) -> C
 }
 
 /// What only this strategy understands.
-fn details(snapshot: &Snapshot) -> serde_json::Value {
-    if snapshot.applied.is_empty() {
-        return serde_json::Value::Null;
+fn details(snapshot: &Snapshot, resumed: Option<serde_json::Value>) -> serde_json::Value {
+    let mut details = serde_json::Map::new();
+    if !snapshot.applied.is_empty() {
+        details.insert("applied".into(), serde_json::json!(snapshot.applied));
     }
-    serde_json::json!({ "applied": snapshot.applied })
+    details.extend(resumed.map(|resumed| ("resumed".to_owned(), resumed)));
+    match details.is_empty() {
+        true => serde_json::Value::Null,
+        false => details.into(),
+    }
 }
 
 fn source_info(facts: &ServerFacts, source: &ConnectOptions) -> SourceInfo {

@@ -1,23 +1,29 @@
 //! Tables into artifacts, by several readers of one snapshot.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backup_core::{ArtifactName, ArtifactSink, Context, Error, Event, Layout, Result};
+use backup_core::{ArtifactSink, Context, Error, Event, Layout, Result};
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::catalog::{Chunk, Table};
 use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
 use super::plan::{self, Range};
+use super::resume;
 use super::scan;
 use super::select::TableName;
 use super::snapshot::{LET_GO, TableLocks};
 use crate::connect::Session;
 use crate::wire;
+
+/// How often what is finished is stored for good when nothing else makes it so. A backup that finds
+/// most rows stored already fills no pack for long.
+const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// A range of a table, to be read by whoever is free.
 struct Job {
@@ -82,8 +88,10 @@ pub(super) struct Work<'a> {
     pub readers: Vec<wire::Connection>,
     /// The tables.
     pub tables: Vec<Table>,
-    /// About how many bytes of a table go into one artifact.
-    pub chunk_bytes: u64,
+    /// How each is cut.
+    pub ranges: Vec<Vec<Range>>,
+    /// Chunks that need not be read, by numbers of table and range.
+    pub done: BTreeMap<(usize, usize), Chunk>,
     /// Where the rows go.
     pub sink: Arc<dyn ArtifactSink>,
     /// What the tables looked like, where DDL is not kept out.
@@ -94,16 +102,38 @@ pub(super) struct Work<'a> {
     pub locks: Option<(TableLocks, Duration)>,
 }
 
+fn masks_of(tables: &[Table], masks: Option<&Masks>) -> Result<Vec<Option<TableMask>>> {
+    tables.iter().map(|table| masks.map_or(Ok(None), |masks| masks.table(table))).collect()
+}
+
+/// Cuts all tables, but for those that are cut `already`, by number.
+pub(super) async fn cut(
+    session: &mut Session,
+    tables: &[Table],
+    masks: Option<&Masks>,
+    chunk_bytes: u64,
+    already: &BTreeMap<usize, Vec<Range>>,
+) -> Result<Vec<Vec<Range>>> {
+    let masks = masks_of(tables, masks)?;
+    let mut all = Vec::with_capacity(tables.len());
+    for (i, (table, mask)) in tables.iter().zip(masks).enumerate() {
+        let tells = mask.is_some_and(|mask| mask.hides_key(table));
+        all.push(match already.get(&i) {
+            Some(ranges) => ranges.clone(),
+            None if table.rows_elsewhere || table.rows_left_out => Vec::new(),
+            // The ends of ranges are values of the key.
+            None if tells => vec![Range::default()],
+            None => plan::ranges(session, table, chunk_bytes).await?,
+        });
+    }
+    Ok(all)
+}
+
 /// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
 /// chunks filled in.
-pub(super) async fn run(
-    cx: &Context,
-    session: &mut Session,
-    work: Work<'_>,
-) -> Result<(Vec<Table>, Released)> {
-    let Work { readers, tables, chunk_bytes, sink, fingerprints, masks, locks } = work;
-    let mask = |table| masks.map_or(Ok(None), |masks| masks.table(table));
-    let masks: Vec<Option<TableMask>> = tables.iter().map(mask).collect::<Result<_>>()?;
+pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<(Vec<Table>, Released)> {
+    let Work { readers, tables, ranges, done, sink, fingerprints, masks, locks } = work;
+    let masks = masks_of(&tables, masks)?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
     let locked: BTreeSet<TableName> =
         locks.iter().flat_map(|(locks, _)| locks.tables.iter().cloned()).collect();
@@ -113,21 +143,19 @@ pub(super) async fn run(
     let mut locked_left = 0;
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();
+    let mut ranges = ranges;
     for table in order {
-        if tables[table].rows_elsewhere || tables[table].rows_left_out {
-            continue;
+        let numbered = std::mem::take(&mut ranges[table]).into_iter().enumerate();
+        let missing: Vec<Job> = numbered
+            .map(|(number, range)| Job { table, number, range })
+            .filter(|job| !done.contains_key(&(table, job.number)))
+            .collect();
+        left[table].chunks_left.store(missing.len(), Ordering::Relaxed);
+        locked_left += if is_locked[table] { missing.len() } else { 0 };
+        if !tables[table].rows_elsewhere && !tables[table].rows_left_out {
+            cx.progress().expect_rows(tables[table].estimated_rows);
         }
-        let tells = masks[table].as_ref().is_some_and(|mask| mask.hides_key(&tables[table]));
-        let ranges = match tells {
-            // The ends of ranges are values of the key.
-            true => vec![Range::default()],
-            false => plan::ranges(session, &tables[table], chunk_bytes).await?,
-        };
-        left[table].chunks_left.store(ranges.len(), Ordering::Relaxed);
-        locked_left += if is_locked[table] { ranges.len() } else { 0 };
-        cx.progress().expect_rows(tables[table].estimated_rows);
-        let numbered = ranges.into_iter().enumerate();
-        jobs.extend(numbered.map(|(number, range)| Job { table, number, range }));
+        jobs.extend(missing);
     }
     let deadline = locks.as_ref().map(|(_, deadline)| *deadline);
     let dump = Arc::new(Dump {
@@ -150,7 +178,8 @@ pub(super) async fn run(
     for reader in readers {
         workers.spawn(read_jobs(cx.clone(), reader, Arc::clone(&dump)));
     }
-    let mut chunks = Vec::new();
+    let mut chunks: Vec<(usize, usize, Chunk)> =
+        done.into_iter().map(|((table, number), chunk)| (table, number, chunk)).collect();
     // The first failure ends the others: dropping the set aborts them.
     let overdue = async {
         match deadline {
@@ -160,9 +189,19 @@ pub(super) async fn run(
     };
     let mut overdue = std::pin::pin!(overdue);
     let mut waiting = true;
+    let mut checkpoint: Option<AbortOnDropHandle<Result<()>>> = None;
     loop {
         let ended = tokio::select! {
             ended = workers.join_next() => ended,
+            () = tokio::time::sleep(CHECKPOINT) => {
+                // Beside the readers. What it fails with they will be told too.
+                if checkpoint.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+                    let sink = Arc::clone(&dump.sink);
+                    let work = tokio::spawn(async move { sink.checkpoint().await });
+                    checkpoint = Some(AbortOnDropHandle::new(work));
+                }
+                continue;
+            }
             () = &mut overdue, if waiting => {
                 waiting = false;
                 dump.release().await;
@@ -173,6 +212,9 @@ pub(super) async fn run(
         chunks.extend(ended.map_err(|e| Error::internal("a reader panicked").with_source(e))??);
     }
     drop(workers);
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.await.map_err(|e| Error::internal("a checkpoint panicked").with_source(e))??;
+    }
     let dump = Arc::into_inner(dump).expect("every worker has ended");
     let mut tables = dump.tables;
     chunks.sort_by_key(|(table, number, _)| (*table, *number));
@@ -227,8 +269,7 @@ async fn read(
     mask: Option<&TableMask>,
     job: &Job,
 ) -> Result<Chunk> {
-    let part = format!("rows-{:06}", job.number);
-    let artifact = ArtifactName::from_parts(["tables", &table.database, &table.name, &part])?;
+    let artifact = resume::artifact(table, job.number)?;
     let mut writer = sink.create(artifact.clone(), Layout::Blocks).await?;
     let digest = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
     let attributes = json!({ "digest": digest, "from": job.range.from, "to": job.range.to });

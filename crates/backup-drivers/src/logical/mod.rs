@@ -21,6 +21,7 @@ pub mod recreate;
 mod rename;
 mod replica;
 mod restore;
+mod resume;
 mod scan;
 mod scope;
 mod select;

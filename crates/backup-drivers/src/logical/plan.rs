@@ -1,13 +1,14 @@
 //! Cutting tables into key ranges.
 
 use backup_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use super::catalog::{Column, LoadMode, Table};
 use super::select::quote_name;
 use crate::connect::Session;
 
 /// A range of a table's key: `from` inclusive, `to` exclusive, both as SQL literals.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Range {
     pub from: Option<String>,
     pub to: Option<String>,

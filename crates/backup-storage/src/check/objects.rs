@@ -93,7 +93,7 @@ async fn own(cx: &Context, repo: &Repo, manifest: &Manifest, seen: &mut Seen) ->
     there.take(BackupObject::Manifest);
     there.0.retain(|name, _| {
         let problem = match name.parse() {
-            Ok(BackupObject::Active | BackupObject::Beat(_)) => {
+            Ok(BackupObject::Active | BackupObject::Beat(_) | BackupObject::Suspended) => {
                 "the marker of a backup in progress was left behind; the backup is finished"
             }
             Ok(BackupObject::Retired) => "a prune began to remove the backup, and it is kept",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::{ArtifactName, BackupId, Error, Needed, Result};
+use backup_core::{ArtifactName, BackupId, Error, Needed, ObjectDigest, Result};
 use bytes::Bytes;
 
 use super::Packer;
@@ -45,6 +45,10 @@ pub(super) struct Catalog {
 
 /// Packs of other backups that this one refers to.
 pub(super) type Used = BTreeMap<BackupId, BTreeSet<u32>>;
+
+/// What is known of packs that no manifest tells of: their digests, and the packs that their deltas are
+/// made against.
+pub(super) type Learned = BTreeMap<(BackupId, u32), (ObjectDigest, BTreeSet<(BackupId, u32)>)>;
 
 impl Catalog {
     /// Whether something waits for a place in a pack.
@@ -110,16 +114,46 @@ impl Packer {
         }
     }
 
+    /// Whether a pack of another backup may be referred to.
+    pub(crate) fn knows(&self, backup: &BackupId, pack: u32) -> bool {
+        self.digest_of(backup, pack).is_some()
+    }
+
+    /// Takes note of a pack of an unfinished backup, and of those that its deltas are made against.
+    pub(crate) fn learn(
+        &self,
+        backup: BackupId,
+        pack: u32,
+        digest: ObjectDigest,
+        bases: BTreeSet<(BackupId, u32)>,
+    ) {
+        lock(&self.learned).insert((backup, pack), (digest, bases));
+    }
+
+    fn digest_of(&self, backup: &BackupId, pack: u32) -> Option<ObjectDigest> {
+        let of_base = self.base.as_ref().and_then(|base| base.pack(backup, pack)).cloned();
+        of_base.or_else(|| {
+            let learned = lock(&self.learned);
+            learned.get(&(backup.clone(), pack)).map(|(digest, _)| digest.clone())
+        })
+    }
+
     /// What the manifest has to say about other backups.
     pub(crate) fn needs(&self) -> Result<Vec<Needed>> {
+        let learned = lock(&self.learned).clone();
+        for ((backup, pack), (_, bases)) in &learned {
+            let is_used = lock(&self.used).get(backup).is_some_and(|used| used.contains(pack));
+            for (backup, pack) in bases.iter().filter(|_| is_used) {
+                self.uses(backup, *pack);
+            }
+        }
         let used = lock(&self.used);
         let lost = || Error::internal("the base of the backup does not know its packs");
         used.iter()
             .map(|(backup, packs)| {
-                let base = self.base.as_ref().ok_or_else(lost)?;
                 let packs = packs
                     .iter()
-                    .map(|&number| base.pack(backup, number).cloned().ok_or_else(lost))
+                    .map(|&number| self.digest_of(backup, number).ok_or_else(lost))
                     .collect::<Result<_>>()?;
                 Ok(Needed { backup: backup.clone(), packs })
             })

@@ -4,7 +4,7 @@ mod catalog;
 mod pack;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use backup_core::{
 };
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,7 @@ use crate::repo::Repo;
 use crate::store::Store;
 use crate::sync::{lock, lost_task};
 pub(crate) use catalog::Draft;
-use catalog::{Catalog, Used};
+use catalog::{Catalog, Learned, Used};
 use pack::Packs;
 
 /// Small artifacts share frames of this length.
@@ -58,6 +58,8 @@ pub(crate) struct Packer {
     pub(crate) chunker: Chunker,
     /// Packs of other backups that this one refers to.
     used: Mutex<Used>,
+    /// Packs of unfinished backups that were read, for this one to refer to.
+    learned: Mutex<Learned>,
     pack_target: u64,
     runtime: Handle,
     /// Every job and upload; the commit waits for all of them.
@@ -69,6 +71,8 @@ pub(crate) struct Packer {
     uploads: Semaphore,
     packs: Mutex<Packs>,
     stored: Mutex<BTreeMap<u32, ObjectDigest>>,
+    /// Tells that a pack was stored, or that none will be.
+    arrived: Notify,
     shared: Mutex<SharedFrame>,
     catalog: Mutex<Catalog>,
     failure: OnceLock<Failure>,
@@ -135,6 +139,7 @@ impl Packer {
             },
             chunker: Chunker::new(seals.keys.as_ref()),
             used: Mutex::default(),
+            learned: Mutex::default(),
             pack_target,
             runtime: Handle::current(),
             tasks: TaskTracker::new(),
@@ -143,6 +148,7 @@ impl Packer {
             uploads: Semaphore::new(UPLOADS),
             packs: Mutex::default(),
             stored: Mutex::default(),
+            arrived: Notify::new(),
             shared: Mutex::default(),
             catalog: Mutex::default(),
             failure: OnceLock::new(),
@@ -186,6 +192,32 @@ impl Packer {
             + Self::stage(cx, options) * Self::per_frame(options)
     }
 
+    /// The cluster.
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The backup that is written.
+    pub(crate) fn backup(&self) -> &BackupId {
+        &self.backup
+    }
+
+    /// A number for the next artifact.
+    pub(crate) fn next_artifact(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Reserves the name of an artifact; false when there is one.
+    pub(crate) fn claim(&self, name: &ArtifactName) -> bool {
+        lock(&self.names).insert(name.clone())
+    }
+
+    /// Counts a finished artifact.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.artifacts.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn key(&self, object: BackupObject) -> Key {
         Key::Backup(self.cluster.clone(), self.backup.clone(), object)
     }
@@ -204,6 +236,7 @@ impl Packer {
         });
         self.space.close();
         self.stage.close();
+        self.arrived.notify_waiters();
     }
 
     /// The first error, if there was one.

@@ -204,6 +204,7 @@ impl Packer {
                 match packer.upload(BackupObject::Pack(number), parts).await {
                     Ok(digest) => {
                         lock(&packer.stored).insert(number, digest);
+                        packer.arrived.notify_waiters();
                     }
                     Err(e) => packer.fail(&e),
                 }
@@ -242,6 +243,21 @@ impl Packer {
         }
         self.cx.progress().add_stored(bytes);
         Ok(ObjectDigest { name: object.to_string(), bytes, sha256 })
+    }
+
+    /// Waits until every pack that was begun is stored.
+    pub(crate) async fn all_stored(&self) -> Result<()> {
+        let begun = lock(&self.packs).next;
+        loop {
+            let mut arrived = std::pin::pin!(self.arrived.notified());
+            // From here on nothing is missed.
+            arrived.as_mut().enable();
+            self.failed()?;
+            if lock(&self.stored).range(..begun).count() == begun as usize {
+                return Ok(());
+            }
+            arrived.await;
+        }
     }
 
     /// The packs stored, in order of their numbers. All tasks must have ended.

@@ -183,7 +183,7 @@ async fn without_manifest(
     let builds = match repo.store().get(&key, marker::MAX_BYTES).await {
         Ok(Some(bytes)) => match serde_json::from_slice::<Active>(&bytes) {
             Ok(active) if active.format <= backup_core::FORMAT && !active.copy => {
-                Builds::On(active.base.into_iter().chain(active.parent).collect())
+                Builds::On(active.builds_on())
             }
             _ => Builds::Unknown,
         },

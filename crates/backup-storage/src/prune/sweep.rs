@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::report::{PruneReport, Refused};
 use super::survey::{Builds, Directory, Held, State};
 use super::{Id, Run, ZOMBIE};
-use crate::format::{FrameKind, GivenUp, ObjectKind, Tombstone};
+use crate::format::GivenUp;
 use crate::key::{self, BackupObject, Key};
-use crate::repo::{Commitment, WRITER};
-use crate::session::single;
+use crate::marker;
+use crate::repo::WRITER;
 use crate::store::{Created, Deleted};
 
 /// The content of `retired`.
@@ -41,21 +41,14 @@ pub(super) async fn bury(
             at: run.now,
             reason: "nothing was written to its directory for a day".to_owned(),
         };
-        let tombstone = Tombstone::new(cluster.clone(), backup.clone(), given_up);
-        let mut json = serde_json::to_vec_pretty(&tombstone)
-            .map_err(|e| Error::internal("a tombstone cannot be written as JSON").with_source(e))?;
-        json.push(b'\n');
-        let key = directory.key(BackupObject::Manifest);
-        let place = run.repo.new_place(run.cx, &key);
-        let bytes = single(&place, ObjectKind::Manifest, FrameKind::Manifest, json)?;
-        let created = run.repo.store().create(&key, bytes).await?;
-        let is_tomb = created == Created::New
-            || matches!(run.repo.commitment(&cluster, &backup).await, Ok(Commitment::GivenUp));
-        if is_tomb {
+        let created = marker::bury(run.cx, run.repo, &cluster, &backup, given_up).await?;
+        if created == Created::New {
             directory.state = State::GivenUp;
             report.leftovers.unfinished += 1;
             report.leftovers.unfinished_bytes += directory.bytes();
         } else {
+            // Its writer finished it after all, or somebody takes over what it has: who does so said
+            // it before, and is seen by a second look.
             directory.state = State::Active(Builds::Unknown);
             changed = true;
         }
@@ -183,7 +176,9 @@ impl<'a> Sweep<'a> {
                 State::Retired if !self.held.holds_all(&directory.cluster) => {
                     self.free_retired(directory, &needed, report).await?;
                 }
-                State::GivenUp => self.free_given_up(directory, report).await?,
+                // A later backup may be taking over what this one had finished.
+                State::GivenUp if self.held.holds(&directory.cluster, &directory.backup) => {}
+                State::GivenUp => self.free_given_up(directory, &needed, report).await?,
                 State::Dead => {
                     // Only a dry run finds one here.
                     report.leftovers.unfinished += 1;
@@ -236,13 +231,23 @@ impl<'a> Sweep<'a> {
     }
 
     /// Removes everything but the tombstone; that too when no writer can come back any more.
-    async fn free_given_up(&self, directory: &Directory, report: &mut PruneReport) -> Result<()> {
+    /// What a later backup took over stays too.
+    async fn free_given_up(
+        &self,
+        directory: &Directory,
+        needed: &BTreeSet<(&ClusterName, &BackupId, &str)>,
+        report: &mut PruneReport,
+    ) -> Result<()> {
         let mut last = Vec::new();
         let mut left = false;
         for (name, meta) in &directory.found.objects {
             match name.parse::<BackupObject>() {
                 Ok(BackupObject::Manifest) => {}
                 Ok(BackupObject::Active) => last.push((BackupObject::Active, meta.bytes)),
+                Ok(_) if needed.contains(&(&directory.cluster, &directory.backup, name)) => {
+                    left = true;
+                    report.bytes_kept += meta.bytes;
+                }
                 Ok(kind) => {
                     if self.delete(&directory.key(kind), report).await? {
                         report.bytes_freed += meta.bytes;

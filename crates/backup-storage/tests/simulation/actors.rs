@@ -81,6 +81,8 @@ impl Actor {
             backup_type,
             base: base.clone(),
             parent: parent.clone(),
+            resumes: Vec::new(),
+            strategy: None,
             heartbeat: Duration::from_secs(600),
         };
         let mut marker = Marker::create(&self.cx, &self.store, beginning).await?;

@@ -1,0 +1,225 @@
+//! A backup that dies at random moments, and is run again: it goes on with what is proven to be the
+//! same, and holds one moment of the source all the same.
+
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use backup_drivers::connect::Session;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::home::{Home, Run};
+use crate::server::{self, Server};
+
+const TABLES: usize = 6;
+
+/// How many times each thing is done: more where somebody asks for it.
+fn rounds(few: u32) -> u32 {
+    std::env::var("HOLDFAST_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+/// Tables that fill several packs each, and do not get smaller by compression.
+async fn fill(session: &mut Session) {
+    let mut statements = vec![
+        "CREATE DATABASE big".to_owned(),
+        "CREATE TABLE big.parent (id INT PRIMARY KEY, v INT)".to_owned(),
+        "INSERT INTO big.parent VALUES (1, 1), (2, 2)".to_owned(),
+        // Whatever is done to the parent changes it without a word in the binary log.
+        "CREATE TABLE big.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES parent (id) ON \
+         DELETE CASCADE)"
+            .to_owned(),
+        "INSERT INTO big.child VALUES (1, 1), (2, 2), (3, 2)".to_owned(),
+    ];
+    for i in 0..TABLES {
+        statements.push(format!(
+            "CREATE TABLE big.t{i} (id INT AUTO_INCREMENT PRIMARY KEY, v VARBINARY(1024))"
+        ));
+        statements.push(format!("INSERT INTO big.t{i} (v) VALUES (RANDOM_BYTES(1000))"));
+        for _ in 0..11 {
+            statements
+                .push(format!("INSERT INTO big.t{i} (v) SELECT RANDOM_BYTES(1000) FROM big.t{i}"));
+        }
+    }
+    for sql in &statements {
+        session.run(sql).await.unwrap_or_else(|e| panic!("{}", e.report()));
+    }
+}
+
+struct Lab {
+    server: Server,
+    home: Home,
+    duration: Duration,
+    /// How many repositories there were.
+    repositories: u32,
+}
+
+impl Lab {
+    async fn start(name: &str) -> Lab {
+        let server = Server::start(name).await;
+        fill(&mut server.session().await).await;
+        let mut lab = Lab { server, home: Home::new(), duration: Duration::ZERO, repositories: 0 };
+        lab.new_repository();
+        let began = Instant::now();
+        lab.backup().expect(0);
+        lab.duration = began.elapsed();
+        lab
+    }
+
+    /// In a new repository every row is new, and packs fill soon.
+    fn new_repository(&mut self) {
+        self.repositories += 1;
+        self.home.run(["init", "--repo", &self.repository(), "--no-encryption"]).expect(0);
+    }
+
+    fn repository(&self) -> String {
+        format!("repo-{}", self.repositories)
+    }
+
+    fn on_repo(&self, words: &[&str]) -> Run {
+        let repository = self.repository();
+        self.home.run(words.iter().copied().chain(["--repo", &repository, "--cluster", "big"]))
+    }
+
+    /// Packs are small, so that something is stored early.
+    fn arguments(&self) -> Vec<String> {
+        let words = "backup --cluster big --databases big --json --memory 12MiB --repo";
+        let last = [self.repository(), "--source".to_owned(), self.server.url()];
+        words.split(' ').map(str::to_owned).chain(last).collect()
+    }
+
+    fn backup(&self) -> Run {
+        self.home.run(self.arguments())
+    }
+
+    /// Starts a backup and does `what` when it has stored `packs` packs and a random while passed.
+    /// Gives how it ended; `None` when it ended before.
+    fn disturbed(&self, packs: usize, what: impl FnOnce(&mut std::process::Child)) -> Option<Run> {
+        let mut command = self.home.command(self.arguments());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stored = || {
+            let files = self.home.files(&self.repository());
+            files.iter().filter(|(path, _)| path.to_str().unwrap().contains("/pack-")).count()
+        };
+        while stored() < packs {
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            sleep(Duration::from_millis(2));
+        }
+        sleep(self.duration.mul_f64(rand::random::<f64>() / 10.0));
+        what(&mut child);
+        Some(Run::from(child.wait_with_output().unwrap()))
+    }
+
+    /// What the source holds is what the backup gives back.
+    async fn assert_exact(&self, backup: &Value) {
+        let id = backup["backup"].as_str().unwrap();
+        self.on_repo(&["verify", id, "--level", "content"]).expect(0);
+        let mut session = self.server.session().await;
+        server::run(&mut session, &["DROP DATABASE IF EXISTS copy"]).await;
+        let url = self.server.url();
+        self.on_repo(&["restore", id, "--target", &url, "--rename", "big=copy"]).expect(0);
+        assert_eq!(self.server.content("copy").await, self.server.content("big").await, "{id}");
+        server::run(&mut session, &["DROP DATABASE copy"]).await;
+    }
+}
+
+/// Backups that are killed, and what happens at the source before the next one.
+#[rstest]
+#[tokio::test]
+async fn a_killed_backup_goes_on_with_what_did_not_change(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mut lab = Lab::start(name).await;
+    let mut session = lab.server.session().await;
+    let wanted = rounds(4);
+    let (mut killed, mut resumed) = (0, 0);
+    let mut tries = 0;
+    while killed < wanted {
+        tries += 1;
+        assert!(tries < 20 * (wanted + 1), "no backup lasts long enough to be killed");
+        lab.new_repository();
+        // What a clock of whole seconds cannot tell apart counts as changed.
+        sleep(Duration::from_millis(3100));
+        let kill = |child: &mut std::process::Child| child.kill().unwrap();
+        let run = lab.disturbed(1 + tries as usize % 5, kill);
+        if run.is_none_or(|run| run.code == Some(0)) {
+            continue;
+        }
+        if lab.on_repo(&["list", "--json"]).expect(0).json() != serde_json::json!([]) {
+            // Its last act was done already.
+            continue;
+        }
+        killed += 1;
+        let (changed, statements): (&[&str], &[&str]) = match killed % 4 {
+            0 => (
+                &["child", "parent"],
+                &["REPLACE INTO big.parent VALUES (9, 99)", "DELETE FROM big.parent WHERE v = 99"],
+            ),
+            1 => (&["t2"], &["UPDATE big.t2 SET v = RANDOM_BYTES(900) WHERE id = 1"]),
+            2 => (&[], &["DO 1"]),
+            _ => (&["everything"], &["CREATE TABLE IF NOT EXISTS big.more (id INT PRIMARY KEY)"]),
+        };
+        server::run(&mut session, statements).await;
+        let last = lab.backup().expect(0).json();
+        let report = &last["resumed"];
+        assert!(!report.is_null(), "it was left lying: {last:#}");
+        if report["chunks"].as_u64() > Some(0) {
+            resumed += 1;
+        }
+        for table in changed {
+            assert!(*table != "everything" || report["chunks"] == 0, "{report:#}");
+            let name = format!("big.{table}");
+            assert!(report["chunks_of"].get(&name).is_none(), "{report:#}");
+            let why = &report["read_again_because"];
+            assert!(*table == "everything" || why.get(&name).is_some(), "{report:#}");
+        }
+        lab.assert_exact(&last).await;
+        // Nothing of what is needed goes, and what is not needed goes.
+        lab.on_repo(&["prune", "--keep-last", "1", "--wait", "0s", "--grace", "0s"]).expect(0);
+        lab.on_repo(&["verify", "--all", "--level", "content"]).expect(0);
+    }
+    assert!(resumed > 0, "none of {killed} that were killed was gone on with");
+}
+
+/// What breaks under a backup: its connections, and the source.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_source_breaks_goes_on(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let mut lab = Lab::start(name).await;
+    let wanted = rounds(3);
+    let (mut broken, mut resumed, mut tries) = (0, 0, 0);
+    while broken < wanted {
+        tries += 1;
+        assert!(tries < 20 * wanted, "no backup lasts long enough to be broken");
+        lab.new_repository();
+        sleep(Duration::from_millis(3100));
+        let mut session = lab.server.session().await;
+        let ours = session.id();
+        let others = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> {ours}"
+        );
+        let ids = tokio::runtime::Handle::current();
+        let run = lab.disturbed(1 + tries as usize % 5, |_| {
+            tokio::task::block_in_place(|| {
+                ids.block_on(async {
+                    for id in session.query_rows::<u64>(&others).await.unwrap() {
+                        // Those that just ended are no matter.
+                        let _ = session.run(&format!("KILL {id}")).await;
+                    }
+                });
+            });
+        });
+        let Some(run) = run.filter(|run| run.code != Some(0)) else { continue };
+        broken += 1;
+        let kinds = [Some(3), Some(6)];
+        assert!(kinds.contains(&run.code), "{run:#?}");
+        let run = run.says("run the same command again");
+        assert!(!run.stderr.contains("panicked"), "{run:#?}");
+        let last = lab.backup().expect(0).json();
+        resumed += u32::from(last["resumed"]["chunks"].as_u64() > Some(0));
+        lab.assert_exact(&last).await;
+    }
+    assert!(resumed > 0, "none of {broken} that were broken was gone on with");
+}

@@ -1,0 +1,478 @@
+//! Going on with a backup that was not finished.
+//!
+//! A backup writes down, before the first row, of which moment it is and how it cuts the tables. A
+//! later one has a moment of its own. What the earlier one had read of a table is what the later one
+//! would read, and may be taken over, if nothing changed the table between the two moments. That has to
+//! be proven, by the server's set of transactions or by its binary log; where it is not, the table is
+//! read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::{
+    ArtifactName, ArtifactSink, ArtifactSource, BackupId, Context, Error, Flavor, GtidSet, Layout,
+    Position, Result,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::catalog::{Catalog, Chunk, Table};
+use super::ddl::{Parts, quote_text};
+use super::inventory::ServerFacts;
+use super::plan::Range;
+use super::replica::Applied;
+use crate::binlog::{Place, touched};
+use crate::connect::{ConnectOptions, Session};
+use crate::rows::RowDigest;
+
+/// Name of the artifact that holds the [`Plan`].
+const PLAN: &str = "logical/plan";
+/// The version of its form, and of everything that makes chunks of two backups the same.
+const VERSION: u32 = 1;
+/// A longer plan is not read: it names more tables than a server can hold.
+const MAX_PLAN: usize = 1 << 30;
+/// Clocks count seconds, and a change may be noted a moment after it.
+const SLACK: u64 = 2;
+
+/// What a backup writes down before the first row.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    version: u32,
+    position: Position,
+    moment: Moment,
+    tables: Vec<Planned>,
+}
+
+/// What a server says of itself at the moment of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Moment {
+    server: String,
+    version: String,
+    /// Its clock, in seconds since 1970.
+    clock: u64,
+    /// Since when it runs, by that clock.
+    up_since: u64,
+    /// Whether a crash takes nothing back that was committed, nor from its binary log alone.
+    durable: bool,
+    /// Whether every transaction has a GTID (MySQL).
+    gtids: bool,
+    /// Why the binary log does not tell of every change; nothing when it does.
+    blind: Option<String>,
+}
+
+/// A table, and how it is cut.
+#[derive(Debug, Serialize, Deserialize)]
+struct Planned {
+    database: String,
+    table: String,
+    /// A digest of all that says which rows are read and how.
+    definition: String,
+    ranges: Vec<Range>,
+}
+
+fn definition(table: &Table) -> Result<String> {
+    let Table { create, engine, columns, key, filter, rows_left_out, history, .. } = table;
+    let all = (create, engine, columns, key, filter, rows_left_out, history);
+    let json = serde_json::to_vec(&all)
+        .map_err(|e| Error::internal("a definition cannot be written").with_source(e))?;
+    Ok(format!("{:032x}", xxh3_128(&json)))
+}
+
+/// The artifact of a range of a table.
+pub(super) fn artifact(table: &Table, number: usize) -> Result<ArtifactName> {
+    let part = format!("rows-{number:06}");
+    ArtifactName::from_parts(["tables", &table.database, &table.name, &part])
+}
+
+impl Moment {
+    /// Asks the server, at any time while the snapshot is open.
+    pub(super) async fn now(
+        session: &mut Session,
+        facts: &ServerFacts,
+        applied: &[Applied],
+    ) -> Result<Moment> {
+        let (_, uptime) = session
+            .query_first::<(String, u64)>("SHOW GLOBAL STATUS LIKE 'Uptime'")
+            .await?
+            .unwrap_or_default();
+        let clock: u64 = session.query_first("SELECT UNIX_TIMESTAMP()").await?.unwrap_or_default();
+        let names = "'sync_binlog', 'innodb_flush_log_at_trx_commit', 'log_bin', 'gtid_mode', \
+                     'log_replica_updates', 'log_slave_updates', 'slave_run_triggers_for_rbr', \
+                     'wsrep_on'";
+        let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})");
+        let variables: BTreeMap<String, String> =
+            session.query_rows::<(String, String)>(&sql).await?.into_iter().collect();
+        let is = |name: &str, value: &str| variables.get(name).is_some_and(|v| v == value);
+        let logs_others = is("log_replica_updates", "ON") || is("log_slave_updates", "ON");
+        let blind = if !is("log_bin", "ON") {
+            Some("the server has no binary log".to_owned())
+        } else if (!applied.is_empty() || is("wsrep_on", "ON")) && !logs_others {
+            Some("the server does not log what it replicates (log_replica_updates)".to_owned())
+        } else if is("slave_run_triggers_for_rbr", "YES") {
+            Some("slave_run_triggers_for_rbr is YES".to_owned())
+        } else {
+            filters(session, facts).await?
+        };
+        let server = facts.server_uuid.clone().unwrap_or_else(|| {
+            format!("{}:{}", facts.hostname.clone().unwrap_or_default(), facts.server_id)
+        });
+        Ok(Moment {
+            server,
+            version: facts.version_text.clone(),
+            clock,
+            up_since: clock.saturating_sub(uptime),
+            durable: is("sync_binlog", "1") && is("innodb_flush_log_at_trx_commit", "1"),
+            gtids: facts.flavor == Flavor::MySql && is("gtid_mode", "ON"),
+            blind,
+        })
+    }
+
+    /// Why nothing can be proven between an earlier moment and this one.
+    fn apart_from(&self, earlier: &Moment) -> Option<String> {
+        if self.server != earlier.server {
+            return Some("it read another server".into());
+        }
+        if self.version != earlier.version {
+            return Some("the server had another version".into());
+        }
+        let restarted = self.up_since + SLACK > earlier.clock;
+        if restarted && !(self.durable && earlier.durable) {
+            return Some(
+                "the server was restarted meanwhile, and may have lost what was committed \
+                 (sync_binlog and innodb_flush_log_at_trx_commit are not both 1)"
+                    .into(),
+            );
+        }
+        None
+    }
+}
+
+/// Databases that the binary log leaves out.
+async fn filters(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
+    let sql = facts.capabilities().binlog_status_statement();
+    let row: Option<mysql_async::Row> = session.query_first(sql).await?;
+    let set = |row: &mysql_async::Row, i: usize| {
+        row.get_opt::<Option<String>, _>(i).and_then(std::result::Result::ok).flatten()
+    };
+    let filtered = row.is_some_and(|row| {
+        [2, 3].into_iter().filter_map(|i| set(&row, i)).any(|text| !text.is_empty())
+    });
+    Ok(filtered
+        .then(|| "the binary log leaves out databases (binlog_do_db, binlog_ignore_db)".into()))
+}
+
+/// What was taken over from an earlier backup.
+#[derive(Debug, Default)]
+pub(super) struct Resumed {
+    /// From which, where there was one.
+    from: Option<BackupId>,
+    /// The ranges of tables that go on as they were begun, by number of the table.
+    pub ranges: BTreeMap<usize, Vec<Range>>,
+    /// Chunks that need not be read, by numbers of table and range.
+    pub chunks: BTreeMap<(usize, usize), Chunk>,
+    bytes: u64,
+    /// How it was proven.
+    proof: String,
+    /// What is read again, and why.
+    again: BTreeMap<String, String>,
+}
+
+impl Resumed {
+    /// For the manifest: what was taken from where, and why it could be.
+    pub(super) fn report(&self, tables: &[Table]) -> Option<serde_json::Value> {
+        /// As many tables are named.
+        const NAMES: usize = 100;
+        let from = self.from.as_ref()?;
+        let mut chunks: BTreeMap<String, u64> = BTreeMap::new();
+        for (table, _) in self.chunks.keys() {
+            *chunks.entry(tables[*table].full_name().to_string()).or_default() += 1;
+        }
+        let count = chunks.len();
+        let shown: BTreeMap<String, u64> = chunks.into_iter().take(NAMES).collect();
+        let again: BTreeMap<&String, &String> = self.again.iter().take(NAMES).collect();
+        Some(serde_json::json!({
+            "from": from,
+            "chunks": self.chunks.len(),
+            "rows": self.chunks.values().map(|chunk| chunk.digest.rows).sum::<u64>(),
+            "bytes": self.bytes,
+            "tables": count,
+            "proof": self.proof,
+            "chunks_of": shown,
+            "read_again": self.again.len(),
+            "read_again_because": again,
+        }))
+    }
+
+    /// A sentence for people.
+    fn tell(&self, cx: &Context) {
+        let Some(from) = &self.from else { return };
+        let rows: u64 = self.chunks.values().map(|chunk| chunk.digest.rows).sum();
+        let mut text = format!(
+            "going on with backup {from}, which was not finished: {} chunks with {rows} rows are \
+             taken from it",
+            self.chunks.len()
+        );
+        if !self.proof.is_empty() {
+            text.push_str(&format!(" ({})", self.proof));
+        }
+        if let Some((table, why)) = self.again.first_key_value() {
+            let more = match self.again.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            text.push_str(&format!("; {table}{more} read again: {why}"));
+        }
+        cx.note(text);
+    }
+}
+
+/// What is known when rows are about to be read.
+pub(super) struct Ground<'a> {
+    pub source: &'a ConnectOptions,
+    pub position: &'a Position,
+    pub moment: &'a Moment,
+    pub catalog: &'a Catalog,
+}
+
+impl Ground<'_> {
+    /// Takes over what is proven to be the same.
+    pub(super) async fn resume(
+        &self,
+        cx: &Context,
+        session: &mut Session,
+        sink: &dyn ArtifactSink,
+    ) -> Result<Resumed> {
+        let Some(leftover) = sink.leftover().await? else { return Ok(Resumed::default()) };
+        let mut resumed = Resumed { from: Some(leftover.backup.clone()), ..Resumed::default() };
+        let plan = match read_plan(&*leftover.artifacts).await {
+            Ok(plan) => plan,
+            Err(e) if e.kind() == backup_core::ErrorKind::Damaged => {
+                cx.note(format!("nothing is taken from {}: {}", leftover.backup, e.chain()));
+                return Ok(Resumed::default());
+            }
+            Err(e) => return Err(e),
+        };
+        let planned: BTreeMap<(&str, &str), &Planned> =
+            plan.tables.iter().map(|p| ((p.database.as_str(), p.table.as_str()), p)).collect();
+        let unchanged = match self.unchanged(cx, session, &plan).await {
+            Ok(unchanged) => unchanged,
+            Err(e) if e.kind() == backup_core::ErrorKind::Interrupted => return Err(e),
+            Err(e) => Unchanged::Nothing(e.chain()),
+        };
+        let mut wanted: BTreeMap<ArtifactName, (usize, usize)> = BTreeMap::new();
+        for (i, table) in self.catalog.tables.iter().enumerate() {
+            let key = (table.database.as_str(), table.name.as_str());
+            let Some(planned) = planned.get(&key) else { continue };
+            let why = match &unchanged {
+                _ if planned.definition != definition(table)? => Some("it was defined otherwise"),
+                _ if !table.transactional => Some("its engine has no transactions"),
+                Unchanged::Nothing(why) => Some(why.as_str()),
+                Unchanged::But { touched, .. } => touched.get(&i).map(String::as_str),
+            };
+            if let Some(why) = why {
+                resumed.again.insert(table.full_name().to_string(), why.to_owned());
+                continue;
+            }
+            for number in 0..planned.ranges.len() {
+                wanted.insert(artifact(table, number)?, (i, number));
+            }
+            resumed.ranges.insert(i, planned.ranges.clone());
+        }
+        if let Unchanged::But { proof, .. } = unchanged {
+            resumed.proof = proof;
+        }
+        if !wanted.is_empty() {
+            let names: Vec<ArtifactName> = wanted.keys().cloned().collect();
+            for info in sink.take_over(&names).await? {
+                let Some(&(table, number)) = wanted.get(&info.name) else { continue };
+                let range = &resumed.ranges[&table][number];
+                let chunk = chunk_of(&info.name, &info.attributes, range)?;
+                cx.progress().add_rows(chunk.digest.rows);
+                resumed.bytes += info.bytes;
+                resumed.chunks.insert((table, number), chunk);
+            }
+        }
+        resumed.tell(cx);
+        Ok(resumed)
+    }
+
+    /// Writes down how the tables are cut, for a later backup.
+    pub(super) async fn write_down(
+        &self,
+        sink: &dyn ArtifactSink,
+        ranges: &[Vec<Range>],
+    ) -> Result<()> {
+        let tables = self.catalog.tables.iter().zip(ranges).map(|(table, ranges)| {
+            Ok(Planned {
+                database: table.database.clone(),
+                table: table.name.clone(),
+                definition: definition(table)?,
+                ranges: ranges.clone(),
+            })
+        });
+        let plan = Plan {
+            version: VERSION,
+            position: self.position.clone(),
+            moment: self.moment.clone(),
+            tables: tables.collect::<Result<_>>()?,
+        };
+        let json = serde_json::to_vec(&plan)
+            .map_err(|e| Error::internal("the plan cannot be written as JSON").with_source(e))?;
+        let mut writer = sink.create(PLAN.parse()?, Layout::Stream).await?;
+        writer.write(Bytes::from(json)).await?;
+        writer.finish(serde_json::Value::Null).await?;
+        sink.checkpoint().await
+    }
+
+    /// Which tables are what they were.
+    async fn unchanged(
+        &self,
+        cx: &Context,
+        session: &mut Session,
+        plan: &Plan,
+    ) -> Result<Unchanged> {
+        if let Some(why) = self.moment.apart_from(&plan.moment) {
+            return Ok(Unchanged::Nothing(why));
+        }
+        let (was, is) = (&plan.position, self.position);
+        let same_set = |a: &GtidSet, b: &GtidSet| a.to_string() == b.to_string();
+        let gtids = self.moment.gtids && plan.moment.gtids;
+        let set = was.gtid.as_ref().zip(is.gtid.as_ref()).filter(|(a, b)| same_set(a, b));
+        let mut changed = BTreeMap::new();
+        let proof;
+        if let (true, Some((set, _))) = (gtids, set) {
+            proof = format!("the server has executed {set} at both moments, and nothing else");
+        } else {
+            if let Some(why) = self.moment.blind.as_ref().or(plan.moment.blind.as_ref()) {
+                return Ok(Unchanged::Nothing(why.clone()));
+            }
+            let place = |position: &Position| position.file.clone().zip(position.offset);
+            let (Some(from), Some(to)) = (place(was), place(is)) else {
+                return Ok(Unchanged::Nothing("its position is not known".into()));
+            };
+            cx.phase("reading the binary log");
+            let place = |(file, offset): &(String, u64)| (file.clone(), *offset);
+            let ((from_file, from_offset), (to_file, to_offset)) = (place(&from), place(&to));
+            let begin = Place { file: &from_file, offset: from_offset };
+            let end = Place { file: &to_file, offset: to_offset };
+            let found = touched(cx, self.source, begin, end).await?;
+            let stretch = format!("{from_file}:{from_offset} to {to_file}:{to_offset}");
+            if let Some(what) = found.anything {
+                return Ok(Unchanged::Nothing(format!(
+                    "the binary log from {stretch} has {what}, which may have changed any table"
+                )));
+            }
+            let names: BTreeSet<(String, String)> = found.tables;
+            for (i, table) in self.catalog.tables.iter().enumerate() {
+                let name = (table.database.to_lowercase(), table.name.to_lowercase());
+                if names.contains(&name) {
+                    changed.insert(i, format!("the binary log from {stretch} has changes of it"));
+                }
+            }
+            self.follow_foreign_keys(&names, &mut changed);
+            proof = format!("the binary log from {stretch} has no change of these tables");
+        }
+        self.updated_since(session, &plan.moment, &mut changed).await?;
+        Ok(Unchanged::But { touched: changed, proof })
+    }
+
+    /// Adds tables whose rows InnoDB may have changed with those of the tables that they refer to: it
+    /// tells the binary log nothing of that before MySQL 9.6.
+    fn follow_foreign_keys(
+        &self,
+        names: &BTreeSet<(String, String)>,
+        changed: &mut BTreeMap<usize, String>,
+    ) {
+        let lower = |database: &str, table: &str| (database.to_lowercase(), table.to_lowercase());
+        let mut reached = names.clone();
+        loop {
+            let before = reached.len();
+            for (i, table) in self.catalog.tables.iter().enumerate() {
+                let parents = Parts::of(&table.create).parents(&table.database);
+                let parent =
+                    parents.iter().find(|p| reached.contains(&lower(&p.database, &p.table)));
+                if let Some(parent) = parent {
+                    reached.insert(lower(&table.database, &table.name));
+                    let why = format!("{parent}, which it refers to, was changed");
+                    changed.entry(i).or_insert(why);
+                }
+            }
+            if reached.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Adds tables of which the server itself says that they were changed later, which a session
+    /// without a binary log may have done.
+    async fn updated_since(
+        &self,
+        session: &mut Session,
+        earlier: &Moment,
+        changed: &mut BTreeMap<usize, String>,
+    ) -> Result<()> {
+        // MySQL would tell what it cached up to a day ago.
+        let fresh = "SET SESSION information_schema_stats_expiry = 0";
+        match session.run(fresh).await {
+            Err(e) if e.server().is_none() => return Err(e),
+            _ => {}
+        }
+        let mut by_database: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+        for (i, table) in self.catalog.tables.iter().enumerate() {
+            by_database.entry(&table.database).or_default().insert(&table.name, i);
+        }
+        for (database, tables) in by_database {
+            let sql = format!(
+                "SELECT TABLE_NAME, UNIX_TIMESTAMP(UPDATE_TIME) FROM information_schema.TABLES \
+                 WHERE TABLE_SCHEMA = {} AND UPDATE_TIME IS NOT NULL",
+                quote_text(database)
+            );
+            for (name, at) in session.query_rows::<(String, u64)>(&sql).await? {
+                if let Some(&i) = tables.get(name.as_str())
+                    && at + SLACK > earlier.clock
+                {
+                    changed
+                        .entry(i)
+                        .or_insert_with(|| "the server says that it was changed since".into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is proven of the tables.
+enum Unchanged {
+    /// Nothing, and why.
+    Nothing(String),
+    /// That they are the same, but for these, and how that is known.
+    But { touched: BTreeMap<usize, String>, proof: String },
+}
+
+async fn read_plan(artifacts: &dyn ArtifactSource) -> Result<Plan> {
+    let json = artifacts.read(&PLAN.parse()?, MAX_PLAN).await?;
+    let plan: Plan = serde_json::from_slice(&json)
+        .map_err(|e| Error::damaged("its plan cannot be read").with_source(e))?;
+    if plan.version != VERSION {
+        return Err(Error::damaged("it was begun by another version of holdfast"));
+    }
+    Ok(plan)
+}
+
+/// What the attributes of a chunk's artifact say.
+#[derive(Deserialize)]
+struct Attributes {
+    digest: RowDigest,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+fn chunk_of(name: &ArtifactName, attributes: &serde_json::Value, range: &Range) -> Result<Chunk> {
+    let Attributes { digest, from, to } = serde_json::from_value(attributes.clone())
+        .map_err(|e| Error::damaged(format!("{name} does not say what it is")).with_source(e))?;
+    let found = Range { from, to };
+    if &found != range {
+        return Err(Error::damaged(format!("{name} is not the range that was planned")));
+    }
+    Ok(Chunk { artifact: name.clone(), digest, from: found.from, to: found.to })
+}
