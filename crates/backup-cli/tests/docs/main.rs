@@ -65,6 +65,8 @@ const GUIDE: &str = "docs/guide.md";
 #[case("docs/errors.md", MYSQL, Sample::Shop)]
 #[case("docs/files.md", MYSQL, Sample::Shop)]
 #[case("docs/retention.md", MYSQL, Sample::Shop)]
+#[case("docs/resume.md", MYSQL, Sample::Shop)]
+#[case("docs/resume.md", "mariadb-11.8", Sample::Shop)]
 #[case("docs/binlogs.md", MYSQL, Sample::Shop)]
 #[case("docs/binlogs.md", "mariadb-11.8", Sample::Shop)]
 #[case("docs/encryption.md", MYSQL, Sample::Shop)]
@@ -103,6 +105,7 @@ fn no_page_is_left_out() {
         "docs/encryption.md",
         "docs/retention.md",
         "docs/clone.md",
+        "docs/resume.md",
         "docs/benchmarks.md",
     ]
     .map(str::to_owned);
