@@ -22,6 +22,7 @@ use crate::key::{self, BackupObject, Key};
 use crate::marker::{self, Active};
 use crate::options::Resume;
 use crate::packer::{Draft, Packer};
+use crate::process::Process;
 use crate::repo::{Commitment, Repo};
 use crate::scan::{Scanner, is_damage};
 use crate::source::Source;
@@ -78,7 +79,7 @@ impl Unfinished {
                 continue;
             }
             if !has(BackupObject::Suspended) {
-                match active.process.as_ref().and_then(|process| process.runs()) {
+                match active.process.as_ref().and_then(Process::runs) {
                     Some(false) => {}
                     Some(true) if how == Resume::Require => return Err(runs(&backup)),
                     None if how == Resume::Require => {}
