@@ -10,7 +10,7 @@ use backup_core::{
     io_error, pipeline,
 };
 use backup_drivers::logical::{
-    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, Selection, SnapshotOptions,
+    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, OnCorrupt, Selection, SnapshotOptions,
     TableGlob, TableName,
 };
 use backup_storage::format::Compression;
@@ -97,6 +97,13 @@ pub(crate) struct Backup {
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
     compression: Option<Compression>,
+    /// Run CHECK TABLE on every table first
+    #[arg(long)]
+    check_tables: bool,
+    /// What to do about rows that the server cannot read: fail, leave the rows of the table out, or
+    /// read around them
+    #[arg(long, value_name = "HOW", value_parser = ["fail", "skip", "salvage"], default_value = "fail")]
+    on_corrupt: String,
     /// Go on with a backup that was not finished even where it cannot be told whether its process has
     /// ended; where that is sure, or it was silent for 20 minutes, this happens by itself
     #[arg(long, conflicts_with = "no_resume")]
@@ -151,6 +158,12 @@ impl Backup {
             no_accounts: self.no_users,
             filters: self.filters.iter().cloned().collect(),
             no_rows: self.no_rows()?,
+            check_tables: self.check_tables,
+            on_corrupt: match self.on_corrupt.as_str() {
+                "skip" => OnCorrupt::Skip,
+                "salvage" => OnCorrupt::Salvage,
+                _ => OnCorrupt::Fail,
+            },
             mask: self.mask.as_deref().map(mask_rules).transpose()?,
             mask_secret: self.mask_key_file.as_deref().map(mask_key).transpose()?,
             ..LogicalOptions::default()

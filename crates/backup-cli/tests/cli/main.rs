@@ -12,6 +12,7 @@ mod completions;
 mod config;
 mod copy;
 mod crash;
+mod damaged;
 mod export;
 mod files;
 mod home;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy,
+    Flavor, Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy,
 };
 use bytes::Bytes;
 
 use super::catalog::{CATALOG, Catalog, StoredKind, Table};
+use super::damage::{self, Lost, OnCorrupt};
 use super::dump::Released;
 use super::inventory::{self, ServerFacts};
 use super::mask::{MaskRules, Masks};
@@ -42,6 +43,10 @@ pub struct LogicalOptions {
     pub no_rows: BTreeSet<TableGlob>,
     /// How values are changed on the way. Accounts are left out then.
     pub mask: Option<MaskRules>,
+    /// Whether `CHECK TABLE` is run on every table before.
+    pub check_tables: bool,
+    /// What is done about rows that the server cannot read.
+    pub on_corrupt: OnCorrupt,
     /// Makes masked values the same in several backups; random without one.
     pub mask_secret: Option<SecretBytes>,
 }
@@ -57,6 +62,8 @@ impl Default for LogicalOptions {
             filters: BTreeMap::new(),
             no_rows: BTreeSet::new(),
             mask: None,
+            check_tables: false,
+            on_corrupt: OnCorrupt::default(),
             mask_secret: None,
         }
     }
@@ -107,6 +114,14 @@ impl Backup for LogicalBackup {
                 .with_kind(ErrorKind::Privilege),
             );
         }
+        if let Some(process) = inventory::missing_process(session.conn(), &facts).await? {
+            let what = match facts.flavor {
+                Flavor::MySql => "tables in general tablespaces cannot be backed up",
+                Flavor::MariaDb => "EXCHANGE PARTITION during the backup is not noticed",
+            };
+            let problem = format!("{} has no {} privilege: {what}", self.source.user, process.name);
+            findings.push(Finding::new(Severity::Info, "privileges", problem, process.grant));
+        }
         let log_bin: Option<u8> = session.query_first("SELECT @@GLOBAL.log_bin").await?;
         if log_bin != Some(1) {
             findings.push(Finding::new(
@@ -147,6 +162,10 @@ impl LogicalBackup {
         let selection =
             &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
         let masks = self.masks()?;
+        let found_bad = match self.options.check_tables {
+            true => self.check_tables(cx, &mut session, &facts, selection).await?,
+            false => Vec::new(),
+        };
         cx.phase("snapshot");
         let taken = snapshot::open(
             cx,
@@ -165,6 +184,8 @@ impl LogicalBackup {
             catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
         }
         let mut warnings = std::mem::take(&mut catalog.warnings);
+        warnings.extend(self.leave_out(found_bad, &mut catalog));
+        warnings.extend(recovery(&mut session).await?);
         if let Some(masks) = &masks {
             warnings.extend(masks.prepare(&mut catalog)?);
         }
@@ -200,10 +221,15 @@ impl LogicalBackup {
             sink: Arc::clone(&sink),
             fingerprints: snapshot.fingerprints.take(),
             masks: masks.as_ref(),
+            on_corrupt: self.options.on_corrupt,
             locks,
         };
-        let (tables, released) = dump::run(cx, work).await?;
+        let dump::Read { tables, released, lost } = dump::run(cx, work).await?;
         catalog.tables = tables;
+        warnings.extend(lost.iter().take(SHOWN).map(ToString::to_string));
+        if let Some(more) = lost.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            warnings.push(format!("{more} more ranges of rows could not be read"));
+        }
         snapshot.still_guarded().await?;
         let mut writer = sink.create(CATALOG.parse()?, Layout::Stream).await?;
         for line in catalog.to_lines() {
@@ -227,14 +253,77 @@ impl LogicalBackup {
             rows: Some(catalog.tables.iter().map(|t| t.digest.rows).sum()),
             objects: objects(&catalog),
             masked: masks.is_some(),
-            partial: !selection.is_all() || catalog.tables.iter().any(is_narrowed),
+            partial: !selection.is_all()
+                || !lost.is_empty()
+                || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: details(&snapshot, resumption),
+            details: details(&snapshot, resumption, &lost),
         })
     }
 }
 
+/// As many damaged ranges are told of one by one.
+const SHOWN: usize = 1000;
+
+/// A server that was told to start in spite of damage may pass over damaged rows without a word.
+async fn recovery(session: &mut Session) -> Result<Option<String>> {
+    let level: Option<u64> = session.query_first("SELECT @@GLOBAL.innodb_force_recovery").await?;
+    Ok(level.filter(|level| *level > 0).map(|level| {
+        format!(
+            "the source runs with innodb_force_recovery={level}: it may leave damaged rows out without \
+             saying so; compare the numbers of rows"
+        )
+    }))
+}
+
 impl LogicalBackup {
+    /// Finds damage before the snapshot.
+    async fn check_tables(
+        &self,
+        cx: &Context,
+        session: &mut Session,
+        facts: &ServerFacts,
+        selection: &Selection,
+    ) -> Result<Vec<(TableName, String)>> {
+        let mut tables = inventory::list_tables(session.conn(), selection).await?;
+        if facts.flavor == Flavor::MariaDb && self.options.on_corrupt == OnCorrupt::Salvage {
+            // It would mark those of InnoDB that are damaged, and then give no row of them.
+            tables = inventory::list_non_transactional(session.conn(), selection).await?;
+            cx.note("tables of InnoDB are not checked: MariaDB reads nothing of one that failed");
+        }
+        let bad = damage::check_tables(cx, session, &tables).await?;
+        match bad.first() {
+            Some((name, said)) if self.options.on_corrupt == OnCorrupt::Fail => Err(Error::new(
+                ErrorKind::Source,
+                format!("table {name} is damaged at the source: CHECK TABLE says: {said}"),
+            )
+            .with_remedy(format!(
+                "{} of {} tables are damaged: repair them; or use --on-corrupt salvage or skip",
+                bad.len(),
+                tables.len()
+            ))),
+            _ => Ok(bad),
+        }
+    }
+
+    /// Warnings about tables that are damaged, whose rows are left out where that is wanted.
+    fn leave_out(&self, bad: Vec<(TableName, String)>, catalog: &mut Catalog) -> Vec<String> {
+        let skip = self.options.on_corrupt == OnCorrupt::Skip;
+        let mut warnings = Vec::new();
+        for (name, said) in bad {
+            let table = catalog.tables.iter_mut().find(|table| table.full_name() == name);
+            let what = match skip {
+                true => "its rows are left out",
+                false => "what can be read of it is kept",
+            };
+            warnings.push(format!("table {name}: CHECK TABLE says: {said}; {what}"));
+            if let Some(table) = table {
+                table.rows_left_out |= skip;
+            }
+        }
+        warnings
+    }
+
     async fn pause(&self) -> Result<Option<Paused>> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
@@ -326,10 +415,18 @@ fn consistency(catalog: &Catalog, snapshot: &Snapshot, released: &Released) -> C
 }
 
 /// What only this strategy understands.
-fn details(snapshot: &Snapshot, resumed: Option<serde_json::Value>) -> serde_json::Value {
+fn details(
+    snapshot: &Snapshot,
+    resumed: Option<serde_json::Value>,
+    lost: &[Lost],
+) -> serde_json::Value {
     let mut details = serde_json::Map::new();
     if !snapshot.applied.is_empty() {
         details.insert("applied".into(), serde_json::json!(snapshot.applied));
+    }
+    if !lost.is_empty() {
+        let shown: Vec<&Lost> = lost.iter().take(SHOWN).collect();
+        details.insert("lost".into(), serde_json::json!({ "ranges": lost.len(), "first": shown }));
     }
     details.extend(resumed.map(|resumed| ("resumed".to_owned(), resumed)));
     match details.is_empty() {

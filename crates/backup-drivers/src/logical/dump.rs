@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::catalog::{Chunk, Table};
+use super::damage::{self, Lost, OnCorrupt, Salvage};
 use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
 use super::plan::{self, Range};
@@ -41,6 +42,8 @@ struct Dump {
     fingerprints: Option<Fingerprints>,
     /// What is done with the values of each table.
     masks: Vec<Option<TableMask>>,
+    on_corrupt: OnCorrupt,
+    lost: Mutex<Vec<Lost>>,
     locks: Mutex<Option<TableLocks>>,
     is_locked: Vec<bool>,
     /// How many chunks of locked tables are left.
@@ -55,6 +58,15 @@ pub(super) struct Released {
     pub held: Duration,
     /// Those of the tables whose rows may be of a later moment.
     pub late: BTreeSet<TableName>,
+}
+
+/// What came of it.
+pub(super) struct Read {
+    /// The tables, with digests and chunks.
+    pub tables: Vec<Table>,
+    pub released: Released,
+    /// Rows that could not be read.
+    pub lost: Vec<Lost>,
 }
 
 impl Dump {
@@ -73,6 +85,31 @@ impl Dump {
         let (held, until_now) = locks.release().await;
         let late = tables.into_iter().filter(|name| !until_now || left.contains(name)).collect();
         *self.released.lock().expect("no panic while it is locked") = Released { held, late };
+    }
+}
+
+impl Dump {
+    /// What can be had of a range that the server cannot read as a whole.
+    async fn around(
+        &self,
+        cx: &Context,
+        reader: &mut wire::Connection,
+        job: &Job,
+        error: Error,
+    ) -> Result<Vec<Chunk>> {
+        let (table, mask) = (&self.tables[job.table], self.masks[job.table].as_ref());
+        reader.query(LET_GO).await?;
+        let (chunks, lost) = match self.on_corrupt {
+            OnCorrupt::Fail => return Err(error),
+            OnCorrupt::Skip => (Vec::new(), vec![Lost::of(table, &job.range, &error)]),
+            OnCorrupt::Salvage => {
+                let (sink, number, range) = (&*self.sink, job.number, &job.range);
+                let salvage = Salvage { cx, sink, table, mask, number, range };
+                salvage.run(reader, error).await?
+            }
+        };
+        self.lost.lock().expect("no panic while it is locked").extend(lost);
+        Ok(chunks)
     }
 }
 
@@ -98,6 +135,8 @@ pub(super) struct Work<'a> {
     pub fingerprints: Option<Fingerprints>,
     /// What is done with values on the way.
     pub masks: Option<&'a Masks>,
+    /// What is done about rows that the server cannot read.
+    pub on_corrupt: OnCorrupt,
     /// Locks on tables without transactions, and for how long they may be held.
     pub locks: Option<(TableLocks, Duration)>,
 }
@@ -131,8 +170,8 @@ pub(super) async fn cut(
 
 /// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
 /// chunks filled in.
-pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<(Vec<Table>, Released)> {
-    let Work { readers, tables, ranges, done, sink, fingerprints, masks, locks } = work;
+pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
+    let Work { readers, tables, ranges, done, sink, fingerprints, masks, on_corrupt, locks } = work;
     let masks = masks_of(&tables, masks)?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
     let locked: BTreeSet<TableName> =
@@ -165,6 +204,8 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<(Vec<Table>, Rel
         sink,
         fingerprints,
         masks,
+        on_corrupt,
+        lost: Mutex::default(),
         locks: Mutex::new(locks.map(|(locks, _)| locks)),
         is_locked,
         locked_left: AtomicUsize::new(locked_left),
@@ -223,7 +264,8 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<(Vec<Table>, Rel
         tables[table].chunks.push(chunk);
     }
     let released = dump.released.into_inner().expect("no panic while it is locked");
-    Ok((tables, released))
+    let lost = dump.lost.into_inner().expect("no panic while it is locked");
+    Ok(Read { tables, released, lost })
 }
 
 /// Takes jobs until none is left.
@@ -238,13 +280,20 @@ async fn read_jobs(
         let Some(job) = next else { break };
         let table = &dump.tables[job.table];
         let mask = dump.masks[job.table].as_ref();
-        let chunk = read(&cx, &mut reader, &*dump.sink, table, mask, &job).await?;
+        let found = match read(&cx, &mut reader, &*dump.sink, table, mask, &job).await {
+            Err(e) if damage::is_corruption(&e) && dump.on_corrupt != OnCorrupt::Fail => {
+                dump.around(&cx, &mut reader, &job, e).await
+            }
+            other => other.map(|chunk| vec![chunk]),
+        };
+        let found = found.map_err(|e| damage::explained(e, table))?;
         if let Some(fingerprints) = &dump.fingerprints {
             fingerprints.check(&mut reader, table).await?;
         }
         reader.query(LET_GO).await?;
         let progress = &dump.left[job.table];
-        let rows = progress.rows.fetch_add(chunk.digest.rows, Ordering::AcqRel) + chunk.digest.rows;
+        let read: u64 = found.iter().map(|chunk| chunk.digest.rows).sum();
+        let rows = progress.rows.fetch_add(read, Ordering::AcqRel) + read;
         if progress.chunks_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             cx.event(Event::Done {
                 kind: "table".into(),
@@ -255,7 +304,7 @@ async fn read_jobs(
         if dump.is_locked[job.table] && dump.locked_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             dump.release().await;
         }
-        chunks.push((job.table, job.number, chunk));
+        chunks.extend(found.into_iter().map(|chunk| (job.table, job.number, chunk)));
     }
     reader.close().await;
     Ok(chunks)
@@ -274,6 +323,6 @@ async fn read(
     let digest = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
     let attributes = json!({ "digest": digest, "from": job.range.from, "to": job.range.to });
     writer.finish(attributes).await?;
-    let Range { from, to } = job.range.clone();
+    let Range { from, to, .. } = job.range.clone();
     Ok(Chunk { artifact, digest, from, to })
 }

@@ -5,6 +5,7 @@ mod backup;
 mod catalog;
 mod census;
 mod check;
+mod damage;
 mod ddl;
 mod drill;
 mod dump;
@@ -36,6 +37,7 @@ pub use catalog::{
 };
 pub use census::Census;
 pub(crate) use ddl::Touch;
+pub use damage::OnCorrupt;
 pub use drill::{DrillReport, drill};
 pub use examine::examine;
 pub use export::{ExportFormat, ExportOptions, Exported, export, export_artifacts};

@@ -12,6 +12,9 @@ use crate::connect::Session;
 pub(super) struct Range {
     pub from: Option<String>,
     pub to: Option<String>,
+    /// No more rows than these, in the order of the key: where damage follows.
+    #[serde(skip)]
+    pub limit: Option<u64>,
 }
 
 /// How many bytes of a table one chunk should hold. Large enough that a chunk's own cost (a query,
@@ -21,7 +24,7 @@ pub(super) const CHUNK_BYTES: u64 = 64 << 20;
 
 /// The key column that ranges are made of, where the table has one: the first column of the key,
 /// when it is an integer.
-fn range_column(table: &Table) -> Option<&Column> {
+pub(super) fn range_column(table: &Table) -> Option<&Column> {
     let first = table.key.first()?;
     let column = table.columns.iter().find(|c| &c.name == first)?;
     matches!(column.data_type.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
@@ -63,10 +66,10 @@ fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
     let mut ranges = Vec::new();
     for i in 1..count {
         let to = Some((low + width * i / count).to_string());
-        ranges.push(Range { from: from.take(), to: to.clone() });
+        ranges.push(Range { from: from.take(), to: to.clone(), limit: None });
         from = to;
     }
-    ranges.push(Range { from, to: None });
+    ranges.push(Range { from, to: None, limit: None });
     ranges
 }
 
@@ -99,6 +102,15 @@ pub(super) fn select_wanted(table: &Table, range: &Range) -> String {
     query(table, range, table.filter.as_deref())
 }
 
+/// The query for the same rows, the value of the key's first column before them as eight bytes where
+/// it is told whether that is an integer without a sign.
+pub(super) fn select_with_key(table: &Table, range: &Range, unsigned: Option<bool>) -> String {
+    let sql = select_wanted(table, range);
+    let (Some(unsigned), Some(first)) = (unsigned, table.key.first()) else { return sql };
+    let sign = if unsigned { "UNSIGNED" } else { "SIGNED" };
+    sql.replacen("SELECT ", &format!("SELECT CAST({} AS {sign}), ", quote_name(first)), 1)
+}
+
 /// The query for all rows of a range, in the order of the key.
 pub(super) fn select(table: &Table, range: &Range) -> String {
     query(table, range, None)
@@ -128,6 +140,9 @@ fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
         let key: Vec<String> = table.key.iter().map(|c| quote_name(c)).collect();
         sql.push_str(" ORDER BY ");
         sql.push_str(&key.join(", "));
+    }
+    if let Some(limit) = range.limit {
+        sql.push_str(&format!(" LIMIT {limit}"));
     }
     sql
 }

@@ -84,6 +84,12 @@ pub(super) fn artifact(table: &Table, number: usize) -> Result<ArtifactName> {
     ArtifactName::from_parts(["tables", &table.database, &table.name, &part])
 }
 
+/// The artifact of a part of a range that could not be read as a whole.
+pub(super) fn piece(table: &Table, number: usize, piece: usize) -> Result<ArtifactName> {
+    let part = format!("rows-{number:06}-{piece:04}");
+    ArtifactName::from_parts(["tables", &table.database, &table.name, &part])
+}
+
 impl Moment {
     /// Asks the server, at any time while the snapshot is open.
     pub(super) async fn now(
@@ -470,7 +476,7 @@ struct Attributes {
 fn chunk_of(name: &ArtifactName, attributes: &serde_json::Value, range: &Range) -> Result<Chunk> {
     let Attributes { digest, from, to } = serde_json::from_value(attributes.clone())
         .map_err(|e| Error::damaged(format!("{name} does not say what it is")).with_source(e))?;
-    let found = Range { from, to };
+    let found = Range { from, to, limit: None };
     if &found != range {
         return Err(Error::damaged(format!("{name} is not the range that was planned")));
     }

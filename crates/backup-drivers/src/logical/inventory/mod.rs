@@ -25,6 +25,7 @@ use super::settings::{self, Setting, required, wanted};
 
 pub use accounts::accounts;
 pub use privileges::{Privilege, missing_privileges};
+pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
 pub(super) use statement::{decode, encode, is_utf8, unhex};
 
 /// What a server is.

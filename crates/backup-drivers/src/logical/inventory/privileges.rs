@@ -35,6 +35,35 @@ pub async fn missing_privileges(
     Ok(grants.missing(&needs))
 }
 
+/// What the account lacks to bring users and roles back.
+///
+/// # Errors
+/// When the server does not tell the account's privileges.
+pub(in crate::logical) async fn missing_for_accounts(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+) -> Result<Vec<Privilege>> {
+    let needs = [
+        Need::new(Scope::Global, &["CREATE USER"]),
+        // To see which are there already.
+        Need::new(Scope::Database("mysql".into()), &["SELECT"]),
+    ];
+    Ok(Grants::read(conn, facts).await?.missing(&needs))
+}
+
+/// The privilege to see tablespaces and the numbers of tables, where the account lacks it. Nothing but
+/// some tables needs it.
+///
+/// # Errors
+/// When the server does not tell the account's privileges.
+pub(in crate::logical) async fn missing_process(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+) -> Result<Option<Privilege>> {
+    let needs = [Need::new(Scope::Global, &["PROCESS"])];
+    Ok(Grants::read(conn, facts).await?.missing(&needs).pop())
+}
+
 /// Fails when a kind of object could be hidden from the account.
 pub(super) async fn require_definitions(
     conn: &mut Conn,

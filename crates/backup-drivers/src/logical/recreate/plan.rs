@@ -8,7 +8,7 @@ use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, StoredKind, Table};
 use super::super::ddl::{Dialect, TokenKind, quote_text, significant};
-use super::super::inventory::{ServerFacts, query};
+use super::super::inventory::{self, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::compat;
 use super::definitions::prepare;
@@ -71,6 +71,7 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     findings.extend(planner.flavors());
     findings.extend(compat::findings(catalog, facts));
     findings.extend(planner.lacking(conn).await?);
+    findings.extend(accounts(conn, facts, catalog).await?);
     findings.extend(planner.directories());
     Ok(Plan { existing: existing.into_iter().collect(), findings })
 }
@@ -394,6 +395,25 @@ fn character_sets(create: &str) -> Vec<(Charset, &str)> {
         }
     }
     found
+}
+
+/// What the account that restores lacks to bring users back: said before the first row, not after the
+/// last.
+async fn accounts(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<Vec<Finding>> {
+    if catalog.accounts.is_empty() || catalog.header.flavor != facts.flavor {
+        return Ok(Vec::new());
+    }
+    let missing = inventory::missing_for_accounts(conn, facts).await?;
+    let finding = |privilege: inventory::Privilege| {
+        Finding::new(
+            Severity::Error,
+            "users and roles",
+            format!("the account that restores has no {} privilege", privilege.name),
+            format!("{}; or restore with --no-users", privilege.grant),
+        )
+        .with_kind(ErrorKind::Privilege)
+    };
+    Ok(missing.into_iter().map(finding).collect())
 }
 
 #[cfg(test)]
