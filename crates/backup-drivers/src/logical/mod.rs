@@ -36,8 +36,8 @@ pub use catalog::{
     StoredObject, Table,
 };
 pub use census::Census;
-pub(crate) use ddl::Touch;
 pub use damage::OnCorrupt;
+pub(crate) use ddl::Touch;
 pub use drill::{DrillReport, drill};
 pub use examine::examine;
 pub use export::{ExportFormat, ExportOptions, Exported, export, export_artifacts};
