@@ -163,18 +163,14 @@ impl LogicalBackup {
             &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
         let masks = self.masks()?;
         let found_bad = match self.options.check_tables {
-            true => self.check_tables(cx, &mut session, &facts, selection).await?,
+            true => self.check_tables(cx, &mut session, selection).await?,
             false => Vec::new(),
         };
+        let mut snapshot_options = self.options.snapshot.clone();
+        snapshot_options.unlocked = found_bad.iter().map(|(name, _)| name.clone()).collect();
         cx.phase("snapshot");
-        let taken = snapshot::open(
-            cx,
-            &self.source,
-            &facts,
-            selection,
-            cx.threads(),
-            &self.options.snapshot,
-        );
+        let taken =
+            snapshot::open(cx, &self.source, &facts, selection, cx.threads(), &snapshot_options);
         let mut snapshot = taken.await?;
         cx.phase("definitions");
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
@@ -282,15 +278,16 @@ impl LogicalBackup {
         &self,
         cx: &Context,
         session: &mut Session,
-        facts: &ServerFacts,
         selection: &Selection,
     ) -> Result<Vec<(TableName, String)>> {
-        let mut tables = inventory::list_tables(session.conn(), selection).await?;
-        if facts.flavor == Flavor::MariaDb && self.options.on_corrupt == OnCorrupt::Salvage {
-            // It would mark those of InnoDB that are damaged, and then give no row of them.
-            tables = inventory::list_non_transactional(session.conn(), selection).await?;
-            cx.note("tables of InnoDB are not checked: MariaDB reads nothing of one that failed");
+        if self.options.on_corrupt == OnCorrupt::Salvage {
+            return Err(Error::usage("tables are to be checked, and read around what is damaged")
+                .with_remedy(
+                    "choose one: the servers mark a table that CHECK TABLE finds damaged, and read \
+                     nothing of it from then on",
+                ));
         }
+        let tables = inventory::list_tables(session.conn(), selection).await?;
         let bad = damage::check_tables(cx, session, &tables).await?;
         match bad.first() {
             Some((name, said)) if self.options.on_corrupt == OnCorrupt::Fail => Err(Error::new(

@@ -220,7 +220,7 @@ impl Salvage<'_> {
                 lost.push(Lost::of(self.table, &rest, &error));
                 break;
             }
-            let (_, last, stopped) = self.readable(reader, &rest, Some(unsigned)).await?;
+            let (rows, last, stopped) = self.readable(reader, &rest, Some(unsigned)).await?;
             let Some(stopped) = stopped else {
                 chunks.push(self.piece(reader, &rest, chunks.len()).await?);
                 break;
@@ -229,15 +229,8 @@ impl Salvage<'_> {
             // Of several rows with one value of the first column some may be lost.
             let whole = i128::from(self.table.key.len() == 1);
             let good = last.map_or(from, |last| (last + whole).max(from));
-            if good > from {
-                match self.piece(reader, &between(from, good), chunks.len()).await {
-                    Ok(chunk) => chunks.push(chunk),
-                    Err(e) if is_corruption(&e) => {
-                        lost.push(Lost::of(self.table, &between(from, good), &e));
-                    }
-                    Err(e) => return Err(e),
-                }
-            }
+            let kept =
+                self.up_to(reader, from, good, rows, whole == 1, &between, &mut chunks).await?;
             // The next place that can be read: at ever longer steps, then between the last two.
             let (mut bad, mut step) = (good, 1);
             let mut next = loop {
@@ -257,10 +250,40 @@ impl Salvage<'_> {
                     false => bad = middle,
                 }
             }
-            lost.push(Lost::of(self.table, &between(good, next), &error));
+            lost.push(Lost::of(self.table, &between(kept, next), &error));
             from = next;
         }
         Ok((chunks, lost))
+    }
+
+    /// Reads from `from` to below `good` into an artifact, which was possible a moment ago. A server
+    /// that looks for the end of a range may read on behind it, into the damage: so no more than
+    /// `rows` are asked for where that says it, and else a little less. Gives up to where it read.
+    #[expect(clippy::too_many_arguments, reason = "they are the state of the loop that calls it")]
+    async fn up_to(
+        &self,
+        reader: &mut wire::Connection,
+        from: i128,
+        good: i128,
+        rows: u64,
+        exact: bool,
+        between: &(impl Fn(i128, i128) -> Range + Sync),
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<i128> {
+        let (mut end, mut step) = (good, 1);
+        while end > from {
+            let limit = (exact && end == good).then_some(rows);
+            let range = Range { limit, ..between(from, end) };
+            match self.piece(reader, &range, chunks.len()).await {
+                Ok(chunk) => {
+                    chunks.push(chunk);
+                    return Ok(end);
+                }
+                Err(e) if is_corruption(&e) => (end, step) = (end - step, step * 2),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(from)
     }
 
     /// Reads a range into an artifact.

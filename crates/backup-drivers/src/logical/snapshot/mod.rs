@@ -58,6 +58,8 @@ pub struct SnapshotOptions {
     /// The longest time that tables without transactions stay locked while they are read. Those that
     /// are not read by then may be of a later moment. Default: 60 seconds.
     pub table_lock_timeout: Duration,
+    /// Tables without transactions that are not locked: the server refuses those that are damaged.
+    pub unlocked: BTreeSet<TableName>,
     /// Takes the global lock even where it could be done without.
     pub always_lock: bool,
     /// What is done about statements that run for long before the global lock.
@@ -71,6 +73,7 @@ impl Default for SnapshotOptions {
         SnapshotOptions {
             lock_timeout: Duration::from_secs(30),
             table_lock_timeout: Duration::from_secs(60),
+            unlocked: BTreeSet::new(),
             always_lock: false,
             long_queries: LongQueries::default(),
             long_query_time: Duration::from_secs(10),
@@ -154,7 +157,8 @@ pub(super) async fn open(
             }
         }
     }
-    let without = inventory::list_non_transactional(guard.conn(), selection).await?;
+    let mut without = inventory::list_non_transactional(guard.conn(), selection).await?;
+    without.retain(|name| !options.unlocked.contains(name));
 
     // Where a replica stands in its source's binary log is known while it applies nothing: in a lock,
     // or when it was paused.
