@@ -98,8 +98,9 @@ async fn mariadb_is_read_around_the_damage() {
                  150) AND v <> REPEAT(CHAR(97 + ((id - 1) MOD 900 + 1) MOD 26), 150)";
     assert_eq!(server.query_first::<u64>(other).await.unwrap(), Some(0));
 
-    let skipped =
-        home.run(backup(&url, &["--on-corrupt", "skip", "--check-tables"])).expect(14).json();
+    // Of a table of MyISAM that it tried to repair MariaDB does not even tell the definition.
+    let without = ["--on-corrupt", "skip", "--check-tables", "--exclude-tables", "d.rows_of_isam"];
+    let skipped = home.run(backup(&url, &without)).expect(14).json();
     assert_eq!(skipped["rows"], ROWS, "{skipped:#}");
     home.run(backup(&url, &["--check-tables"])).expect(6).says("CHECK TABLE says");
     server.close().await.unwrap();

@@ -114,7 +114,7 @@ async fn check_chunk(
     chunk: &Chunk,
     artifacts: &dyn ArtifactSource,
 ) -> Result<Match> {
-    let range = Range { from: chunk.from.clone(), to: chunk.to.clone(), limit: None };
+    let range = Range { from: chunk.from.clone(), to: chunk.to.clone(), ..Range::default() };
     let found = scan::digest(cx, reader, table, &range).await?;
     if found == chunk.digest {
         return Ok(Match::Exact);

@@ -182,10 +182,12 @@ impl Salvage<'_> {
         error: Error,
     ) -> Result<(Vec<Chunk>, Vec<Lost>)> {
         let (mut chunks, mut lost) = (Vec::new(), Vec::new());
+        let by_key = self.table.create.contains("PRIMARY KEY (");
         let Some(column) = plan::range_column(self.table) else {
-            let (rows, _, error) = self.readable(reader, self.range, None).await?;
+            let whole = Range { by_key, ..self.range.clone() };
+            let (rows, _, error) = self.readable(reader, &whole, None).await?;
             let error = error.unwrap_or_else(|| Error::internal("the damage is gone"));
-            let range = Range { limit: Some(rows), ..self.range.clone() };
+            let range = Range { limit: Some(rows), ..whole };
             let mut kept = 0;
             if rows > 0 {
                 let chunk = self.piece(reader, &range, 0).await?;
@@ -211,6 +213,7 @@ impl Salvage<'_> {
             from: (a > low).then(|| a.to_string()),
             to: (b < high).then(|| b.to_string()),
             limit: None,
+            by_key,
         };
         let mut error = error;
         while from < to {

@@ -15,6 +15,9 @@ pub(super) struct Range {
     /// No more rows than these, in the order of the key: where damage follows.
     #[serde(skip)]
     pub limit: Option<u64>,
+    /// Along the primary key, whatever the server would choose: another way meets the damage at once.
+    #[serde(skip)]
+    pub by_key: bool,
 }
 
 /// How many bytes of a table one chunk should hold. Large enough that a chunk's own cost (a query,
@@ -66,10 +69,10 @@ fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
     let mut ranges = Vec::new();
     for i in 1..count {
         let to = Some((low + width * i / count).to_string());
-        ranges.push(Range { from: from.take(), to: to.clone(), limit: None });
+        ranges.push(Range { from: from.take(), to: to.clone(), ..Range::default() });
         from = to;
     }
-    ranges.push(Range { from, to: None, limit: None });
+    ranges.push(Range { from, ..Range::default() });
     ranges
 }
 
@@ -121,6 +124,9 @@ fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
     // A table of generated columns alone still has rows to count.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
     let mut sql = format!("SELECT {columns} FROM {}", source(table));
+    if range.by_key {
+        sql.push_str(" FORCE INDEX (PRIMARY)");
+    }
     let mut conditions = Vec::new();
     if let Some(first) = table.key.first() {
         let first = quote_name(first);

@@ -476,7 +476,7 @@ struct Attributes {
 fn chunk_of(name: &ArtifactName, attributes: &serde_json::Value, range: &Range) -> Result<Chunk> {
     let Attributes { digest, from, to } = serde_json::from_value(attributes.clone())
         .map_err(|e| Error::damaged(format!("{name} does not say what it is")).with_source(e))?;
-    let found = Range { from, to, limit: None };
+    let found = Range { from, to, ..Range::default() };
     if &found != range {
         return Err(Error::damaged(format!("{name} is not the range that was planned")));
     }
