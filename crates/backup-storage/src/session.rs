@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec, BackupType,
-    ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Leftover, Manifest,
+    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec,
+    BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Leftover, Manifest,
     MemoryPermit, Outcome, Repository, Result, Totals,
 };
 use bytes::Bytes;
