@@ -10,8 +10,8 @@ use backup_core::{
     io_error, pipeline,
 };
 use backup_drivers::logical::{
-    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, OnCorrupt, Selection, SnapshotOptions,
-    TableGlob, TableName,
+    Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, OnCorrupt, Selection,
+    SnapshotOptions, TableGlob, TableName,
 };
 use backup_storage::format::Compression;
 use backup_storage::{RepositoryOptions, Resume};
