@@ -26,7 +26,7 @@ use crate::connect::{ConnectOptions, Session};
 use crate::rows::RowDigest;
 
 /// Name of the artifact that holds the [`Plan`].
-const PLAN: &str = "logical/plan";
+pub(super) const PLAN: &str = "logical/plan";
 /// The version of its form, and of everything that makes chunks of two backups the same.
 const VERSION: u32 = 1;
 /// A longer plan is not read: it names more tables than a server can hold.

@@ -20,6 +20,7 @@ use backup_core::{
 };
 
 use super::catalog::{CATALOG, Catalog};
+use super::resume;
 
 /// More findings than this of one table say nothing more.
 const MOST: usize = 20;
@@ -46,7 +47,8 @@ pub async fn examine(
         artifacts.list().await?.into_iter().map(|a| (a.name.clone(), a)).collect();
     figures(manifest, &catalog, &mut found);
     definitions::check(manifest, &catalog, &mut found);
-    let mut named = BTreeSet::from([CATALOG.parse::<ArtifactName>()?]);
+    // The plan is for a backup that goes on with this one; a masked one has none.
+    let mut named: BTreeSet<ArtifactName> = [CATALOG.parse()?, resume::PLAN.parse()?].into();
     cx.progress().expect_rows(catalog.tables.iter().map(|t| t.digest.rows).sum());
     for table in &catalog.tables {
         cx.check()?;
