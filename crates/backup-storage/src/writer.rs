@@ -417,6 +417,10 @@ impl Writer {
 
     /// Takes note of where the next units are.
     async fn placed(&mut self, units: u32, copy: Copy, base: Option<Copy>) -> Result<()> {
+        if let Some(base) = &base {
+            // A delta of an earlier backup needs what it was made against, now as then.
+            self.packer.uses(&base.at.backup, base.at.pack);
+        }
         let full = self.mapping.place(units, copy.clone(), base);
         match self.draft.extents.last_mut() {
             Some(last) if last.joins(&copy) => last.len += copy.len,

@@ -203,6 +203,38 @@ async fn index_and_manifest_of_the_base_are_not_needed_to_restore() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_delta_is_made_against_is_needed_for_as_long_as_the_delta() {
+    let cx = context();
+    for layout in [PAGES, Layout::Blocks] {
+        let (repo, inner) = repo(&cx, Deltas::Always).await;
+        let mut file = text(1, 64 * PAGE);
+        let first = back_up(&cx, &repo, &[sample("a", layout, &file)]).await.unwrap();
+        for page in 0..64 {
+            file[page * PAGE + 100] ^= 0xff;
+        }
+        let samples = [sample("a", layout, &file)];
+        let second = back_up(&cx, &repo, &samples).await.unwrap();
+        // Nothing changed since: all of it is the deltas of the second, against the first.
+        let third = back_up(&cx, &repo, &samples).await.unwrap();
+        assert_eq!(third.totals.bytes_new, 0);
+        // Only what it needs is kept of the others, as after a prune.
+        for other in [&first, &second] {
+            let needed = third.needs.iter().find(|needed| needed.backup == other.backup);
+            let needed = needed.map(|needed| needed.packs.as_slice()).unwrap_or_default();
+            let mut names: Vec<&str> = vec!["index", "manifest"];
+            let packs = other.packs.iter().filter(|pack| !needed.contains(pack));
+            names.extend(packs.map(|pack| pack.name.as_str()));
+            for name in names {
+                for path in objects(&inner, other, name).await {
+                    inner.delete(&path).await.unwrap();
+                }
+            }
+        }
+        must_be_whole(&cx, &repo, &third, &samples).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_built_on_damage_that_is_known() {
     let (cx, warnings) = listening();
     let samples = [sample("a.ibd", PAGES, &text(100, 200 * PAGE))];

@@ -102,7 +102,10 @@ impl Packer {
     }
 
     /// Takes note that a pack of another backup is needed.
-    pub(super) fn uses(&self, backup: &BackupId, pack: u32) {
+    pub(crate) fn uses(&self, backup: &BackupId, pack: u32) {
+        if *backup == self.backup {
+            return;
+        }
         let mut used = lock(&self.used);
         match used.get_mut(backup) {
             Some(packs) => {
