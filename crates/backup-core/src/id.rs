@@ -67,6 +67,13 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// Whether such a backup holds the files of a data directory, whose catalog and pages can be looked at and
+    /// on which a server can start.
+    #[must_use]
+    pub fn has_data_files(self) -> bool {
+        matches!(self, Strategy::Physical | Strategy::Snapshot | Strategy::Clone)
+    }
+
     /// The word used in JSON and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {

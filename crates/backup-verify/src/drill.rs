@@ -7,8 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupChain, Chain, Context, Error, ErrorKind, Finding, Flavor, Level,
-    Manifest, Report, Repository, Restore, Result, ServerVersion, Severity, Strategy, Verifier,
-    io_error,
+    Manifest, Report, Repository, Restore, Result, ServerVersion, Severity, Verifier, io_error,
 };
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
@@ -196,7 +195,7 @@ impl Verifier for DrillVerifier {
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
         let install = self.options.install(backup)?;
-        if backup.strategy != Strategy::Logical {
+        if backup.strategy.has_data_files() {
             return self.files(cx, &install, backup, artifacts).await;
         }
         let names = match Catalog::read(&*artifacts).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Strategy, Verifier};
+use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Verifier};
 use backup_storage::{Repo, SamplePlan, check_content, check_objects, check_sample};
 
 use crate::pages::check_pages;
@@ -98,7 +98,7 @@ impl Verifier for ContentVerifier {
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
         let mut report = check_content(cx, &self.repo, backup).await?;
-        if backup.strategy != Strategy::Logical && report.ok() {
+        if backup.strategy.has_data_files() && report.ok() {
             report.findings.extend(check_pages(cx, backup, &artifacts).await?);
         }
         Ok(report)

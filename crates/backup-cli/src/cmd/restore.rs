@@ -187,7 +187,7 @@ impl Restore {
         };
         let server =
             DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() };
-        if manifest.strategy != Strategy::Logical {
+        if manifest.strategy.has_data_files() {
             if self.selection().has_globs() {
                 return Err(Error::usage(
                     "a backup of data files takes no wildcards in --tables and --databases",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backup_core::{
-    BackupChain, Chain, Error, Manifest, Repository, Restore as Driver, Result, Strategy, pipeline,
+    BackupChain, Chain, Error, Manifest, Repository, Restore as Driver, Result, pipeline,
 };
 use backup_drivers::files::{FilesRestore, FilesRestoreOptions};
 use backup_drivers::physical::{Link, PhysicalRestore, details};
@@ -83,10 +83,10 @@ impl Restore {
         way: Option<Way>,
     ) -> Result<Answer> {
         let cx = &app.cx;
-        if manifest.strategy == Strategy::Logical {
+        if !manifest.strategy.has_data_files() {
             return Err(Error::usage(format!(
-                "{} is a logical backup: it is restored into a server",
-                manifest.backup
+                "{} is a {} backup, which has no data files: it is restored into a server",
+                manifest.backup, manifest.strategy
             ))
             .with_remedy("name a running server with --target"));
         }
