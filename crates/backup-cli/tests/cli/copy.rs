@@ -78,8 +78,9 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     assert_eq!(table.matches("2 of 2").count(), 2, "{table}");
 
     // The primary has lost a pack: a restore takes it from the copy, and says so.
-    let pack = objects(&home, "repo").into_iter().find(|(name, _)| name.ends_with("pack-0"));
-    std::fs::remove_file(home.path("repo").join(pack.unwrap().0)).unwrap();
+    let packs = objects(&home, "repo").into_iter().filter(|(name, _)| name.contains("/pack-"));
+    let (rows, _) = packs.max_by_key(|(_, len)| *len).unwrap();
+    std::fs::remove_file(home.path("repo").join(rows)).unwrap();
     let url = server.url();
     let restore = ["restore", "--cluster", "shop", "--target", &url, "--rename", "shop=again"];
     home.on_repo(restore).expect(8);

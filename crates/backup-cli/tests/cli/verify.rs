@@ -38,9 +38,9 @@ const fn damage(
 }
 
 const DAMAGE: [Damage; 7] = [
-    damage("truncated pack", "pack-0", truncate),
-    Damage { seen_by_objects: false, ..damage("flipped bit", "pack-0", flip_middle) },
-    damage("lost pack", "pack-0", |_| None),
+    damage("truncated pack", "pack-1", truncate),
+    Damage { seen_by_objects: false, ..damage("flipped bit", "pack-1", flip_middle) },
+    damage("lost pack", "pack-1", |_| None),
     Damage { restorable: true, ..damage("truncated index", "index", truncate) },
     Damage {
         seen_by_objects: false,
