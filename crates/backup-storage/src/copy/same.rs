@@ -66,21 +66,18 @@ pub(super) async fn copy(
     // What an earlier run has proven is only looked for.
     let quick = is_there && !options.verify;
     let lengths = if quick { lengths(to, manifest).await? } else { BTreeMap::new() };
-    let missing: Vec<Item> = items
-        .into_iter()
-        .filter(|i| !quick || lengths.get(&i.key.to_string()) != Some(&i.digest.bytes))
-        .collect();
-    if is_there && missing.is_empty() {
+    let lacks = |i: &Item| lengths.get(&i.key.to_string()) != Some(&i.digest.bytes);
+    if quick && !items.iter().any(lacks) {
         return Ok(copied);
     }
 
-    let marker = match is_there {
-        true => None,
-        false => Some(Marker::create_as(cx, to.store(), manifest, to.options().heartbeat).await?),
-    };
+    let marker = Marker::create_as(cx, to.store(), manifest, to.options().heartbeat).await?;
     // Only after the marker is there: so either a prune sees it, or we see the prune's mark.
     not_marked(cx, to, manifest).await?;
+    // A prune that ended since the first look has left no mark; what was there may be gone with it.
+    let is_there = is_there && is_listed(to, manifest, &manifest.backup).await?;
     retire(cx, from, to, manifest).await?;
+    let missing = items.into_iter().filter(|i| !(quick && is_there) || lacks(i));
     let sent: Vec<u64> = stream::iter(missing)
         .map(|item| send(cx, from, to, item, options))
         .buffer_unordered(cx.threads())
@@ -89,10 +86,20 @@ pub(super) async fn copy(
         .await?;
     copied.sent += sent.iter().sum::<u64>();
     copied.objects += sent.len() as u64;
-    copied.already &= sent.is_empty();
-    if let Some(marker) = marker {
-        // A prune that began meanwhile and knew nothing of us has left a mark by now.
-        not_marked(cx, to, manifest).await?;
+    copied.already = is_there && sent.is_empty();
+    // A prune that began meanwhile and knew nothing of us has left a mark by now, or has ended.
+    not_marked(cx, to, manifest).await?;
+    let own = is_there.then_some(&manifest.backup);
+    for needed in manifest.parent.iter().chain(own) {
+        if !is_listed(to, manifest, needed).await? {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("{needed} is not in {}: a prune removed it meanwhile", to.store().name()),
+            )
+            .with_remedy("copy again, its parents first"));
+        }
+    }
+    if !is_there {
         let digest = digest_of(BackupObject::Manifest.to_string(), &original);
         match to.store().create(&manifest_key, original.clone()).await? {
             Created::New => {}
@@ -103,9 +110,15 @@ pub(super) async fn copy(
         }
         copied.sent += original.len() as u64;
         copied.objects += 1;
-        end(cx, to, manifest, marker).await;
     }
+    end(cx, to, manifest, marker).await;
     Ok(copied)
+}
+
+/// Whether a backup of the cluster exists there.
+async fn is_listed(to: &Repo, manifest: &Manifest, backup: &BackupId) -> Result<bool> {
+    let key = Key::Backup(manifest.cluster.clone(), backup.clone(), BackupObject::Manifest);
+    Ok(to.store().len(&key).await?.is_some())
 }
 
 /// The bytes of the manifest, which are those of the manifest that was listed.
