@@ -110,6 +110,8 @@ fn no_page_is_left_out() {
         "docs/clone.md",
         "docs/resume.md",
         "docs/benchmarks.md",
+        "docs/export.md",
+        "docs/import.md",
     ]
     .map(str::to_owned);
     assert_eq!(runnable, BTreeSet::from(expected), "give the page a case of the test above");

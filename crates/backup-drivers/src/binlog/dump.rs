@@ -97,6 +97,9 @@ pub struct Dump {
     held: Option<Sent>,
     /// Signs of life since the last event; `None` where we wait for more than is there.
     idle: Option<u32>,
+    /// The server may begin where it likes, even in the middle of a file: MariaDB does since 11.4, which has
+    /// an index of GTIDs.
+    anywhere: bool,
 }
 
 impl Dump {
@@ -136,6 +139,7 @@ impl Dump {
     ) -> Result<String> {
         let options = DumpOptions { follow: false, semi_sync: false, ..options.clone() };
         let mut dump = Dump::connect(source, None, &options).await?;
+        dump.anywhere = true;
         let first = u32::try_from(event::MAGIC.len()).unwrap_or_default();
         match have {
             GtidSet::MySql(set) => {
@@ -246,6 +250,7 @@ impl Dump {
             resumed,
             held: None,
             idle: (!options.follow).then_some(0),
+            anywhere: false,
         })
     }
 
@@ -378,6 +383,9 @@ impl Dump {
         self.checksum = format.checksum;
         let (name, position) = self.pending.take().unwrap_or((self.file.clone(), 4));
         self.file.clone_from(&name);
+        if self.anywhere {
+            return Ok(Sent::File { name, format, position });
+        }
         let from_start = position <= event::MAGIC.len() as u64;
         if let Some(resumed) = &self.resumed {
             if resumed.format().started() != format.started() {

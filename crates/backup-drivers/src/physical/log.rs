@@ -107,7 +107,7 @@ fn strip(line: &str) -> &str {
         let counting = word.len() > 1
             && word.starts_with(|c: char| c.is_ascii_digit())
             && word.chars().all(|c| c.is_ascii_digit() || "-:.TZ+".contains(c));
-        let number = word == "0";
+        let number = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
         let fatal = text.strip_prefix("FATAL ERROR:");
         text = match fatal {
             Some(rest) => rest.trim_start(),

@@ -1,8 +1,8 @@
 //! The private option file through which a tool gets its credentials.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use backup_core::{ErrorKind, Result, io_error};
@@ -20,7 +20,10 @@ impl Private {
     /// Writes the option file.
     pub(super) fn new(source: &ConnectOptions, dialect: Dialect) -> Result<Private> {
         let create = || {
-            let directory = tempfile::Builder::new().prefix("holdfast-tool-").tempdir()?;
+            let directory = tempfile::Builder::new()
+                .prefix("holdfast-tool-")
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir()?;
             std::fs::create_dir(directory.path().join("work"))?;
             let path = directory.path().join("my.cnf");
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
@@ -115,7 +118,6 @@ mod tests {
 
     #[test]
     fn only_we_can_read_it_and_it_goes() {
-        use std::os::unix::fs::PermissionsExt;
         let source = ConnectOptions::tcp("db1", 3307, "backup");
         let private = Private::new(&source, Dialect::XtraBackup).unwrap();
         let path = private.options();
