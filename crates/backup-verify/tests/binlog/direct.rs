@@ -158,7 +158,8 @@ async fn a_poor_account_and_a_run_that_was_stopped(
     let mysql = name.starts_with("mysql");
     assert_eq!(applied.warnings.len(), usize::from(!mysql), "{:?}", applied.warnings);
     let here = async || replaying::position(&account).await.unwrap();
-    assert_eq!(here().await, position(&source).await);
+    // The target has transactions of its own: the account.
+    assert!(position(&source).await.is_subset(&here().await).unwrap());
     assert_eq!(content(&target).await, content(&source).await);
 
     // Something is in the way.
@@ -183,7 +184,8 @@ async fn a_poor_account_and_a_run_that_was_stopped(
     let applied = apply_to_end(here().await.to_string(), &going_on).await;
     applied.unwrap_or_else(|e| panic!("{}", e.report()));
     assert_eq!(content(&target).await, content(&source).await);
-    assert_eq!(here().await, position(&source).await);
+    // The target has transactions of its own: the account.
+    assert!(position(&source).await.is_subset(&here().await).unwrap());
 
     if mysql {
         target

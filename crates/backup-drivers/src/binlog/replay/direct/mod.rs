@@ -324,6 +324,10 @@ impl<'a> Direct<'a> {
         if self.known_format == Some(self.file) {
             return Ok(());
         }
+        if self.keeps && self.flavor == Flavor::MySql {
+            // The GTID of the transaction before is used up, and nothing else may be run under it.
+            self.target.session.run("SET gtid_next = 'AUTOMATIC'").await?;
+        }
         let format = unchecked(&self.route.files[self.file].format);
         let sql = format!("BINLOG '{}'", BASE64_STANDARD.encode(format.bytes()));
         self.target.session.run(&sql).await?;
