@@ -40,7 +40,10 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
     source.run(&["INSERT INTO d.t VALUES (3)"]).await;
     store.archive(&source).await;
     let last = source.binlogs().await.pop().unwrap();
-    source.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
+    // What a dump that has just ended was reading is not purged yet.
+    while source.binlogs().await.len() > 1 {
+        source.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
+    }
 
     let replica = Server::start(name, |builder| builder.option("server_id", "2")).await;
     let at_backup = manifest.outcome.position.gtid.clone();
