@@ -96,7 +96,7 @@ impl Codec {
         }
     }
 
-    /// Compresses what is written into `to`. [`Encoder::finish`] ends the stream.
+    /// Compresses what is written into `to`. `Encoder::finish` ends the stream.
     ///
     /// # Errors
     /// Those of `to`.
