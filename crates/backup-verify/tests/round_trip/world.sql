@@ -64,7 +64,7 @@ CREATE TABLE bl_term_relationships (
   object_id bigint(20) unsigned NOT NULL DEFAULT 0, term_taxonomy_id bigint(20) unsigned NOT NULL DEFAULT 0, term_order int(11) NOT NULL DEFAULT 0,
   PRIMARY KEY (object_id, term_taxonomy_id), KEY term_taxonomy_id (term_taxonomy_id));;
 INSERT INTO bl_posts (post_date, post_content, post_name) VALUES ('0000-00-00 00:00:00', '<p>Grüße 🎉 &amp; "quotes" ''x''\r\n\t</p>', '%e4%bd%a0'), ('2026-01-02 03:04:05', '', 'Z');;
-INSERT INTO bl_options (option_name, option_value) VALUES ('a', 'a:2:{s:4:"name";s:3:"x\0y";i:0;b:1;}'), ('Ä', '\\N'), ('b', 'NULL');;
+INSERT INTO bl_options (option_name, option_value) VALUES ('a', 'a:2:{s:4:"name";s:3:"x\0y";i:0;b:1;}'), ('Öffnung', '\\N'), ('b', 'NULL');;
 INSERT INTO bl_term_relationships VALUES (1, 2, 0), (1, 3, 0), (18446744073709551615, 1, -5);;
 CREATE DATABASE wiki CHARACTER SET binary;;
 USE wiki;;
@@ -82,7 +82,7 @@ INSERT INTO links (el_path) VALUES (x'2f'), (NULL), ('');;
 INSERT INTO searchindex VALUES (1, 'main page', 'welcome to the wiki u8c3bc');;
 CREATE DATABASE forge CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;;
 USE forge;;
-CREATE TABLE namespaces (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, path VARCHAR(255) NOT NULL, parent_id BIGINT, traversal VARCHAR(600) AS (CONCAT(path, '/', IFNULL(parent_id, 0))) STORED,
+CREATE TABLE namespaces (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, path VARCHAR(255) NOT NULL, parent_id BIGINT, traversal VARCHAR(600) AS (CONCAT('/', path, '/')) STORED,
   settings JSON, created_at DATETIME(6) NOT NULL, UNIQUE KEY u (path), KEY t (traversal(100)), CONSTRAINT fk_parent FOREIGN KEY (parent_id) REFERENCES namespaces (id) ON DELETE CASCADE);;
 CREATE TABLE projects (id BIGINT NOT NULL AUTO_INCREMENT, namespace_id BIGINT NOT NULL, name VARCHAR(255), star_count INT NOT NULL DEFAULT 0, archived TINYINT(1) NOT NULL DEFAULT 0,
   repository_size BIGINT UNSIGNED, PRIMARY KEY (id), UNIQUE KEY n (namespace_id, name), CONSTRAINT fk_ns FOREIGN KEY (namespace_id) REFERENCES namespaces (id), CONSTRAINT stars CHECK (star_count >= 0));;
