@@ -123,7 +123,7 @@ impl Donor {
                 "run INSTALL PLUGIN clone SONAME 'mysql_clone.so'".into(),
             );
         }
-        // One row for each role or account that has it: nobody needs a privilege to see its own.
+        // Nobody needs a privilege to see what is granted to oneself.
         let sql = "SHOW GRANTS";
         let grants: Vec<String> = self.session.query_rows(sql).await?;
         let has = |grant: &String| grant.contains("BACKUP_ADMIN");
