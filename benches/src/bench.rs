@@ -73,7 +73,7 @@ impl Bench {
                 arguments.rounds * (1 + MORE_ROUNDS),
                 arguments.rounds
             ),
-            "holdfast: no encryption, which does not exist yet; digests and fsync are in its times"
+            "holdfast: a repository without encryption; digests and fsync are in its times"
                 .to_owned(),
         ];
         let mydumper = Mydumper::have();

@@ -302,10 +302,6 @@ impl Restore {
             )
             .with_remedy("name what is to be restored in full"));
         }
-        if self.as_replica_of.is_some() && !self.is_everything() {
-            return Err(Error::usage("a new replica is of everything")
-                .with_remedy("leave out --databases, --tables, --rename and their like"));
-        }
         if !self.is_everything() && self.databases.is_empty() && self.tables.is_empty() {
             return Err(Error::usage(
                 "--rename, --exclude-tables, --schema-only and --data-only need --tables or \

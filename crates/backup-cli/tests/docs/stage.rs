@@ -241,10 +241,10 @@ fn cargo(at: &str, command: &str) {
     let command = command.split(" #").next().unwrap_or_default();
     let words: Vec<&str> = command.split_whitespace().collect();
     match words[1..] {
-        ["xtask", ref arguments @ ..] => {
-            help(at, command, &["--package", "xtask", "--"], arguments);
+        ["xtask", ref arguments @ ..] => help(at, command, "xtask", arguments),
+        ["run", "--release", "-p", program, "--", ref arguments @ ..] => {
+            help(at, command, program, arguments);
         }
-        ["run", "--release", ref arguments @ ..] => help(at, command, &[], arguments),
         ["install", ref arguments @ ..] => {
             let path = arguments.iter().skip_while(|word| **word != "--path").nth(1);
             let path = path.unwrap_or_else(|| panic!("{at}: no --path"));
@@ -256,15 +256,26 @@ fn cargo(at: &str, command: &str) {
 
 /// Runs a program of the workspace with `--help` after its arguments, which is an error after wrong
 /// ones.
-fn help(at: &str, command: &str, package: &[&str], arguments: &[&str]) {
-    let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--locked"])
-        .args(package)
-        .args(arguments)
-        .arg("--help")
-        .current_dir(root())
-        .output()
-        .unwrap();
+fn help(at: &str, command: &str, program: &str, arguments: &[&str]) {
+    let directory = programs();
+    let output = Command::new(directory.join(program)).args(arguments).arg("--help").output();
+    let output = output.unwrap_or_else(|e| panic!("{at}: `{command}`: {program}: {e}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{at}: `{command}`: {stderr}");
+}
+
+/// Where the programs of the workspace are, as they are now. All targets in one call: that is what
+/// `cargo test --workspace` has built already, while a single package has other features, and would
+/// be built anew.
+fn programs() -> &'static Path {
+    static BUILT: std::sync::Once = std::sync::Once::new();
+    BUILT.call_once(|| {
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--workspace", "--all-targets"])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+    assert_cmd::cargo::cargo_bin!("holdfast").parent().unwrap()
 }

@@ -29,6 +29,9 @@ pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 184467440737095
     /*!80000 , max_execution_time = 0 */ /*M!100304 , max_statement_time = 0, \
     system_versioning_asof = DEFAULT */";
 
+/// `ER_ACCESS_DENIED_ERROR`: unknown account or wrong password.
+const ACCESS_DENIED: u16 = 1045;
+
 /// Connects and signs in.
 ///
 /// # Errors
@@ -94,10 +97,22 @@ async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
 /// `mysql_async` 0.37 panics on some answers that no server should give, but anybody may (a version
 /// number above 65535, an empty packet where a key is due), and on parsec without a password: that
 /// is an error like any other.
+///
+/// A refused password is tried once more: `mysql_common` 0.37 takes a last byte 0 off the nonce of
+/// every plugin, but those of MariaDB's `client_ed25519` and `parsec` are 32 random bytes, of which
+/// the last is 0 once in 256 times. A wrong password so counts as two failed sign-ins.
 async fn attempt(opts: Opts) -> Result<Conn, mysql_async::Error> {
-    AssertUnwindSafe(Conn::new(opts)).catch_unwind().await.unwrap_or_else(|_| {
-        Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
-    })
+    let once = || async {
+        AssertUnwindSafe(Conn::new(opts.clone())).catch_unwind().await.unwrap_or_else(|_| {
+            Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
+        })
+    };
+    match once().await {
+        Err(mysql_async::Error::Server(e)) if e.code == ACCESS_DENIED && opts.pass().is_some() => {
+            once().await
+        }
+        result => result,
+    }
 }
 
 fn connect_error(options: &ConnectOptions, error: mysql_async::Error) -> Error {

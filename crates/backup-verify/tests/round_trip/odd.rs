@@ -16,11 +16,31 @@ struct Amount {
     /// The rows of the table without a key: twice to this.
     doublings: usize,
     megabytes: usize,
+    /// Tiny rows with a key: ten to this.
+    decades: usize,
+    chunk_bytes: u64,
 }
 
 /// Small enough for every run.
-const SOME: Amount =
-    Amount { tables: 200, columns: 1000, partitions: 100, doublings: 14, megabytes: 60 };
+const SOME: Amount = Amount {
+    tables: 200,
+    columns: 1000,
+    partitions: 100,
+    doublings: 14,
+    megabytes: 60,
+    decades: 4,
+    chunk_bytes: 16 << 10,
+};
+/// What somebody has somewhere.
+const MUCH: Amount = Amount {
+    tables: 5000,
+    columns: 4000,
+    partitions: 1000,
+    doublings: 20,
+    megabytes: 60,
+    decades: 7,
+    chunk_bytes: 4 << 20,
+};
 
 async fn fill(session: &mut Session, amount: &Amount) {
     let columns: Vec<String> = (0..amount.columns).map(|n| format!("c{n} TINYINT")).collect();
@@ -58,6 +78,19 @@ async fn fill(session: &mut Session, amount: &Amount) {
         "INSERT INTO odd.keyless SELECT a, b FROM odd.keyless".to_owned();
         amount.doublings
     ]);
+    let digits = "(SELECT 0 d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
+                  UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL \
+                  SELECT 9)";
+    let (mut number, mut from) = (String::from("0"), Vec::new());
+    for n in 0..amount.decades {
+        number = format!("({number}) * 10 + d{n}.d");
+        from.push(format!("{digits} d{n}"));
+    }
+    statements.push("CREATE TABLE odd.tiny_rows (id INT PRIMARY KEY, v TINYINT)".to_owned());
+    statements.push(format!(
+        "INSERT INTO odd.tiny_rows SELECT {number}, d0.d FROM {}",
+        from.join(" JOIN ")
+    ));
     // Clusters of rows with 2^60 of nothing between them, and the ends of the type.
     for base in [i64::MIN, -(1 << 60), -50, 1 << 60, i64::MAX - 99] {
         let rows: Vec<String> =
@@ -96,7 +129,7 @@ async fn round_trip(server: &str, amount: Amount) {
     let mut source = Session::open(&pair.source()).await.unwrap();
     fill(&mut source, &amount).await;
     let manifest =
-        pair.backup(LogicalOptions { chunk_bytes: 16 << 10, ..Default::default() }).await;
+        pair.backup(LogicalOptions { chunk_bytes: amount.chunk_bytes, ..Default::default() }).await;
     let restored = pair.restore(&manifest, LogicalRestoreOptions::default()).await;
     assert_eq!(Some(restored.rows), manifest.outcome.rows);
     let mut target = Session::open(&pair.target()).await.unwrap();
@@ -122,4 +155,11 @@ async fn round_trip(server: &str, amount: Amount) {
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_tables_come_back(#[values("mysql-9.7", "mariadb-10.11")] server: &str) {
     round_trip(server, SOME).await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn many_odd_tables_come_back(#[values("mysql-9.7", "mariadb-10.11")] server: &str) {
+    round_trip(server, MUCH).await;
 }
