@@ -217,6 +217,20 @@ impl World {
         done
     }
 
+    /// What a target has after a plan, in whatever order.
+    fn gathered(&self, base: usize, plan: &backup_core::ReplayPlan) -> BTreeSet<(usize, u64)> {
+        let mut done: BTreeSet<_> = self.history[..base].iter().copied().collect();
+        for stretch in &plan.stretches {
+            let wanted = |&(primary, n): &(usize, u64)| {
+                let gtid = gtid(self.flavor, primary, n);
+                stretch.only.as_ref().is_none_or(|only| only.contains(&gtid))
+            };
+            let content = stretch.segments.iter().flat_map(|segment| self.content(segment));
+            done.extend(content.copied().filter(wanted));
+        }
+        done
+    }
+
     /// Whether there is any way at all to a transaction of the history: segments are applied whenever
     /// everything before them is there, of each only what belongs to the history.
     fn can_reach(&self, base: usize, wanted: u64) -> bool {
@@ -302,5 +316,73 @@ proptest! {
         prop_assert_eq!(servers, left);
         prop_assert!(BinlogChain::new(rest.segments).gaps().len() <= chain.gaps().len());
         prop_assert!(chain.unneeded(&[]).is_empty());
+    }
+    #[test]
+    fn no_hole_is_passed_over_in_silence(script in script(), base in 0_usize..30) {
+        let world = world(&script);
+        let base = base.min(world.history.len());
+        let chain = BinlogChain::new(world.segments.clone());
+        let from = world.base(base);
+        let reachable = chain.plan(&from, &ReplayTarget::Reachable).unwrap();
+        prop_assert_eq!(chain.plan(&from, &ReplayTarget::End).is_ok(), chain.reach(&from).is_ok_and(|r| r.whole));
+        match chain.plan(&from, &ReplayTarget::End) {
+            Ok(plan) => {
+                prop_assert_eq!(&plan, &reachable);
+                let done = world.gathered(base, &plan);
+                let newest = done.iter().map(|(_, n)| *n).max().unwrap_or(0);
+                let stopped = plan.stretches.last().and_then(|stretch| stretch.segments.last());
+                for (segment, content) in world.segments.iter().zip(&world.contents) {
+                    let behind = stopped.is_some_and(|stopped| {
+                        stopped.server == segment.server && stopped.seq < segment.seq
+                    });
+                    if !behind && content.iter().all(|(_, n)| *n <= newest) {
+                        continue;
+                    }
+                    for transaction in content {
+                        // What a lost primary wrote under numbers of MariaDB that the base has.
+                        let errant = script.mariadb && transaction.1 <= base as u64;
+                        prop_assert!(errant || done.contains(transaction), "{transaction:?} of {} is not in {done:?}, which stops at {:?}", segment.name(), stopped.map(|s| (s.name(), &s.range)));
+                    }
+                }
+            }
+            Err(e) => {
+                let told = e.to_string();
+                prop_assert!(told.contains("not archived"), "{}", told);
+                let reached = (0..=world.history.len()).rev().find(|&n| world.can_reach(base, n as u64));
+                let reached = set(world.flavor, &world.history[..reached.unwrap()]);
+                let beyond = |s: &SegmentInfo| !s.after.is_subset(&reached).unwrap();
+                prop_assert!(world.segments.iter().any(beyond), "{}", told);
+            }
+        }
+    }
+
+    #[test]
+    fn nor_where_there_are_only_places(
+        lens in proptest::collection::vec(1_usize..5, 2..8),
+        lost in proptest::collection::btree_set(2_usize..7, 0..2),
+        from in any::<prop::sample::Index>(),
+    ) {
+        let flavor = Flavor::MySql;
+        let log = Log((1..=lens.iter().sum::<usize>() as u64).map(|n| (0, n)).collect());
+        let mut world = World { flavor, history: Vec::new(), segments: Vec::new(), contents: Vec::new() };
+        let cuts: Vec<(usize, bool)> = lens.iter().map(|len| (*len, false)).collect();
+        archive(&mut world, 0, &log, 0, &cuts, &lost);
+        for segment in &mut world.segments {
+            (segment.before, segment.after) = (GtidSet::empty(flavor), GtidSet::empty(flavor));
+            segment.anonymous = segment.transactions;
+        }
+        let from = from.get(&world.segments);
+        let base = ReplayBase {
+            server: Some(from.server.clone()),
+            position: Position::at(from.range.file.clone(), from.range.start + 1),
+        };
+        let last = world.segments.last().unwrap();
+        let behind = world.segments.iter().filter(|s| s.seq >= from.seq).count();
+        let whole = last.seq - from.seq + 1 == behind as u64;
+        let chain = BinlogChain::new(world.segments.clone());
+        prop_assert_eq!(chain.plan(&base, &ReplayTarget::End).is_ok(), whole);
+        let reached = chain.plan(&base, &ReplayTarget::Reachable).unwrap();
+        prop_assert_eq!(&reached.stretches[0].segments[0], from);
+        prop_assert_eq!(chain.reach(&base).unwrap().whole, whole);
     }
 }

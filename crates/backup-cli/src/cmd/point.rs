@@ -34,9 +34,12 @@ pub(crate) struct Point {
     /// Up to this place in a binlog of the server that the backup was read from
     #[arg(long, value_name = "FILE:POS", group = "point")]
     to_position: Option<Position>,
-    /// Everything that is archived
+    /// Everything that is archived; refused where the archive has a hole on the way there
     #[arg(long, group = "point")]
     to_latest: bool,
+    /// Everything that can be reached: up to the hole, where the archive has one
+    #[arg(long, group = "point")]
+    to_last_reachable: bool,
     /// Without these transactions; the target has their GTIDs all the same, so that no replica
     /// brings them back
     #[arg(long, value_name = "GTID,…", value_delimiter = ',')]
@@ -63,6 +66,11 @@ enum Apply {
     Replica,
     Direct,
 }
+
+/// What to do where the end of an archive cannot be reached.
+const OVER_A_HOLE: &str = "put the missing piece back from a copy of the repository (`holdfast copy`); or \
+                           stop before the hole: --to-last-reachable, or --to-position and the place that \
+                           is named";
 
 /// Reads a time with its zone.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
@@ -101,6 +109,9 @@ impl Point {
             let (server, file, offset) = (None, file.clone(), *offset);
             return Some(ReplayTarget::Position { server, file, offset });
         }
+        if self.to_last_reachable {
+            return Some(ReplayTarget::Reachable);
+        }
         (self.to_latest || !self.skip_gtid.is_empty()).then_some(ReplayTarget::End)
     }
 
@@ -113,7 +124,7 @@ impl Point {
         manifests: Vec<Manifest>,
         target: &ReplayTarget,
     ) -> Result<(Manifest, Way)> {
-        let chain = chain(cx, repo, cluster).await?;
+        let chain = chain(cx, repo, cluster, target).await?;
         let mut problem = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target
@@ -146,7 +157,7 @@ impl Point {
         here: GtidSet,
         target: &ReplayTarget,
     ) -> Result<Way> {
-        let chain = chain(cx, repo, cluster).await?;
+        let chain = chain(cx, repo, cluster, target).await?;
         let position = Position { gtid: Some(here), ..Position::default() };
         let base = ReplayBase { server: None, position };
         let route = self.route(cx, repo, &chain, &base, target).await?;
@@ -172,25 +183,48 @@ impl Point {
         base: &ReplayBase,
         target: &ReplayTarget,
     ) -> Result<Route> {
-        let plan = chain.plan(base, target)?;
+        let plan = chain.plan(base, target).map_err(|e| {
+            let error = Error::from(e);
+            // Where something is archived behind a hole.
+            match target {
+                ReplayTarget::End => error.with_remedy(OVER_A_HOLE),
+                _ => error,
+            }
+        })?;
+        if *target == ReplayTarget::Reachable
+            && let Err(hole) = chain.plan(base, &ReplayTarget::End)
+        {
+            cx.event(Event::Warning { text: hole.to_string() });
+        }
         let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
         Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await
     }
 }
 
-async fn chain(cx: &Context, repo: &Repo, cluster: &ClusterName) -> Result<BinlogChain> {
+/// The archive, as far as it can be read. Of what cannot, only that at the end leaves no hole by which it
+/// would be missed on the way to the end.
+async fn chain(
+    cx: &Context,
+    repo: &Repo,
+    cluster: &ClusterName,
+    target: &ReplayTarget,
+) -> Result<BinlogChain> {
     let mut segments = Vec::new();
-    for listed in cx.run(repo.segments(cx, cluster)).await? {
-        match listed.info {
+    let mut listed = cx.run(repo.segments(cx, cluster)).await?.into_iter().peekable();
+    while let Some(segment) = listed.next() {
+        let name = format!("segment {}/{}", segment.server, segment.seq);
+        let is_last = listed.peek().is_none_or(|next| next.server != segment.server);
+        match segment.info {
             Ok(info) => segments.push(info),
-            Err(e) => cx.event(Event::Warning {
-                text: format!(
-                    "segment {}/{} is left out: {}",
-                    listed.server,
-                    listed.seq,
-                    e.chain()
-                ),
-            }),
+            Err(e) if is_last && *target == ReplayTarget::End => {
+                return Err(e
+                    .context(format!("{name}, the last of its server, cannot be read"))
+                    .with_remedy(OVER_A_HOLE));
+            }
+            Err(e) => {
+                let text = format!("{name} is left out: {}", e.chain());
+                cx.event(Event::Warning { text });
+            }
         }
     }
     Ok(BinlogChain::new(segments))

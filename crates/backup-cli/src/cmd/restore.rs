@@ -290,7 +290,8 @@ impl Restore {
         let target = match (self.point.target(), &self.as_replica_of) {
             (Some(target), _) => target,
             (None, None) => return Ok((select(listed, &self.backup)?, None)),
-            (None, Some(_)) => ReplayTarget::End,
+            // What the archive lacks behind that, the source has, or the new replica is refused.
+            (None, Some(_)) => ReplayTarget::Reachable,
         };
         if self.as_replica_of.is_some() && !self.is_everything() {
             return Err(Error::usage("a new replica is of everything")

@@ -173,3 +173,69 @@ async fn points_that_cannot_be_reached_are_told_before_anything_is_done() {
     let run = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
     assert!(run.stdout.contains("gap"), "{run:?}");
 }
+
+/// A piece in the middle of the archive is lost: nobody is told that everything was applied.
+#[rstest]
+#[tokio::test]
+async fn a_hole_in_the_archive_is_not_passed_over(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    let (mut contents, mut pieces) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let work = ["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50", "FLUSH BINARY LOGS"];
+        server::run(&mut session, &work).await;
+        home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+        contents.push(source.content("shop").await);
+        pieces.push(home.files("repo/clusters/shop/binlog"));
+    }
+    // Everything that the second run archived.
+    let lost = pieces[1].iter().filter(|file| !pieces[0].contains(file));
+    let lost: Vec<_> = lost.map(|(path, _)| (path.clone(), std::fs::read(path).unwrap())).collect();
+    for (path, _) in &lost {
+        std::fs::remove_file(path).unwrap();
+    }
+
+    let target = Server::start(name).await;
+    let to = target.url();
+    let restore = |more: &[&str]| {
+        let mut args = vec!["restore", "--cluster", "shop", "--target", &to];
+        args.extend(more);
+        home.on_repo(args)
+    };
+    let refused = restore(&["--to-latest"]).expect(10).says("these transactions are not archived");
+    let refused = refused.says("--to-last-reachable").says("the archive goes on behind that");
+    let schemata = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'";
+    assert_eq!(target.value(schemata).await.as_deref(), Some("0"));
+    restore(&["--to-latest", "--dry-run"]).expect(10);
+
+    // The place that it names can be reached, and is the last one that can.
+    let (_, place) = refused.stderr.split_once("the last point that can be reached is ").unwrap();
+    let place = place.split([' ', ',']).find(|word| word.contains("00000")).unwrap();
+    let place = place.trim_end_matches(['.', '\n']);
+    let last = |point: &[&str]| {
+        let plan = restore(&[point, &["--dry-run", "--json"]].concat()).expect(0);
+        plan.json()["binlog"]["last_applied"].clone()
+    };
+    assert_eq!(last(&["--to-last-reachable"]), last(&["--to-position", place]));
+    restore(&["--to-last-reachable"]).expect(0).says("not archived");
+    assert_eq!(target.content("shop").await, contents[0]);
+
+    let apply = |more: &[&str]| {
+        let mut args = vec!["binlog", "apply", "--cluster", "shop", "--target", &to];
+        args.extend(more);
+        home.on_repo(args)
+    };
+    apply(&[]).expect(10).says("not archived");
+    apply(&["--to-last-reachable"]).expect(0);
+    assert_eq!(target.content("shop").await, contents[0]);
+    for (path, bytes) in lost {
+        std::fs::write(path, bytes).unwrap();
+    }
+    apply(&["--to-latest"]).expect(0);
+    assert_eq!(target.content("shop").await, contents[2]);
+}

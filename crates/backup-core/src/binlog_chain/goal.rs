@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use jiff::Timestamp;
+
 use super::plan::{ReplayBase, ReplayTarget};
 use super::run::Run;
 use super::way::Start;
@@ -27,21 +29,19 @@ impl BinlogChain {
     ) -> Result<Vec<Goal>, String> {
         let runs = || self.runs.iter().enumerate();
         match target {
-            ReplayTarget::End => {
-                let mut goals: Vec<(usize, &SegmentInfo)> = runs()
-                    .map(|(at, run)| (at, run.last()))
-                    .filter(|(_, last)| !start.covers(last))
-                    .collect();
-                // The newest that can be reached.
-                goals.sort_by_key(|(_, last)| Reverse(age(last)));
-                Ok(goals
-                    .into_iter()
-                    .map(|(run, _)| Goal {
+            ReplayTarget::End | ReplayTarget::Reachable => {
+                let ages = self.ages();
+                let news = runs().filter(|(_, run)| !start.covers(run.last()));
+                let mut goals: Vec<Goal> = news
+                    .map(|(run, segments)| Goal {
                         run,
-                        segment: self.runs[run].segments.len() - 1,
+                        segment: segments.segments.len() - 1,
                         first_wins: true,
                     })
-                    .collect())
+                    .collect();
+                // The newest that can be reached.
+                goals.sort_by_key(|goal| Reverse((ages[goal.run], goal.run)));
+                Ok(goals)
             }
             ReplayTarget::Time(time) => {
                 let holds = |segment: &SegmentInfo| segment.reaches(*time);
@@ -121,6 +121,21 @@ impl BinlogChain {
                 Ok(goals)
             }
         }
+    }
+
+    /// The last commit up to the end of each run, and when that was archived. What a server wrote behind a
+    /// hole is later than what it wrote before, whatever the clocks say.
+    fn ages(&self) -> Vec<(Option<Timestamp>, Timestamp)> {
+        let mut ages: Vec<(Option<Timestamp>, Timestamp)> = Vec::with_capacity(self.runs.len());
+        for (at, run) in self.runs.iter().enumerate() {
+            let commit = run.segments.iter().filter_map(|segment| segment.last_time).max();
+            let archived = run.last().archived_at;
+            ages.push(match self.run_before(at).map(|_| ages[at - 1]) {
+                Some(before) => (commit.max(before.0), archived.max(before.1)),
+                None => (commit, archived),
+            });
+        }
+        ages
     }
 
     /// The archived transactions next to one that is not.

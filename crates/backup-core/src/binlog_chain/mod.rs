@@ -19,6 +19,7 @@ pub use self::plan::{Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 use self::run::{Run, joins};
 use self::way::Start;
 use crate::chain::Unreachable;
+use crate::gtid::GtidSet;
 use crate::position::Position;
 use crate::segment::SegmentInfo;
 
@@ -80,27 +81,30 @@ impl BinlogChain {
             .collect()
     }
 
+    /// What the same server wrote before a run, on the other side of a hole.
+    fn run_before(&self, run: usize) -> Option<&Run> {
+        let before = &self.runs[run.checked_sub(1)?];
+        (before.server() == self.runs[run].server()).then_some(before)
+    }
+
     /// How far the archive leads from a base.
     ///
     /// # Errors
     /// When no segment can be entered from there.
     pub fn reach(&self, base: &ReplayBase) -> Result<Reach, Unreachable> {
-        let plan = self.plan(base, &ReplayTarget::End)?;
-        let last = plan.stretches.last().and_then(|stretch| stretch.segments.last()).cloned();
-        let newest = self.runs.iter().map(Run::last).max_by_key(|last| age(last));
-        let whole = match (&last, newest, &plan.applied) {
-            (Some(last), Some(newest), _) => age(last) >= age(newest),
-            // Nothing is behind the base.
-            (None, Some(newest), Some(applied)) => newest.after.is_subset(applied).unwrap_or(false),
-            _ => true,
-        };
-        Ok(Reach { last, whole })
+        let whole = self.plan(base, &ReplayTarget::End);
+        let plan = self.plan(base, &ReplayTarget::Reachable)?;
+        match (plan.last(), whole) {
+            (None, Err(e)) => Err(e),
+            (last, whole) => Ok(Reach { last: last.cloned(), whole: whole.is_ok() }),
+        }
     }
 
     /// The shortest way from `base` to `target`: no segment that it could do without.
     ///
     /// # Errors
-    /// When there is none: what is missing, and the nearest points that can be reached.
+    /// When there is none: what is missing, and the nearest points that can be reached. The end is
+    /// none where later transactions are archived behind a hole.
     pub fn plan(
         &self,
         base: &ReplayBase,
@@ -108,7 +112,7 @@ impl BinlogChain {
     ) -> Result<ReplayPlan, Unreachable> {
         let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
         if self.runs.is_empty() {
-            if *target == ReplayTarget::End {
+            if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
                 return Ok(ReplayPlan { stretches: Vec::new(), applied: None });
             }
             return Err(unreachable("no binlogs of the cluster are archived".into()));
@@ -128,7 +132,7 @@ impl BinlogChain {
         let bytes = |way: &[Stretch]| -> u64 {
             way.iter().flat_map(|s| &s.segments).map(SegmentInfo::bytes).sum()
         };
-        let mut problems = Vec::new();
+        let mut unreached = Vec::new();
         for goal in &goals {
             match self.way(&start, goal.run, goal.segment, &mut Vec::new()) {
                 Some(way) => {
@@ -140,20 +144,30 @@ impl BinlogChain {
                         break;
                     }
                 }
-                None => problems.push(self.missing(&start, goal.run)),
+                None => unreached.push(goal.run),
             }
         }
-        let applied = match start {
-            Start::Applied(applied) => Some(applied),
+        let applied = match &start {
+            Start::Applied(applied) => Some(applied.clone()),
             Start::At { .. } => None,
         };
         match best {
-            Some(stretches) => Ok(ReplayPlan { stretches, applied }),
+            Some(stretches) => {
+                let plan = ReplayPlan { stretches, applied };
+                if *target == ReplayTarget::End
+                    && let Some(problem) = self.beyond(&start, &plan, &unreached)
+                {
+                    return Err(unreachable(problem));
+                }
+                Ok(plan)
+            }
             // The archive ends where the base is.
-            None if *target == ReplayTarget::End && goals.is_empty() => {
+            None if goals.is_empty() || *target == ReplayTarget::Reachable => {
                 Ok(ReplayPlan { stretches: Vec::new(), applied })
             }
             None => {
+                let problems: Vec<String> =
+                    unreached.iter().map(|&run| self.missing(&start, run)).collect();
                 let mut problem = problems.join("; ");
                 if let Some(last) = self.last_reachable(base) {
                     problem.push_str(&format!("; the last point that can be reached is {last}"));
@@ -163,34 +177,70 @@ impl BinlogChain {
         }
     }
 
+    /// What is archived and newer than the end of a plan, and the hole in front of it. `unreached`:
+    /// runs to which there is no way, the newest first.
+    fn beyond(&self, start: &Start, plan: &ReplayPlan, unreached: &[usize]) -> Option<String> {
+        let (last, stretch) = (plan.last()?, plan.stretches.last()?);
+        let commits = stretch.segments.iter().filter_map(|segment| segment.last_time);
+        let until = commits.max().unwrap_or(last.archived_at);
+        let is_beyond = |run: &Run| match &plan.applied {
+            Some(applied) => run.agrees(applied) && !holds_all(applied, last, run.last()),
+            // Another server's places say nothing: what it wrote meanwhile may be the same.
+            None => {
+                let first = run.segments.iter().find_map(|segment| segment.first_time);
+                *run.server() == last.server || first.is_some_and(|first| first > until)
+            }
+        };
+        let beyond: Vec<usize> =
+            unreached.iter().copied().filter(|&run| is_beyond(&self.runs[run])).collect();
+        let (newest, nearest) = (beyond.first()?, beyond.last()?);
+        Some(format!(
+            "{}; the archive goes on behind that, to {}; the last point that can be reached is {}",
+            self.missing(start, *nearest),
+            point(self.runs[*newest].last()),
+            point(last)
+        ))
+    }
+
     fn last_reachable(&self, base: &ReplayBase) -> Option<String> {
         let start = self.start(base).ok()?;
-        let ways = (0..self.runs.len()).filter_map(|run| {
-            let last = self.runs[run].segments.len() - 1;
-            self.way(&start, run, last, &mut Vec::new()).map(|_| self.runs[run].last())
-        });
-        ways.max_by_key(|segment| segment.last_time).map(point)
+        let ends = self.reachable(&start).map(Run::last);
+        ends.max_by_key(|segment| segment.last_time).map(point)
+    }
+
+    /// The runs whose ends can be reached.
+    fn reachable(&self, start: &Start) -> impl Iterator<Item = &Run> {
+        let to = |run: &usize| {
+            let last = self.runs[*run].segments.len() - 1;
+            self.way(start, *run, last, &mut Vec::new()).is_some()
+        };
+        (0..self.runs.len()).filter(to).map(|run| &self.runs[run])
     }
 
     /// Why a run cannot be entered.
     fn missing(&self, start: &Start, run: usize) -> String {
         let first = &self.runs[run].segments[0];
+        let hole = match self.run_before(run).map(|before| &before.last().range) {
+            Some(last) => format!(
+                "between {}:{} and {}:{}",
+                last.file, last.end, first.range.file, first.range.start
+            ),
+            None => format!("before {}", first.range),
+        };
         match start {
             Start::Applied(applied) => {
-                let mut have = applied.clone();
-                for other in self
-                    .runs
-                    .iter()
-                    .filter(|other| other.entry(applied, other.segments.len() - 1).is_some())
-                {
-                    have = have.union(&other.last().after).unwrap_or(have);
-                }
+                let have = self.reachable(start).fold(applied.clone(), |have, run| {
+                    have.union(&run.last().after).unwrap_or(have)
+                });
                 let lacking = first.before.difference(&have);
                 let lacking = lacking.map(|set| set.to_string()).unwrap_or_default();
-                format!("these transactions are not archived: {lacking} (before {})", first.range)
+                match lacking.as_str() {
+                    "" => format!("a piece of the binlogs is not archived ({hole})"),
+                    gtids => format!("these transactions are not archived: {gtids} ({hole})"),
+                }
             }
             Start::At { begin: (file, offset), .. } => format!(
-                "nothing joins {file}:{offset}, where the backup ends, with {}",
+                "nothing joins {file}:{offset}, where the backup ends, with {} ({hole})",
                 first.range
             ),
         }
@@ -234,6 +284,20 @@ impl BinlogChain {
             );
         }
         all
+    }
+}
+
+/// Whether a target that has `applied`, and then everything up to the end of `last`, has all that
+/// there is up to the end of `other`.
+fn holds_all(applied: &GtidSet, last: &SegmentInfo, other: &SegmentInfo) -> bool {
+    match (applied, &other.state_after) {
+        (GtidSet::MariaDb(applied), Some(state)) => {
+            state.iter().all(|gtid| applied.covers(gtid) || last.holds(&gtid.into()))
+        }
+        _ => {
+            let both = applied.union(&last.after).ok();
+            both.is_some_and(|both| other.after.is_subset(&both).unwrap_or(false))
+        }
     }
 }
 

@@ -32,8 +32,10 @@ impl ReplayBase {
 /// The point that a replay leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayTarget {
-    /// All there is.
+    /// All there is; no point where the archive goes on behind a hole.
     End,
+    /// All that can be reached, whatever is archived behind a hole.
+    Reachable,
     /// Everything that was committed before this time; the first transaction of this time or later,
     /// in the order of the binlog, is left out, and everything behind it.
     Time(Timestamp),
@@ -56,6 +58,7 @@ impl fmt::Display for ReplayTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReplayTarget::End => f.write_str("the end of the archive"),
+            ReplayTarget::Reachable => f.write_str("the last point that can be reached"),
             ReplayTarget::Time(time) => write!(f, "time {time}"),
             ReplayTarget::Gtid(gtid) => write!(f, "GTID {gtid}"),
             ReplayTarget::BeforeGtid(gtid) => write!(f, "the point before GTID {gtid}"),
@@ -92,6 +95,11 @@ impl ReplayPlan {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.stretches.iter().flat_map(|s| &s.segments).map(SegmentInfo::bytes).sum()
+    }
+
+    /// The segment that the point is in; `None` where the base is the point.
+    pub(super) fn last(&self) -> Option<&SegmentInfo> {
+        self.stretches.last()?.segments.last()
     }
 }
 

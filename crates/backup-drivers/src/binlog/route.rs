@@ -184,7 +184,8 @@ impl Route {
             _ => last,
         };
         // To the start of a transaction, and far enough to meet the one before the stop.
-        let mut met = at(places[from]).transactions > 0 && *target == ReplayTarget::End;
+        let open_end = matches!(target, ReplayTarget::End | ReplayTarget::Reachable);
+        let mut met = at(places[from]).transactions > 0 && open_end;
         while from > 0 && (at(places[from]).begins_inside || !met) {
             from -= 1;
             met |= at(places[from]).transactions > 0;
@@ -345,7 +346,7 @@ impl Scan<'_> {
             ReplayTarget::Time(limit) => time >= self.flavor.commit_limit(*limit),
             ReplayTarget::BeforeGtid(wanted) => is(wanted),
             ReplayTarget::Position { offset, .. } => f == self.last_file && end > *offset,
-            ReplayTarget::Gtid(_) | ReplayTarget::End => false,
+            ReplayTarget::Gtid(_) | ReplayTarget::End | ReplayTarget::Reachable => false,
         };
         if beyond {
             self.stop = Some((f, start));
