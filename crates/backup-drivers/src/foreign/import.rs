@@ -235,7 +235,7 @@ impl ForeignImport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lexer::Place;
+    use super::super::token::Place;
     use super::*;
 
     #[test]

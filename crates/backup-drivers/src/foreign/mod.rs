@@ -11,8 +11,9 @@ mod metadata;
 mod scan;
 mod source;
 mod statement;
+mod token;
 
 pub use dump::{Dump, DumpPart, examine_dump, examine_kept};
 pub use import::{CONTENTS, ForeignImport};
-pub use lexer::Place;
 pub use scan::{Contents, Fault, Scan};
+pub use token::Place;

@@ -7,8 +7,9 @@ use backup_core::{Flavor, Position};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::lexer::{Lexer, Next, Place, Token};
+use super::lexer::Lexer;
 use super::statement::{Named, Part, Statement};
+use super::token::{Next, Place, Token};
 
 /// More faults of one file than this say nothing more.
 const MOST: usize = 1000;

@@ -1,6 +1,6 @@
 //! What a statement of a dump is, and whether it makes sense.
 
-use super::lexer::{Next, Place, Token, Wide};
+use super::token::{Next, Place, Token, Wide};
 
 /// So many tokens of its beginning are kept of a statement.
 const HEAD: usize = 48;

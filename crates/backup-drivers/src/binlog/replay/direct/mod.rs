@@ -8,7 +8,10 @@
 
 mod context;
 pub(super) mod mark;
+mod rows;
+mod statement;
 mod variable;
+mod xa;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,31 +21,21 @@ use backup_core::{Context, Error, ErrorKind, Flavor, Gtid, Result, SegmentStore}
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use jiff::Timestamp;
-use mysql_async::prelude::Queryable;
 
 use super::super::event::{Checksum, Event, Format, HEADER_LEN, Header, kind};
 use super::super::gtid::{Begin, begins};
 use super::super::payload;
 use super::super::read::Reader;
 use super::super::route::Route;
-use super::super::rows::{change, inflated};
+use super::super::rows::change;
 use super::groups::{From, Groups, Step};
 use super::target::Target;
-use crate::connect::{Session, sql_error, without_secrets};
-use crate::logical::quote_name;
 use context::Statement;
 use mark::Mark;
+use xa::xid;
 
-/// Events of rows that go into one statement, in bytes; servers take at least 16 MiB.
-const BATCH: usize = 1 << 20;
-/// Flag of an event: the default database does not matter.
-const SUPPRESS_USE: u16 = 0x8;
-/// Flag of an event: it depends on its connection (temporary tables).
-const THREAD_SPECIFIC: u16 = 0x4;
 /// Flag of an event: who does not know it may leave it out.
 const IGNORABLE: u16 = 0x80;
-/// Flag of a rows event: the last of its statement.
-const STATEMENT_END: u8 = 1;
 /// Flags of MariaDB's GTID event.
 const STANDALONE: u8 = 1;
 const GROUP_COMMIT: u8 = 2;
@@ -397,26 +390,8 @@ impl<'a> Direct<'a> {
     async fn one(&mut self, header: &Header, body: &[u8]) -> Result<()> {
         let damaged = || Error::damaged(format!("an event of type {} cannot be read", header.kind));
         match header.kind {
-            kind::TABLE_MAP => {
-                if !self.rows.is_empty() {
-                    self.flush().await?;
-                }
-                self.maps.push(plain(header, body));
-            }
-            _ if change(header.kind, body).is_some() => {
-                self.rows.push(match inflated(header.kind, body) {
-                    Some((kind, body)) => plain(&Header { kind, ..*header }, &body),
-                    None => plain(header, body),
-                });
-                let ends = body.get(6).is_some_and(|flags| flags & STATEMENT_END != 0);
-                let len: usize = self.rows.iter().map(|event| event.bytes().len()).sum();
-                if ends || len >= BATCH {
-                    self.send_rows().await?;
-                }
-                if ends {
-                    self.maps.clear();
-                }
-            }
+            kind::TABLE_MAP => self.map(header, body).await?,
+            _ if change(header.kind, body).is_some() => self.change(header, body).await?,
             kind::QUERY | kind::MARIADB_QUERY_COMPRESSED => {
                 self.flush().await?;
                 let compressed = header.kind == kind::MARIADB_QUERY_COMPRESSED;
@@ -481,80 +456,6 @@ impl<'a> Direct<'a> {
         Ok(())
     }
 
-    /// Sends what is left of changes of rows.
-    async fn flush(&mut self) -> Result<()> {
-        if !self.rows.is_empty() {
-            self.send_rows().await?;
-        }
-        self.maps.clear();
-        Ok(())
-    }
-
-    /// Sends changes of rows, with the tables that they are of, as a statement of its own.
-    async fn send_rows(&mut self) -> Result<()> {
-        let mut rows = std::mem::take(&mut self.rows);
-        if let Some(last) = rows.last_mut() {
-            let mut body = last.body().to_vec();
-            body[6] |= STATEMENT_END;
-            *last = plain(last.header(), &body);
-        }
-        let len: usize = self.maps.iter().chain(&rows).map(|event| event.bytes().len()).sum();
-        let mut sql = String::with_capacity(len / 3 * 4 + 64);
-        sql.push_str("BINLOG '");
-        for event in self.maps.iter().chain(&rows) {
-            BASE64_STANDARD.encode_string(event.bytes(), &mut sql);
-            sql.push('\n');
-        }
-        sql.push('\'');
-        self.target.session.run(&sql).await.map(drop)
-    }
-
-    async fn query(&mut self, header: &Header, statement: &Statement) -> Result<()> {
-        let words = |text: &str| statement.sql.eq_ignore_ascii_case(text.as_bytes());
-        let begins = |text: &str| {
-            let start = statement.sql.get(..text.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(text.as_bytes()))
-        };
-        if words("BEGIN") {
-            self.current.open = true;
-            self.set_gtid().await?;
-            return self.target.session.run("BEGIN").await.map(drop);
-        }
-        if words("COMMIT") {
-            return self.commit().await;
-        }
-        // CREATE TABLE … SELECT of MySQL, whose rows follow.
-        let opens = begins("XA START") || statement.sql.ends_with(b"START TRANSACTION");
-        if !self.current.open && (!opens || begins("XA START")) {
-            self.begin_alone().await?;
-        }
-        self.current.open |= opens;
-        self.prepare(header, statement).await?;
-        self.set_gtid().await?;
-        let done = self.target.session.conn().query_drop(&statement.sql[..]).await;
-        let shown = String::from_utf8_lossy(&statement.sql);
-        let shown: String = without_secrets(&shown).chars().take(200).collect();
-        match done {
-            Ok(()) => {
-                if statement.error != 0 {
-                    return Err(Error::new(
-                        ErrorKind::Target,
-                        format!(
-                            "`{shown}` failed with error {} at the source, and not here",
-                            statement.error
-                        ),
-                    ));
-                }
-                Ok(())
-            }
-            // It failed half way at the source too, and left as much.
-            Err(mysql_async::Error::Server(e)) if e.code == statement.error && e.code != 0 => {
-                Ok(())
-            }
-            Err(e) => Err(sql_error(e, format!("cannot run `{shown}`"))),
-        }
-    }
-
     /// Gives the next transaction of a MySQL session its GTID.
     async fn set_gtid(&mut self) -> Result<()> {
         match self.current.next.take() {
@@ -565,123 +466,12 @@ impl<'a> Direct<'a> {
         }
     }
 
-    /// Brings the session into the state in which a statement was run.
-    async fn prepare(&mut self, header: &Header, statement: &Statement) -> Result<()> {
-        if header.flags & SUPPRESS_USE == 0
-            && !statement.database.is_empty()
-            && statement.database != self.database
-        {
-            let name = String::from_utf8_lossy(&statement.database).into_owned();
-            self.target.session.run(&format!("USE {}", quote_name(&name))).await?;
-            self.database.clone_from(&statement.database);
-        }
-        if header.flags & THREAD_SPECIFIC != 0 {
-            let sql = format!("SET SESSION pseudo_thread_id = {}", statement.thread);
-            self.target.session.run(&sql).await?;
-        }
-        let mut new: Vec<String> =
-            statement.settings.iter().filter(|s| !self.settings.contains(s)).cloned().collect();
-        // MariaDB knows collations by large numbers, and character sets not.
-        const CLIENT: &str = "character_set_client = ";
-        for setting in &mut new {
-            if let Some(id) = setting.strip_prefix(CLIENT).and_then(|id| id.parse().ok())
-                && id > 255
-                && self.flavor == Flavor::MariaDb
-            {
-                let found = variable::collation(self.target, id, &mut self.collations).await?;
-                *setting = format!("{CLIENT}{}", found.0);
-            }
-        }
-        if new.is_empty() {
-            return Ok(());
-        }
-        let all = format!("SET SESSION {}", new.join(", SESSION "));
-        if let Err(e) = self.target.session.run(&all).await {
-            if e.server().is_none() {
-                return Err(e);
-            }
-            // Some of them not everybody may set: those have to be as they are already.
-            for setting in &new {
-                if let Err(e) = self.target.session.run(&format!("SET SESSION {setting}")).await {
-                    let (name, value) = setting.split_once(" = ").unwrap_or_default();
-                    let now = self.target.value(&format!("SELECT @@SESSION.{name}")).await;
-                    if value != "DEFAULT" && now.ok().as_deref() != Some(value) {
-                        return Err(e);
-                    }
-                }
-            }
-        }
-        self.settings.clone_from(&statement.settings);
-        Ok(())
-    }
-
     async fn commit(&mut self) -> Result<()> {
         if !self.current.marked {
             self.mark_applied().await?;
         }
         self.current.open = false;
         self.target.session.run("COMMIT").await.map(drop)
-    }
-
-    /// XA PREPARE, or XA COMMIT … ONE PHASE: u8 one phase, then the name.
-    async fn xa_prepare(&mut self, body: &[u8]) -> Result<()> {
-        let damaged = || Error::damaged("an XA_PREPARE event cannot be read");
-        let mut reader = Reader::new(body);
-        let one_phase = reader.u8().ok_or_else(damaged)? != 0;
-        let xid = xid(&mut reader, false).ok_or_else(damaged)?;
-        let sql = match one_phase {
-            true => format!("XA COMMIT {xid} ONE PHASE"),
-            false => format!("XA PREPARE {xid}"),
-        };
-        self.target.session.run(&sql).await?;
-        self.current.open = false;
-        if !one_phase && self.flavor == Flavor::MariaDb {
-            // A session holds to what it prepared until it ends.
-            self.open_again().await?;
-        }
-        Ok(())
-    }
-
-    async fn open_again(&mut self) -> Result<()> {
-        let fresh = Session::open(&self.target.options).await?;
-        std::mem::replace(&mut self.target.session, fresh).close().await?;
-        lock(self.target).await?;
-        self.settings.clear();
-        self.database.clear();
-        self.known_format = None;
-        Ok(())
-    }
-
-    /// LOAD DATA as a statement, with the file that came before it.
-    async fn load(&mut self, header: &Header, body: &[u8]) -> Result<()> {
-        let damaged = || Error::damaged("an EXECUTE_LOAD_QUERY event cannot be read");
-        // file u32, where its name begins and ends in the statement u32 each, duplicates u8
-        let (mut statement, extra) = Statement::read(self.flavor, header, body, 13, false)?;
-        let mut extra = Reader::new(&extra);
-        let id = extra.u32().ok_or_else(damaged)?;
-        let (from, to) = extra.u32().zip(extra.u32()).ok_or_else(damaged)?;
-        let duplicates = match extra.u8() {
-            Some(2) => " REPLACE",
-            Some(1) => " IGNORE",
-            _ => "",
-        };
-        let (from, to) = (from as usize, to as usize);
-        if from > to || to > statement.sql.len() {
-            return Err(damaged());
-        }
-        let name = format!(" LOCAL INFILE 'holdfast'{duplicates} INTO");
-        statement.sql.splice(from..to, name.into_bytes());
-        let mut file = self.loads.remove(&id).ok_or_else(damaged)?;
-        let failed = |e| {
-            backup_core::io_error(e, ErrorKind::Target, "cannot read a file of LOAD DATA again")
-        };
-        std::io::Seek::rewind(&mut file).map_err(failed)?;
-        let file = tokio::fs::File::from_std(file);
-        self.target.session.conn().set_infile_handler(async move {
-            Ok(Box::pin(tokio_util::io::ReaderStream::new(file)) as mysql_async::InfileData)
-        });
-        self.flush().await?;
-        self.query(header, &statement).await
     }
 }
 
@@ -698,11 +488,6 @@ pub(super) async fn lock(target: &mut Target) -> Result<()> {
     }
 }
 
-/// An event without checksum, as the BINLOG statement takes it.
-fn plain(header: &Header, body: &[u8]) -> Event {
-    Event::build(*header, body, Checksum::None)
-}
-
 /// A FORMAT_DESCRIPTION that says that there are no checksums.
 fn unchecked(format: &Format) -> Event {
     let event = format.to_send(false);
@@ -712,23 +497,6 @@ fn unchecked(format: &Format) -> Event {
     }
     debug_assert!(event.bytes().len() > HEADER_LEN, "it was read before");
     Event::build(*event.header(), &body, Checksum::Crc32)
-}
-
-/// The name of a distributed transaction as SQL: format u32, lengths of its two parts (u8 or u32 each),
-/// the parts.
-fn xid(reader: &mut Reader<'_>, short: bool) -> Option<String> {
-    let format = reader.u32()?;
-    let mut len = || match short {
-        true => reader.u8().map(usize::from),
-        false => reader.u32().and_then(|len| usize::try_from(len).ok()),
-    };
-    let (global, branch) = (len()?, len()?);
-    let mut hex = |len| {
-        let part = reader.take(len)?;
-        Some(part.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    };
-    let (global, branch) = (hex(global)?, hex(branch)?);
-    Some(format!("X'{global}',X'{branch}',{format}"))
 }
 
 fn name_of(current: &Current) -> String {
