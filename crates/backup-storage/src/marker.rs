@@ -5,15 +5,15 @@
 //! creates its mark, and only then looks for markers. So one of the two always sees the other: what
 //! is built on here is not marked, or the prune lets it stay.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backup_core::{
     BackupId, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, Manifest,
     ObjectDigest, Result, Strategy,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +25,10 @@ use crate::repo::{Repo, WRITER};
 use crate::session::single;
 use crate::store::taken;
 use crate::store::{Created, Store};
+use crate::sync::lock;
+
+/// Who gave no sign of life for so long does not go on: a prune may take it for dead soon, or has done so.
+const STILL: SignedDuration = SignedDuration::from_hours(12);
 
 /// The longest `active`.
 pub(crate) const MAX_BYTES: u64 = 1 << 20;
@@ -119,6 +123,9 @@ pub struct Marker {
     started_at: Timestamp,
     base: Option<BackupId>,
     beats: Arc<AtomicU32>,
+    /// The last sign of life before the first that came too late, by this machine's clock, which goes on
+    /// while the machine sleeps.
+    alive: Arc<Mutex<Timestamp>>,
     beating: Option<AbortOnDropHandle<()>>,
 }
 
@@ -166,6 +173,7 @@ impl Marker {
             started_at,
             base: None,
             beats: Arc::default(),
+            alive: Arc::new(Mutex::new(started_at)),
             beating: None,
         };
         match marker.look(cx, base, parent).await {
@@ -216,10 +224,33 @@ impl Marker {
             started_at: active.started_at,
             base: None,
             beats: Arc::default(),
+            alive: Arc::new(Mutex::new(active.started_at)),
             beating: None,
         };
         marker.beating = Some(marker.beat(cx, heartbeat));
         Ok(marker)
+    }
+
+    /// Whether it never stood still for so long that a prune may have taken it for dead. A backup finds
+    /// that out by what the prune left ([`check`](Self::check)); a copy refers to packs that were there
+    /// before it, and of those nothing tells.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] where it did.
+    pub(crate) fn awake(&self, cx: &Context) -> Result<()> {
+        let silent = cx.now().duration_since(*lock(&self.alive));
+        if silent < STILL {
+            return Ok(());
+        }
+        let hours = silent.as_hours();
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{} stood still for {hours} hours: a prune may have taken it for dead",
+                self.backup
+            ),
+        )
+        .with_remedy("run it again: what arrived whole is not sent twice"))
     }
 
     /// What may be built on. It was stored in `active` before: a prune that began to remove it
@@ -288,7 +319,7 @@ impl Marker {
     fn beat(&self, cx: &Context, every: Duration) -> AbortOnDropHandle<()> {
         let (cx, store) = (cx.clone(), self.store.clone());
         let (cluster, backup) = (self.cluster.clone(), self.backup.clone());
-        let beats = Arc::clone(&self.beats);
+        let (beats, alive) = (Arc::clone(&self.beats), Arc::clone(&self.alive));
         AbortOnDropHandle::new(tokio::spawn(async move {
             let key = |n| Key::Backup(cluster.clone(), backup.clone(), BackupObject::Beat(n));
             let mut warned = false;
@@ -299,6 +330,7 @@ impl Marker {
                 let beat = store.create(&key(number), Vec::from(number.to_string())).await;
                 match beat {
                     Ok(_) => {
+                        lives(&alive, cx.now());
                         if number > 1 {
                             let _ = store.delete(&key(number - 1)).await;
                         }
@@ -390,5 +422,14 @@ impl Marker {
             }
         }
         self.store.delete(&key(BackupObject::Active)).await
+    }
+}
+
+/// Notes a sign of life. What comes after it was still for too long closes no gap: it may have been taken
+/// for dead in between.
+fn lives(alive: &Mutex<Timestamp>, now: Timestamp) {
+    let mut alive = lock(alive);
+    if now.duration_since(*alive) < STILL {
+        *alive = now;
     }
 }

@@ -224,7 +224,12 @@ impl Session {
         let index = on_worker(packer, |packer| packer.index()).await?;
         let index = packer.upload(BackupObject::Index, index).await?;
         let written: Vec<_> = packs.iter().chain([&index]).collect();
-        self.marker.lock().await.check(&written).await?;
+        let marker = self.marker.lock().await;
+        if self.copied.is_some() {
+            marker.awake(&packer.cx)?;
+        }
+        marker.check(&written).await?;
+        drop(marker);
         let bytes = packer.bytes.load(Ordering::Relaxed);
         let manifest = Manifest {
             format: FORMAT,

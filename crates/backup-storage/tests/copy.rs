@@ -6,9 +6,10 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use backup_core::{Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
+use backup_core::{Clock, Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
 use backup_storage::{
     Copied, CopyOptions, CopyTarget, Repo, RepositoryOptions, check_content, check_objects,
     copy_backup, in_order,
@@ -18,8 +19,10 @@ use common::world::{
     Inner, backups, hurt, later, lose, manifests, memory, objects, open, path, put, store,
 };
 use common::{
-    Sample, back_up, context, listening, memory_repo, options, read_checked, restore_all, samples,
+    Sample, back_up, builder, context, listening, memory_repo, options, read_checked, restore_all,
+    samples,
 };
+use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
 
 /// Leases of copies that died are taken over at once.
@@ -273,6 +276,56 @@ async fn packs_of_a_removed_backup_come_along_and_say_so() {
     assert!(backups(&to).await.contains_key(&path(first, "retired")));
     copy_backup(&cx, &world.repo, &target, first, options).await.unwrap();
     assert_eq!(backups(&to).await, backups(&world.inner).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_need_of_a_removed_backup_stays_in_another_repository() {
+    let cx = context();
+    let world = world(&cx, 3).await;
+    let to = memory();
+    Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
+    copy_all(&cx, &world, &to).await.unwrap();
+    let first = &world.manifests[0];
+    lose(&to, &path(first, "manifest")).await;
+    put(&to, &path(first, "retired"), "{}\n".into()).await;
+    let before = backups(&to).await;
+    let e = copy_all(&cx, &world, &to).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Store && e.report().contains("need packs of it"), "{e:?}");
+    assert_eq!(backups(&to).await, before);
+    all_whole(&cx, &world, &to, "after a refusal").await;
+}
+
+/// The clock of a machine that sleeps for a day between any two looks at it.
+struct Sleeper(AtomicI64);
+
+impl Clock for Sleeper {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_hours(24 * self.0.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_stood_still_does_not_finish_a_backup() {
+    let cx = context();
+    let world = world(&cx, 1).await;
+    let first = &world.manifests[0];
+    let asleep = builder().clock(Arc::new(Sleeper(AtomicI64::new(0)))).build();
+    for same in [true, false] {
+        let to = memory();
+        if !same {
+            Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
+        }
+        let target = target(&cx, &world.repo, &to).await.unwrap();
+        let options = CopyOptions::default();
+        let e = copy_backup(&asleep, &world.repo, &target, first, options).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Busy && e.report().contains("stood still"), "{e:?}");
+        assert!(!backups(&to).await.contains_key(&path(first, "manifest")));
+        target.close().await.unwrap();
+        let copied = copy_all(&cx, &world, &to).await.unwrap();
+        // Packs and index are there already where they are the same.
+        assert!(!same || copied[0].objects == 1, "{copied:?}");
+        all_whole(&cx, &world, &to, "after the sleep").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 use backup_core::retention::Policy;
 use backup_core::{Context, ErrorKind, Layout, Manifest, Repository, Result};
 use backup_storage::{
-    BackupObject, Fate, Key, PruneOptions, PruneReport, Repo, RepoUrl, Store, check_content,
-    check_objects, prune, unfinished,
+    BackupObject, Created, Fate, Key, PruneOptions, PruneReport, Repo, RepoUrl, Store,
+    check_content, check_objects, prune, unfinished,
 };
 use bytes::Bytes;
 use common::aged::{Aged, Snapshot, Time};
@@ -372,6 +372,38 @@ async fn what_dead_writers_left_in_a_directory_goes_when_it_is_old() {
     assert!(error.report().contains("given up as dead"), "{}", error.report());
     assert_eq!(repo.backups(&cx, None).await.unwrap().len(), 1);
     assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, 0);
+}
+
+/// A copy that was bringing a removed backup back died, or stands still: packs may go, and it must not go on.
+#[tokio::test]
+async fn a_dead_copy_does_not_bring_back_what_was_removed() {
+    let time = Time::new();
+    let mut objects = four_days(&time).await;
+    let cx = at(&time);
+    let repo = open(&cx, Aged::new(&time, &objects).await).await.unwrap();
+    let second = all_is_readable(&cx, &repo, "before").await.remove(1);
+    let key = |object| Key::Backup(second.cluster.clone(), second.backup.clone(), object);
+    let path = |object| Path::from(key(object).to_string());
+    let (manifest, modified) = objects.remove(&path(BackupObject::Manifest)).unwrap();
+    for object in [BackupObject::Retired, BackupObject::Active] {
+        objects.insert(path(object), (Bytes::from_static(b"{}\n"), modified));
+    }
+    time.pass(DAY * 2);
+    let aged = Aged::new(&time, &objects).await;
+    let repo = open(&cx, aged.clone()).await.unwrap();
+    prune(&cx, &repo, &last(9)).await.unwrap();
+    // It wakes up.
+    let created = repo.store().create(&key(BackupObject::Manifest), manifest).await.unwrap();
+    assert_eq!(created, Created::Exists);
+    assert_eq!(all_is_readable(&cx, &repo, "after").await.len(), 3);
+    // Later only what others need is left.
+    time.pass(DAY * 8);
+    prune(&cx, &repo, &last(9)).await.unwrap();
+    assert_eq!(all_is_readable(&cx, &repo, "in the end").await.len(), 3);
+    let left = aged.snapshot().await;
+    for object in [BackupObject::Manifest, BackupObject::Active, BackupObject::Index] {
+        assert!(!left.contains_key(&path(object)), "{object}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

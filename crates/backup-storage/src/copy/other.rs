@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::{
-    ArtifactInfo, ArtifactSink, ArtifactSource, BackupSession, Context, Error, Manifest,
+    ArtifactInfo, ArtifactSink, ArtifactSource, BackupSession, Context, Error, ErrorKind, Manifest,
     Repository, Result, ResultExt,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -72,6 +72,15 @@ fn stored(manifest: &Manifest) -> u64 {
 }
 
 async fn begin(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<Arc<Session>> {
+    let retired = object_key(manifest, BackupObject::Retired);
+    if to.store().len(&retired).await?.is_some() {
+        // Under this id nothing else can be written while they are there.
+        return Err(Error::new(
+            ErrorKind::Store,
+            format!("a prune removed it from {}, where others need packs of it", to.store().name()),
+        )
+        .with_remedy("copy it when a prune there has removed those too, or leave it out"));
+    }
     // What an earlier copy left that died. No other backup has this id, and we hold the lease.
     let directory = key::backup(&manifest.cluster, &manifest.backup);
     to.store().remove_all(&directory, &BackupObject::Active.to_string()).await?;

@@ -99,6 +99,7 @@ pub(super) async fn copy(
             .with_remedy("copy again, its parents first"));
         }
     }
+    marker.awake(cx)?;
     if !is_there {
         let digest = digest_of(BackupObject::Manifest.to_string(), &original);
         match to.store().create(&manifest_key, original.clone()).await? {

@@ -169,9 +169,12 @@ async fn without_manifest(
 ) -> Result<State> {
     let has = |object: BackupObject| found.get(&object.to_string()).is_some();
     if has(BackupObject::Retired) {
-        // A copy may be bringing it back.
-        let busy = has(BackupObject::Active) && !still;
-        return Ok(if busy { State::Active(Builds::Unknown) } else { State::Retired });
+        // A copy may be bringing it back; one that stands still must not finish it when it goes on.
+        return Ok(match (has(BackupObject::Active), still) {
+            (true, false) => State::Active(Builds::Unknown),
+            (true, true) => State::Dead,
+            (false, _) => State::Retired,
+        });
     }
     if has(BackupObject::Index) && !has(BackupObject::Active) {
         return Ok(State::Unreadable("it is missing".to_owned()));

@@ -231,7 +231,8 @@ impl<'a> Sweep<'a> {
     }
 
     /// Removes everything but the tombstone; that too when no writer can come back any more.
-    /// What a later backup took over stays too.
+    /// What a later backup took over stays too, and what others need of a backup that was removed and
+    /// that a copy did not bring back: `retired` tells of it when the tombstone is gone.
     async fn free_given_up(
         &self,
         directory: &Directory,
@@ -239,10 +240,12 @@ impl<'a> Sweep<'a> {
         report: &mut PruneReport,
     ) -> Result<()> {
         let mut last = Vec::new();
+        let mut retired = None;
         let mut left = false;
         for (name, meta) in &directory.found.objects {
             match name.parse::<BackupObject>() {
                 Ok(BackupObject::Manifest) => {}
+                Ok(BackupObject::Retired) => retired = Some((BackupObject::Retired, meta.bytes)),
                 Ok(BackupObject::Active) => last.push((BackupObject::Active, meta.bytes)),
                 Ok(_) if needed.contains(&(&directory.cluster, &directory.backup, name)) => {
                     left = true;
@@ -258,7 +261,8 @@ impl<'a> Sweep<'a> {
                 Err(()) => left = true,
             }
         }
-        for (kind, bytes) in last {
+        let explained = left && retired.is_some();
+        for (kind, bytes) in last.into_iter().chain(retired.filter(|_| !left)) {
             if self.delete(&directory.key(kind), report).await? {
                 report.bytes_freed += bytes;
             } else {
@@ -268,7 +272,10 @@ impl<'a> Sweep<'a> {
         // It is missing here when it was created in this run.
         let tombstone = directory.get(BackupObject::Manifest);
         let old = tombstone.is_some_and(|t| self.run.now.duration_since(t.modified) >= ZOMBIE);
-        if old && !left && self.delete(&directory.key(BackupObject::Manifest), report).await? {
+        if old
+            && (explained || !left)
+            && self.delete(&directory.key(BackupObject::Manifest), report).await?
+        {
             report.leftovers.other += 1;
         }
         Ok(())
