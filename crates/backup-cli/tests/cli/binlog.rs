@@ -187,7 +187,8 @@ async fn a_hole_in_the_archive_is_not_passed_over(
     let mut session = source.session().await;
     let (mut contents, mut pieces) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let work = ["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50", "FLUSH BINARY LOGS"];
+        let work =
+            ["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50", "FLUSH BINARY LOGS"];
         server::run(&mut session, &work).await;
         home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
         contents.push(source.content("shop").await);
@@ -238,4 +239,44 @@ async fn a_hole_in_the_archive_is_not_passed_over(
     }
     apply(&["--to-latest"]).expect(0);
     assert_eq!(target.content("shop").await, contents[2]);
+}
+
+/// What is prepared while a backup is taken is not in it: the backup says so, a replay stops where it is
+/// committed, and an earlier backup leads on.
+#[rstest]
+#[tokio::test]
+async fn what_is_prepared_during_a_backup_is_named(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let backup = ["backup", "--source", &url, "--cluster", "shop", "--json"];
+    let earlier = home.on_repo(backup).expect(0).json();
+    let mut session = source.session().await;
+    let prepare = [
+        "XA START 'held', 'b', 7",
+        "INSERT INTO shop.customers VALUES (4, 'n', NULL)",
+        "XA END 'held', 'b', 7",
+        "XA PREPARE 'held', 'b', 7",
+    ];
+    server::run(&mut session, &prepare).await;
+    home.on_repo(backup).expect(14).says("X'68656c64',X'62',7");
+    server::run(&mut session, &["XA COMMIT 'held', 'b', 7"]).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    for apply in ["replica", "direct"] {
+        let target = Server::start(name).await;
+        let to = target.url();
+        let restore =
+            ["restore", "--cluster", "shop", "--target", &to, "--to-latest", "--apply", apply];
+        let run = home.on_repo(restore);
+        assert_ne!(run.code, Some(0), "{run:?}");
+        run.says("1397").says("earlier backup");
+    }
+    let target = Server::start(name).await;
+    let to = target.url();
+    let id = earlier["backup"].as_str().unwrap();
+    let restore = ["restore", id, "--cluster", "shop", "--target", &to, "--to-latest"];
+    home.on_repo(restore).expect(0);
+    assert_eq!(target.content("shop").await, source.content("shop").await);
 }

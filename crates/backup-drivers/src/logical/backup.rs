@@ -20,7 +20,7 @@ use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName};
 use super::snapshot::{Snapshot, SnapshotOptions};
-use super::{dump, plan, snapshot};
+use super::{dump, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
 
 /// What a logical backup is asked for.
@@ -169,9 +169,11 @@ impl LogicalBackup {
         let mut snapshot_options = self.options.snapshot.clone();
         snapshot_options.unlocked = found_bad.iter().map(|(name, _)| name.clone()).collect();
         cx.phase("snapshot");
+        let mut prepared = prepared::prepared(cx, &mut session).await?;
         let taken =
             snapshot::open(cx, &self.source, &facts, selection, cx.threads(), &snapshot_options);
         let mut snapshot = taken.await?;
+        prepared.extend(prepared::prepared(cx, &mut session).await?);
         cx.phase("definitions");
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
@@ -182,6 +184,7 @@ impl LogicalBackup {
         let mut warnings = std::mem::take(&mut catalog.warnings);
         warnings.extend(self.leave_out(found_bad, &mut catalog));
         warnings.extend(recovery(&mut session).await?);
+        warnings.extend(prepared::warning(&prepared));
         if let Some(masks) = &masks {
             warnings.extend(masks.prepare(&mut catalog)?);
         }

@@ -17,6 +17,7 @@ mod load;
 mod mask;
 mod pattern;
 mod plan;
+mod prepared;
 mod reader;
 pub mod recreate;
 mod rename;

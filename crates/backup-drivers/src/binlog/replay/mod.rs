@@ -12,6 +12,7 @@ mod executed;
 mod groups;
 mod lookup;
 mod packet;
+mod remedy;
 mod replica;
 mod serve;
 mod session;

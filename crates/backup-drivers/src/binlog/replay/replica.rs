@@ -8,6 +8,7 @@ use mysql_async::Row;
 
 use super::super::route::{Route, Skipping};
 use super::lookup;
+use super::remedy::remedy;
 use super::serve::Server;
 use super::target::{Target, text};
 
@@ -262,19 +263,7 @@ impl Stop {
             ErrorKind::Target,
             format!("{} cannot apply the binlog{which}: error {number}: {text}", target.options),
         )
-        .with_remedy(match number {
-            // ER_XAER_NOTA
-            1397 => {
-                "an XA transaction was prepared before the backup was taken and committed after it: \
-                 a logical backup does not hold what is only prepared. Begin with an earlier backup \
-                 (`holdfast restore BACKUP …`), which has both halves in its binlogs"
-            }
-            _ => {
-                "everything before it is applied; put right what the server complains of, or leave \
-                 that transaction out with --skip-gtid where that is right, and go on with `holdfast \
-                 binlog apply`"
-            }
-        })
+        .with_remedy(remedy(number))
     }
 }
 

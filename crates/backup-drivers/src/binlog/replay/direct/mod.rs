@@ -29,6 +29,7 @@ use super::super::read::Reader;
 use super::super::route::Route;
 use super::super::rows::change;
 use super::groups::{From, Groups, Step};
+use super::remedy::remedy;
 use super::target::Target;
 use context::Statement;
 use mark::Mark;
@@ -222,6 +223,7 @@ impl<'a> Direct<'a> {
         let Current { gtid, file, start, .. } = &self.current;
         let name = gtid.as_ref().map(|gtid| format!("{gtid}, ")).unwrap_or_default();
         let report = error.chain();
+        let number = error.server().map_or(0, |server| server.code.into());
         Error::new(
             match error.kind() {
                 ErrorKind::Privilege => ErrorKind::Privilege,
@@ -233,11 +235,7 @@ impl<'a> Direct<'a> {
             ),
         )
         .with_source(error)
-        .with_remedy(
-            "everything before it is applied; put right what the server complains of, or leave that \
-             transaction out with --skip-gtid where that is right, and go on with `holdfast binlog \
-             apply`",
-        )
+        .with_remedy(remedy(number))
     }
 
     async fn event(&mut self, event: &Event) -> Result<()> {
