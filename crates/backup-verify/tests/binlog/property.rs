@@ -51,6 +51,14 @@ async fn content(session: &mut Session) -> Content {
             let rows: Option<u64> =
                 session.query_first(&format!("SELECT COUNT(*) FROM {name}")).await.unwrap();
             content.insert(format!("{name} rows"), rows.unwrap().to_string());
+            // Few rows each, but defined anew all the time: shown in full, to see what differs.
+            if table.starts_with("made") {
+                let rows: Vec<mysql_async::Row> =
+                    session.query_rows(&format!("SELECT * FROM {name}")).await.unwrap();
+                let mut rows: Vec<String> = rows.iter().map(|row| format!("{row:?}")).collect();
+                rows.sort();
+                content.insert(format!("{name} values"), rows.join("\n"));
+            }
             names.push(name);
         }
     }
