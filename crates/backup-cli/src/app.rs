@@ -8,7 +8,7 @@ use backup_storage::{Repo, RepoUrl, RepositoryOptions, Store, StoreOptions, Stor
 use clap::Parser;
 
 use crate::answer::Answer;
-use crate::args::{Cli, Command, Global, MAX_THREADS};
+use crate::args::{Cli, Command, Global, Threads};
 use crate::config::Config;
 use crate::progress::{Mode, Reporter};
 use crate::unlock::KeySource;
@@ -20,6 +20,8 @@ pub(crate) struct App {
     pub(crate) cx: Context,
     /// The configuration file.
     pub(crate) config: Config,
+    /// Whether the number of connections may follow what they bring.
+    pub(crate) auto_threads: bool,
     repo: Option<String>,
     key: Option<KeySource>,
     upload_limit: Option<u64>,
@@ -116,14 +118,15 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
         .map_err(|e| io_error(e, ErrorKind::Internal, "cannot start threads"))?;
     let reporter = Reporter::start(limits.progress, global.verbosity());
     let mut builder = Context::builder().monitor(reporter.monitor()).memory(limits.memory);
-    if let Some(threads) = limits.threads {
+    if let Some(Threads::Fixed(threads)) = limits.threads {
         builder = builder.threads(threads.into());
     }
+    let auto_threads = limits.threads == Some(Threads::Auto);
     let cx = builder.build();
     reporter.watch(&cx);
     let repo = global.repo.or_else(|| config.repo.clone());
     let key = KeySource::find(&global.key, &config)?;
-    let app = App { cx, config, repo, key, upload_limit: global.upload_limit };
+    let app = App { cx, config, auto_threads, repo, key, upload_limit: global.upload_limit };
     let answer = runtime.block_on(async {
         signals::watch(&app.cx)?;
         execute(&app, command).await
@@ -161,7 +164,7 @@ async fn execute(app: &App, command: &Command) -> Result<Answer> {
 /// Flags that the configuration may give too.
 struct Limits {
     progress: Mode,
-    threads: Option<u16>,
+    threads: Option<Threads>,
     memory: MemoryBudget,
 }
 
@@ -187,9 +190,6 @@ impl Limits {
             (None, None) => MemoryBudget::default(),
         };
         let threads = global.threads.or(defaults.threads);
-        if threads.is_some_and(|n| !(1..=MAX_THREADS).contains(&n.into())) {
-            return Err(wrong("threads")(format!("write a number from 1 to {MAX_THREADS}")));
-        }
         Ok(Limits { progress, threads, memory })
     }
 }

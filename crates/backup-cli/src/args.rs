@@ -1,10 +1,12 @@
 //! What the command line takes, beyond the flags of single commands.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use backup_core::{BackupType, Strategy};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use serde::Deserialize;
 
 use crate::cmd;
 use crate::human::parse_bytes;
@@ -56,10 +58,10 @@ pub(crate) struct Global {
     /// How progress is shown on standard error
     #[arg(long, value_enum, value_name = "HOW", global = true)]
     pub(crate) progress: Option<Mode>,
-    /// How many connections and workers to use [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
-    #[arg(global = true)]
-    pub(crate) threads: Option<u16>,
+    /// How many connections and workers to use, or `auto`: one per core to begin with, and in a
+    /// logical backup more or fewer by what they bring [default: one per core]
+    #[arg(long, value_name = "N", global = true)]
+    pub(crate) threads: Option<Threads>,
     /// How much memory buffers may take, such as 512MiB [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, global = true)]
     pub(crate) memory: Option<u64>,
@@ -76,8 +78,50 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `--threads`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub(crate) enum Threads {
+    /// One per core, and as many as bring something where that can be told.
+    Auto,
+    /// So many.
+    Fixed(u16),
+}
+
 /// More connections than this help nobody and exhaust the server.
-pub(crate) const MAX_THREADS: i64 = 256;
+const MAX_THREADS: u16 = 256;
+
+impl FromStr for Threads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Threads::Auto),
+            (_, Ok(n)) if (1..=MAX_THREADS).contains(&n) => Ok(Threads::Fixed(n)),
+            _ => Err(format!("write a number from 1 to {MAX_THREADS}, or auto")),
+        }
+    }
+}
+
+/// As a configuration file has it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`threads` takes a number or \"auto\"")]
+enum Written {
+    Number(i64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Threads {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let text = match written {
+            Written::Number(n) => n.to_string(),
+            Written::Text(text) => text,
+        };
+        text.parse().map_err(|e| format!("`threads`: {e}"))
+    }
+}
 
 impl Global {
     /// What `-q` and `-v` say together.

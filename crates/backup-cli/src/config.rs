@@ -27,6 +27,8 @@ use backup_core::{ClusterName, Error, ErrorKind, Result, io_error};
 use backup_storage::RepoUrl;
 use serde::Deserialize;
 
+use crate::args::Threads;
+
 /// What the file says; the command line wins over it.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -59,7 +61,7 @@ pub(crate) struct Defaults {
     /// `--defaults-file` for the source.
     pub(crate) defaults_file: Option<PathBuf>,
     /// `--threads`.
-    pub(crate) threads: Option<u16>,
+    pub(crate) threads: Option<Threads>,
     /// `--memory`.
     pub(crate) memory: Option<String>,
     /// `--compression`.
@@ -150,9 +152,19 @@ mod tests {
             .collect();
         let config = load(&example.join("\n")).unwrap();
         assert_eq!(config.cluster.unwrap().as_str(), "shop");
-        assert_eq!(config.defaults.threads, Some(4));
+        assert_eq!(config.defaults.threads, Some(Threads::Fixed(4)));
         assert_eq!(config.retention.keep_weekly, Some(8));
         assert_eq!(config.defaults.defaults_file, Some("/etc/holdfast/my.cnf".into()));
+    }
+
+    #[test]
+    fn threads_are_a_number_or_auto() {
+        let config = load("[defaults]\nthreads = \"auto\"\n").unwrap();
+        assert_eq!(config.defaults.threads, Some(Threads::Auto));
+        for wrong in ["0", "257", "\"many\"", "1.5"] {
+            let e = load(&format!("[defaults]\nthreads = {wrong}\n")).err().expect(wrong);
+            assert!(e.to_string().contains("line 2: `threads`"), "{e}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! with every packet are atomics in [`Progress`] that a frontend samples when it likes.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -65,6 +66,7 @@ pub struct Progress {
     expected_transactions: AtomicU64,
     /// Seconds since 1970; 0 = unknown.
     source_time: AtomicI64,
+    throttled_millis: AtomicU64,
 }
 
 /// The values of [`Progress`] at one moment.
@@ -86,6 +88,8 @@ pub struct ProgressSnapshot {
     pub expected_transactions: u64,
     /// When the last of them was committed at its source.
     pub source_time: Option<Timestamp>,
+    /// Seconds in which the work waited because the source had too much to do.
+    pub throttled_seconds: u64,
 }
 
 impl ProgressSnapshot {
@@ -130,6 +134,11 @@ impl Progress {
     pub fn expect_transactions(&self, n: u64) {
         self.expected_transactions.fetch_add(n, Ordering::Relaxed);
     }
+    /// Adds time in which the work waited because the source had too much to do.
+    pub fn add_throttled(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.throttled_millis.fetch_add(millis, Ordering::Relaxed);
+    }
     /// The values now.
     #[must_use]
     pub fn snapshot(&self) -> ProgressSnapshot {
@@ -145,6 +154,7 @@ impl Progress {
                 0 => None,
                 seconds => Timestamp::from_second(seconds).ok(),
             },
+            throttled_seconds: self.throttled_millis.load(Ordering::Relaxed) / 1000,
         }
     }
 }

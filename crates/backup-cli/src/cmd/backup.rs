@@ -11,7 +11,7 @@ use backup_core::{
 };
 use backup_drivers::logical::{
     Glob, LogicalBackup, LogicalOptions, LongQueries, MaskRules, OnCorrupt, Selection,
-    SnapshotOptions, TableGlob, TableName,
+    SnapshotOptions, TableGlob, TableName, Throttle,
 };
 use backup_storage::format::Compression;
 use backup_storage::{RepositoryOptions, Resume};
@@ -93,6 +93,13 @@ pub(crate) struct Backup {
     /// Stop the applier of a replica for the time of the backup; it is started again in any case
     #[arg(long)]
     pub(super) pause_replication: bool,
+    /// Wait, before the snapshot and between chunks of tables, while the source has more to do than
+    /// this: sessions of others that run a statement (threads-running=30), a replica's lag
+    /// (replica-lag=10s), or the share of time in percent in which something waits for processors or
+    /// disks of this machine (cpu-pressure=40, io-pressure=40; over a socket). For mariadb-backup and
+    /// xtrabackup, a number: the pairs of reads and writes a second that they may take of the disks
+    #[arg(long, value_name = "LIMIT=N,…")]
+    pub(super) throttle: Option<String>,
     /// auto, none, lz4, zstd[:1-22], gzip[:1-9] or xz[:0-9]; higher levels are slower and smaller
     /// [default: zstd:1]
     #[arg(long, value_name = "CODEC", value_parser = compression)]
@@ -128,9 +135,10 @@ impl Backup {
             backup_type: self.backup_type,
             parent: None,
         };
-        let repo = app.repo(self.repository_options(app)?).await?;
         let by_tool =
             self.strategy == Strategy::Physical && !self.files.copies(app, self.source.as_deref());
+        let throttle = self.throttle(by_tool)?;
+        let repo = app.repo(self.repository_options(app)?).await?;
         if by_tool {
             return self.by_tool(app, &repo, spec).await;
         }
@@ -155,6 +163,8 @@ impl Backup {
             selection: self.selection(),
             snapshot: self.snapshot(),
             pause_replication: self.pause_replication,
+            adapt: app.auto_threads,
+            throttle,
             no_accounts: self.no_users,
             filters: self.filters.iter().cloned().collect(),
             no_rows: self.no_rows()?,
@@ -184,6 +194,19 @@ impl Backup {
             _ => Resume::Auto,
         };
         Ok(RepositoryOptions { compression, resume, ..RepositoryOptions::default() })
+    }
+
+    /// The limits of a logical backup.
+    fn throttle(&self, by_tool: bool) -> Result<Option<Throttle>> {
+        match &self.throttle {
+            Some(text) if self.strategy == Strategy::Logical => text.parse().map(Some),
+            Some(_) if !by_tool => Err(Error::usage(format!(
+                "a {} backup is not read in chunks, and cannot wait between them",
+                self.strategy
+            ))
+            .with_remedy("leave --throttle out, or use --strategy logical")),
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn snapshot(&self) -> SnapshotOptions {
@@ -324,6 +347,7 @@ pub(super) fn document(m: &Manifest) -> serde_json::Value {
         "lock_seconds": m.outcome.lock_seconds,
         "warnings": m.outcome.warnings,
         "resumed": m.outcome.details.get("resumed"),
+        "throttled_seconds": m.outcome.details.get("throttled_seconds"),
     })
 }
 
@@ -338,6 +362,13 @@ pub(super) fn text(m: &Manifest) -> String {
             resumed["from"].as_str().unwrap_or_default()
         ),
     };
+    let throttled = m.outcome.details.get("throttled_seconds").and_then(serde_json::Value::as_f64);
+    let throttled = match throttled.filter(|seconds| *seconds > 0.0) {
+        None => String::new(),
+        Some(seconds) => {
+            format!("For {} it waited until the source had less to do.\n", human::duration(seconds))
+        }
+    };
     let warnings = match m.outcome.warnings.len() {
         0 => String::new(),
         n => {
@@ -347,7 +378,7 @@ pub(super) fn text(m: &Manifest) -> String {
     };
     format!(
         "Backup {} of cluster {} is complete: {rows}{} read, {} stored, in {}; locked for {:.3} s.\n\
-         {resumed}Position: {}\n{warnings}",
+         {resumed}{throttled}Position: {}\n{warnings}",
         m.backup,
         m.cluster,
         human::bytes(m.totals.bytes_read),

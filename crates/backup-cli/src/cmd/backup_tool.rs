@@ -37,9 +37,6 @@ pub(crate) struct ToolFlags {
     /// Make the server keep its redo log until it is copied (xtrabackup 8.0.30 and later)
     #[arg(long)]
     keep_redo: bool,
-    /// Pairs of reads and writes a second that the tool may take of the server's disks
-    #[arg(long, value_name = "N")]
-    throttle: Option<u32>,
     /// Go on where a page of the source is damaged, and say which (mariadb-backup)
     #[arg(long)]
     allow_bad_pages: bool,
@@ -48,6 +45,16 @@ pub(crate) struct ToolFlags {
 /// The directories of `PATH`.
 pub(super) fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// The number that tools throttle by.
+fn pairs(text: &str) -> Result<u32> {
+    text.parse().map_err(|_| {
+        Error::usage(format!(
+            "`{text}` is no number of reads and writes a second, which tools throttle by"
+        ))
+        .with_remedy("write a number such as 100; limits of the load are for --strategy logical")
+    })
 }
 
 impl Backup {
@@ -59,10 +66,11 @@ impl Backup {
         mut spec: BackupSpec,
     ) -> Result<Answer> {
         self.check_whole()?;
+        let options = self.tool_options()?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(&app.cx).await?;
         let tool = self.tool.tool.clone();
-        let mut driver = PhysicalBackup::new(source, tool, search_path(), self.tool_options());
+        let mut driver = PhysicalBackup::new(source, tool, search_path(), options);
         if spec.backup_type != BackupType::Full {
             let parent = parent(app, repo, &spec).await?;
             driver = driver.since(Parent::of(&parent)?);
@@ -71,10 +79,10 @@ impl Backup {
         answer(&pipeline::backup(&app.cx, repo, &driver, spec).await?)
     }
 
-    fn tool_options(&self) -> ToolOptions {
+    fn tool_options(&self) -> Result<ToolOptions> {
         let flags = &self.tool;
         let lock = Duration::from_secs(self.lock_timeout);
-        ToolOptions {
+        Ok(ToolOptions {
             lock_ddl: match flags.lock_ddl.as_str() {
                 "on" => LockDdl::On,
                 "reduced" => LockDdl::Reduced,
@@ -88,9 +96,9 @@ impl Backup {
             safe_replica: self.pause_replication.then_some(SAFE_REPLICA),
             galera_position: flags.galera_position,
             keep_redo: flags.keep_redo,
-            throttle: flags.throttle,
+            throttle: self.throttle.as_deref().map(pairs).transpose()?,
             allow_bad_pages: flags.allow_bad_pages,
-        }
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! {"time":"2026-11-20T10:15:30Z","event":"phase","name":"backup"}
 //! {"time":"2026-11-20T10:15:31Z","event":"progress","rows":10,"expected_rows":40,"bytes":900,
 //!  "expected_bytes":0,"stored":300,"transactions":0,"expected_transactions":0,"source_time":null,
-//!  "fraction":0.25,"rows_per_second":10.0,"bytes_per_second":900.0,
+//!  "throttled_seconds":0,"fraction":0.25,"rows_per_second":10.0,"bytes_per_second":900.0,
 //!  "transactions_per_second":0.0,"remaining_seconds":3.0}
 //! ```
 //! (One line each.) The last line of a run is a `progress`.

@@ -35,6 +35,7 @@ impl Sample {
     /// `2 min 10 s left, 1,234 rows (617/s), 1.0 MiB (512.0 KiB/s), 300.0 KiB stored`.
     #[expect(
         clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
         clippy::cast_sign_loss,
         reason = "rates are not negative, and casts of floats saturate"
     )]
@@ -43,6 +44,10 @@ impl Sample {
         // First, so that a narrow terminal shows it.
         if let Some(seconds) = self.remaining {
             parts.push(format!("{} left", human::duration(seconds)));
+        }
+        if self.counts.throttled_seconds > 0 {
+            let seconds = self.counts.throttled_seconds as f64;
+            parts.push(format!("throttled for {}", human::duration(seconds)));
         }
         if self.counts.expected_transactions > 0 {
             let rate = human::count(self.transactions_per_second as u64);
@@ -146,6 +151,9 @@ mod tests {
         };
         let sample = Rates::new(start).sample(start, counts);
         assert_eq!(sample.fraction(), Some(0.25));
+        let waited = ProgressSnapshot { throttled_seconds: 5, ..counts };
+        let said = Rates::new(start).sample(start, waited).describe();
+        assert!(said.starts_with("throttled for 5.0 s, 10 transactions"), "{said}");
         let said = sample.describe();
         assert!(said.starts_with("10 transactions (0/s), up to 2026-11-20 10:15:30"), "{said}");
         let counts = |rows| ProgressSnapshot { rows, expected_rows: 4000, ..Default::default() };

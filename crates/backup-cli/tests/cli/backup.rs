@@ -48,6 +48,34 @@ async fn a_backup_says_what_it_did(#[values("mysql-9.7", "mariadb-10.11")] name:
     assert_eq!(home.on_repo(["list", "--json"]).expect(0).json().as_array().unwrap().len(), 3);
 }
 
+#[rstest]
+#[tokio::test]
+async fn limits_that_cannot_be_seen_are_refused(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let backup = |source: &str, limits: &str, more: &[&str]| {
+        let args = ["backup", "--cluster", "c", "--source", source, "--throttle", limits, "--json"];
+        home.on_repo(args.into_iter().chain(more.iter().copied()))
+    };
+    let (socket, tcp) = (server.url(), server.tcp_url("root"));
+    backup(&socket, "replica-lag=10s", &[]).expect(2).says("one of the replicas");
+    for limit in ["cpu-pressure=40", "io-pressure=40"] {
+        backup(&tcp, limit, &[]).expect(2).says("over its socket");
+    }
+    let paused = backup(&socket, "replica-lag=10s", &["--pause-replication"]).expect(2);
+    paused.says("--pause-replication");
+    assert_eq!(home.on_repo(["list", "--json"]).expect(0).json(), serde_json::json!([]));
+
+    let document = backup(&socket, "threads-running=1000", &["--threads", "auto"]).expect(0).json();
+    assert_eq!((&document["rows"], &document["throttled_seconds"]), (&515.into(), &0.0.into()));
+    assert_eq!(document["status"], "ok");
+    let id = document["backup"].as_str().unwrap();
+    let shown = home.on_repo(["show", id, "--json"]).expect(0).json();
+    assert_eq!(shown["details"]["throttled_seconds"], 0.0, "{shown:#}");
+}
+
 #[tokio::test]
 async fn passwords_come_from_everywhere_and_are_shown_nowhere() {
     let server = Server::with_shop("mysql-9.7").await;

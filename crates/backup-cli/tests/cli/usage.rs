@@ -50,6 +50,8 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--tables", "orders"],
         vec!["backup", "--databases", "a", "--tables", "a.b"],
         vec!["backup", "--threads", "0"],
+        vec!["backup", "--threads", "257"],
+        vec!["backup", "--threads", "many"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
         vec!["prune", "--keep-last", "-1"],
@@ -63,6 +65,26 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec![],
     ] {
         home.run(&args).expect(2);
+    }
+}
+
+#[test]
+fn wrong_limits_to_throttle_by_are_told_with_the_forms() {
+    let home = Home::with_repo();
+    let backup = |limits: &str, more: &[&str]| {
+        let args = ["backup", "--cluster", "c", "--source", "mysql://u@127.0.0.1:1/"];
+        let mut command = home.command(args);
+        Run::of(command.env("HOLDFAST_REPO", "repo").args(["--throttle", limits]).args(more))
+    };
+    for limits in ["", "30", "load=3", "threads-running=0", "replica-lag=10", "cpu-pressure=100"] {
+        let run = backup(limits, &[]).expect(2);
+        for form in ["threads-running=30", "replica-lag=10s", "cpu-pressure=40", "io-pressure=40"] {
+            assert!(run.stderr.contains(form), "{run:?}");
+        }
+    }
+    for strategy in ["physical", "snapshot", "clone"] {
+        let run = backup("threads-running=30", &["--strategy", strategy]);
+        run.expect(2).says("--strategy logical");
     }
 }
 

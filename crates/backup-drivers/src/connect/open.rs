@@ -27,6 +27,7 @@ const WAIT_TIMEOUT: usize = 28_800;
 pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 18446744073709551615, \
     autocommit = 1, completion_type = 0, sql_big_selects = 1, wait_timeout = 2147483 \
     /*!80000 , max_execution_time = 0 */ /*M!100304 , max_statement_time = 0, \
+    idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
     system_versioning_asof = DEFAULT */";
 
 /// `ER_ACCESS_DENIED_ERROR`: unknown account or wrong password.

@@ -15,6 +15,7 @@ use super::damage::{self, Lost, OnCorrupt};
 use super::dump::Released;
 use super::inventory::{self, ServerFacts};
 use super::mask::{MaskRules, Masks};
+use super::pace::{self, Pace, Throttle, Watcher};
 use super::pattern::TableGlob;
 use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
@@ -22,6 +23,7 @@ use super::select::{Selection, TableName};
 use super::snapshot::{Snapshot, SnapshotOptions};
 use super::{dump, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
+use crate::wire;
 
 /// What a logical backup is asked for.
 #[derive(Debug, Clone)]
@@ -33,6 +35,11 @@ pub struct LogicalOptions {
     /// Stops the applier of a replica for the time of the backup, so that nothing changes meanwhile
     /// but by others.
     pub pause_replication: bool,
+    /// Whether the number of connections that read at once follows what they bring. It begins with
+    /// [`Context::threads`]; up to twice as many are opened, 16 at most.
+    pub adapt: bool,
+    /// The load of the source beyond which the backup waits, before its snapshot and between chunks.
+    pub throttle: Option<Throttle>,
     /// About how many bytes of a table go into one artifact. Default: 64 MiB.
     pub chunk_bytes: u64,
     /// Whether users and roles are left out, which come with a whole server otherwise.
@@ -57,6 +64,8 @@ impl Default for LogicalOptions {
             selection: Selection::default(),
             snapshot: SnapshotOptions::default(),
             pause_replication: false,
+            adapt: false,
+            throttle: None,
             chunk_bytes: plan::CHUNK_BYTES,
             no_accounts: false,
             filters: BTreeMap::new(),
@@ -101,6 +110,9 @@ impl Backup for LogicalBackup {
             "",
         )];
         self.masks()?;
+        if let Some(watcher) = self.watcher().await? {
+            watcher.close().await?;
+        }
         let selection = inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
         let missing = inventory::missing_privileges(session.conn(), &facts, &selection).await?;
         for privilege in missing {
@@ -136,12 +148,17 @@ impl Backup for LogicalBackup {
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+        let mut watcher = self.watcher().await?;
+        if let Some(watcher) = &mut watcher {
+            // A snapshot that waits keeps the server from forgetting old versions of rows.
+            cx.run(watcher.calm(cx)).await?;
+        }
         let paused = match self.options.pause_replication {
             true => self.pause().await?,
             false => None,
         };
         // Locks are given back by their connections' end, so that dropping the work is safe.
-        let read = cx.run(self.read(cx, sink)).await;
+        let read = cx.run(self.read(cx, sink, watcher)).await;
         let Some(paused) = paused else { return read };
         match (read, paused.resume(cx, &self.source).await) {
             (Ok(outcome), Ok(())) => Ok(outcome),
@@ -156,7 +173,12 @@ impl Backup for LogicalBackup {
 }
 
 impl LogicalBackup {
-    async fn read(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
+    async fn read(
+        &self,
+        cx: &Context,
+        sink: Arc<dyn ArtifactSink>,
+        mut watcher: Option<Watcher>,
+    ) -> Result<Outcome> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
         let selection =
@@ -170,8 +192,9 @@ impl LogicalBackup {
         snapshot_options.unlocked = found_bad.iter().map(|(name, _)| name.clone()).collect();
         cx.phase("snapshot");
         let mut prepared = prepared::prepared(cx, &mut session).await?;
-        let taken =
-            snapshot::open(cx, &self.source, &facts, selection, cx.threads(), &snapshot_options);
+        let most = self.options.adapt.then(|| pace::most(cx.threads()));
+        let count = most.unwrap_or(cx.threads());
+        let taken = snapshot::open(cx, &self.source, &facts, selection, count, &snapshot_options);
         let mut snapshot = taken.await?;
         prepared.extend(prepared::prepared(cx, &mut session).await?);
         cx.phase("definitions");
@@ -210,6 +233,9 @@ impl LogicalBackup {
         let resumption = resumed.report(&catalog.tables);
         cx.phase("rows");
         let readers = std::mem::take(&mut snapshot.readers);
+        if let Some(watcher) = &mut watcher {
+            watcher.ignore(readers.iter().map(wire::Connection::id));
+        }
         let deadline = self.options.snapshot.table_lock_timeout;
         let locks = snapshot.table_locks.take().map(|locks| (locks, deadline));
         let work = dump::Work {
@@ -222,6 +248,7 @@ impl LogicalBackup {
             masks: masks.as_ref(),
             on_corrupt: self.options.on_corrupt,
             locks,
+            pace: Pace::new(cx.threads().min(count), most, watcher.as_mut()),
         };
         let dump::Read { tables, released, lost } = dump::run(cx, work).await?;
         catalog.tables = tables;
@@ -256,7 +283,7 @@ impl LogicalBackup {
                 || !lost.is_empty()
                 || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: details(&snapshot, resumption, &lost),
+            details: details(&snapshot, resumption, &lost, watcher.as_ref()),
         })
     }
 }
@@ -328,6 +355,18 @@ impl LogicalBackup {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
         Paused::begin(&mut session, &facts).await
+    }
+
+    /// Who looks after the limits, if there are any.
+    async fn watcher(&self) -> Result<Option<Watcher>> {
+        let Some(limits) = &self.options.throttle else { return Ok(None) };
+        if self.options.pause_replication && limits.replica_lag.is_some() {
+            return Err(Error::usage(
+                "replication is to be paused, and its lag to be kept small by waiting",
+            )
+            .with_remedy("leave out --pause-replication, or replica-lag in --throttle"));
+        }
+        Watcher::open(&self.source, limits).await.map(Some)
     }
 
     fn masks(&self) -> Result<Option<Masks>> {
@@ -419,8 +458,13 @@ fn details(
     snapshot: &Snapshot,
     resumed: Option<serde_json::Value>,
     lost: &[Lost],
+    watcher: Option<&Watcher>,
 ) -> serde_json::Value {
     let mut details = serde_json::Map::new();
+    if let Some(watcher) = watcher {
+        let seconds = watcher.throttled().as_secs_f64();
+        details.insert("throttled_seconds".into(), seconds.into());
+    }
     if !snapshot.applied.is_empty() {
         details.insert("applied".into(), serde_json::json!(snapshot.applied));
     }

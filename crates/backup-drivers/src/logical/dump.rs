@@ -14,6 +14,7 @@ use super::catalog::{Chunk, Table};
 use super::damage::{self, Lost, OnCorrupt, Salvage};
 use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
+use super::pace::{Gate, Pace, Permit};
 use super::plan::{self, Range};
 use super::resume;
 use super::scan;
@@ -38,6 +39,8 @@ struct Dump {
     tables: Vec<Table>,
     left: Vec<TableProgress>,
     jobs: Mutex<VecDeque<Job>>,
+    /// Says when a reader may read.
+    gate: Gate,
     sink: Arc<dyn ArtifactSink>,
     fingerprints: Option<Fingerprints>,
     /// What is done with the values of each table.
@@ -70,6 +73,30 @@ pub(super) struct Read {
 }
 
 impl Dump {
+    /// Waits until a reader may read, and gives it a range. None when all are being read.
+    async fn next(&self) -> Option<(Permit<'_>, Job)> {
+        if let Some(job) = self.take(|job| self.is_urgent(job)) {
+            return Some((self.gate.hurry(), job));
+        }
+        let permit = self.gate.enter().await?;
+        self.take(|_| true).map(|job| (permit, job))
+    }
+
+    fn take(&self, is_wanted: impl FnOnce(&Job) -> bool) -> Option<Job> {
+        let mut jobs = self.jobs.lock().expect("no panic while the queue is locked");
+        let job = if jobs.front().is_some_and(is_wanted) { jobs.pop_front() } else { None };
+        if jobs.is_empty() {
+            self.gate.end();
+        }
+        job
+    }
+
+    /// Whether the range is of a table that is locked until it is read.
+    fn is_urgent(&self, job: &Job) -> bool {
+        let locks = self.locks.lock().expect("no panic while the locks are locked");
+        self.is_locked[job.table] && locks.is_some()
+    }
+
     /// Lets the writers of locked tables go on, and notes which tables were not read by then.
     async fn release(&self) {
         let locks = self.locks.lock().expect("no panic while the locks are locked").take();
@@ -139,6 +166,8 @@ pub(super) struct Work<'a> {
     pub on_corrupt: OnCorrupt,
     /// Locks on tables without transactions, and for how long they may be held.
     pub locks: Option<(TableLocks, Duration)>,
+    /// How many readers read at once.
+    pub pace: Pace<'a>,
 }
 
 fn masks_of(tables: &[Table], masks: Option<&Masks>) -> Result<Vec<Option<TableMask>>> {
@@ -171,7 +200,8 @@ pub(super) async fn cut(
 /// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
 /// chunks filled in.
 pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
-    let Work { readers, tables, ranges, done, sink, fingerprints, masks, on_corrupt, locks } = work;
+    let Work { readers, tables, ranges, done, sink, fingerprints, masks, on_corrupt, locks, pace } =
+        work;
     let masks = masks_of(&tables, masks)?;
     let mut order: Vec<usize> = (0..tables.len()).collect();
     let locked: BTreeSet<TableName> =
@@ -197,10 +227,15 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
         jobs.extend(missing);
     }
     let deadline = locks.as_ref().map(|(_, deadline)| *deadline);
+    let gate = pace.gate();
+    if jobs.is_empty() {
+        gate.end();
+    }
     let dump = Arc::new(Dump {
         tables,
         left,
         jobs: Mutex::new(jobs),
+        gate,
         sink,
         fingerprints,
         masks,
@@ -219,9 +254,31 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
     for reader in readers {
         workers.spawn(read_jobs(cx.clone(), reader, Arc::clone(&dump)));
     }
-    let mut chunks: Vec<(usize, usize, Chunk)> =
+    let mut chunks: Vec<Numbered> =
         done.into_iter().map(|((table, number), chunk)| (table, number, chunk)).collect();
-    // The first failure ends the others: dropping the set aborts them.
+    chunks.extend(oversee(cx, &dump, workers, pace, deadline).await?);
+    let dump = Arc::into_inner(dump).expect("every worker has ended");
+    let mut tables = dump.tables;
+    chunks.sort_by_key(|(table, number, _)| (*table, *number));
+    for (table, _, chunk) in chunks {
+        tables[table].digest = tables[table].digest.merge(chunk.digest);
+        tables[table].chunks.push(chunk);
+    }
+    let released = dump.released.into_inner().expect("no panic while it is locked");
+    let lost = dump.lost.into_inner().expect("no panic while it is locked");
+    Ok(Read { tables, released, lost })
+}
+
+/// Waits for the readers, and meanwhile sets their pace, stores what is finished, and lets go of locks
+/// that are due.
+async fn oversee(
+    cx: &Context,
+    dump: &Dump,
+    mut workers: JoinSet<Result<Vec<Numbered>>>,
+    pace: Pace<'_>,
+    deadline: Option<Duration>,
+) -> Result<Vec<Numbered>> {
+    let mut chunks = Vec::new();
     let overdue = async {
         match deadline {
             Some(deadline) => tokio::time::sleep(deadline).await,
@@ -229,8 +286,10 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
         }
     };
     let mut overdue = std::pin::pin!(overdue);
+    let mut pace = std::pin::pin!(pace.conduct(cx));
     let mut waiting = true;
     let mut checkpoint: Option<AbortOnDropHandle<Result<()>>> = None;
+    // The first failure ends the others: dropping the set aborts them.
     loop {
         let ended = tokio::select! {
             ended = workers.join_next() => ended,
@@ -248,36 +307,28 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
                 dump.release().await;
                 continue;
             }
+            Err(error) = &mut pace => return Err(error),
         };
         let Some(ended) = ended else { break };
         chunks.extend(ended.map_err(|e| Error::internal("a reader panicked").with_source(e))??);
     }
-    drop(workers);
     if let Some(checkpoint) = checkpoint {
         checkpoint.await.map_err(|e| Error::internal("a checkpoint panicked").with_source(e))??;
     }
-    let dump = Arc::into_inner(dump).expect("every worker has ended");
-    let mut tables = dump.tables;
-    chunks.sort_by_key(|(table, number, _)| (*table, *number));
-    for (table, _, chunk) in chunks {
-        tables[table].digest = tables[table].digest.merge(chunk.digest);
-        tables[table].chunks.push(chunk);
-    }
-    let released = dump.released.into_inner().expect("no panic while it is locked");
-    let lost = dump.lost.into_inner().expect("no panic while it is locked");
-    Ok(Read { tables, released, lost })
+    Ok(chunks)
 }
+
+/// A chunk with the numbers of its table and range.
+type Numbered = (usize, usize, Chunk);
 
 /// Takes jobs until none is left.
 async fn read_jobs(
     cx: Context,
     mut reader: wire::Connection,
     dump: Arc<Dump>,
-) -> Result<Vec<(usize, usize, Chunk)>> {
+) -> Result<Vec<Numbered>> {
     let mut chunks = Vec::new();
-    loop {
-        let next = dump.jobs.lock().expect("no panic while the queue is locked").pop_front();
-        let Some(job) = next else { break };
+    while let Some((_permit, job)) = dump.next().await {
         let table = &dump.tables[job.table];
         let mask = dump.masks[job.table].as_ref();
         let found = match read(&cx, &mut reader, &*dump.sink, table, mask, &job).await {

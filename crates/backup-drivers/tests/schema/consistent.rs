@@ -186,7 +186,7 @@ async fn long_statements_do_not_stall_everybody() -> Result<()> {
 }
 
 /// The applier of a replica stands still for the time of the backup and runs again afterwards,
-/// whether the backup came to its end or not.
+/// whether the backup came to its end or not. Another backup waits until the replica has caught up.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_paused_and_goes_on(
@@ -242,6 +242,24 @@ async fn a_replica_is_paused_and_goes_on(
         let row = on_replica.query_first(status).await.unwrap().unwrap();
         assert_eq!(running(row), "Yes");
     }
+    // One that waits until the replica has caught up, which a lock keeps from it.
+    let mut holder = replica.connect().await?;
+    holder.query_drop("LOCK TABLES bank.a WRITE").await.unwrap();
+    primary.connect().await?.query_drop("UPDATE bank.a SET amount = amount + 1").await.unwrap();
+    let lag = if mysql { "Seconds_Behind_Source" } else { "Seconds_Behind_Master" };
+    let behind = |row: mysql_async::Row| row.get::<Option<u64>, _>(lag).unwrap();
+    while behind(on_replica.query_first(status).await.unwrap().unwrap()) < Some(3) {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let throttle = Some("replica-lag=1s".parse()?);
+    let options = LogicalOptions { throttle, ..LogicalOptions::default() };
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        holder.query_drop("UNLOCK TABLES").await.unwrap();
+    };
+    let (kept, ()) = tokio::join!(Kept::backup(&replica, options), release);
+    let throttled = kept?.outcome.details["throttled_seconds"].as_f64().unwrap();
+    assert!(throttled > 0.0, "{throttled}");
     // A backup that fails.
     let options = LogicalOptions {
         pause_replication: true,

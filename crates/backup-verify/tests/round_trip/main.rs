@@ -11,6 +11,7 @@ mod interrupt;
 mod json;
 mod load;
 mod odd;
+mod pace;
 mod pair;
 mod read_back;
 mod sides;
