@@ -89,12 +89,18 @@ impl BucketUrl {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let edge = |c: char| c.is_ascii_alphanumeric();
-        let named = (1..=255).contains(&bucket.len())
+        let named = bucket.len() <= 255
             && bucket.bytes().all(plain)
             && bucket.starts_with(edge)
             && bucket.ends_with(edge);
-        if !named {
+        if bucket.is_empty() {
             return Err(bad("names no bucket"));
+        }
+        if !named {
+            return Err(bad("has a name of a bucket that no store takes").with_remedy(
+                "a bucket's name has up to 255 letters, digits, `-`, `.` and `_`, and begins and ends \
+                 with a letter or a digit",
+            ));
         }
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         // Characters that every store and every proxy takes as they are.
@@ -256,6 +262,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_a_usage_error_that_quotes_nothing() {
+        for (bad, why) in [("s3:///p", "no bucket"), ("s3://a b/p", "letters, digits")] {
+            let report = bad.parse::<RepoUrl>().unwrap_err().report();
+            assert!(report.contains(why), "{bad}: {report}");
+        }
         for bad in [
             "s3://",
             "s3:///p",
