@@ -115,6 +115,38 @@ async fn everything_arrives(#[case] name: &str, #[case] option: &str, #[case] va
     assert_eq!(left, Some(0));
 }
 
+/// A session holds to what it prepared a little longer than to everything else: what another one commits too
+/// early is lost.
+#[rstest]
+#[tokio::test]
+async fn every_prepared_transaction_is_committed(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    let mut session = source.session().await;
+    session.run("CREATE DATABASE d").await.unwrap();
+    session.run("CREATE TABLE d.t (id INT PRIMARY KEY)").await.unwrap();
+    for n in 0..60 {
+        for sql in [
+            format!("XA START '{n}'"),
+            format!("INSERT INTO d.t VALUES ({n})"),
+            format!("XA END '{n}'"),
+            format!("XA PREPARE '{n}'"),
+            format!("XA COMMIT '{n}'"),
+        ] {
+            session.run(&sql).await.unwrap();
+        }
+    }
+    store.archive(&source).await;
+    let way = route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap();
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let repo = Arc::new(store.repo.clone());
+    let applied = apply(&store.cx, &target.options(), repo, Arc::new(way), &direct()).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+}
+
 /// An account that may neither replicate nor choose GTIDs.
 async fn poor(target: &Server) -> ConnectOptions {
     let may = match target.0.install().flavor() {
