@@ -3,11 +3,11 @@
 //! A prune creates a mark, and only then looks for backups in progress; a backup creates its `active`
 //! marker, and only then looks for marks. So one of the two always sees the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{BackupId, ClusterName, Context, Error, FORMAT, Result};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::format::{hex, newer};
@@ -15,6 +15,10 @@ use crate::key::{self, Key, RecordName};
 use crate::repo::WRITER;
 use crate::store::taken;
 use crate::store::{Created, Store};
+
+/// How long a process may stand still between two of its steps, and go on after it. What would be
+/// dangerous if one did that is put off for so long.
+pub(crate) const ZOMBIE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// The longest mark: it names more backups than a repository can hold.
 const MAX_BYTES: u64 = 64 << 20;
@@ -34,6 +38,10 @@ pub(crate) struct Mark {
     /// long may still remove them, so nothing builds on them for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) spared: Vec<Victim>,
+    /// Backups that were removed. A prune that was stopped for long may still free their packs, so no
+    /// copy brings them back for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) removed: Vec<Victim>,
 }
 
 /// A backup that a mark names.
@@ -58,6 +66,8 @@ pub(crate) struct StoredMark {
 #[derive(Debug, Default)]
 pub(crate) struct Marked {
     ids: BTreeSet<BackupId>,
+    /// When it was written that they were removed.
+    removed: BTreeMap<BackupId, Timestamp>,
     /// There is a mark that cannot be read: nobody knows what it names.
     unreadable: bool,
 }
@@ -66,6 +76,22 @@ impl Marked {
     /// Whether a backup is, or may be, about to be removed.
     pub(crate) fn contains(&self, backup: &BackupId) -> bool {
         self.unreadable || self.ids.contains(backup)
+    }
+
+    /// Whether a backup was removed so lately that a prune that stood still may go on removing it.
+    ///
+    /// # Errors
+    /// When the store does not tell its time.
+    pub(crate) async fn removed_lately(
+        &self,
+        cx: &Context,
+        store: &Store,
+        backup: &BackupId,
+    ) -> Result<bool> {
+        match self.removed.get(backup) {
+            None => Ok(false),
+            Some(at) => Ok(store.now(cx).await?.duration_since(*at) < ZOMBIE),
+        }
     }
 }
 
@@ -82,6 +108,10 @@ pub(crate) async fn marked(cx: &Context, store: &Store) -> Result<Marked> {
             Some(mark) => {
                 let named = mark.victims.into_iter().chain(mark.spared);
                 marked.ids.extend(named.map(|victim| victim.backup));
+                for victim in mark.removed {
+                    let at = marked.removed.entry(victim.backup).or_insert(stored.modified);
+                    *at = (*at).max(stored.modified);
+                }
             }
         }
     }
@@ -93,32 +123,38 @@ pub(crate) async fn marked(cx: &Context, store: &Store) -> Result<Marked> {
 /// # Errors
 /// When the store fails. A mark that is damaged, or of a newer version, is not an error.
 pub(crate) async fn read_all(cx: &Context, store: &Store) -> Result<Vec<StoredMark>> {
-    let mut marks = Vec::new();
-    for (name, meta) in store.list(&key::marks()).await?.objects {
-        cx.check()?;
-        let Some(name) = RecordName::new(&name) else { continue };
-        let mark = match store.get(&Key::Mark(name.clone()), MAX_BYTES).await {
-            // It was removed just now: what it named is gone, or is named by another one.
-            Ok(None) => continue,
-            Ok(Some(bytes)) => parse(&bytes).ok(),
-            Err(e) if crate::scan::is_damage(&e) => None,
-            Err(e) => return Err(e),
-        };
-        marks.push(StoredMark { name, modified: meta.modified, mark });
+    'again: loop {
+        let mut marks = Vec::new();
+        for (name, meta) in store.list(&key::marks()).await?.objects {
+            cx.check()?;
+            let Some(name) = RecordName::new(&name) else { continue };
+            let mark = match store.get(&Key::Mark(name.clone()), MAX_BYTES).await {
+                // It was removed just now. What it named may be in one that came after the list.
+                Ok(None) => continue 'again,
+                Ok(Some(bytes)) => parse(&bytes).ok(),
+                Err(e) if crate::scan::is_damage(&e) => None,
+                Err(e) => return Err(e),
+            };
+            marks.push(StoredMark { name, modified: meta.modified, mark });
+        }
+        return Ok(marks);
     }
-    Ok(marks)
+}
+
+/// What a mark says of backups.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    pub(crate) victims: Vec<Victim>,
+    pub(crate) spared: Vec<Victim>,
+    pub(crate) removed: Vec<Victim>,
 }
 
 /// Stores a mark and gives its name.
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) async fn create(
-    cx: &Context,
-    store: &Store,
-    victims: Vec<Victim>,
-    spared: Vec<Victim>,
-) -> Result<RecordName> {
+pub(crate) async fn create(cx: &Context, store: &Store, named: Named) -> Result<RecordName> {
+    let Named { victims, spared, removed } = named;
     let at = cx.now();
     let mark = Mark {
         format: FORMAT,
@@ -127,6 +163,7 @@ pub(crate) async fn create(
         nonce: hex(&cx.random::<16>()),
         victims,
         spared,
+        removed,
     };
     let time = at.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
     let name = RecordName::new(&format!("{time}-{}", &mark.nonce[..16]))
@@ -176,10 +213,15 @@ mod tests {
             "20261120T101530Z-full-00000c",
         ];
         assert!(!marked(&cx, &store).await.unwrap().contains(&a.parse().unwrap()));
-        create(&cx, &store, vec![victim(a)], vec![victim(b)]).await.unwrap();
+        let (victims, spared, removed) = (vec![victim(a)], vec![victim(b)], vec![victim(c)]);
+        create(&cx, &store, Named { victims, spared, removed }).await.unwrap();
         let found = marked(&cx, &store).await.unwrap();
         let has = |id: &str| found.contains(&id.parse().unwrap());
         assert_eq!([a, b, c].map(has), [true, true, false]);
+        for (id, removed) in [(a, false), (b, false), (c, true)] {
+            let id = id.parse().unwrap();
+            assert_eq!(found.removed_lately(&cx, &store, &id).await.unwrap(), removed, "{id}");
+        }
         for bad in ["{", "{\"format\": 2}"] {
             inner.put(&"marks/x".into(), bad.into()).await.unwrap();
             assert!(marked(&cx, &store).await.unwrap().contains(&c.parse().unwrap()));

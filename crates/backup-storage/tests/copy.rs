@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use backup_core::retention::Policy;
 use backup_core::{Clock, Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
 use backup_storage::{
-    Copied, CopyOptions, CopyTarget, Repo, RepositoryOptions, check_content, check_objects,
-    copy_backup, in_order,
+    Copied, CopyOptions, CopyTarget, PruneOptions, Repo, RepositoryOptions, check_content,
+    check_objects, copy_backup, in_order, prune,
 };
 use common::fault::{EACCES, EIO, ETIMEDOUT, Fault, FaultStore};
 use common::world::{
@@ -237,7 +238,7 @@ async fn damage_at_the_target_is_told_and_mended() {
     let e = copy(verify).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Damaged);
     assert!(e.report().contains("--replace-damaged"), "{e:?}");
-    let copied = copy(CopyOptions { replace_damaged: true, verify: true }).await.unwrap();
+    let copied = copy(CopyOptions { replace_damaged: true, ..verify }).await.unwrap();
     assert_eq!(copied.objects, 1);
     assert_eq!(backups(&to).await, good);
 }
@@ -348,6 +349,46 @@ async fn what_a_prune_at_the_target_is_about_to_remove_is_not_built_on() {
     lose(&to, &"marks/20261120T101530Z-00".into()).await;
     copy_backup(&cx, &world.repo, &target, second, options).await.unwrap();
     all_whole(&cx, &world, &to, "after the prune").await;
+}
+
+/// A prune that stood still after it removed the manifest may go on to take the packs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prune_at_the_target_removed_does_not_come_back_for_a_while() {
+    let cx = context();
+    let world = world(&cx, 2).await;
+    let [first, second] = &world.manifests[..] else { panic!() };
+    let to = memory();
+    copy_all(&cx, &world, &to).await.unwrap();
+    let last = PruneOptions {
+        policy: Policy { keep_last: 1, grace: SignedDuration::ZERO, ..Policy::default() },
+        wait: SignedDuration::ZERO,
+        ..PruneOptions::default()
+    };
+    let there = open(&cx, &to).await;
+    let today = Context::builder().build();
+    prune(&today, &there, &last).await.unwrap();
+    assert_eq!(manifests(&cx, &there).await.len(), 1);
+    // Runs of every day do not shorten it.
+    prune(&today, &there, &last).await.unwrap();
+
+    let target = target(&cx, &world.repo, &to).await.unwrap();
+    let options = CopyOptions::default();
+    let e = copy_backup(&cx, &world.repo, &target, first, options).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Busy && e.report().contains("in the last week"), "{e:?}");
+    let leave = CopyOptions { leave_removed: true, ..options };
+    assert!(copy_backup(&cx, &world.repo, &target, first, leave).await.unwrap().left_out);
+    // Others are not kept waiting, though they need packs of it.
+    assert!(copy_backup(&cx, &world.repo, &target, second, options).await.unwrap().already);
+    assert_eq!(manifests(&cx, &there).await.len(), 1);
+
+    // As a prune leaves it a week later.
+    let marks: Vec<Path> =
+        objects(&to).await.into_keys().filter(|p| p.as_ref().starts_with("marks/")).collect();
+    assert_eq!(marks.len(), 1, "{marks:?}");
+    lose(&to, &marks[0]).await;
+    copy_backup(&cx, &world.repo, &target, first, options).await.unwrap();
+    all_whole(&cx, &world, &to, "a week later").await;
+    assert_eq!(manifests(&cx, &there).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,8 +145,8 @@ fn impatient() -> StoreOptions {
     }
 }
 
-async fn open(url: &RepoUrl) -> Repo {
-    let store = Store::open(&context(), url, &impatient()).await.unwrap();
+async fn open(url: &RepoUrl, of_store: &StoreOptions) -> Repo {
+    let store = Store::open(&context(), url, of_store).await.unwrap();
     Repo::open_on(&context(), store, options()).await.unwrap()
 }
 
@@ -185,7 +185,7 @@ async fn in_the_guest() {
     server.start();
     let mount = server.mount("mnt", SOFT);
     Repo::init(&context(), &url, options()).await.unwrap();
-    let repo = open(&url).await;
+    let repo = open(&url, &impatient()).await;
     step("a backup");
     let first = back_up(&context(), &repo, &samples()).await.unwrap();
     is_whole(&repo, &first).await;
@@ -225,6 +225,10 @@ async fn in_the_guest() {
 
     step("the server is back");
     server.start();
+    // The kernel still answers with errors until it has found its server again; who is as patient as
+    // a user is by default sees none of them.
+    let patience = StoreOptions::default().patience;
+    let repo = open(&url, &StoreOptions { patience, ..impatient() }).await;
     assert_eq!(repo.backups(&context(), None).await.unwrap().len(), 1);
     is_whole(&repo, &first).await;
     let second = back_up(&context(), &repo, &samples).await.unwrap();
@@ -257,7 +261,7 @@ async fn in_the_guest() {
 
     step("and comes back");
     server.mount("mnt", SOFT);
-    let repo = open(&url).await;
+    let repo = open(&url, &impatient()).await;
     assert_eq!(repo.backups(&context(), None).await.unwrap().len(), 2);
     for manifest in [&first, &second] {
         is_whole(&repo, manifest).await;

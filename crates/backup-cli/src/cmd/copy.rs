@@ -119,6 +119,14 @@ impl Copy {
         Ok(Answer::new(&json!({ "targets": documents }), text)?.ending(ending))
     }
 
+    fn options(&self) -> CopyOptions {
+        CopyOptions {
+            verify: self.verify,
+            replace_damaged: self.replace_damaged,
+            leave_removed: self.all,
+        }
+    }
+
     /// The backups to copy, parents first; and those that cannot be read.
     async fn choose(&self, app: &App, repo: &Repo) -> Result<(Vec<Manifest>, Vec<BackupId>)> {
         let cluster = match (&self.cluster, self.all) {
@@ -168,7 +176,7 @@ impl Copy {
         }
         let arrived = lines.iter().filter(|line| line.result.is_ok());
         let clusters: BTreeSet<&ClusterName> = arrived.map(|line| &line.manifest.cluster).collect();
-        let options = CopyOptions { verify: self.verify, replace_damaged: self.replace_damaged };
+        let options = self.options();
         let mut copied = Vec::new();
         for cluster in clusters {
             app.cx.phase(format!("binlogs of {cluster}"));
@@ -193,7 +201,7 @@ impl Copy {
         target: &CopyTarget,
         backups: &[Manifest],
     ) -> Result<Vec<Line>> {
-        let options = CopyOptions { verify: self.verify, replace_damaged: self.replace_damaged };
+        let options = self.options();
         let mut failed = BTreeSet::new();
         let mut lines = Vec::new();
         for manifest in backups {
@@ -249,6 +257,9 @@ fn document(
         .map(|Line { manifest, result }| {
             let (backup, cluster) = (&manifest.backup, &manifest.cluster);
             match result {
+                Ok(Copied { left_out: true, .. }) => json!({
+                    "backup": backup, "cluster": cluster, "ok": true, "left_out": true,
+                }),
                 Ok(copied) => json!({
                     "backup": backup, "cluster": cluster, "ok": true, "verified": true,
                     "already": copied.already, "bytes": copied.bytes, "bytes_sent": copied.sent,
@@ -277,6 +288,7 @@ fn paragraph(target: &CopyTarget, lines: &[Line], binlogs: &[BinlogLine]) -> Str
     for Line { manifest, result } in lines {
         let what = match result {
             Ok(Copied { already: true, .. }) => "was there".to_owned(),
+            Ok(Copied { left_out: true, .. }) => "left out: a prune removed it there".to_owned(),
             Ok(copied) => format!(
                 "copied and verified, {} in {} objects",
                 human::bytes(copied.sent),

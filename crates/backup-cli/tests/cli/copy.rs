@@ -96,6 +96,17 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     // The copy puts back what is lost.
     home.run(["copy", "--all", "--repo", "copy", "--to", "repo"]).expect(0);
     home.on_repo(["verify", "--all"]).expect(0);
+
+    // What a prune removed there is not brought back at once.
+    let last = ["prune", "--repo", "copy", "--keep-last", "1", "--grace", "0s", "--wait", "0s"];
+    home.run(last).expect(0);
+    let text = home.on_repo(["copy", "--all", "--to", "copy"]).expect(0).stdout;
+    assert!(text.contains("left out: a prune removed it there"), "{text}");
+    let document = home.on_repo(["copy", "--all", "--to", "copy", "--json"]).expect(0).json();
+    let first = &document["targets"][0]["backups"][0];
+    assert_eq!(first["left_out"], true, "{document:#}");
+    let id = first["backup"].as_str().unwrap();
+    home.on_repo(["copy", id, "--to", "copy"]).expect(12).says("in the last week");
 }
 
 #[tokio::test]

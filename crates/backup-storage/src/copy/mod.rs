@@ -13,7 +13,7 @@ mod same;
 mod target;
 
 use backup_core::{
-    Context, ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
+    Context, Error, ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
 };
 
 pub use binlogs::{CopiedBinlogs, copy_binlogs};
@@ -21,6 +21,7 @@ pub use order::in_order;
 pub(crate) use other::all_arrived;
 pub use target::CopyTarget;
 
+use crate::marks::marked;
 use crate::repo::Repo;
 
 /// How a copy is made.
@@ -30,6 +31,8 @@ pub struct CopyOptions {
     pub verify: bool,
     /// Remove what is damaged at the target and write it again.
     pub replace_damaged: bool,
+    /// Leave out what a prune removed from the target in the last week; else that is an error.
+    pub leave_removed: bool,
 }
 
 /// What became of one backup.
@@ -44,6 +47,8 @@ pub struct Copied {
     pub sent: u64,
     /// How many objects were sent.
     pub objects: u64,
+    /// Whether it was left out, see [`CopyOptions::leave_removed`].
+    pub left_out: bool,
 }
 
 /// Copies one backup and notes it in the history of the source. What it needs before it has to be
@@ -53,8 +58,8 @@ pub struct Copied {
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] when the source, or something that is at the target already, is damaged;
-/// [`ErrorKind::Busy`] when a prune at the target is about to remove what would be copied or built
-/// on; else what the stores fail with. The target is then as it was before, but for objects that no
+/// [`ErrorKind::Busy`] when a prune at the target has removed the backup in the last week, or is about
+/// to remove what would be copied or built on; else what the stores fail with. The target is then as it was before, but for objects that no
 /// manifest names.
 pub async fn copy_backup(
     cx: &Context,
@@ -64,7 +69,15 @@ pub async fn copy_backup(
     options: CopyOptions,
 ) -> Result<Copied> {
     let to = target.repo();
-    let copied = if target.is_same() {
+    let removed =
+        marked(cx, to.store()).await?.removed_lately(cx, to.store(), &manifest.backup).await?;
+    if removed && options.leave_removed {
+        let (bytes, sent, objects) = (0, 0, 0);
+        return Ok(Copied { already: false, bytes, sent, objects, left_out: true });
+    }
+    let copied = if removed {
+        Err(was_removed(to))
+    } else if target.is_same() {
         same::copy(cx, from, to, manifest, options).await
     } else {
         other::copy(cx, from, target, manifest, options).await
@@ -76,6 +89,15 @@ pub async fn copy_backup(
         note(cx, from, target, manifest, copied.bytes).await?;
     }
     Ok(copied)
+}
+
+/// Until a week is over, a prune that stood still might go on and take parts of it away.
+fn was_removed(to: &Repo) -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        format!("a prune removed it from {} in the last week", to.store().name()),
+    )
+    .with_remedy("copy it into another place, or wait until the week is over")
 }
 
 /// Adds the copy to the history of the source; where that takes nothing, it is a warning.

@@ -31,7 +31,8 @@ pub(super) async fn copy(
         if options.verify {
             whole(cx, to, &there).await?;
         }
-        return Ok(Copied { already: true, bytes: stored(&there), sent: 0, objects: 0 });
+        let bytes = stored(&there);
+        return Ok(Copied { already: true, bytes, sent: 0, objects: 0, left_out: false });
     }
     let session = begin(cx, to, manifest).await?;
     let written = async {
@@ -56,7 +57,7 @@ pub(super) async fn copy(
             }
             let objects = there.packs.len() as u64 + 2;
             let bytes = stored(&there);
-            Ok(Copied { already: false, bytes, sent: bytes, objects })
+            Ok(Copied { already: false, bytes, sent: bytes, objects, left_out: false })
         }
         Err(e) => {
             // Packs may still be on their way, and must not arrive beside those of the next run,

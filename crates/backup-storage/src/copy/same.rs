@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::object::{Arrival, arrived, differs, digest_of, put, read_whole};
-use super::{Copied, CopyOptions};
+use super::{Copied, CopyOptions, was_removed};
 use crate::format::{
     FRAME_HEADER_LEN, FrameKind, MAX_MANIFEST, OBJECT_HEADER_LEN, ObjectKind, parse_manifest,
 };
@@ -61,7 +61,7 @@ pub(super) async fn copy(
     };
     let items = items(cx, from, manifest).await?;
     let bytes = items.iter().map(|i| i.digest.bytes).sum::<u64>() + original.len() as u64;
-    let mut copied = Copied { already: is_there, bytes, sent: 0, objects: 0 };
+    let mut copied = Copied { already: is_there, bytes, sent: 0, objects: 0, left_out: false };
 
     // What an earlier run has proven is only looked for.
     let quick = is_there && !options.verify;
@@ -221,6 +221,9 @@ fn json(content: &impl Serialize) -> Result<Vec<u8>> {
 /// Refuses to build on what a prune at the target is about to remove.
 pub(super) async fn not_marked(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<()> {
     let marked = marked(cx, to.store()).await?;
+    if marked.removed_lately(cx, to.store(), &manifest.backup).await? {
+        return Err(was_removed(to));
+    }
     let needs = manifest.needs.iter().map(|n| &n.backup);
     let mut all = needs.chain(&manifest.parent).chain([&manifest.backup]);
     match all.find(|id| marked.contains(id)) {

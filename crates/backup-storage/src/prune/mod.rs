@@ -27,14 +27,10 @@ pub use unfinished::{Unfinished, unfinished};
 
 use crate::key::{Key, LeaseName};
 use crate::lease::Lease;
-use crate::marks::{self, StoredMark, Victim};
+use crate::marks::{self, Named, StoredMark, Victim};
 use crate::repo::Repo;
 use survey::{Directory, Held, State, candidates, survey};
 use sweep::Sweep;
-
-/// How long a process may stand still between two of its steps, and go on after it. What would be
-/// dangerous if one did that is put off for so long.
-const ZOMBIE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The clocks of this machine and the store may differ by so much without a word.
 const CLOCKS: SignedDuration = SignedDuration::from_hours(1);
 /// A prune that is silent for twice as long may be taken over.
@@ -251,7 +247,8 @@ impl Run<'_> {
                 .filter(|v| !kept.contains(&(&v.cluster, &v.backup)))
                 .cloned()
                 .collect();
-            marks::create(self.cx, self.repo.store(), others, spared).await?;
+            let named = Named { victims: others, spared, removed: mark.removed.clone() };
+            marks::create(self.cx, self.repo.store(), named).await?;
             self.check()?;
             self.repo.store().delete(&Key::Mark(stored.name.clone())).await?;
             changed = true;
@@ -276,7 +273,8 @@ impl Run<'_> {
         if new.is_empty() {
             return Ok(false);
         }
-        marks::create(self.cx, self.repo.store(), new, Vec::new()).await?;
+        let named = Named { victims: new, ..Named::default() };
+        marks::create(self.cx, self.repo.store(), named).await?;
         Ok(true)
     }
 

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::report::{PruneReport, Refused};
 use super::survey::{Builds, Directory, Held, State};
-use super::{Id, Run, ZOMBIE};
+use super::{Id, Run};
 use crate::format::GivenUp;
 use crate::key::{self, BackupObject, Key};
 use crate::marker;
+use crate::marks::ZOMBIE;
 use crate::repo::WRITER;
 use crate::store::{Created, Deleted};
 

@@ -9,10 +9,10 @@ use object_store::path::Path;
 use super::report::{PruneReport, Refused};
 use super::survey::{DEAD, State};
 use super::sweep::Sweep;
-use super::{Id, Run, ZOMBIE};
+use super::{Id, Run};
 use crate::key::{self, BackupObject, Key, LeaseName, RecordName};
 use crate::lease;
-use crate::marks::{StoredMark, Victim};
+use crate::marks::{self, Named, StoredMark, Victim, ZOMBIE};
 use crate::store::Deleted;
 
 /// `known` are the marks from before the look at the directories, `marks` those of now.
@@ -58,6 +58,9 @@ fn is_old(run: &Run<'_>, modified: Timestamp, than: jiff::SignedDuration) -> boo
 }
 
 /// Removes marks of which every backup is gone. Gives the backups that marks go on naming.
+///
+/// A prune that stood still since it removed a manifest may go on to free the packs, so for a while
+/// another mark says what was removed: no copy brings it back meanwhile.
 async fn old_marks(
     run: &Run<'_>,
     sweep: &Sweep<'_>,
@@ -80,11 +83,22 @@ async fn old_marks(
                 };
                 let open_victims = mark.victims.iter().any(open);
                 let open_spared = mark.spared.iter().any(open);
-                !open_victims && (!open_spared || old)
+                !open_victims && (!open_spared || old) && (mark.removed.is_empty() || old)
             }
         };
         // What a newer one names may have come after we looked.
         let seen = known.iter().any(|k| k.name == *name);
+        if seen && done && run.lease.is_some() {
+            // What was spared may have been removed all the same, by a prune that stood still.
+            let gone = |v: &&Victim| !listed.contains(&(v.cluster.clone(), v.backup.clone()));
+            let named = mark.iter().flat_map(|m| m.victims.iter().chain(&m.spared));
+            let removed: Vec<Victim> = named.filter(gone).cloned().collect();
+            if !removed.is_empty() {
+                run.check()?;
+                let named = Named { removed, ..Named::default() };
+                marks::create(run.cx, run.repo.store(), named).await?;
+            }
+        }
         if seen && done && sweep.delete(&Key::Mark(name.clone()), report).await? {
             report.leftovers.other += 1;
             continue;

@@ -50,7 +50,7 @@ pub(super) fn answer(error: &object_store::Error) -> Option<&Answer> {
 }
 
 /// The I/O error nearest to the root.
-fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
+fn io_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
     chain(error).filter_map(|e| e.downcast_ref::<io::Error>()).last()
 }
 
@@ -66,8 +66,13 @@ pub(super) fn is_lost(error: &object_store::Error, medium: Medium) -> bool {
     matches!(medium, Medium::Any | Medium::Disk) && raw(error) == Some(EIO)
 }
 
-fn raw(error: &object_store::Error) -> Option<i32> {
+fn raw(error: &(dyn StdError + 'static)) -> Option<i32> {
     io_cause(error).and_then(io::Error::raw_os_error)
+}
+
+/// Whether a soft mount answered for its server, which may come back.
+pub(super) fn is_of_a_mount(error: &(dyn StdError + 'static)) -> bool {
+    raw(error) == Some(EIO)
 }
 
 /// Whether the same call may succeed a little later.
@@ -82,8 +87,7 @@ pub(super) fn is_transient(error: &object_store::Error, medium: Medium) -> bool 
     if let Some(http) = find::<HttpError>(error) {
         return http.kind() != HttpErrorKind::Decode;
     }
-    // A soft mount answers for its server with EIO.
-    (medium == Medium::Nfs && raw(error) == Some(EIO))
+    (medium == Medium::Nfs && is_of_a_mount(error))
         || io_cause(error).is_some_and(|e| {
             matches!(
                 e.kind(),

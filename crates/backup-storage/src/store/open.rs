@@ -61,8 +61,8 @@ impl Store {
                 Ok(Store { throttle, medium: Medium::Disk, root, ..store })
             }
             RepoUrl::Nfs(path) => {
-                let inner = directory(path, Medium::Nfs, options, make).await?;
                 let retry = Retry::file_server(options.patience, options.request_timeout);
+                let inner = retry.mounted(|| directory(path, Medium::Nfs, options, make)).await?;
                 let store = Store::new(Arc::new(inner), url.to_string());
                 let root = Some(path.as_path().into());
                 Ok(Store { throttle, retry, medium: Medium::Nfs, root, ..store })

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
+use backup_core::Result;
 
 use super::Store;
-use super::failure::{answer, is_transient, is_unreachable, retry_after};
+use super::failure::{answer, is_of_a_mount, is_transient, is_unreachable, retry_after};
 
 /// How often, and for how long, a call is made again.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,17 @@ impl Retry {
         self.backoff =
             self.backoff.with_min_delay(first).with_max_delay(longest).with_max_times(times);
         self
+    }
+
+    /// Opens a directory of a file server; again while a mount answers for a server that is away.
+    pub(super) async fn mounted<T, F: Future<Output = Result<T>>>(
+        &self,
+        open: impl Fn() -> F,
+    ) -> Result<T> {
+        let started = Instant::now();
+        open.retry(self.backoff)
+            .when(|error| is_of_a_mount(error) && started.elapsed() < self.patience)
+            .await
     }
 }
 

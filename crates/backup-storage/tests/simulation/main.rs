@@ -212,6 +212,7 @@ async fn play(seed: u64, tally: &Tally, world: std::sync::Arc<World>) {
     history.laws.check(&world);
     world.state().open = false;
     let mut to_start = 6 + history.dice.below(10);
+    let mut later = 300;
     for _ in 0..20_000 {
         history.settle(tally).await;
         if to_start > 0
@@ -223,7 +224,16 @@ async fn play(seed: u64, tally: &Tally, world: std::sync::Arc<World>) {
             continue;
         }
         if history.running.is_empty() {
-            break;
+            if !history.dice.permille(later) {
+                break;
+            }
+            // From then on copies may bring back what was removed.
+            later = 0;
+            to_start = 4;
+            pass(Duration::from_secs(8 * 24 * 3600)).await;
+            let actor = history.actor();
+            history.running.insert(history.next, tokio::spawn(actor.copy()));
+            continue;
         }
         let often = if history.asleep.is_empty() { 20 } else { 60 };
         if history.dice.permille(often) {
