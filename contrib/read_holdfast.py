@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Reads a Holdfast repository without Holdfast.
 
-Written from docs/format.md and docs/format-rows.md alone, as proof that those pages are enough, and as a
-last resort for whoever has backups and no Holdfast. It reads a repository in a directory, with tiers in
-directories; it never writes to it.
+Written from docs/format.md, docs/format-rows.md and docs/format-files.md alone, as proof that those pages
+are enough, and as a last resort for whoever has backups and no Holdfast. It reads a repository in a
+directory, with tiers in directories; it never writes to it.
 
     read_holdfast.py REPOSITORY list
     read_holdfast.py REPOSITORY artifacts BACKUP
-    read_holdfast.py REPOSITORY restore BACKUP --output DIRECTORY [--rows] [NAME...]
+    read_holdfast.py REPOSITORY restore BACKUP [NAME...] --output DIRECTORY [--rows]
+    read_holdfast.py REPOSITORY files BACKUP --output DIRECTORY
 
 BACKUP is an id, the unique beginning of one, or "latest". restore writes every artifact (or those with
 the names, or below the directories, that are given) into a file of its name; with --rows it also writes
-the rows of tables as TSV, as LOAD DATA reads it. An encrypted repository needs --passphrase-file or
---key-file.
+the rows of tables as TSV, as LOAD DATA reads it. files makes the data directory of a physical, snapshot or
+clone backup, in a directory that is missing or empty: every file in its place, and over it what a clone or
+a tool wrote later. An encrypted repository needs --passphrase-file or --key-file.
 
 Needs Python 3.9 and the package zstandard; lz4 for frames that are compressed so; cryptography, and
 argon2-cffi for passphrases, where the repository is encrypted. On Debian: python3-zstandard python3-lz4
@@ -25,6 +27,7 @@ import hashlib
 import hmac
 import json
 import lzma
+import os
 import re
 import struct
 import sys
@@ -94,9 +97,9 @@ def wrapping_key(kdf, kind, secret):
 def master_key(root, config, kind, secret):
     """Tries every slot of the kind."""
     repository, cipher = config["repository"], config["encryption"]["cipher"]
-    for path in sorted(root.glob("keys/*")):
-        if not re.fullmatch("[0-9a-f]{8}", path.name):
-            continue
+    paths = sorted(path for path in root.glob("keys/*") if re.fullmatch("[0-9a-f]{8}", path.name))
+    need(len(paths) <= 64, "there are more key slots than any repository has")
+    for path in paths:
         try:
             slot, head = checked_json(path.read_bytes(), f"keys/{path.name}")
             if slot["repository"] != repository or slot["kind"] != kind:
@@ -119,6 +122,8 @@ def master_key(root, config, kind, secret):
 
 # Section 3: framed objects
 
+MAX_RAW = 16 << 20
+
 
 class Frame:
     """A frame, checked and decrypted."""
@@ -126,15 +131,25 @@ class Frame:
     def __init__(self, repository, path, data, offset):
         place = repository.place(path)
         at = f"{path}, byte {offset}"
-        header = data[:80]
+        header = bytes(data[:80])
         need(len(header) == 80 and header[:4] == b"HFF1", f"{at}: no frame begins here")
         need(zlib.crc32(header[:76]) == struct.unpack_from("<I", header, 76)[0], f"{at}: damaged header")
         version, self.kind, self.codec, cipher, self.flags = struct.unpack_from("<BBBBH", header, 4)
         self.raw_length, stored, self.list_length = struct.unpack_from("<III", header, 12)
         (self.base_length,) = struct.unpack_from("<I", header, 48)
-        need(version == 1 and cipher <= 2, f"{at}: needs a newer reader")
+        delta = self.flags == 1
+        known = version == 1 and 1 <= self.kind <= 7 and self.codec <= 5 and cipher <= 2 and self.flags <= 1
+        zeros = header[10:12] + header[40:48] + header[52:60]
+        zeros += (b"" if cipher else header[24:40]) + (b"" if delta else header[20:24] + header[48:52])
+        need(known and not any(zeros), f"{at}: needs a newer reader")
+        right = stored < self.raw_length if self.codec else stored == self.raw_length
+        if delta:
+            right = right and (self.kind, self.codec) == (1, 1)
+            right = right and self.list_length < stored and 1 <= self.base_length <= MAX_RAW
+        most = {3: 4 * MAX_RAW, 5: 16}.get(self.kind, MAX_RAW)
+        need(right and self.raw_length <= most, f"{at}: lengths that no writer gives a frame")
         self.length = 80 + stored
-        payload = data[80 : self.length]
+        payload = bytes(data[80 : self.length])
         need(len(payload) == stored, f"{at}: the frame is cut off")
         self.check = header[60:76]
         bound = place + struct.pack("<Q", offset) + header[:60]
@@ -170,7 +185,7 @@ def decompress(codec, payload, length, at, prefix=b""):
 
         content = lz4.block.decompress(payload, uncompressed_size=length)
     elif codec in (3, 4, 5):
-        reader = {3: lambda: zlib.decompressobj(31), 4: xz, 5: bz2.BZ2Decompressor}[codec]()
+        reader = {3: lambda: zlib.decompressobj(31), 4: lambda: xz(length), 5: bz2.BZ2Decompressor}[codec]()
         content = reader.decompress(payload, length + 1)
         need(reader.eof and not reader.unused_data, f"{at}: more or less than one compressed stream")
     else:
@@ -179,8 +194,10 @@ def decompress(codec, payload, length, at, prefix=b""):
     return content
 
 
-def xz():
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=256 << 20)
+def xz(length):
+    """With a dictionary no longer than the content, but for 4 KiB, and 1 MiB for tables."""
+    dictionary = max(4096, 1 << max(length - 1, 0).bit_length())
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=dictionary + (1 << 20))
 
 
 BACKUP_ID = r"\d{8}T\d{6}Z-(?:full|incr|diff)-[0-9a-f]{6}"
@@ -193,6 +210,8 @@ class Repository:
         config, _ = checked_json((self.root / "holdfast.json").read_bytes(), "holdfast.json")
         unknown = set(config["requires"]) - {"encryption"}
         need(not unknown, f"the repository needs {unknown}")
+        agree = bool(config["requires"]) == bool(config["encryption"])
+        need(agree, "the repository is encrypted in a way that needs a newer reader")
         self.id, self.master = config["repository"], None
         if config["encryption"]:
             need(config["encryption"]["cipher"] in CIPHERS, "the repository has another cipher")
@@ -200,7 +219,7 @@ class Repository:
                 sys.exit("the repository is encrypted: give --passphrase-file or --key-file")
             self.master = master_key(self.root, config, kind, secret)
         self.frames = {}
-        self.stores = [self.root, *self.tiers()]
+        self.lower = None
 
     def tiers(self):
         """The directories of the tiers (section 13)."""
@@ -213,6 +232,8 @@ class Repository:
             url = tier["url"]
             if url.startswith("file://"):
                 url = unquote(url[len("file://") :])
+            elif url.startswith("nfs:///"):
+                url = url[len("nfs://") :]
             if not url.startswith("/"):
                 print(f"the {tier['name']} tier is no directory and is left out: {url}", file=sys.stderr)
                 continue
@@ -223,9 +244,14 @@ class Repository:
 
     def file(self, path):
         """Where an object is: packs may have moved to a tier."""
-        for store in self.stores:
-            if (store / path).exists():
-                return store / path
+        if (self.root / path).exists():
+            return self.root / path
+        if path.rsplit("/", 1)[1].startswith("pack-"):
+            if self.lower is None:
+                self.lower = list(self.tiers())
+            for store in self.lower:
+                if (store / path).exists():
+                    return store / path
         raise Damaged(f"{path} is missing")
 
     def place(self, path):
@@ -245,11 +271,21 @@ class Repository:
         return data
 
     def all_frames(self, path, digest=None):
-        data, offset = self.object(path, digest), 16
+        return self.frames_from(path, self.object(path, digest), 16)
+
+    def frames_from(self, path, data, offset):
         while offset < len(data):
-            frame = Frame(self, path, data[offset:], offset)
+            frame = Frame(self, path, memoryview(data)[offset:], offset)
             yield frame
             offset += frame.length
+
+    def catalog_of_pack(self, path):
+        """The frames at the end of a pack, where its last 96 bytes say that the catalog begins (section 4)."""
+        data = self.object(path)
+        end = Frame(self, path, data[-96:], len(data) - 96)
+        need(end.kind == 5, f"{path} is cut off")
+        (offset,) = struct.unpack_from("<Q", end.content())
+        return self.frames_from(path, data, offset)
 
     def frame(self, path, offset, length):
         """One frame of a pack. The last few are kept: extents that follow each other often share one."""
@@ -288,19 +324,38 @@ class Repository:
         return decompress(frame.codec, compressed, frame.raw_length, frame.at, base)
 
     def backups(self):
-        """Every backup: one with a manifest that is no tombstone."""
-        found = [Backup(self, path.parent) for path in self.root.glob("clusters/*/backups/*/manifest")]
-        return sorted((backup for backup in found if not backup.given_up), key=lambda backup: backup.id)
+        """Every backup, by id: one with a manifest that is no tombstone. Instead of one that cannot be
+        read, why not."""
+        found = []
+        for directory in self.root.glob("clusters/*/backups/*"):
+            if not re.fullmatch(BACKUP_ID, directory.name):
+                continue
+            there = {name for name in ("index", "active", "retired") if (directory / name).exists()}
+            try:
+                if (directory / "manifest").exists():
+                    backup = Backup(self, directory)
+                elif there == {"index"}:
+                    raise Damaged("the manifest is lost")
+                else:
+                    continue
+            except (Damaged, OSError, ValueError, KeyError) as problem:
+                backup = Damaged(f"{directory.name} cannot be read: {problem}")
+            if isinstance(backup, Damaged) or not backup.given_up:
+                found.append((directory.name, backup))
+        return sorted(found, key=lambda backup: backup[0])
 
     def backup(self, name):
         found = self.backups()
         if name != "latest":
-            found = [backup for backup in found if backup.id.startswith(name)]
+            found = [(id, backup) for id, backup in found if id.startswith(name)]
             if len(found) > 1:
                 sys.exit(f"{name} is the beginning of more than one backup")
         if not found:
             sys.exit("there is no such backup")
-        return found[-1]
+        _, backup = found[-1]
+        if isinstance(backup, Damaged):
+            raise backup
+        return backup
 
 
 class Backup:
@@ -337,7 +392,7 @@ class Backup:
                 print(f"index-{number} cannot be read: {problem}", file=sys.stderr)
         print("the index is rebuilt from the packs", file=sys.stderr)
         packs = [self.path(pack["name"]) for pack in self.manifest["packs"]]
-        return [frame for path in packs for frame in self.repository.all_frames(path)]
+        return [frame for path in packs for frame in self.repository.catalog_of_pack(path)]
 
     def index(self, path, digest=None):
         frames = list(self.repository.all_frames(path, digest))
@@ -383,7 +438,7 @@ class Artifact:
         self.end = entries[-1]["end"]
 
     def pieces(self):
-        """Its bytes, checked as a whole at the end (section 12)."""
+        """Its bytes, checked as a whole at the end (section 15)."""
         repository = self.backup.repository
         digest, length = hashlib.sha256(), 0
         for entry in self.entries:
@@ -523,6 +578,8 @@ def column(kind, encoding, flags, data, rows):
         bitmap = section.take((rows + 7) // 8)
         present = [not bitmap[i // 8] >> (i % 8) & 1 for i in range(rows)]
     count = sum(present)
+    fits = {0: range(1, 15), 1: (11, 12, 13, 15), 2: (15,), 3: (15,)}
+    need(kind in fits.get(encoding, ()), "a column whose encoding does not fit its kind")
     if encoding == 0:
         text = {9: float_text, 10: double_text, 11: date_text, 12: datetime_text, 13: time_text}.get(kind)
         text = text or (lambda value: integer_text(kind, value))
@@ -534,11 +591,9 @@ def column(kind, encoding, flags, data, rows):
     elif encoding == 2:
         scale = section.take(1)[0]
         values = [decimal_text(value, scale).encode() for value in section.integers(count)]
-    elif encoding == 3:
+    else:
         entries = section.strings(struct.unpack("<H", section.take(2))[0])
         values = [entries[number] for number in section.integers(count)]
-    else:
-        raise Damaged(f"encoding {encoding} of a column needs a newer reader")
     section.end()
     values = iter(values)
     return [next(values) if there else None for there in present]
@@ -574,6 +629,74 @@ def tsv(data):
         need(sections == at, "the sections of a row block do not fill it")
         for row in zip(*values):
             yield b"\t".join(map(field, row)) + b"\n"
+
+
+# docs/format-files.md
+
+
+def component(text):
+    """A component of the name of an artifact (section 5)."""
+    encoded = re.sub(b"[^A-Za-z0-9_.~#-]", lambda byte: b"%%%02X" % ord(byte[0]), text.encode())
+    return encoded.decode() if text.strip(".") else encoded.decode().replace(".", "%2E")
+
+
+def changes(pieces):
+    """The pieces of an artifact of changes: offsets in the file, and bytes."""
+    held, end = bytearray(), 0
+    for piece in pieces:
+        held += piece
+        while len(held) >= 12:
+            offset, length = struct.unpack_from("<QI", held)
+            need(offset >= end and length <= 16 << 20, "pieces of changes overlap, or one is too long")
+            if len(held) < 12 + length:
+                break
+            yield offset, bytes(held[12 : 12 + length])
+            del held[: 12 + length]
+            end = offset + length
+    need(not held, "an artifact of changes is cut short")
+
+
+def data_directory(backup, output):
+    artifacts = backup.artifacts()
+
+    def pieces(*path):
+        name = "/".join(map(component, path))
+        need(name in artifacts, f"{name} is missing")
+        return artifacts[name].pieces()
+
+    lines = b"".join(pieces("physical", "catalog")).split(b"\n")
+    header, *entries, last = map(json.loads, lines[:-1])
+    need(header["files_format"] == 1, "the catalog of the files needs a newer reader")
+    need(last.get("entries") == len(entries) and not lines[-1], "the catalog of the files is cut off")
+    output.mkdir(exist_ok=True)
+    need(not any(output.iterdir()), f"{output} is not empty")
+    size = 0
+    for entry in entries:
+        parts = entry["path"].split("/")
+        inside = all(part not in ("", ".", "..") and "\0" not in part for part in parts)
+        need(inside, f"{entry['path']!r} leads out of the data directory")
+        path = output.joinpath(*parts)
+        if entry["kind"] == "directory":
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = (entry.get("stored_as") or entry["path"]).split("/")
+        with open(path, "xb") as file:
+            for piece in pieces("files", *stored):
+                file.write(piece)
+            length = file.tell()
+            if entry.get("changes"):
+                need(length <= entry["bytes"], f"{entry['path']} is longer than the catalog says")
+                for offset, piece in changes(pieces("changes", *stored)):
+                    file.seek(offset)
+                    file.write(piece)
+                length = file.truncate(entry["bytes"])
+            need(length == entry["bytes"], f"{entry['path']} has another length than the catalog says")
+        size += length
+    for entry in reversed(entries):
+        os.chmod(output / entry["path"], entry["mode"])
+    print(f"{len(entries)} directories and files, {size} bytes, in the state `{header['state']}`")
+    print("give them to the user of the server before it starts on them")
 
 
 # The command line
@@ -612,6 +735,9 @@ def main():
     command.add_argument("names", nargs="*")
     command.add_argument("--output", type=Path, required=True)
     command.add_argument("--rows", action="store_true")
+    command = commands.add_parser("files")
+    command.add_argument("backup")
+    command.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
     kind = secret = None
@@ -623,12 +749,20 @@ def main():
     try:
         repository = Repository(arguments.repository, kind, secret)
         if arguments.command == "list":
-            for backup in repository.backups():
+            problems = []
+            for _, backup in repository.backups():
+                if isinstance(backup, Damaged):
+                    problems.append(str(backup))
+                    continue
                 about = backup.manifest
                 print(backup.id, backup.cluster, about["strategy"], about["finished_at"], sep="\t")
+            if problems:
+                raise Damaged("; ".join(problems))
         elif arguments.command == "artifacts":
             for name, artifact in repository.backup(arguments.backup).artifacts().items():
                 print(artifact.end["sha256"], artifact.end["bytes"], name, sep="\t")
+        elif arguments.command == "files":
+            data_directory(repository.backup(arguments.backup), arguments.output)
         else:
             restore(repository.backup(arguments.backup), arguments.output, arguments.names, arguments.rows)
     except (Damaged, OSError) as problem:

@@ -148,7 +148,7 @@ fn restore(root: &Path) -> (BTreeMap<String, Vec<u8>>, BTreeSet<u8>) {
         artifacts.entry(id).or_default().insert(seq, entry);
     }
 
-    // Section 12.
+    // Section 15.
     let mut restored = BTreeMap::new();
     for parts in artifacts.into_values() {
         let mut bytes = Vec::new();

@@ -6,11 +6,13 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use backup_core::{
-    BackupSpec, BackupType, Context, Repository, Secret, SecretBytes, Strategy, select,
+    BackupSpec, BackupType, Context, Layout, Outcome, Repository, Secret, SecretBytes, Strategy,
+    select,
 };
 use backup_storage::format::FrameHeader;
 use backup_storage::{Repo, RepositoryOptions, Unlock};
 use rstest::rstest;
+use serde_json::json;
 
 use crate::home::{Home, Run};
 use crate::server::{self, Server};
@@ -251,4 +253,99 @@ async fn the_script_knows_tiers_rebuilt_indexes_and_what_is_no_backup() {
         .unwrap();
     let args = ["--key-file", "key", "repo", "restore", "latest", "--output", "none"];
     reader(&home, &args).await.expect(1).says("is not the warm tier of this repository");
+}
+
+/// A piece of an artifact of changes.
+fn change(offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap();
+    [&offset.to_le_bytes()[..], &length.to_le_bytes(), bytes].concat()
+}
+
+/// A backup of files as a clone leaves it: some were written over, grew or were made while they were read.
+async fn cloned(home: &Home, changes: Vec<u8>) {
+    let cx = Context::builder().build();
+    let options = RepositoryOptions::default();
+    let repo = Repo::open(&cx, &home.path("repo").into(), options).await.unwrap();
+    let spec = BackupSpec {
+        cluster: "shop".parse().unwrap(),
+        strategy: Strategy::Clone,
+        backup_type: BackupType::Full,
+        parent: None,
+    };
+    let session = repo.begin(&cx, spec).await.unwrap();
+    let file = |path: &str, bytes: u64| {
+        json!({"path": path, "kind": "file", "bytes": bytes, "mode": 0o640, "uid": 0, "gid": 0,
+               "modified": "2026-11-20T10:15:30Z"})
+    };
+    let mut lines = vec![json!({"files_format": 1, "state": "crashed", "settings": {}})];
+    for path in ["shop", "empty"] {
+        let mut entry = file(path, 0);
+        (entry["kind"], entry["mode"]) = ("directory".into(), 0o750.into());
+        lines.push(entry);
+    }
+    lines.push(file("shop/plain.ibd", 5000));
+    let mut entry = file("shop/odd name.ibd", 100_000);
+    entry["changes"] = true.into();
+    lines.push(entry);
+    let mut entry = file("shop/made.ibd", 20_000);
+    (entry["changes"], entry["stored_as"]) = (true.into(), "shop/#sql-1.ibd".into());
+    lines.push(entry);
+    lines.push(json!({"entries": lines.len() - 1}));
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    for (name, content) in [
+        ("files/shop/plain.ibd", vec![1; 5000]),
+        ("files/shop/odd%20name.ibd", vec![2; 70_000]),
+        ("changes/shop/odd%20name.ibd", changes),
+        ("files/shop/#sql-1.ibd", Vec::new()),
+        ("changes/shop/#sql-1.ibd", change(0, &[3; 16_384])),
+        ("files/shop/dropped.ibd", vec![4; 10]),
+        ("physical/catalog", lines.into_bytes()),
+    ] {
+        let mut writer = session.create(name.parse().unwrap(), Layout::Stream).await.unwrap();
+        writer.write(content.into()).await.unwrap();
+        writer.finish(serde_json::Value::Null).await.unwrap();
+    }
+    let outcome: Outcome = serde_json::from_value(json!({
+        "source": {"flavor": "mysql", "version": "9.7.0", "address": "db:3306", "server_id": 1},
+        "position": {}, "consistency": {"level": "exact", "reason": "a test"},
+        "lock_seconds": 0.0, "rows": null,
+    }))
+    .unwrap();
+    session.commit(outcome).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_script_makes_a_data_directory_with_what_was_written_over_its_files() {
+    let home = Home::with_repo();
+    let pieces = [change(10, b"over"), change(60_000, &[5; 20_000]), change(99_990, b"end")];
+    cloned(&home, pieces.concat()).await;
+    let read = reader(&home, &["repo", "files", "latest", "--output", "out"]).await.expect(0);
+    assert!(read.stdout.contains("`crashed`"), "{read:?}");
+    home.on_repo(["restore", "-q", "--cluster", "shop", "--target-dir", "restored"]).expect(0);
+    let out = tree(&home.path("out"), home.files("out"));
+    assert!(out == tree(&home.path("restored"), home.files("restored")));
+    let odd = &out["shop/odd name.ibd"];
+    assert_eq!(odd.len(), 100_000);
+    assert_eq!(
+        (&odd[8..16], &odd[99_988..99_994]),
+        (&b"\x02\x02over\x02\x02"[..], &b"\0\0end\0"[..])
+    );
+    assert_eq!((odd[59_999], odd[60_000], odd[79_999], odd[80_000]), (2, 5, 5, 0));
+    assert_eq!(
+        out.keys().collect::<Vec<_>>(),
+        ["shop/made.ibd", "shop/odd name.ibd", "shop/plain.ibd"]
+    );
+    assert!(home.path("out/empty").is_dir());
+
+    // Nothing is laid over what is there, and nothing is made of pieces that make no sense.
+    let again = ["repo", "files", "latest", "--output", "out"];
+    reader(&home, &again).await.expect(1).says("is not empty");
+    for (changes, problem) in [
+        ([change(10, b"over"), change(12, b"lap")].concat(), "overlap"),
+        (change(10, b"over")[..14].to_vec(), "is cut short"),
+    ] {
+        let home = Home::with_repo();
+        cloned(&home, changes).await;
+        reader(&home, &again).await.expect(1).says(problem);
+    }
 }
