@@ -75,7 +75,7 @@ pub enum Sent {
     },
     /// The server has nothing to send.
     Heartbeat,
-    /// Everything up to now was sent.
+    /// Everything up to now was sent; comes only without [`DumpOptions::follow`].
     End,
 }
 
@@ -260,6 +260,11 @@ impl Dump {
         self.semi_sync
     }
 
+    /// Whether we wait for what the server will write.
+    fn follows(&self) -> bool {
+        self.idle.is_none()
+    }
+
     /// The current file.
     #[must_use]
     pub fn file(&self) -> &str {
@@ -276,7 +281,7 @@ impl Dump {
     /// Cancelling this loses nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] if the connection breaks or the server breaks the protocol;
+    /// [`ErrorKind::Connect`] if the connection breaks, the server shuts down, or it breaks the protocol;
     /// [`ErrorKind::Source`] when the server cannot read its own files;
     /// [`ErrorKind::Damaged`] for an event that is not what the server wrote.
     pub async fn next(&mut self) -> Result<Sent> {
@@ -295,6 +300,13 @@ impl Dump {
         const WHAT: &str = "cannot read the server's binlog";
         match packet.first() {
             Some(&EVENT) => {}
+            // Where we wait for more there is no end: a server in an orderly shutdown says this.
+            Some(&END) if packet.len() < 9 && self.follows() => {
+                return Err(Error::new(
+                    ErrorKind::Connect,
+                    "the server ended the dump of its binlog, as it does when it shuts down",
+                ));
+            }
             Some(&END) if packet.len() < 9 => return Ok(Some(Sent::End)),
             _ => return Err(protocol("a packet that is no event", WHAT)),
         }

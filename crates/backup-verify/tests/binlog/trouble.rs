@@ -144,6 +144,28 @@ async fn a_line_that_is_cut_and_a_store_that_is_away(
     expect_whole(&store, &server, name).await;
 }
 
+/// A server that is shut down in order says that the dump ends, and does not mean it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_shut_down_is_waited_for(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mut server = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    let following = Following::start(&store, &server, |_| {});
+    archived(&store, &server).await;
+    server.0.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!following.task.is_finished(), "it took the shutdown for the end");
+    server.0.restart(&store.cx).await.unwrap();
+    server.run(&["INSERT INTO d.t VALUES (1)"]).await;
+    archived(&store, &server).await;
+    assert!(!following.task.is_finished());
+    following.end().await.unwrap_or_else(|e| panic!("{}", e.report()));
+    expect_whole(&store, &server, name).await;
+}
+
 /// A small file system; it is gone with the value.
 struct SmallDisk(PathBuf);
 
