@@ -49,7 +49,8 @@ mod writer;
 
 pub use check::{SamplePlan, SampleRule, check_content, check_objects, check_sample};
 pub use copy::{
-    Copied, CopiedBinlogs, CopyOptions, CopyTarget, copy_backup, copy_binlogs, in_order,
+    Copied, CopiedBinlogs, CopyConsent, CopyOptions, CopyTarget, copy_backup, copy_binlogs,
+    in_order,
 };
 pub use format::{Cipher, SlotKind, Unlock};
 pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};

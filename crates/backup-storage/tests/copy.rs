@@ -12,16 +12,16 @@ use std::time::Duration;
 use backup_core::retention::Policy;
 use backup_core::{Clock, Context, ErrorKind, Manifest, RecordEvent, Repository, Result, Severity};
 use backup_storage::{
-    Copied, CopyOptions, CopyTarget, PruneOptions, Repo, RepositoryOptions, check_content,
-    check_objects, copy_backup, in_order, prune,
+    Copied, CopyConsent, CopyOptions, CopyTarget, PruneOptions, Repo, RepositoryOptions,
+    check_content, check_objects, copy_backup, in_order, prune,
 };
 use common::fault::{EACCES, EIO, ETIMEDOUT, Fault, FaultStore};
 use common::world::{
     Inner, backups, hurt, later, lose, manifests, memory, objects, open, path, put, store,
 };
 use common::{
-    Sample, back_up, builder, context, listening, memory_repo, options, read_checked, restore_all,
-    samples,
+    Lock, Sample, back_up, builder, context, listening, memory_repo, memory_repo_of, options,
+    read_checked, restore_all, samples,
 };
 use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
@@ -52,7 +52,7 @@ async fn world(cx: &Context, days: u64) -> World {
 }
 
 async fn target(cx: &Context, from: &Repo, to: &Inner) -> Result<CopyTarget> {
-    CopyTarget::open_on(cx, from, store(to, "target"), quick(), false).await
+    CopyTarget::open_on(cx, from, store(to, "target"), quick(), CopyConsent::default()).await
 }
 
 /// Copies all, again where this machine was too busy to renew a lease of 30 ms.
@@ -170,8 +170,67 @@ async fn a_place_that_is_none_for_a_copy_is_refused() {
     let e = target(&cx, &world.repo, &empty).await.unwrap_err();
     assert!(e.report().contains("mounted"), "{e:?}");
     assert!(objects(&empty).await.is_empty());
-    let anew = CopyTarget::open_on(&cx, &world.repo, store(&empty, "target"), quick(), true).await;
-    assert!(anew.unwrap().is_same());
+    let anew = CopyConsent { anew: true, ..CopyConsent::default() };
+    let begun = CopyTarget::open_on(&cx, &world.repo, store(&empty, "target"), quick(), anew).await;
+    assert!(begun.unwrap().is_same());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_encrypted_is_stored_in_the_clear_unless_that_is_wanted() {
+    let cx = context();
+    let (repo, inner) = memory_repo_of(&cx, Lock::Encrypted).await;
+    let samples: Vec<Sample> = samples().into_iter().take(2).collect();
+    let manifest = back_up(&cx, &repo, &samples).await.unwrap();
+    let to = memory();
+    let clear = Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
+    let there = objects(&to).await;
+    let world = World { inner, repo, manifests: vec![manifest], samples: vec![samples] };
+    let e = copy_all(&cx, &world, &to).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Usage, "{e:?}");
+    assert!(e.report().contains("in the clear"), "{}", e.report());
+    assert_eq!(objects(&to).await, there);
+
+    let wanted = CopyConsent { clear_text: true, ..CopyConsent::default() };
+    let open =
+        |options| CopyTarget::open_on(&cx, &world.repo, store(&to, "target"), options, wanted);
+    // Who gives a key means to encrypt.
+    let keyed = RepositoryOptions { unlock: Some(common::key_file(8)), ..quick() };
+    assert_eq!(open(keyed).await.unwrap_err().kind(), ErrorKind::Usage);
+    let target = open(quick()).await.unwrap();
+    copy_backup(&cx, &world.repo, &target, &world.manifests[0], CopyOptions::default())
+        .await
+        .unwrap();
+    target.close().await.unwrap();
+    assert_eq!(manifests(&cx, &clear).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_in_the_place_of_a_copy_is_given_nothing() {
+    let cx = context();
+    let world = world(&cx, 1).await;
+    copy_all(&cx, &world, &memory()).await.unwrap();
+    let to = memory();
+    Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
+    let there = objects(&to).await;
+    let e = target(&cx, &world.repo, &to).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Store, "{e:?}");
+    assert!(e.report().contains("was a copy of this repository"), "{}", e.report());
+    assert!(e.remedy().contains("--anew"), "{}", e.report());
+    assert_eq!(objects(&to).await, there);
+    // Who has said once that it is meant need not say it again.
+    let anew = CopyConsent { anew: true, ..CopyConsent::default() };
+    let target = CopyTarget::open_on(&cx, &world.repo, store(&to, "target"), quick(), anew).await;
+    let target = target.unwrap();
+    copy_backup(&cx, &world.repo, &target, &world.manifests[0], CopyOptions::default())
+        .await
+        .unwrap();
+    target.close().await.unwrap();
+    assert!(copy_all(&cx, &world, &to).await.unwrap()[0].already);
+    // The other way round too: it was that repository, and is a third one now.
+    let third = memory();
+    Repo::init_on(&cx, store(&third, "target"), quick()).await.unwrap();
+    let e = self::target(&cx, &world.repo, &third).await.unwrap_err();
+    assert!(e.report().contains("was repository"), "{}", e.report());
 }
 
 #[tokio::test(flavor = "multi_thread")]

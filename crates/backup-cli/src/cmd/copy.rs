@@ -7,8 +7,8 @@ use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Event, Listed, Manifest, Repository, Result, select,
 };
 use backup_storage::{
-    Copied, CopiedBinlogs, CopyOptions, CopyTarget, Repo, RepoUrl, RepositoryOptions, copy_backup,
-    copy_binlogs, in_order,
+    Copied, CopiedBinlogs, CopyConsent, CopyOptions, CopyTarget, Repo, RepoUrl, RepositoryOptions,
+    copy_backup, copy_binlogs, in_order,
 };
 use serde_json::{Value, json};
 
@@ -48,9 +48,14 @@ pub(crate) struct Copy {
     /// Without the archived binlogs of the cluster
     #[arg(long)]
     no_binlogs: bool,
-    /// Begin a new copy in a place that has lost the one that it had
+    /// Copy into a place that has lost the copies that it had: it is empty, or holds another
+    /// repository now
     #[arg(long)]
     anew: bool,
+    /// Copy from an encrypted repository into another one that is not encrypted: who can read that
+    /// one can read the data
+    #[arg(long)]
+    allow_unencrypted: bool,
 }
 
 /// What became of the binlogs of a cluster.
@@ -89,8 +94,8 @@ impl Copy {
             let unlock = key.first().map(|key| key.read(&app.cx)).transpose()?;
             let stores = app.stores();
             let options = RepositoryOptions { unlock, stores, ..RepositoryOptions::default() };
-            let opened =
-                app.cx.run(CopyTarget::open(&app.cx, &repo, &url, options, self.anew)).await;
+            let consent = CopyConsent { anew: self.anew, clear_text: self.allow_unencrypted };
+            let opened = app.cx.run(CopyTarget::open(&app.cx, &repo, &url, options, consent)).await;
             let target = match opened {
                 Ok(target) => target,
                 // One place that is away must not keep the others from their copies.

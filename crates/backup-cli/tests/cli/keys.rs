@@ -284,3 +284,16 @@ async fn no_backup_is_stored_in_the_clear_when_a_key_is_given() {
         .collect();
     assert_eq!(kept, before);
 }
+
+#[test]
+fn a_copy_is_not_stored_in_the_clear_unless_that_is_wanted() {
+    let home = encrypted();
+    home.run(["init", "--repo", "clear", "--no-encryption"]).expect(0);
+    let copy = |flags: &[&str]| {
+        let args = ["copy", "--all"].into_iter().chain(KEY);
+        home.on_repo(args.chain(flags.iter().copied()))
+    };
+    copy(&["--to", "clear"]).expect(2).says("in the clear").says("--allow-unencrypted");
+    copy(&["--to", "clear", "--to-key-file", "key", "--allow-unencrypted"]).expect(2);
+    copy(&["--to", "clear", "--allow-unencrypted"]).expect(0);
+}

@@ -19,7 +19,7 @@ use backup_core::{
 pub use binlogs::{CopiedBinlogs, copy_binlogs};
 pub use order::in_order;
 pub(crate) use other::all_arrived;
-pub use target::CopyTarget;
+pub use target::{CopyConsent, CopyTarget};
 
 use crate::marks::marked;
 use crate::repo::Repo;

@@ -9,7 +9,7 @@ use backup_core::{
 use bytes::Bytes;
 
 use crate::failover::Copies;
-use crate::format::{Config, Slot, hex};
+use crate::format::{Config, RepositoryId, Slot, hex};
 use crate::key::{self, Key, LeaseName, RecordName, SlotName};
 use crate::lease::Lease;
 use crate::options::RepositoryOptions;
@@ -22,6 +22,16 @@ use crate::url::RepoUrl;
 /// more often.
 const TTL: Duration = Duration::from_secs(15);
 
+/// What is done only where it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyConsent {
+    /// Copying into a place that has lost the copies that it had: it is empty, or holds another
+    /// repository than when backups were copied there last.
+    pub anew: bool,
+    /// Copying from an encrypted repository into one that is not.
+    pub clear_text: bool,
+}
+
 /// A repository that takes copies.
 #[derive(Debug)]
 pub struct CopyTarget {
@@ -29,8 +39,7 @@ pub struct CopyTarget {
     /// A copy of the source, with its id and its keys.
     same: bool,
     name: String,
-    /// Backups that the history says were copied here.
-    noted: BTreeSet<BackupId>,
+    history: History,
     /// Held while backups are written anew here: what an earlier run left may be removed then.
     lease: Option<Lease>,
 }
@@ -44,17 +53,18 @@ impl CopyTarget {
     ///
     /// # Errors
     /// [`ErrorKind::Store`] when the place holds something else, is the source itself, or has lost
-    /// the copies that it had.
+    /// the copies that it had; [`ErrorKind::Usage`] when what is encrypted would be stored in the
+    /// clear there, or the key of the target is missing or wrong.
     pub async fn open(
         cx: &Context,
         from: &Repo,
         url: &RepoUrl,
         options: RepositoryOptions,
-        anew: bool,
+        consent: CopyConsent,
     ) -> Result<Self> {
         let name = url.absolute()?;
-        let noted = noted(cx, from, &name).await?;
-        let had = !noted.is_empty() && !anew;
+        let history = History::read(cx, from, &name).await?;
+        let had = history.last.is_some() && !consent.anew;
         let stores = &from.options().stores;
         let opened = match had {
             true => stores.open(url).await,
@@ -66,7 +76,7 @@ impl CopyTarget {
             }
             other => other?,
         };
-        CopyTarget::begin(cx, from, store, options, name, noted, anew).await
+        CopyTarget::begin(cx, from, store, options, (name, history), consent).await
     }
 
     /// As [`open`](Self::open), in any store.
@@ -78,11 +88,11 @@ impl CopyTarget {
         from: &Repo,
         store: Store,
         options: RepositoryOptions,
-        anew: bool,
+        consent: CopyConsent,
     ) -> Result<Self> {
         let name = store.name().to_owned();
-        let noted = noted(cx, from, &name).await?;
-        CopyTarget::begin(cx, from, store, options, name, noted, anew).await
+        let history = History::read(cx, from, &name).await?;
+        CopyTarget::begin(cx, from, store, options, (name, history), consent).await
     }
 
     async fn begin(
@@ -90,14 +100,15 @@ impl CopyTarget {
         from: &Repo,
         store: Store,
         options: RepositoryOptions,
-        name: String,
-        noted: BTreeSet<BackupId>,
-        anew: bool,
+        (name, history): (String, History),
+        consent: CopyConsent,
     ) -> Result<Self> {
         let found = store.get(&Key::Config, Config::MAX_BYTES).await?;
         let (repo, same) = match found.as_deref().map(Config::parse).transpose()? {
             Some(config) if config.repository != *from.id() => {
-                (Repo::open_on(cx, store, options).await?, false)
+                history.allows(&name, from, &config.repository, consent)?;
+                keeps_secret(&name, from, &config, consent)?;
+                (open_other(cx, store, options).await?, false)
             }
             Some(config) => {
                 if config != *from.config() {
@@ -111,10 +122,13 @@ impl CopyTarget {
                 (from.placed(Shelf::new(store, &from.options().stores), Copies::default()), true)
             }
             None => {
-                if !noted.is_empty() && !anew {
+                if history.last.is_some() && !consent.anew {
                     return Err(Error::new(
                         ErrorKind::Store,
-                        format!("{name} is empty, and it had copies of {} backups", noted.len()),
+                        format!(
+                            "{name} is empty, and it had copies of {} backups",
+                            history.backups().count()
+                        ),
                     )
                     .with_remedy(
                         "see that the disk or share is mounted; to begin a new copy there, add \
@@ -139,7 +153,7 @@ impl CopyTarget {
             true => None,
             false => Some(lease(cx, &repo).await?),
         };
-        let target = CopyTarget { repo, same, name, noted, lease };
+        let target = CopyTarget { repo, same, name, history, lease };
         if target.same {
             carry_keys(from, target.repo.store()).await?;
         }
@@ -182,7 +196,7 @@ impl CopyTarget {
 
     /// Whether the history of the source has this copy already.
     pub(crate) fn is_noted(&self, backup: &BackupId) -> bool {
-        self.noted.contains(backup)
+        self.history.copied.contains(&(self.repo.id().to_string(), backup.clone()))
     }
 }
 
@@ -206,19 +220,90 @@ async fn lease(cx: &Context, repo: &Repo) -> Result<Lease> {
     }
 }
 
-/// The backups that the history says are in a copy.
-async fn noted(cx: &Context, from: &Repo, name: &str) -> Result<BTreeSet<BackupId>> {
-    let mut noted = BTreeSet::new();
-    for cluster in from.clusters().await? {
-        for record in from.records(cx, &cluster).await? {
-            if let (RecordEvent::Copied { to, .. }, Some(backup)) = (record.event, record.backup)
-                && to == name
-            {
-                noted.insert(backup);
+/// What the history of the source says of a place.
+#[derive(Debug, Default)]
+struct History {
+    /// The repository that was there when a backup was copied to it last.
+    last: Option<String>,
+    /// The copies: repository and backup.
+    copied: BTreeSet<(String, BackupId)>,
+}
+
+impl History {
+    async fn read(cx: &Context, from: &Repo, name: &str) -> Result<History> {
+        let mut history = History::default();
+        let mut latest = None;
+        for cluster in from.clusters().await? {
+            for record in from.records(cx, &cluster).await? {
+                if let (RecordEvent::Copied { to, repository, .. }, Some(backup)) =
+                    (record.event, record.backup)
+                    && to == name
+                {
+                    if latest <= Some(record.time) {
+                        (latest, history.last) = (Some(record.time), Some(repository.clone()));
+                    }
+                    history.copied.insert((repository, backup));
+                }
             }
         }
+        Ok(history)
     }
-    Ok(noted)
+
+    /// The backups that were copied, to whatever was there.
+    fn backups(&self) -> impl Iterator<Item = &BackupId> {
+        self.copied.iter().map(|(_, backup)| backup).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Refuses a repository that has taken the place of another one: who can write there may have put
+    /// it there, to be given what is copied every night.
+    fn allows(
+        &self,
+        name: &str,
+        from: &Repo,
+        found: &RepositoryId,
+        consent: CopyConsent,
+    ) -> Result<()> {
+        let was = match &self.last {
+            Some(last) if !consent.anew && last != found.as_str() => last,
+            _ => return Ok(()),
+        };
+        let was = match was == from.id().as_str() {
+            true => "a copy of this repository".to_owned(),
+            false => format!("repository {was}"),
+        };
+        Err(Error::new(
+            ErrorKind::Store,
+            format!(
+                "{name} was {was} when backups were copied there last, and is repository {found} now"
+            ),
+        )
+        .with_remedy(
+            "see that the right disk or share is mounted, and who put this repository there; to copy \
+             into it all the same, add --anew",
+        ))
+    }
+}
+
+/// Refuses to store in the clear what is encrypted.
+fn keeps_secret(name: &str, from: &Repo, to: &Config, consent: CopyConsent) -> Result<()> {
+    if from.keys().is_none() || to.encryption.is_some() || consent.clear_text {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the repository is encrypted, and the other one in {name} is not: the backups would be \
+         stored in the clear"
+    ))
+    .with_remedy(
+        "copy into an empty place, which becomes a copy with the same key, or into an encrypted \
+         repository; if it is meant, add --allow-unencrypted",
+    ))
+}
+
+/// Opens a target that is a repository of its own.
+async fn open_other(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Repo> {
+    let repo = Repo::open_on(cx, store, options).await?;
+    repo.refuse_clear_text("the copy")?;
+    Ok(repo)
 }
 
 /// Begins a copy in an empty store.

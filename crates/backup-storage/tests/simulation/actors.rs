@@ -12,7 +12,7 @@ use backup_storage::format::{
     Codec, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Packed, Place, seal,
 };
 use backup_storage::{
-    BackupObject, Beginning, CopyOptions, CopyTarget, Key, Marker, PruneOptions, Repo,
+    BackupObject, Beginning, CopyConsent, CopyOptions, CopyTarget, Key, Marker, PruneOptions, Repo,
     RepositoryOptions, Store, copy_backup, prune,
 };
 use bytes::Bytes;
@@ -234,8 +234,9 @@ impl Actor {
             }
         }
         let options = RepositoryOptions::default();
+        let consent = CopyConsent { anew: true, ..CopyConsent::default() };
         let target =
-            CopyTarget::open_on(&self.cx, &from, self.store.clone(), options, true).await?;
+            CopyTarget::open_on(&self.cx, &from, self.store.clone(), options, consent).await?;
         for manifest in chain.iter().rev() {
             copy_backup(&self.cx, &from, &target, manifest, CopyOptions::default()).await?;
         }

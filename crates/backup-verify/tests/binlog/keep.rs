@@ -3,8 +3,8 @@
 use backup_core::retention::Policy;
 use backup_core::{BinlogChain, ErrorKind, ReplayBase, ReplayTarget, Repository, SegmentStore};
 use backup_storage::{
-    CopyOptions, CopyTarget, PruneOptions, RepoUrl, RepositoryOptions, Unlock, copy_backup,
-    copy_binlogs, prune,
+    CopyConsent, CopyOptions, CopyTarget, PruneOptions, RepoUrl, RepositoryOptions, Unlock,
+    copy_backup, copy_binlogs, prune,
 };
 use jiff::SignedDuration;
 use rstest::rstest;
@@ -96,7 +96,9 @@ async fn copies_take_binlogs_along() {
     backup_storage::Repo::init(cx, &url(&store, "other"), other.clone()).await.unwrap();
     for (name, options) in [("same", RepositoryOptions::default()), ("other", other)] {
         let target =
-            CopyTarget::open(cx, &store.repo, &url(&store, name), options, false).await.unwrap();
+            CopyTarget::open(cx, &store.repo, &url(&store, name), options, CopyConsent::default())
+                .await
+                .unwrap();
         copy_backup(cx, &store.repo, &target, &manifest, CopyOptions::default()).await.unwrap();
         let copy = async |options: CopyOptions| {
             copy_binlogs(cx, &store.repo, &target, &cluster(), options).await
@@ -139,7 +141,9 @@ async fn copies_take_binlogs_along() {
     std::fs::write(&files[1], &bytes).unwrap();
     let options = RepositoryOptions::default();
     let target =
-        CopyTarget::open(cx, &store.repo, &url(&store, "third"), options, false).await.unwrap();
+        CopyTarget::open(cx, &store.repo, &url(&store, "third"), options, CopyConsent::default())
+            .await
+            .unwrap();
     let copied = copy_binlogs(cx, &store.repo, &target, &cluster(), CopyOptions::default()).await;
     assert_eq!(copied.unwrap_err().kind(), ErrorKind::Damaged);
     let there = target.repo().segments(cx, &cluster()).await.unwrap();
