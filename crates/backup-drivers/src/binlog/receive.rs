@@ -18,7 +18,7 @@ use super::group::Part;
 use super::gtid::transactions_before;
 use super::segment::{Head, Upto, examine, format_of, hex_of, sha256};
 use super::semisync::{Rpo, Watch};
-use super::source::{BinlogSource, From, Start, locate};
+use super::source::{BinlogSource, From, Start, check_kept, locate};
 use super::spool::{Draft, Spool};
 use super::tips::Archive;
 use super::track::Tracker;
@@ -395,7 +395,7 @@ impl Receiver<'_> {
                         && std::mem::take(&mut first)
                     {
                         let state = dump.tracker().and_then(|t| t.state().cloned());
-                        self.check_joined(source, &before, state.as_ref())?;
+                        self.check_joined(source, dump.file(), &before, state.as_ref())?;
                     }
                     let len = event.bytes().len() as u64;
                     taken += len;
@@ -443,10 +443,18 @@ impl Receiver<'_> {
     fn check_joined(
         &self,
         source: &BinlogSource,
+        file: &str,
         before: &GtidSet,
         state: Option<&MariaDbBinlogState>,
     ) -> Result<()> {
-        let covered = match self.archived.covered()? {
+        let archived = self.archived.of(source)?;
+        if let Some(tip) = &archived.tip
+            && source.has_gtids
+            && !archived.went_on_elsewhere
+        {
+            check_kept(source, tip, file, before, state)?;
+        }
+        let covered = match archived.covered {
             Some(covered) if source.has_gtids => covered,
             _ => return Ok(()),
         };

@@ -1,5 +1,7 @@
 //! A server as a source of binlogs: who it is, what it has, and where to go on.
 
+use std::cmp::Ordering;
+
 use backup_core::{
     BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet,
     MariaDbBinlogState, MySqlGtidSet, Position, Result, SegmentInfo, Uuid,
@@ -129,6 +131,8 @@ pub(super) struct Archived {
     pub(super) tip: Option<SegmentInfo>,
     /// The transactions of all its servers; `None` where nothing is archived.
     pub(super) covered: Option<Covered>,
+    /// Whether another server wrote later what this one had not, up to where it is archived.
+    pub(super) went_on_elsewhere: bool,
 }
 
 /// Transactions that are archived.
@@ -140,6 +144,10 @@ pub(super) struct Covered {
 }
 
 impl Covered {
+    pub(super) fn of(tip: &SegmentInfo) -> Self {
+        Covered { set: tip.after.clone(), state: tip.state_after.clone() }
+    }
+
     pub(super) fn union(&self, other: &Covered) -> Result<Covered> {
         let state = match (&self.state, &other.state) {
             (Some(a), Some(b)) => Some(a.union(b)),
@@ -179,8 +187,18 @@ pub(super) async fn locate(
     accept_gap: bool,
 ) -> Result<(Start, Vec<String>)> {
     let mut warnings = Vec::new();
-    if let Some(start) = archived.tip.as_ref().and_then(|tip| after_tip(source, tip)) {
-        return Ok((start, warnings));
+    if let Some(tip) = &archived.tip {
+        match began_anew(options, dump, source, tip).await? {
+            // It was made again, as a replica of the server that took over: its transactions tell where
+            // to go on.
+            Some(_) if source.has_gtids && archived.went_on_elsewhere => {}
+            Some(why) => return Err(anew(&why)),
+            None => {
+                if let Some(start) = after_tip(source, tip) {
+                    return Ok((start, warnings));
+                }
+            }
+        }
     }
     let oldest = source.files.first().map(|(name, _)| name.clone());
     let oldest = oldest.ok_or_else(|| Error::new(ErrorKind::Source, "the server has no binlog"))?;
@@ -227,6 +245,41 @@ pub(super) async fn locate(
     missing(&oldest, &lacking, accept_gap, warnings)
 }
 
+/// Why the server's binlogs cannot be the ones whose last archived piece this is; `None` where they may
+/// be. Transactions tell nothing: a new history has the same GTIDs, once it is long enough.
+async fn began_anew(
+    options: &ConnectOptions,
+    dump: &DumpOptions,
+    source: &BinlogSource,
+    tip: &SegmentInfo,
+) -> Result<Option<String>> {
+    let file = &tip.range.file;
+    if source.has(file).is_some() {
+        let same = file_started(options, dump, file).await? == tip.range.file_started;
+        return Ok((!same).then(|| format!("{file} is another file than the archived one")));
+    }
+    // Files go from the oldest on, and numbers only up. Under another name they count from 1 again.
+    let Ok(archived) = file.parse::<BinlogFile>() else { return Ok(None) };
+    let older = |name: &str| name.parse::<BinlogFile>().is_ok_and(|file| file < archived);
+    let older = source.files.iter().map(|(name, _)| name).find(|name| older(name));
+    Ok(older.map(|older| format!("it has {older}, and no longer {file}, which is archived")))
+}
+
+/// When the server began a file.
+async fn file_started(options: &ConnectOptions, dump: &DumpOptions, file: &str) -> Result<u32> {
+    let dump = DumpOptions { follow: false, semi_sync: false, ..dump.clone() };
+    let mut dump = Dump::begin(options, file, &dump).await?;
+    loop {
+        match dump.next().await? {
+            Sent::File { format, .. } => return Ok(format.started()),
+            Sent::Event { .. } | Sent::Heartbeat => {}
+            Sent::End => {
+                return Err(Error::new(ErrorKind::Source, format!("the server sends no {file}")));
+            }
+        }
+    }
+}
+
 /// Goes on behind the last archived piece of the same server; `None` where its file is gone.
 fn after_tip(source: &BinlogSource, tip: &SegmentInfo) -> Option<Start> {
     let file = &tip.range.file;
@@ -264,6 +317,53 @@ fn missing(
     Ok((Start::File { name: oldest.to_owned(), gap: Some(what.to_owned()) }, warnings))
 }
 
+fn anew(why: &str) -> Error {
+    let text = format!(
+        "the server's history began anew, and it gives GTIDs that are archived to other transactions \
+         ({why})"
+    );
+    Error::new(ErrorKind::Source, text).with_remedy(
+        "after RESET BINARY LOGS AND GTIDS, RESET MASTER, or a restart that lost commits, go on under \
+         another cluster name, and take a full backup there first",
+    )
+}
+
+/// The first file that is read behind the last archived piece of the same server says what came before
+/// it: everything that is archived, or the server lost it.
+///
+/// # Errors
+/// [`ErrorKind::Source`] when it was lost.
+pub(super) fn check_kept(
+    source: &BinlogSource,
+    tip: &SegmentInfo,
+    file: &str,
+    before: &GtidSet,
+    state: Option<&MariaDbBinlogState>,
+) -> Result<()> {
+    let number = |name: &str| name.parse::<BinlogFile>().ok();
+    // Of one series, and later.
+    if number(&tip.range.file).partial_cmp(&number(file)) != Some(Ordering::Less) {
+        return Ok(());
+    }
+    let lost = match (&tip.state_after, state, &source.executed) {
+        // Its own: a domain can be deleted when it is no longer used.
+        (Some(archived), Some(state), GtidSet::MariaDb(executed)) => archived
+            .missing_in(state)
+            .find(|gtid| {
+                u64::from(gtid.server) == source.server_id && executed.get(gtid.domain).is_some()
+            })
+            .map(|gtid| format!("up to {gtid}")),
+        _ => {
+            let lost = tip.after.difference(before)?;
+            (!lost.is_empty()).then(|| lost.to_string())
+        }
+    };
+    match lost {
+        None => Ok(()),
+        Some(lost) => Err(anew(&format!("{file} does not come behind what is archived: {lost}"))),
+    }
+}
+
 /// Compares what is archived with what the server has executed.
 fn check_history(
     source: &BinlogSource,
@@ -279,17 +379,7 @@ fn check_history(
         GtidDifference::MariaDb(_) => own_lost(source, covered),
     };
     if let Some(own) = own {
-        return Err(Error::new(
-            ErrorKind::Source,
-            format!(
-                "the server no longer has transactions of its own that are archived ({own}): its \
-                 history began anew, and it will give the same GTIDs to other transactions"
-            ),
-        )
-        .with_remedy(
-            "after RESET BINARY LOGS AND GTIDS, or a restart that lost commits, go on under another \
-             cluster name, and take a full backup there first",
-        ));
+        return Err(anew(&format!("it no longer has transactions of its own that are archived: {own}")));
     }
     warnings.push(format!(
         "the archive holds transactions that {} does not have (errant, or lost in a failover): {lacks}",

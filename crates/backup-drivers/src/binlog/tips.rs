@@ -46,7 +46,7 @@ impl Archive {
     pub(super) fn covered(&self) -> Result<Option<Covered>> {
         let mut covered: Option<Covered> = None;
         for tip in &self.tips {
-            let of_tip = Covered { set: tip.after.clone(), state: tip.state_after.clone() };
+            let of_tip = Covered::of(tip);
             covered = Some(match covered {
                 None => of_tip,
                 Some(all) => all.union(&of_tip)?,
@@ -57,6 +57,13 @@ impl Archive {
 
     pub(super) fn of(&self, source: &BinlogSource) -> Result<Archived> {
         let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
-        Ok(Archived { tip, covered: self.covered()? })
+        let mut went_on_elsewhere = false;
+        if let Some(tip) = &tip {
+            for later in self.tips.iter().filter(|other| other.archived_at > tip.archived_at) {
+                let more = Covered::of(tip).lacks(&later.after, later.state_after.as_ref())?;
+                went_on_elsewhere |= more.is_some();
+            }
+        }
+        Ok(Archived { tip, covered: self.covered()?, went_on_elsewhere })
     }
 }

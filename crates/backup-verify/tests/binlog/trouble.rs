@@ -253,6 +253,61 @@ async fn a_history_that_began_anew_is_another_one(
     assert_eq!(store.segments().await.len(), before);
 }
 
+/// A new history gives the same GTIDs again: it is told apart also when it is as long as the archived one.
+#[rstest]
+#[tokio::test]
+async fn a_new_history_that_is_as_long_is_another_one(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values((0, false), (2, false), (6, false), (6, true))] anew: (usize, bool),
+) {
+    let (files, purged) = anew;
+    let mut server = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    let insert = async |server: &Server, n: usize| {
+        let all = vec!["INSERT INTO d.t VALUES (NULL)"; n];
+        server.run(&all).await;
+    };
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY)"]).await;
+    insert(&server, 3).await;
+    store.archive(&server).await;
+    // A restart, and a purge of what is archived, are no new history.
+    server.0.restart(&store.cx).await.unwrap();
+    insert(&server, 3).await;
+    server.run(&["FLUSH BINARY LOGS"]).await;
+    store.archive(&server).await;
+    server.run(&["FLUSH BINARY LOGS"]).await;
+    let last = server.binlogs().await.last().unwrap().clone();
+    server.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
+    insert(&server, 3).await;
+    store.archive(&server).await;
+    let before = store.segments().await;
+    let highest = before.last().unwrap().range.file.clone();
+
+    let reset =
+        if name.starts_with("mysql") { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
+    // The name of a file is that of an archived one, or comes before it, or behind.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.run(&[reset]).await;
+    for _ in 0..files {
+        if !purged {
+            insert(&server, 8).await;
+        }
+        server.run(&["FLUSH BINARY LOGS"]).await;
+    }
+    insert(&server, 12).await;
+    if purged {
+        let last = server.binlogs().await.last().unwrap().clone();
+        server.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
+    }
+    let names = server.binlogs().await;
+    assert_eq!(names.contains(&highest), files > 3 && !purged, "{names:?} {highest}");
+    let repo = Arc::new(store.repo.clone());
+    let e = receive(&store.cx, &server.options(), repo, store.options()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+    assert!(e.report().contains("began anew"), "{}", e.report());
+    assert_eq!(store.segments().await, before);
+}
+
 #[tokio::test]
 async fn a_server_that_was_upgraded_goes_on() {
     let store = Store::new().await;
