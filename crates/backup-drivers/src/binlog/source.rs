@@ -379,7 +379,9 @@ fn check_history(
         GtidDifference::MariaDb(_) => own_lost(source, covered),
     };
     if let Some(own) = own {
-        return Err(anew(&format!("it no longer has transactions of its own that are archived: {own}")));
+        return Err(anew(&format!(
+            "it no longer has transactions of its own that are archived: {own}"
+        )));
     }
     warnings.push(format!(
         "the archive holds transactions that {} does not have (errant, or lost in a failover): {lacks}",

@@ -267,7 +267,9 @@ async fn a_new_history_that_is_as_long_is_another_one(
         let all = vec!["INSERT INTO d.t VALUES (NULL)"; n];
         server.run(&all).await;
     };
-    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY)"]).await;
+    server
+        .run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY)"])
+        .await;
     insert(&server, 3).await;
     store.archive(&server).await;
     // A restart, and a purge of what is archived, are no new history.
