@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::format::{hex, newer};
-use crate::key::{self, Key, RecordName};
+use crate::key::{self, BackupObject, Key, RecordName};
 use crate::repo::WRITER;
 use crate::store::taken;
 use crate::store::{Created, Store};
@@ -78,20 +78,22 @@ impl Marked {
         self.unreadable || self.ids.contains(backup)
     }
 
-    /// Whether a backup was removed so lately that a prune that stood still may go on removing it.
+    /// Whether a backup was removed, and may not come back yet: something is left of it, which any prune
+    /// may take away; or it was removed so lately that a prune that stood still may go on with it.
     ///
     /// # Errors
-    /// When the store does not tell its time.
-    pub(crate) async fn removed_lately(
+    /// When the store fails.
+    pub(crate) async fn is_removed(
         &self,
         cx: &Context,
         store: &Store,
+        cluster: &ClusterName,
         backup: &BackupId,
     ) -> Result<bool> {
-        match self.removed.get(backup) {
-            None => Ok(false),
-            Some(at) => Ok(store.now(cx).await?.duration_since(*at) < ZOMBIE),
-        }
+        let Some(at) = self.removed.get(backup) else { return Ok(false) };
+        let retired = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Retired);
+        Ok(store.len(&retired).await?.is_some()
+            || store.now(cx).await?.duration_since(*at) < ZOMBIE)
     }
 }
 
@@ -220,7 +222,9 @@ mod tests {
         assert_eq!([a, b, c].map(has), [true, true, false]);
         for (id, removed) in [(a, false), (b, false), (c, true)] {
             let id = id.parse().unwrap();
-            assert_eq!(found.removed_lately(&cx, &store, &id).await.unwrap(), removed, "{id}");
+            let cluster = "shop".parse().unwrap();
+            let found = found.is_removed(&cx, &store, &cluster, &id).await.unwrap();
+            assert_eq!(found, removed, "{id}");
         }
         for bad in ["{", "{\"format\": 2}"] {
             inner.put(&"marks/x".into(), bad.into()).await.unwrap();

@@ -121,10 +121,12 @@ async fn four_days(time: &Time) -> Snapshot {
 
 /// The paths of what is there, without what has a random name of its own.
 fn shape(snapshot: &Snapshot) -> BTreeSet<Path> {
-    snapshot.keys().filter(|p| !p.as_ref().starts_with("locks")).cloned().collect()
+    let kept = snapshot.keys().filter(|p| !p.as_ref().starts_with("locks"));
+    // Names of marks are those of a moment.
+    kept.map(|p| if p.as_ref().starts_with("marks") { "marks".into() } else { p.clone() }).collect()
 }
 
-/// When it is forgotten what was removed: a mark of its own tells of it until then.
+/// When what was removed and left nothing is forgotten: a mark tells of it until then.
 async fn a_week_later(cx: &Context, time: &Time, repo: &Repo) {
     time.pass(DAY * 8);
     prune(cx, repo, &last(1)).await.unwrap();
@@ -446,14 +448,54 @@ async fn a_plan_waits_and_a_backup_that_is_kept_after_all_stays() {
     assert_eq!(fates(&prune(&cx, &repo, &none).await.unwrap()), "rkkk");
     assert_eq!(fates(&prune(&cx, &repo, &none).await.unwrap()), "kkk");
     assert_eq!(all_is_readable(&cx, &repo, "after").await.len(), 3);
-    // A week later what was spared is forgotten, and after another one what was removed.
+    // A week later what was spared is forgotten; what was removed is not, as others need packs of it.
     for _ in 0..2 {
         time.pass(DAY * 9);
         prune(&cx, &repo, &none).await.unwrap();
     }
     let left = aged.snapshot().await;
-    assert!(!left.keys().any(|p| p.as_ref().starts_with("marks")), "{:?}", left.keys());
+    let marks: Vec<&Bytes> = left
+        .iter()
+        .filter(|(p, _)| p.as_ref().starts_with("marks"))
+        .map(|(_, (bytes, _))| bytes)
+        .collect();
+    let [mark] = &marks[..] else { panic!("{:?}", left.keys()) };
+    let mark: serde_json::Value = serde_json::from_slice(mark).unwrap();
+    assert_eq!(mark["removed"].as_array().unwrap().len(), 1, "{mark:#}");
+    assert!(mark["victims"].is_null() && mark["spared"].is_null(), "{mark:#}");
     assert!(!left.keys().any(|p| p.filename() == Some("active")), "{:?}", left.keys());
+}
+
+/// A prune every day leaves a mark every day, for as long as something is left of what it removed.
+#[tokio::test(start_paused = true)]
+async fn many_marks_that_tell_of_removed_backups_become_one() {
+    use object_store::{PutMode, PutOptions};
+    let time = Time::new();
+    let before = four_days(&time).await;
+    let aged = Aged::new(&time, &before).await;
+    let cx = at(&time);
+    let repo = open(&cx, aged.clone()).await.unwrap();
+    prune(&cx, &repo, &last(1)).await.unwrap();
+    let marks = async || {
+        let all = aged.snapshot().await.into_iter();
+        all.filter(|(p, _)| p.as_ref().starts_with("marks")).collect::<Vec<_>>()
+    };
+    let first = marks().await;
+    assert_eq!(first.len(), 1);
+    for day in 0..9 {
+        let path = Path::from(format!("marks/2026112{day}T000000Z-00"));
+        let new = PutOptions::from(PutMode::Create);
+        aged.put_opts(&path, first[0].1.0.clone().into(), new).await.unwrap();
+    }
+    prune(&cx, &repo, &last(1)).await.unwrap();
+    assert_eq!(marks().await.len(), 10, "they are young");
+    time.pass(DAY * 8);
+    prune(&cx, &repo, &last(1)).await.unwrap();
+    let left = marks().await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    let mark: serde_json::Value = serde_json::from_slice(&left[0].1.0).unwrap();
+    // Of three that were removed, others need packs of one.
+    assert_eq!(mark["removed"].as_array().unwrap().len(), 1, "{mark:#}");
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     let first = &document["targets"][0]["backups"][0];
     assert_eq!(first["left_out"], true, "{document:#}");
     let id = first["backup"].as_str().unwrap();
-    home.on_repo(["copy", id, "--to", "copy"]).expect(12).says("in the last week");
+    home.on_repo(["copy", id, "--to", "copy"]).expect(12).says("a prune removed it from");
 }
 
 #[tokio::test]

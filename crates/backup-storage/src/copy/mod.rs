@@ -31,7 +31,8 @@ pub struct CopyOptions {
     pub verify: bool,
     /// Remove what is damaged at the target and write it again.
     pub replace_damaged: bool,
-    /// Leave out what a prune removed from the target in the last week; else that is an error.
+    /// Leave out what a prune removed from the target; else that is an error. It is for a week, and while
+    /// others there need packs of it.
     pub leave_removed: bool,
 }
 
@@ -58,8 +59,8 @@ pub struct Copied {
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`] when the source, or something that is at the target already, is damaged;
-/// [`ErrorKind::Busy`] when a prune at the target has removed the backup in the last week, or is about
-/// to remove what would be copied or built on; else what the stores fail with. The target is then as it was before, but for objects that no
+/// [`ErrorKind::Busy`] when a prune at the target has removed the backup, see
+/// [`CopyOptions::leave_removed`], or is about to remove what would be copied or built on; else what the stores fail with. The target is then as it was before, but for objects that no
 /// manifest names.
 pub async fn copy_backup(
     cx: &Context,
@@ -69,8 +70,8 @@ pub async fn copy_backup(
     options: CopyOptions,
 ) -> Result<Copied> {
     let to = target.repo();
-    let removed =
-        marked(cx, to.store()).await?.removed_lately(cx, to.store(), &manifest.backup).await?;
+    let (cluster, backup) = (&manifest.cluster, &manifest.backup);
+    let removed = marked(cx, to.store()).await?.is_removed(cx, to.store(), cluster, backup).await?;
     if removed && options.leave_removed {
         let (bytes, sent, objects) = (0, 0, 0);
         return Ok(Copied { already: false, bytes, sent, objects, left_out: true });
@@ -91,13 +92,12 @@ pub async fn copy_backup(
     Ok(copied)
 }
 
-/// Until a week is over, a prune that stood still might go on and take parts of it away.
+/// A prune, also one that stood still for up to a week, might go on and take parts of it away.
 fn was_removed(to: &Repo) -> Error {
-    Error::new(
-        ErrorKind::Busy,
-        format!("a prune removed it from {} in the last week", to.store().name()),
-    )
-    .with_remedy("copy it into another place, or wait until the week is over")
+    Error::new(ErrorKind::Busy, format!("a prune removed it from {}", to.store().name()))
+        .with_remedy(
+            "copy it into another place; here it can be when a week is over and nothing needs its packs",
+        )
 }
 
 /// Adds the copy to the history of the source; where that takes nothing, it is a warning.

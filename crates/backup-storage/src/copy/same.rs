@@ -221,7 +221,8 @@ fn json(content: &impl Serialize) -> Result<Vec<u8>> {
 /// Refuses to build on what a prune at the target is about to remove.
 pub(super) async fn not_marked(cx: &Context, to: &Repo, manifest: &Manifest) -> Result<()> {
     let marked = marked(cx, to.store()).await?;
-    if marked.removed_lately(cx, to.store(), &manifest.backup).await? {
+    let (cluster, backup) = (&manifest.cluster, &manifest.backup);
+    if marked.is_removed(cx, to.store(), cluster, backup).await? {
         return Err(was_removed(to));
     }
     let needs = manifest.needs.iter().map(|n| &n.backup);

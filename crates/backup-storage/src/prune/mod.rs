@@ -125,6 +125,8 @@ struct Marks {
     named: BTreeMap<Id, Timestamp>,
     /// Those, and those that were named and are kept after all.
     barred: BTreeSet<Id>,
+    /// Backups that are said to be removed.
+    removed: BTreeSet<Id>,
 }
 
 impl Run<'_> {
@@ -149,7 +151,7 @@ impl Run<'_> {
         }
         let mut plan = self.plan(&directories, &known);
         let spared = self.spare(&plan, &known).await?;
-        let marked = self.mark(&plan, &known).await?;
+        let marked = self.mark(&plan, &known, &directories).await?;
         let mut marks = known.clone();
         if spared || marked {
             marks = Marks::read(self).await?;
@@ -171,7 +173,8 @@ impl Run<'_> {
         let due: BTreeSet<Id> = wanted.iter().filter(|id| due(id)).cloned().collect();
         let binlogs = binlogs::look(self, &directories).await?;
         let held = Held::by(&directories);
-        let mut sweep = Sweep::new(self, directories, &held, &due);
+        let marked = known.named.keys().chain(&known.removed).cloned().collect();
+        let mut sweep = Sweep::new(self, directories, &held, &due, &marked);
         let removed = sweep.retire(&mut report).await?;
         sweep.free(&mut report).await?;
         binlogs::remove(&sweep, binlogs, &mut report).await?;
@@ -256,8 +259,9 @@ impl Run<'_> {
         Ok(changed)
     }
 
-    /// Marks what has to go and is in no mark yet.
-    async fn mark(&self, plan: &Plan, marks: &Marks) -> Result<bool> {
+    /// Marks what has to go and is in no mark yet; and what is only left of removed backups, so that no
+    /// copy begins to bring one back while it is freed.
+    async fn mark(&self, plan: &Plan, marks: &Marks, directories: &[Directory]) -> Result<bool> {
         if self.lease.is_none() {
             return Ok(false);
         }
@@ -270,10 +274,17 @@ impl Run<'_> {
                 reason: "no rule keeps it".to_owned(),
             })
             .collect();
-        if new.is_empty() {
+        let named = |id: &Id| marks.removed.contains(id) || marks.named.contains_key(id);
+        let left = directories.iter().filter(|d| matches!(d.state, State::Retired));
+        let removed: Vec<Victim> = left
+            .map(Directory::id)
+            .filter(|id| !named(id))
+            .map(|(cluster, backup)| Victim { cluster, backup, reason: "it is removed".into() })
+            .collect();
+        if new.is_empty() && removed.is_empty() {
             return Ok(false);
         }
-        let named = Named { victims: new, ..Named::default() };
+        let named = Named { victims: new, spared: Vec::new(), removed };
         marks::create(self.cx, self.repo.store(), named).await?;
         Ok(true)
     }
@@ -335,7 +346,9 @@ impl Marks {
         let spared = stored.iter().flat_map(|s| &s.mark).flat_map(|m| &m.spared);
         let spared = spared.map(|v| (v.cluster.clone(), v.backup.clone()));
         let barred = named.keys().cloned().chain(spared).collect();
-        Ok(Marks { stored, named, barred })
+        let removed = stored.iter().flat_map(|s| &s.mark).flat_map(|m| &m.removed);
+        let removed = removed.map(|v| (v.cluster.clone(), v.backup.clone())).collect();
+        Ok(Marks { stored, named, barred, removed })
     }
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Sweep<'a> {
     held: &'a Held,
     /// What may be removed.
     due: &'a BTreeSet<Id>,
+    /// What marks named before the look at the directories, as to be removed or as removed.
+    marked: &'a BTreeSet<Id>,
     /// What should be removed and stays, and why.
     pub(super) stays: BTreeMap<Id, String>,
     /// What was removed, in this run.
@@ -76,8 +78,17 @@ impl<'a> Sweep<'a> {
         directories: Vec<Directory>,
         held: &'a Held,
         due: &'a BTreeSet<Id>,
+        marked: &'a BTreeSet<Id>,
     ) -> Self {
-        Sweep { run, directories, held, due, stays: BTreeMap::new(), removed: BTreeSet::new() }
+        Sweep {
+            run,
+            directories,
+            held,
+            due,
+            marked,
+            stays: BTreeMap::new(),
+            removed: BTreeSet::new(),
+        }
     }
 
     /// Removes an object, unless this is a dry run; false when the store does not allow it.
@@ -174,7 +185,9 @@ impl<'a> Sweep<'a> {
         let needed = self.needed();
         for directory in &self.directories {
             match &directory.state {
-                State::Retired if !self.held.holds_all(&directory.cluster) => {
+                State::Retired
+                    if !self.held.holds_all(&directory.cluster) && self.may_go(directory) =>
+                {
                     self.free_retired(directory, &needed, report).await?;
                 }
                 // A later backup may be taking over what this one had finished.
@@ -190,6 +203,12 @@ impl<'a> Sweep<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether no copy can have begun to bring a removed backup back, unseen: a mark named it before.
+    fn may_go(&self, directory: &Directory) -> bool {
+        let id = directory.id();
+        self.run.lease.is_none() || self.removed.contains(&id) || self.marked.contains(&id)
     }
 
     async fn free_retired(

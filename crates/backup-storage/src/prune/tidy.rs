@@ -1,6 +1,6 @@
 //! Removing what is of no more use: markers, marks, epochs of leases, unfinished files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::Result;
 use jiff::Timestamp;
@@ -57,6 +57,9 @@ fn is_old(run: &Run<'_>, modified: Timestamp, than: jiff::SignedDuration) -> boo
     run.now.duration_since(modified) >= than
 }
 
+/// More marks than this that only tell of removed backups become one.
+const SAID: usize = 8;
+
 /// Removes marks of which every backup is gone. Gives the backups that marks go on naming.
 ///
 /// A prune that stood still since it removed a manifest may go on to free the packs, so for a while
@@ -70,6 +73,13 @@ async fn old_marks(
     report: &mut PruneReport,
 ) -> Result<BTreeSet<Id>> {
     let mut barred = BTreeSet::new();
+    let there: BTreeSet<Id> = sweep.directories.iter().map(super::Directory::id).collect();
+    let is_left = |victim: &Victim| {
+        let cluster = &victim.cluster;
+        let other = run.options.cluster.as_ref().is_some_and(|only| only != cluster);
+        other || there.contains(&(cluster.clone(), victim.backup.clone()))
+    };
+    let mut said: BTreeMap<&RecordName, &[Victim]> = BTreeMap::new();
     for StoredMark { name, modified, mark } in marks {
         let old = is_old(run, *modified, ZOMBIE);
         let done = match mark {
@@ -83,7 +93,10 @@ async fn old_marks(
                 };
                 let open_victims = mark.victims.iter().any(open);
                 let open_spared = mark.spared.iter().any(open);
-                !open_victims && (!open_spared || old) && (mark.removed.is_empty() || old)
+                let open_removed = mark.removed.iter().any(is_left);
+                !open_victims
+                    && (!open_spared || old)
+                    && (mark.removed.is_empty() || (old && !open_removed))
             }
         };
         // What a newer one names may have come after we looked.
@@ -103,8 +116,26 @@ async fn old_marks(
             report.leftovers.other += 1;
             continue;
         }
+        if let Some(mark) = mark
+            && (seen && old && mark.victims.is_empty() && mark.spared.is_empty())
+        {
+            said.insert(name, &mark.removed);
+        }
         let named = mark.iter().flat_map(|m| m.victims.iter().chain(&m.spared));
         barred.extend(named.map(|v| (v.cluster.clone(), v.backup.clone())));
+    }
+    if said.len() > SAID && run.lease.is_some() {
+        let removed: BTreeSet<&Victim> =
+            said.values().copied().flatten().filter(|v| is_left(v)).collect();
+        let removed = removed.into_iter().cloned().collect();
+        run.check()?;
+        let named = Named { removed, ..Named::default() };
+        marks::create(run.cx, run.repo.store(), named).await?;
+        for name in said.into_keys() {
+            if sweep.delete(&Key::Mark(name.clone()), report).await? {
+                report.leftovers.other += 1;
+            }
+        }
     }
     Ok(barred)
 }
