@@ -70,7 +70,7 @@ pub use store::{
 };
 pub use thaw::{Thaw, thaw};
 pub use tiers::{
-    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, move_packs, places, plan_moves,
-    policy, preview, set_policy,
+    Move, Policy, Tier, TierName, TierPlan, TierReport, TierSpec, forget_tier, move_packs, places,
+    plan_moves, policy, preview, set_policy,
 };
 pub use url::{BucketUrl, CreateOnly, RepoUrl};

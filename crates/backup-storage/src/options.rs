@@ -66,9 +66,9 @@ impl Stores {
     /// Opens the store at an address; it has to be there.
     ///
     /// # Errors
-    /// As [`Store::open`], and what the program says.
+    /// As [`Store::again`], and what the program says.
     pub(crate) async fn open(&self, url: &RepoUrl) -> Result<Store> {
-        Store::open(&silent(), url, &(self.0)(url)?).await
+        Store::again(&silent(), url, &(self.0)(url)?).await
     }
 
     /// As [`open`](Self::open), and makes a directory that is missing.

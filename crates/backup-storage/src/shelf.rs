@@ -52,13 +52,13 @@ pub(crate) struct Lower {
 impl Lower {
     fn new(tier: Tier, stores: &Stores) -> Self {
         let place = Elsewhere::at(tier.url.clone(), tier.url.parse().ok(), stores);
-        Lower { tier, place }
+        Lower { place: Elsewhere { proof: Proof::Tier(tier.clone()), ..place }, tier }
     }
 
     /// Its store.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When it cannot be opened, or is not this tier: its disk may not be mounted.
     pub(crate) async fn store(&self) -> Result<Store> {
         self.place.store().await.map_err(|e| {
             e.context(format!(
@@ -242,14 +242,24 @@ fn moves(key: &Key) -> bool {
     matches!(key, Key::Backup(_, _, BackupObject::Pack(_)))
 }
 
+/// What a store has to be before it is used.
+#[derive(Debug)]
+enum Proof {
+    /// Whoever gave it knows.
+    None,
+    /// A copy of this repository.
+    Copy(RepositoryId),
+    /// This tier. What a store lacks that is not, is not missing.
+    Tier(Tier),
+}
+
 /// A store that is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Elsewhere {
     name: String,
     url: Option<RepoUrl>,
     stores: Stores,
-    /// Whose copy it has to be; `None` for a tier.
-    repository: Option<RepositoryId>,
+    proof: Proof,
     store: OnceCell<Store>,
 }
 
@@ -257,19 +267,19 @@ impl Elsewhere {
     /// At an address; `None` where this version cannot read it.
     pub(crate) fn at(name: impl Into<String>, url: Option<RepoUrl>, stores: &Stores) -> Self {
         let (name, stores) = (name.into(), stores.clone());
-        Elsewhere { name, url, stores, repository: None, store: OnceCell::new() }
+        Elsewhere { name, url, stores, proof: Proof::None, store: OnceCell::new() }
     }
 
     /// A store that is open already.
     pub(crate) fn open(store: Store) -> Self {
         let name = store.name().to_owned();
         let (stores, store) = (Stores::default(), OnceCell::new_with(Some(store)));
-        Elsewhere { name, url: None, stores, repository: None, store }
+        Elsewhere { name, url: None, stores, proof: Proof::None, store }
     }
 
     /// It is used only where it is a copy of this repository.
     pub(crate) fn copy_of(self, repository: &RepositoryId) -> Self {
-        Elsewhere { repository: Some(repository.clone()), ..self }
+        Elsewhere { proof: Proof::Copy(repository.clone()), ..self }
     }
 
     /// What messages call it.
@@ -289,8 +299,10 @@ impl Elsewhere {
                         .with_remedy("use a holdfast that knows this kind of address")
                 })?;
                 let store = self.stores.open(url).await?;
-                if let Some(repository) = &self.repository {
-                    is_copy(&store, repository).await?;
+                match &self.proof {
+                    Proof::None => {}
+                    Proof::Copy(repository) => is_copy(&store, repository).await?,
+                    Proof::Tier(tier) => tiers::check_mark(tier, &store).await?,
                 }
                 Ok(store)
             })

@@ -8,10 +8,11 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use backup_core::retention::Policy;
 use backup_core::{Clock, Context, ErrorKind, Manifest, Repository, Severity};
 use backup_storage::{
-    Repo, RepoUrl, TierName, TierSpec, check_content, check_objects, move_packs, places,
-    plan_moves, policy, preview, set_policy,
+    PruneOptions, Repo, RepoUrl, TierName, TierSpec, check_content, check_objects, forget_tier,
+    move_packs, places, plan_moves, policy, preview, prune, set_policy, thaw,
 };
 use common::fault::{EACCES, Fault, FaultStore};
 use common::world::{Inner, backups, hurt, later, lose, memory, objects, path, put, store};
@@ -350,10 +351,82 @@ async fn a_policy_forgets_no_store_that_holds_packs() {
     assert!(plan_moves(&cx, &planned).await.unwrap().moves.is_empty());
 }
 
+/// What every command does that reads from a tier or cleans it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_not_the_tier_is_not_taken_for_it() {
+    let cx = context();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let [hot, warm, away] = ["hot", "warm", "away"].map(|name| dir.path().join(name));
+    std::fs::create_dir(&warm).unwrap();
+    let repo = Repo::init(&cx, &RepoUrl::from(hot.as_path()), options()).await.unwrap();
+    let samples = samples();
+    let manifest = back_up(&cx, &repo, &samples).await.unwrap();
+    let tier = [spec(TierName::Warm, &warm, 0)];
+    set_policy(&cx, &repo, &tier).await.unwrap();
+    let open = async || Repo::open(&cx, &RepoUrl::from(hot.as_path()), options()).await.unwrap();
+    move_packs(&cx, &open().await, "a test").await.unwrap();
+    std::fs::rename(&warm, &away).unwrap();
+    let left = || {
+        let mut left: Vec<_> =
+            std::fs::read_dir(&warm).unwrap().map(|e| e.unwrap().path()).collect();
+        left.sort();
+        left
+    };
+    for what in ["an empty directory", "another repository"] {
+        match what {
+            "an empty directory" => std::fs::create_dir(&warm).unwrap(),
+            _ => drop(Repo::init(&cx, &RepoUrl::from(warm.as_path()), options()).await.unwrap()),
+        }
+        let before = left();
+        let is_refused = |e: backup_core::Error| {
+            assert_eq!(e.kind(), ErrorKind::Store, "{what}: {e:?}");
+            let said = e.report();
+            assert!(said.contains("is not the warm tier of this repository"), "{what}: {said}");
+            assert!(said.contains("What to do: see that the disk"), "{what}: {said}");
+        };
+        is_refused(check_objects(&cx, &open().await, &manifest).await.unwrap_err());
+        is_refused(check_content(&cx, &open().await, &manifest).await.unwrap_err());
+        is_refused(thaw(&cx, &open().await, &manifest, None).await.unwrap_err());
+        is_refused(plan_moves(&cx, &open().await).await.unwrap_err());
+        is_refused(move_packs(&cx, &open().await, "a test").await.unwrap_err());
+        is_refused(set_policy(&cx, &open().await, &tier).await.unwrap_err());
+        is_refused(preview(&open().await, &tier).await.unwrap_err());
+        let remove = PruneOptions {
+            policy: Policy { keep_last: 1, grace: SignedDuration::ZERO, ..Policy::default() },
+            wait: SignedDuration::ZERO,
+            ..PruneOptions::default()
+        };
+        let dry = PruneOptions { dry_run: true, ..remove.clone() };
+        is_refused(prune(&cx, &open().await, &remove).await.unwrap_err());
+        is_refused(prune(&cx, &open().await, &dry).await.unwrap_err());
+        assert!(
+            open().await.manifest(&manifest.cluster, &manifest.backup).await.unwrap().is_some()
+        );
+        // What needs no pack goes on; so does a backup, which compares with nothing then.
+        let source = open().await.artifacts(&cx, &manifest).await.unwrap();
+        assert_eq!(source.list().await.unwrap().len(), samples.len());
+        back_up(&cx, &open().await, &samples[..1]).await.unwrap();
+        assert_eq!(left(), before, "{what}");
+        std::fs::remove_dir_all(&warm).unwrap();
+    }
+    // Nor does anybody propose to make something new in its place.
+    let e = check_objects(&cx, &open().await, &manifest).await.unwrap_err();
+    assert!(e.remedy().contains("mounted") && !e.report().contains("init"), "{}", e.report());
+    // A tier that is there and holds packs is not forgotten; one that is lost is.
+    std::fs::rename(&away, &warm).unwrap();
+    assert!(check_content(&cx, &open().await, &manifest).await.unwrap().ok());
+    let e = forget_tier(&cx, &open().await, TierName::Warm).await.unwrap_err();
+    assert!(e.report().contains("holds packs"), "{}", e.report());
+    std::fs::rename(&warm, &away).unwrap();
+    assert!(forget_tier(&cx, &open().await, TierName::Warm).await.unwrap().tiers.is_empty());
+    assert!(!check_objects(&cx, &open().await, &manifest).await.unwrap().ok());
+    // When it is found again it is taken back.
+    set_policy(&cx, &open().await, &[spec(TierName::Warm, &away, 0)]).await.unwrap();
+    assert!(check_content(&cx, &open().await, &manifest).await.unwrap().ok());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_frees_the_lower_tiers_too() {
-    use backup_core::retention::Policy;
-    use backup_storage::{PruneOptions, prune};
     let world = world(2).await;
     move_packs(&after(&world.manifests[1], 2), &world.repo, "a test").await.unwrap();
     let [first, second] = &world.manifests[..] else { panic!() };

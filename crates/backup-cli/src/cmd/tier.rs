@@ -2,8 +2,8 @@
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_storage::{
-    Policy, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, move_packs, plan_moves,
-    policy, preview, set_policy,
+    Policy, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, forget_tier, move_packs,
+    plan_moves, policy, preview, set_policy,
 };
 use jiff::SignedDuration;
 use serde_json::json;
@@ -27,6 +27,10 @@ pub(crate) struct Tier {
     /// How old it is when the pack becomes cold
     #[arg(long, value_name = "AGE", value_parser = human::parse_age)]
     cold_after: Option<SignedDuration>,
+    /// Leave out a tier that is lost for good, warm or cold, with the packs that it held
+    #[arg(long, value_name = "TIER", value_parser = tier_name,
+          conflicts_with_all = ["warm", "warm_after", "cold", "cold_after", "dry_run"])]
+    forget: Option<TierName>,
     /// Say what would move, and move nothing
     #[arg(long)]
     dry_run: bool,
@@ -37,6 +41,9 @@ impl Tier {
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        if let Some(name) = self.forget {
+            return forgotten(name, &cx.run(forget_tier(cx, &repo, name)).await?);
+        }
         let stored = cx.run(policy(&repo)).await?;
         let specs = self.specs(&stored)?;
         if stored.tiers.is_empty() && specs.is_none() {
@@ -89,6 +96,22 @@ impl Tier {
         }
         Ok(Some(specs))
     }
+}
+
+/// `--forget`
+fn tier_name(text: &str) -> Result<TierName, String> {
+    let names = [TierName::Warm, TierName::Cold];
+    let found = names.into_iter().find(|name| name.to_string() == text);
+    found.ok_or_else(|| "write warm or cold".to_owned())
+}
+
+fn forgotten(name: TierName, policy: &Policy) -> Result<Answer> {
+    let left: Vec<_> = policy.tiers.iter().map(|tier| tier.name).collect();
+    let text = format!(
+        "The {name} tier is forgotten. `holdfast verify --all --level objects` says which backups \
+         miss packs that it held.\n"
+    );
+    Answer::new(&json!({ "forgotten": name, "tiers": left }), text)
 }
 
 fn held(plan: &TierPlan) -> serde_json::Value {

@@ -105,17 +105,17 @@ impl Verify {
                 }
                 None => verify_listed(&app.cx, &repo, self.level, entry).await,
             };
-            let report = match result {
+            let (report, verdict) = match result {
                 // One backup that cannot be read must not keep the others from being looked at.
                 Err(e) if self.all && e.kind() != ErrorKind::Interrupted => {
                     ending = ending.or(Some(e.kind()));
-                    unverified(&backup, self.level, &e)
+                    (unverified(&backup, self.level, &e), "not verified")
                 }
                 Err(e) => return Err(e),
-                Ok(report) if report.ok() => report,
+                Ok(report) if report.ok() => (report, "ok"),
                 Ok(report) => {
                     ending = Some(ErrorKind::Findings);
-                    report
+                    (report, "FAILED")
                 }
             };
             documents.push(json!({
@@ -125,7 +125,7 @@ impl Verify {
                 "findings": report.findings,
                 "sampled": report.sampled,
             }));
-            text.push_str(&paragraph(&backup, &report));
+            text.push_str(&paragraph(&backup, &report, verdict));
         }
         if documents.is_empty() {
             text.push_str("There are no backups here yet.\n");
@@ -208,10 +208,9 @@ fn unverified(backup: &BackupId, level: Level, error: &Error) -> Report {
     Report::new(level, vec![finding.with_kind(error.kind())])
 }
 
-fn paragraph(backup: &BackupId, report: &Report) -> String {
-    let result = if report.ok() { "ok" } else { "FAILED" };
+fn paragraph(backup: &BackupId, report: &Report, verdict: &str) -> String {
     let sample = if report.sampled.is_some() { " (sample)" } else { "" };
-    let mut text = format!("{backup}  {}: {result}{sample}\n", report.level);
+    let mut text = format!("{backup}  {}: {verdict}{sample}\n", report.level);
     let mut findings: Vec<&Finding> = report.findings.iter().collect();
     findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
     for finding in findings {

@@ -174,6 +174,22 @@ async fn packs_move_to_tiers_and_back_into_sight() {
     // A tier that is away is said by name; it is no damage.
     std::fs::rename(home.path("cold"), home.path("away")).unwrap();
     home.on_repo(["verify", "latest"]).expect(7).says("cold tier");
+    // Nor is the directory where its disk should be, and nothing is said of the backups.
+    std::fs::create_dir(home.path("cold")).unwrap();
+    let proof = || home.on_repo(["list", "--json"]).expect(0).json()[1]["proof"].clone();
+    let before = proof();
+    let last = ["--keep-last", "1", "--grace", "0s", "--wait", "0s"];
+    let text = home.on_repo(["verify", "--all"]).expect(7).stdout;
+    assert_eq!(text.matches("content: not verified").count(), 2, "{text}");
+    for command in [&["verify"][..], &["tier"], &["prune"], &restore] {
+        let flags = if command == ["prune"] { &last[..] } else { &[] };
+        let ran = home.on_repo(command.iter().chain(flags).copied()).expect(7);
+        ran.says("cold is not the cold tier of this repository");
+    }
+    assert_eq!(proof(), before);
+    home.on_repo(["tier", "--forget", "hot"]).expect(2).says("warm or cold");
+    home.on_repo(["tier", "--forget", "cold"]).expect(0);
+    home.on_repo(["verify", "latest"]).expect(11);
 }
 
 #[tokio::test]

@@ -77,6 +77,9 @@ impl Default for PruneOptions {
 /// fails. What the store does not allow to be removed is in the report.
 pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
     cx.phase("prune");
+    // Every tier, before anything is decided: what a tier that is away holds of a removed backup
+    // would stay there for ever.
+    repo.shelf().stores().await?;
     if options.dry_run {
         let report = Run { cx, repo, options, lease: None, now: cx.now() }.go().await?;
         return Ok(told(cx, report));

@@ -24,7 +24,7 @@ impl Store {
     /// [`ErrorKind::Store`] when a directory is not there, or is not on NFS though the address says so;
     /// [`ErrorKind::Usage`] when an object store cannot be used with these options.
     pub async fn open(cx: &Context, url: &RepoUrl, options: &StoreOptions) -> Result<Self> {
-        Store::prepare(cx, url, options, false).await
+        Store::prepare(cx, url, options, Missing::NoRepository).await
     }
 
     /// As [`open`](Self::open), and makes a directory where it is missing, for its owner alone. Buckets
@@ -33,20 +33,28 @@ impl Store {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn make(cx: &Context, url: &RepoUrl, options: &StoreOptions) -> Result<Self> {
-        Store::prepare(cx, url, options, true).await
+        Store::prepare(cx, url, options, Missing::Make).await
+    }
+
+    /// As [`open`](Self::open), where a repository says that there is something.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) async fn again(cx: &Context, url: &RepoUrl, options: &StoreOptions) -> Result<Self> {
+        Store::prepare(cx, url, options, Missing::NotMounted).await
     }
 
     async fn prepare(
         cx: &Context,
         url: &RepoUrl,
         options: &StoreOptions,
-        make: bool,
+        missing: Missing,
     ) -> Result<Self> {
         cx.check()?;
         let throttle = options.upload_limit.map(|rate| Arc::new(Throttle::new(rate)));
         match url {
             RepoUrl::Local(path) => {
-                let inner = directory(path, Medium::Disk, options, make).await?;
+                let inner = directory(path, Medium::Disk, options, missing).await?;
                 if is_nfs(path).unwrap_or(false) {
                     cx.event(Event::Note {
                         text: format!(
@@ -62,7 +70,8 @@ impl Store {
             }
             RepoUrl::Nfs(path) => {
                 let retry = Retry::file_server(options.patience, options.request_timeout);
-                let inner = retry.mounted(|| directory(path, Medium::Nfs, options, make)).await?;
+                let inner =
+                    retry.mounted(|| directory(path, Medium::Nfs, options, missing)).await?;
                 let store = Store::new(Arc::new(inner), url.to_string());
                 let root = Some(path.as_path().into());
                 Ok(Store { throttle, retry, medium: Medium::Nfs, root, ..store })
@@ -100,7 +109,7 @@ async fn directory(
     path: &Path,
     medium: Medium,
     options: &StoreOptions,
-    make: bool,
+    missing: Missing,
 ) -> Result<Directory> {
     let timeout = options.request_timeout;
     let at = path.to_owned();
@@ -109,8 +118,11 @@ async fn directory(
             require_nfs(&at)?;
         }
         let at: PathBuf = match std::fs::metadata(&at) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && make => make_directory(&at)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(no_repository(&at)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match missing {
+                Missing::Make => make_directory(&at)?,
+                Missing::NoRepository => return Err(no_repository(&at)),
+                Missing::NotMounted => return Err(not_mounted(&at)),
+            },
             _ => at,
         };
         Directory::open(&at, medium)
@@ -128,6 +140,22 @@ async fn directory(
         _ => open.await,
     };
     opened.map_err(|e| Error::internal("the opening of a directory ended early").with_source(e))?
+}
+
+/// What it means that a directory is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It is to be made.
+    Make,
+    /// There is no repository.
+    NoRepository,
+    /// A disk is away: to make something new in its place would help nobody.
+    NotMounted,
+}
+
+fn not_mounted(path: &Path) -> Error {
+    Error::new(ErrorKind::Store, format!("there is no directory {}", path.display()))
+        .with_remedy("see that its disk or share is mounted, and check the address")
 }
 
 fn no_repository(path: &Path) -> Error {

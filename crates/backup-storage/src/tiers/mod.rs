@@ -8,5 +8,5 @@ mod moves;
 mod policy;
 
 pub use moves::{Move, TierPlan, TierReport, move_packs, places, plan_moves};
-pub(crate) use policy::read_policy;
-pub use policy::{Policy, Tier, TierName, TierSpec, policy, preview, set_policy};
+pub use policy::{Policy, Tier, TierName, TierSpec, forget_tier, policy, preview, set_policy};
+pub(crate) use policy::{check_mark, read_policy};

@@ -9,7 +9,6 @@ use backup_core::{
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::policy::check_mark;
 use crate::copy::object::{Arrival, arrived, put, read_whole};
 use crate::key::{self, BackupObject, Key, LeaseName};
 use crate::lease::Lease;
@@ -192,11 +191,7 @@ async fn carry_out(
     let lower = repo.shelf().lower().await?;
     let mut stores: Vec<Store> = vec![repo.store().clone()];
     for lower in &*lower {
-        let store = lower.store().await?;
-        if plan.moves.iter().any(|m| m.to == stores.len()) && !lower.tier.id.is_empty() {
-            check_mark(&lower.tier, &store).await?;
-        }
-        stores.push(store);
+        stores.push(lower.store().await?);
     }
     let stores = &stores;
     cx.progress().expect_bytes(plan.moves.iter().map(|m| m.pack.bytes).sum());

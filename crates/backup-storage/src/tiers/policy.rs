@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::format::hex;
 use crate::key::{self, Key};
 use crate::repo::{Repo, is_free};
-use crate::store::{Created, Store};
+use crate::store::{Availability, Created, Store};
 use crate::url::RepoUrl;
 
 /// The longest policy that is read, in bytes.
@@ -128,9 +128,9 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
     let mut tiers: Vec<Tier> = Vec::new();
     for spec in specs {
         cx.check()?;
-        let store = repo.options().stores.open(&spec.url).await?;
-        let id = mark(cx, repo, spec.name, &store).await?;
         let url = spec.url.absolute()?;
+        let store = open(repo, &old, spec).await?;
+        let id = mark(cx, repo, spec.name, &store).await?;
         tiers.push(Tier { name: spec.name, url, after: spec.after, id });
     }
     for tier in old.tiers.iter().filter(|old| !tiers.iter().any(|new| new.id == old.id)) {
@@ -148,6 +148,32 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
             ));
         }
     }
+    write_policy(cx, repo, &old, tiers).await
+}
+
+/// Leaves out a tier that is lost for good, with the packs that it held.
+///
+/// # Errors
+/// A usage error when there is no such tier; [`ErrorKind::Store`] when it is there after all and
+/// holds packs; [`ErrorKind::Busy`] when somebody else sets a policy now.
+pub async fn forget_tier(cx: &Context, repo: &Repo, name: TierName) -> Result<Policy> {
+    let old = policy(repo).await?;
+    let Some(tier) = old.tiers.iter().find(|tier| tier.name == name) else {
+        return Err(Error::usage(format!("this repository has no {name} tier"))
+            .with_remedy("see what it has with `holdfast tier --dry-run --json`"));
+    };
+    if is_in_use(repo, tier).await.unwrap_or(false) {
+        return Err(Error::new(
+            ErrorKind::Store,
+            format!("the {name} tier in {} is there, and holds packs", tier.url),
+        )
+        .with_remedy("keep it: only what is lost for good is to be forgotten"));
+    }
+    let tiers = old.tiers.iter().filter(|tier| tier.name != name).cloned().collect();
+    write_policy(cx, repo, &old, tiers).await
+}
+
+async fn write_policy(cx: &Context, repo: &Repo, old: &Policy, tiers: Vec<Tier>) -> Result<Policy> {
     let policy = Policy { format: FORMAT, created_at: Some(cx.now()), tiers, seq: old.seq + 1 };
     let mut json = serde_json::to_vec_pretty(&policy)
         .map_err(|e| Error::internal("the policy cannot be written as JSON").with_source(e))?;
@@ -167,11 +193,22 @@ pub async fn set_policy(cx: &Context, repo: &Repo, specs: &[TierSpec]) -> Result
 /// As [`set_policy`], for tiers that do not follow each other, or a store that cannot be opened.
 pub async fn preview(repo: &Repo, specs: &[TierSpec]) -> Result<Repo> {
     check(specs)?;
+    let old = policy(repo).await?;
     let mut tiers = Vec::new();
     for spec in specs {
-        tiers.push((spec.name, spec.after, repo.options().stores.open(&spec.url).await?));
+        tiers.push((spec.name, spec.after, open(repo, &old, spec).await?));
     }
     Ok(repo.with_tier_stores(tiers))
+}
+
+/// Opens the store that a tier is to have. Where it has that one already, it has to be it.
+async fn open(repo: &Repo, old: &Policy, spec: &TierSpec) -> Result<Store> {
+    let store = repo.options().stores.open(&spec.url).await?;
+    let url = spec.url.absolute()?;
+    if let Some(known) = old.tiers.iter().find(|t| t.name == spec.name && t.url == url) {
+        check_mark(known, &store).await?;
+    }
+    Ok(store)
 }
 
 fn check(specs: &[TierSpec]) -> Result<()> {
@@ -240,15 +277,29 @@ fn is_ours(repo: &Repo, name: TierName, store: &Store, found: Mark) -> Result<St
         .with_remedy("name an empty place for the tier"))
 }
 
-/// Sees that an open store is the one that the policy means, before packs move there.
-pub(super) async fn check_mark(tier: &Tier, store: &Store) -> Result<()> {
-    match read_mark(store).await? {
-        Some(mark) if mark.id == tier.id => Ok(()),
-        _ => Err(Error::new(
+/// Sees that an open store is the one that the policy means: an empty directory where its disk should
+/// be mounted is not, and what is not in it is not lost.
+pub(crate) async fn check_mark(tier: &Tier, store: &Store) -> Result<()> {
+    match read_mark(store).await {
+        Ok(Some(mark)) if mark.id == tier.id => Ok(()),
+        Ok(_) => Err(Error::new(
             ErrorKind::Store,
-            format!("{} is not the {} tier of this repository", store.name(), tier.name),
+            format!(
+                "{} is not the {} tier of this repository, or its disk is not mounted",
+                store.name(),
+                tier.name
+            ),
         )
-        .with_remedy("see that the disk or share of the tier is mounted there")),
+        .with_remedy(format!(
+            "see that the disk or share of the tier is mounted there; if the tier moved, name the \
+             new place with `holdfast tier --{}`",
+            tier.name
+        ))),
+        // A bucket that moved it to an archive class with the packs is no empty directory.
+        Err(e) => match store.availability(&Key::TierMark).await {
+            Ok(Some(Availability::Archived | Availability::Thawing)) => Ok(()),
+            _ => Err(e),
+        },
     }
 }
 
