@@ -297,3 +297,17 @@ fn a_copy_is_not_stored_in_the_clear_unless_that_is_wanted() {
     copy(&["--to", "clear", "--to-key-file", "key", "--allow-unencrypted"]).expect(2);
     copy(&["--to", "clear", "--allow-unencrypted"]).expect(0);
 }
+
+#[test]
+fn the_key_of_a_target_is_asked_for_by_the_flags_that_give_it() {
+    let home = encrypted();
+    secret(&home, "other-key", &"o".repeat(64));
+    home.run(["init", "--repo", "other", "--key-file", "other-key"]).expect(0);
+    let copy = |flags: &[&str]| {
+        let args = ["copy", "--all", "--to", "other"].into_iter().chain(KEY);
+        home.on_repo(args.chain(flags.iter().copied()))
+    };
+    copy(&[]).expect(2).says("--to-passphrase-file or --to-key-file").hides(" --key-file");
+    copy(&["--to-key-file", "key"]).expect(2).says("--to-passphrase-file or --to-key-file");
+    copy(&["--to-key-file", "other-key"]).expect(0);
+}

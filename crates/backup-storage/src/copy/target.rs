@@ -301,7 +301,14 @@ fn keeps_secret(name: &str, from: &Repo, to: &Config, consent: CopyConsent) -> R
 
 /// Opens a target that is a repository of its own.
 async fn open_other(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Repo> {
-    let repo = Repo::open_on(cx, store, options).await?;
+    let repo = Repo::open_on(cx, store, options).await.map_err(|e| match e.kind() {
+        // Its key is not that of the source, which other flags name.
+        ErrorKind::Usage => e.with_remedy(
+            "name the target with --to, and give its own key with --to-passphrase-file or \
+             --to-key-file",
+        ),
+        _ => e,
+    })?;
     repo.refuse_clear_text("the copy")?;
     Ok(repo)
 }
