@@ -96,7 +96,7 @@ async fn an_empty_place_becomes_a_copy_byte_for_byte() {
     assert!(world.manifests[1].needs.iter().any(|n| n.backup == world.manifests[0].backup));
     let to = memory();
     let copied = copy_all(&cx, &world, &to).await.unwrap();
-    assert!(copied.iter().all(|c| !c.already && c.sent > 0), "{copied:?}");
+    assert!(copied.iter().all(|c| !c.already && c.sent > 0 && c.verified), "{copied:?}");
     assert_eq!(backups(&to).await, backups(&world.inner).await);
     let config = Path::from("holdfast.json");
     assert_eq!(objects(&to).await[&config], objects(&world.inner).await[&config]);
@@ -114,7 +114,7 @@ async fn an_empty_place_becomes_a_copy_byte_for_byte() {
     assert_eq!(copies.len(), 3, "{records:?}");
     let before = (objects(&world.inner).await, objects(&to).await);
     let copied = copy_all(&cx, &world, &to).await.unwrap();
-    assert!(copied.iter().all(|c| c.already && c.sent == 0), "{copied:?}");
+    assert!(copied.iter().all(|c| c.already && c.sent == 0 && !c.verified), "{copied:?}");
     assert_eq!((objects(&world.inner).await, objects(&to).await), before);
 }
 
@@ -125,7 +125,9 @@ async fn another_repository_gets_the_same_artifacts_under_its_own_id() {
     let to = memory();
     let other = Repo::init_on(&cx, store(&to, "target"), quick()).await.unwrap();
     let copied = copy_all(&cx, &world, &to).await.unwrap();
-    assert!(copied.iter().all(|c| !c.already));
+    assert!(copied.iter().all(|c| !c.already && c.verified));
+    let again = copy_all(&cx, &world, &to).await.unwrap();
+    assert!(again.iter().all(|c| c.already && !c.verified));
     assert_ne!(other.id(), world.repo.id());
     all_whole(&cx, &world, &to, "other").await;
     for (there, here) in manifests(&cx, &other).await.iter().zip(&world.manifests) {

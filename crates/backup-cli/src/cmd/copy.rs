@@ -266,8 +266,8 @@ fn document(
                     "backup": backup, "cluster": cluster, "ok": true, "left_out": true,
                 }),
                 Ok(copied) => json!({
-                    "backup": backup, "cluster": cluster, "ok": true, "verified": true,
-                    "already": copied.already, "bytes": copied.bytes, "bytes_sent": copied.sent,
+                    "backup": backup, "cluster": cluster, "ok": true,
+                    "verified": copied.verified, "already": copied.already, "bytes": copied.bytes, "bytes_sent": copied.sent,
                     "objects_sent": copied.objects,
                 }),
                 Err(e) => json!({
@@ -292,12 +292,14 @@ fn paragraph(target: &CopyTarget, lines: &[Line], binlogs: &[BinlogLine]) -> Str
     let mut text = format!("To {}, {kind}:\n", target.name());
     for Line { manifest, result } in lines {
         let what = match result {
-            Ok(Copied { already: true, .. }) => "was there".to_owned(),
+            Ok(Copied { already: true, verified: true, .. }) => "was there, verified".to_owned(),
+            Ok(Copied { already: true, .. }) => "was there, not read".to_owned(),
             Ok(Copied { left_out: true, .. }) => "left out: a prune removed it there".to_owned(),
             Ok(copied) => format!(
-                "copied and verified, {} in {} objects",
+                "copied and verified, {} in {} objects{}",
                 human::bytes(copied.sent),
-                human::count(copied.objects)
+                human::count(copied.objects),
+                if copied.verified { "" } else { "; the others were there, not read" }
             ),
             Err(_) => "FAILED".to_owned(),
         };

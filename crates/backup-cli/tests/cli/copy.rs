@@ -45,9 +45,17 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     assert_eq!(target["same"], true, "{document:#}");
     assert_eq!(target["backups"].as_array().unwrap().len(), 2);
     assert!(target["backups"][0]["bytes_sent"].as_u64().unwrap() > 0);
+    assert_eq!(target["backups"][0]["verified"], true);
     assert_eq!(objects(&home, "copy"), objects(&home, "repo"));
     let text = home.on_repo(["copy", "--all", "--to", "copy"]).expect(0).stdout;
-    assert_eq!(text.matches("was there").count(), 2, "{text}");
+    assert_eq!(text.matches("was there, not read").count(), 2, "{text}");
+    // What is only looked for is not called verified.
+    for (flags, verified) in [(&[][..], false), (&["--verify"], true)] {
+        let args = ["copy", "--all", "--to", "copy", "--json"].into_iter();
+        let document = home.on_repo(args.chain(flags.iter().copied())).expect(0).json();
+        let found = &document["targets"][0]["backups"][0];
+        assert_eq!((&found["already"], &found["verified"]), (&true.into(), &verified.into()));
+    }
 
     // Another repository.
     home.run(["init", "--repo", "other", "--no-encryption"]).expect(0);

@@ -37,7 +37,7 @@ pub struct CopyOptions {
 }
 
 /// What became of one backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {
     /// Whether the target had all of it before.
@@ -48,8 +48,17 @@ pub struct Copied {
     pub sent: u64,
     /// How many objects were sent.
     pub objects: u64,
+    /// Whether all of it was read at the target in this run, and compared.
+    pub verified: bool,
     /// Whether it was left out, see [`CopyOptions::leave_removed`].
     pub left_out: bool,
+}
+
+impl Copied {
+    /// What the target has already, or gets now.
+    fn of(bytes: u64, already: bool) -> Copied {
+        Copied { already, bytes, sent: 0, objects: 0, verified: false, left_out: false }
+    }
 }
 
 /// Copies one backup and notes it in the history of the source. What it needs before it has to be
@@ -73,8 +82,7 @@ pub async fn copy_backup(
     let (cluster, backup) = (&manifest.cluster, &manifest.backup);
     let removed = marked(cx, to.store()).await?.is_removed(cx, to.store(), cluster, backup).await?;
     if removed && options.leave_removed {
-        let (bytes, sent, objects) = (0, 0, 0);
-        return Ok(Copied { already: false, bytes, sent, objects, left_out: true });
+        return Ok(Copied { left_out: true, ..Copied::of(0, false) });
     }
     let copied = if removed {
         Err(was_removed(to))
@@ -87,7 +95,7 @@ pub async fn copy_backup(
         format!("backup {} was not copied to {to}", manifest.backup, to = target.name())
     })?;
     if !copied.already || options.verify || !target.is_noted(&manifest.backup) {
-        note(cx, from, target, manifest, copied.bytes).await?;
+        note(cx, from, target, manifest, copied).await?;
     }
     Ok(copied)
 }
@@ -106,7 +114,7 @@ async fn note(
     from: &Repo,
     target: &CopyTarget,
     manifest: &Manifest,
-    bytes: u64,
+    copied: Copied,
 ) -> Result<()> {
     let record = Record {
         time: cx.now(),
@@ -114,8 +122,8 @@ async fn note(
         event: RecordEvent::Copied {
             to: target.name().to_owned(),
             repository: target.repo().id().to_string(),
-            bytes,
-            verified: true,
+            bytes: copied.bytes,
+            verified: copied.verified,
         },
     };
     match from.record(cx, &manifest.cluster, &record).await {

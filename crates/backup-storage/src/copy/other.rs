@@ -31,8 +31,7 @@ pub(super) async fn copy(
         if options.verify {
             whole(cx, to, &there).await?;
         }
-        let bytes = stored(&there);
-        return Ok(Copied { already: true, bytes, sent: 0, objects: 0, left_out: false });
+        return Ok(Copied { verified: options.verify, ..Copied::of(stored(&there), true) });
     }
     let session = begin(cx, to, manifest).await?;
     let written = async {
@@ -57,7 +56,7 @@ pub(super) async fn copy(
             }
             let objects = there.packs.len() as u64 + 2;
             let bytes = stored(&there);
-            Ok(Copied { already: false, bytes, sent: bytes, objects, left_out: false })
+            Ok(Copied { sent: bytes, objects, verified: true, ..Copied::of(bytes, false) })
         }
         Err(e) => {
             // Packs may still be on their way, and must not arrive beside those of the next run,

@@ -61,7 +61,7 @@ pub(super) async fn copy(
     };
     let items = items(cx, from, manifest).await?;
     let bytes = items.iter().map(|i| i.digest.bytes).sum::<u64>() + original.len() as u64;
-    let mut copied = Copied { already: is_there, bytes, sent: 0, objects: 0, left_out: false };
+    let mut copied = Copied::of(bytes, is_there);
 
     // What an earlier run has proven is only looked for.
     let quick = is_there && !options.verify;
@@ -77,7 +77,8 @@ pub(super) async fn copy(
     // A prune that ended since the first look has left no mark; what was there may be gone with it.
     let is_there = is_there && is_listed(to, manifest, &manifest.backup).await?;
     retire(cx, from, to, manifest).await?;
-    let missing = items.into_iter().filter(|i| !(quick && is_there) || lacks(i));
+    copied.verified = !(quick && is_there);
+    let missing = items.into_iter().filter(|i| copied.verified || lacks(i));
     let sent: Vec<u64> = stream::iter(missing)
         .map(|item| send(cx, from, to, item, options))
         .buffer_unordered(cx.threads())
