@@ -1,6 +1,7 @@
 //! Chains: what a restore needs, in order.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 use crate::id::{BackupId, BackupType};
@@ -55,11 +56,30 @@ pub struct Unreachable {
     pub target: String,
     /// Why it cannot be had, and the nearest points before and after.
     pub problem: String,
+    /// Whether what is there at the beginning goes further than that already.
+    pub passed: bool,
+}
+
+impl Unreachable {
+    /// A point that lies before what is there already.
+    #[must_use]
+    pub fn passed(target: impl fmt::Display, there: impl fmt::Display) -> Self {
+        let problem = format!("it lies before what is there already, up to {there}");
+        Unreachable { target: target.to_string(), problem, passed: true }
+    }
 }
 
 impl From<Unreachable> for Error {
     fn from(unreachable: Unreachable) -> Error {
-        Error::new(ErrorKind::Unreachable, "there is no way to that point").with_source(unreachable)
+        let passed = unreachable.passed;
+        let error = Error::new(ErrorKind::Unreachable, "there is no way to that point")
+            .with_source(unreachable);
+        match passed {
+            true => error.with_remedy(
+                "restore an earlier backup to that point; `holdfast list` shows which there are",
+            ),
+            false => error,
+        }
     }
 }
 
@@ -154,7 +174,11 @@ impl Chain for BackupChain {
     }
 
     fn plan(&self, target: &BackupId) -> Result<RestorePlan, Unreachable> {
-        let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
+        let unreachable = |problem: String| Unreachable {
+            target: target.to_string(),
+            problem,
+            passed: false,
+        };
         let Some(end) = self.links.iter().position(|m| &m.backup == target) else {
             return Err(unreachable("it is not on this chain".into()));
         };

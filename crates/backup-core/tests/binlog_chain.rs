@@ -273,6 +273,20 @@ proptest! {
         let Some(&(primary, n)) = world.history.get(wanted as usize - 1) else { return Ok(()) };
         let target = ReplayTarget::Gtid(gtid(world.flavor, primary, n));
         match chain.plan(&world.base(base), &target) {
+            // The base is that point, or goes further within the segment, which its events tell.
+            Ok(plan) if n <= base as u64 => {
+                let last = plan.stretches.last().and_then(|stretch| stretch.segments.last());
+                let known = world.base(base).position.gtid.unwrap();
+                let within = |last: &SegmentInfo| {
+                    let holds = last.holds(&gtid(world.flavor, primary, n));
+                    holds && world.history[n as usize..base].iter().all(|t| {
+                        let gtid = gtid(world.flavor, t.0, t.1);
+                        // A primary of which nothing is archived is not known.
+                        last.holds(&gtid) || world.segments.iter().all(|s| !s.holds(&gtid))
+                    })
+                };
+                prop_assert!(last.map_or(n == base as u64, within), "{} of {}", n, known);
+            }
             Ok(plan) => {
                 let done = world.replay(base, &plan, Some((primary, n)));
                 prop_assert_eq!(&done[..], &world.history[..n as usize]);
@@ -290,6 +304,81 @@ proptest! {
                 prop_assert!(n <= base as u64 || !world.can_reach(base, n), "{}", told);
                 prop_assert!(told.len() > 20);
             }
+        }
+    }
+
+    #[test]
+    fn a_base_behind_the_point_is_none(
+        script in script(),
+        segment in any::<prop::sample::Index>(),
+        upto in 0_usize..6,
+    ) {
+        let world = world(&script);
+        prop_assume!(!world.segments.is_empty());
+        let at = segment.index(world.segments.len());
+        let (segment, content) = (&world.segments[at], &world.contents[at]);
+        let upto = upto.min(content.len());
+        let mut point = segment.before.clone();
+        for &(primary, n) in &content[..upto] {
+            point.insert(&gtid(world.flavor, primary, n)).unwrap();
+        }
+        let target = ReplayTarget::Position {
+            server: Some(segment.server.clone()),
+            file: segment.range.file.clone(),
+            offset: segment.range.start + 100 + upto as u64 * 10,
+        };
+        let chain = BinlogChain::new(world.segments.clone());
+        // Whether an archived binlog knows who counted it.
+        let known = |t: &&(usize, u64)| world.segments.iter().any(|s| match world.flavor {
+            Flavor::MySql => {
+                (1..50).any(|n| s.after.contains(&gtid(world.flavor, t.0, n)).unwrap())
+            }
+            Flavor::MariaDb => !s.after.is_empty(),
+        });
+        for n in (0..=world.history.len()).rev() {
+            let has = &world.history[..n];
+            let more = has.iter().filter(known).any(|t| {
+                !point.contains(&gtid(world.flavor, t.0, t.1)).unwrap()
+            });
+            match chain.plan(&world.base(n), &target) {
+                // What lies within the segment, its events tell.
+                Ok(_) => prop_assert!(!more || has.iter().any(|t| content[upto..].contains(t))),
+                Err(e) => prop_assert!(more || !e.passed, "{} transactions: {}", n, e),
+            }
+        }
+    }
+
+    #[test]
+    fn places_order_bases_where_there_are_no_gtids(
+        script in script(),
+        from in any::<prop::sample::Index>(),
+        to in any::<prop::sample::Index>(),
+        (begin, end) in (1_u64..100, 1_u64..100),
+    ) {
+        let script = Script { mariadb: false, archived: vec![true, false, false], ..script };
+        let mut world = world(&script);
+        prop_assume!(world.contents.iter().any(|content| !content.is_empty()));
+        for segment in &mut world.segments {
+            (segment.before, segment.after) = (GtidSet::empty(Flavor::MySql), GtidSet::empty(Flavor::MySql));
+            segment.anonymous = segment.transactions;
+        }
+        let (from, to) = (from.get(&world.segments), to.get(&world.segments));
+        let base = ReplayBase {
+            server: Some(from.server.clone()),
+            position: Position::at(from.range.file.clone(), from.range.start + begin),
+        };
+        let target = ReplayTarget::Position {
+            server: None,
+            file: to.range.file.clone(),
+            offset: to.range.start + end,
+        };
+        let passed = (from.seq, begin) > (to.seq, end);
+        match BinlogChain::new(world.segments.clone()).plan(&base, &target) {
+            Ok(plan) => {
+                prop_assert!(!passed);
+                prop_assert!(plan.stretches.iter().all(|s| s.begin.is_some()));
+            }
+            Err(e) => prop_assert_eq!(e.passed, passed, "{}", e),
         }
     }
 

@@ -1,12 +1,13 @@
 //! The point that a restore goes to, and the way there through archived binlogs.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use backup_core::{
     BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, GtidSet, Manifest, Position,
-    ReplayBase, ReplayTarget, Result, SegmentStore,
+    ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
 };
 use backup_drivers::binlog::replay::{Applied, ApplyOptions, Means, apply, preflight};
 use backup_drivers::binlog::{Route, Skipping};
@@ -137,7 +138,8 @@ impl Point {
                 Ok(route) => return Ok((manifest, self.way(route))),
                 Err(e) if e.kind() == ErrorKind::Unreachable => {
                     let e = e.context(format!("from backup {}", manifest.backup));
-                    problem = problem.or(Some(e));
+                    // Of backups behind the point the oldest is nearest to it.
+                    problem = problem.filter(|problem| !is_passed(problem)).or(Some(e));
                 }
                 Err(e) => return Err(e),
             }
@@ -158,10 +160,18 @@ impl Point {
         target: &ReplayTarget,
     ) -> Result<Way> {
         let chain = chain(cx, repo, cluster, target).await?;
+        let behind = matches!(target, ReplayTarget::Time(time) if chain.is_behind(&here, *time));
         let position = Position { gtid: Some(here), ..Position::default() };
         let base = ReplayBase { server: None, position };
+        if behind {
+            return Err(Unreachable::passed(target, &base.position).into());
+        }
         let route = self.route(cx, repo, &chain, &base, target).await?;
-        Ok(self.way(route))
+        // Of a backup it is known when it was taken; of a server, what it has.
+        match &route.passed {
+            Some(gtid) => Err(Unreachable::passed(target, gtid).into()),
+            None => Ok(self.way(route)),
+        }
     }
 
     fn way(&self, route: Route) -> Way {
@@ -199,6 +209,18 @@ impl Point {
         let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
         Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await
     }
+}
+
+/// Whether a point cannot be reached because the backup goes further.
+fn is_passed(e: &Error) -> bool {
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        if let Some(unreachable) = e.downcast_ref::<Unreachable>() {
+            return unreachable.passed;
+        }
+        cause = e.source();
+    }
+    false
 }
 
 /// The archive, as far as it can be read. Of what cannot, only that at the end leaves no hole by which it

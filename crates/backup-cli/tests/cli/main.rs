@@ -7,6 +7,7 @@ mod backup;
 mod backup_killed;
 mod binlog;
 mod binlog_kill;
+mod binlog_points;
 mod check;
 mod completions;
 mod config;

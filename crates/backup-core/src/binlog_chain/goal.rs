@@ -8,7 +8,7 @@ use super::plan::{ReplayBase, ReplayTarget};
 use super::run::Run;
 use super::way::Start;
 use super::{BinlogChain, age, point};
-use crate::gtid::{Gtid, GtidSet};
+use crate::gtid::{Gtid, GtidSet, MariaDbGtid};
 use crate::segment::SegmentInfo;
 
 /// A segment that the point may be in.
@@ -120,6 +120,56 @@ impl BinlogChain {
                 }
                 Ok(goals)
             }
+        }
+    }
+
+    /// Whether the base goes further than the segment that the point is in. What it has within that
+    /// segment, only the events tell.
+    pub(super) fn passes(&self, start: &Start, goal: &Goal, target: &ReplayTarget) -> bool {
+        let run = &self.runs[goal.run];
+        let segment = &run.segments[goal.segment];
+        match (start, target) {
+            (Start::Applied(applied), ReplayTarget::Position { .. }) => {
+                self.has_more(applied, segment)
+            }
+            (Start::Applied(applied), ReplayTarget::Gtid(gtid)) => {
+                applied.contains(gtid).unwrap_or(false) && self.has_more(applied, segment)
+            }
+            (Start::Applied(applied), ReplayTarget::BeforeGtid(gtid)) => {
+                applied.contains(gtid).unwrap_or(false)
+            }
+            (
+                Start::At { run: at, segment: from, begin },
+                ReplayTarget::Position { offset, .. },
+            ) => {
+                let same = self.runs[*at].server() == run.server();
+                let further = (*at, *from).cmp(&(goal.run, goal.segment)).then(begin.1.cmp(offset));
+                same && further.is_gt()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether these are more transactions than there are up to the end of a segment. Those of servers
+    /// that no archived binlog knows do not count: a replica may have some of its own.
+    fn has_more(&self, applied: &GtidSet, segment: &SegmentInfo) -> bool {
+        let mut known = self.runs.iter().map(|run| &run.last().after);
+        match (applied, &segment.after) {
+            (GtidSet::MySql(applied), GtidSet::MySql(after)) => {
+                let more = applied.subtract(after);
+                known.any(|set| {
+                    let GtidSet::MySql(set) = set else { return false };
+                    more.intervals().any(|(more, _)| set.intervals().any(|(tsid, _)| tsid == more))
+                })
+            }
+            (GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) => known.any(|set| {
+                let GtidSet::MariaDb(set) = set else { return false };
+                let more = |gtid: MariaDbGtid| {
+                    !after.covers(gtid) && set.get(gtid.domain).is_some()
+                };
+                applied.iter().any(more)
+            }),
+            _ => false,
         }
     }
 

@@ -104,13 +104,31 @@ impl BinlogChain {
     ///
     /// # Errors
     /// When there is none: what is missing, and the nearest points that can be reached. The end is
-    /// none where later transactions are archived behind a hole.
+    /// none where later transactions are archived behind a hole; a place or a transaction is none
+    /// where the base goes further.
     pub fn plan(
         &self,
         base: &ReplayBase,
         target: &ReplayTarget,
     ) -> Result<ReplayPlan, Unreachable> {
-        let unreachable = |problem: String| Unreachable { target: target.to_string(), problem };
+        match self.way_to(base, target) {
+            // Whatever is archived.
+            Err(_) if target.is_at(base) => {
+                let anonymous = self.segments().any(|segment| segment.anonymous > 0);
+                let applied = base.position.gtid.clone().filter(|_| !anonymous);
+                Ok(ReplayPlan { stretches: Vec::new(), applied })
+            }
+            way => way,
+        }
+    }
+
+    fn way_to(
+        &self,
+        base: &ReplayBase,
+        target: &ReplayTarget,
+    ) -> Result<ReplayPlan, Unreachable> {
+        let unreachable =
+            |problem: String| Unreachable { target: target.to_string(), problem, passed: false };
         if self.runs.is_empty() {
             if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
                 return Ok(ReplayPlan { stretches: Vec::new(), applied: None });
@@ -118,16 +136,13 @@ impl BinlogChain {
             return Err(unreachable("no binlogs of the cluster are archived".into()));
         }
         let start = self.start(base).map_err(unreachable)?;
-        if let (Start::Applied(applied), ReplayTarget::Gtid(gtid) | ReplayTarget::BeforeGtid(gtid)) =
-            (&start, target)
-            && applied.contains(gtid).unwrap_or(false)
-        {
-            return Err(unreachable(
-                "the backup holds it already, and what came behind it; choose an earlier backup"
-                    .into(),
-            ));
+        let mut goals = self.goals(base, &start, target).map_err(unreachable)?;
+        if !goals.is_empty() {
+            goals.retain(|goal| !self.passes(&start, goal, target));
+            if goals.is_empty() {
+                return Err(Unreachable::passed(target, &base.position));
+            }
         }
-        let goals = self.goals(base, &start, target).map_err(unreachable)?;
         let mut best: Option<Vec<Stretch>> = None;
         let bytes = |way: &[Stretch]| -> u64 {
             way.iter().flat_map(|s| &s.segments).map(SegmentInfo::bytes).sum()
@@ -175,6 +190,17 @@ impl BinlogChain {
                 Err(unreachable(problem))
             }
         }
+    }
+
+    /// Whether a server that has these transactions stands behind a time: the last segment that it has
+    /// all of, and something of in it, has a commit of then or later.
+    #[must_use]
+    pub fn is_behind(&self, applied: &GtidSet, time: Timestamp) -> bool {
+        let held = |segment: &&SegmentInfo| {
+            segment.transactions > 0 && segment.after.is_subset(applied).unwrap_or(false)
+        };
+        let last = |run: &Run| run.segments.iter().rfind(held).is_some_and(|s| s.reaches(time));
+        self.runs.iter().any(last)
     }
 
     /// What is archived and newer than the end of a plan, and the hole in front of it. `unreached`:

@@ -54,6 +54,24 @@ pub enum ReplayTarget {
     },
 }
 
+impl ReplayTarget {
+    /// Whether the base is this very point, as far as its position alone tells.
+    pub(super) fn is_at(&self, base: &ReplayBase) -> bool {
+        let Position { gtid, file: at, offset: place } = &base.position;
+        match self {
+            ReplayTarget::Position { server, file, offset } => {
+                (server.is_none() || *server == base.server)
+                    && at.as_ref() == Some(file)
+                    && *place == Some(*offset)
+            }
+            ReplayTarget::Gtid(wanted) => {
+                gtid.as_ref().is_some_and(|set| set.last().as_ref() == Some(wanted))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for ReplayTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -168,6 +168,24 @@ impl GtidSet {
         Ok(())
     }
 
+    /// The last transaction, where all are numbered by one counter.
+    #[must_use]
+    pub fn last(&self) -> Option<Gtid> {
+        match self {
+            GtidSet::MySql(set) => {
+                let (tsid, last) = set.intervals().last()?;
+                let one = set.intervals().all(|(other, _)| other == tsid);
+                let gtid = one.then(|| MySqlGtid::new(tsid.clone(), *last.end()).ok())?;
+                gtid.map(Gtid::from)
+            }
+            GtidSet::MariaDb(set) => {
+                let mut all = set.iter();
+                let first = all.next()?;
+                all.next().is_none().then(|| first.into())
+            }
+        }
+    }
+
     /// Whether every transaction of this set is in `other`.
     ///
     /// # Errors

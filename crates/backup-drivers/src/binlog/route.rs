@@ -40,6 +40,8 @@ pub struct Route {
     pub last: Option<Transaction>,
     /// The first one that is left out; `None` where nothing is behind the last one.
     pub first_left_out: Option<Transaction>,
+    /// The first transaction that the target has before, and that comes behind the point.
+    pub passed: Option<Gtid>,
     /// Transactions that are applied without effect.
     pub skip: BTreeSet<Gtid>,
     /// What becomes of those.
@@ -120,6 +122,7 @@ impl Route {
             reached: plan.applied.clone(),
             last: None,
             first_left_out: None,
+            passed: None,
             skip,
             skipping,
             bytes: 0,
@@ -127,6 +130,10 @@ impl Route {
         };
         if !route.files.is_empty() {
             route.find_stop(cx, store, chain, target).await?;
+        }
+        // Whether a time is passed may be told otherwise: by when a backup was taken.
+        if let Some(gtid) = route.passed.as_ref().filter(|_| !matches!(target, ReplayTarget::Time(_))) {
+            return Err(Unreachable::passed(target, gtid).into());
         }
         let segments = || route.files.iter().flat_map(|file| &file.segments);
         route.bytes = segments().map(SegmentInfo::bytes).sum();
@@ -197,6 +204,7 @@ impl Route {
             last: None,
             stop: None,
             left_out: None,
+            passed: None,
             open: None,
             last_file: places[last].0,
             flavor: at(places[last]).flavor,
@@ -218,6 +226,7 @@ impl Route {
             return Err(Unreachable {
                 target: target.to_string(),
                 problem: "no transaction of exactly that name is archived".into(),
+                passed: false,
             }
             .into());
         }
@@ -235,7 +244,7 @@ impl Route {
             // The archive ends inside a transaction: it is left out.
             scan.stop = Some((places[last].0, open.start));
         }
-        let Scan { state, last, stop, left_out, .. } = scan;
+        let Scan { state, last, stop, left_out, passed, .. } = scan;
         if let Some((f, offset)) = stop {
             self.files.truncate(f + 1);
             let file = &mut self.files[f];
@@ -246,6 +255,7 @@ impl Route {
         self.reached = state;
         self.last = last;
         self.first_left_out = left_out;
+        self.passed = passed;
         Ok(())
     }
 
@@ -277,6 +287,8 @@ struct Scan<'a> {
     /// File and offset.
     stop: Option<(usize, u64)>,
     left_out: Option<Transaction>,
+    /// The first one behind the point that the target has.
+    passed: Option<Gtid>,
     open: Option<Open>,
     /// The file that the point is in.
     last_file: usize,
@@ -323,31 +335,52 @@ impl Scan<'_> {
             }
             if part == Part::End
                 && let Some(open) = self.open.take()
-                && open.served
             {
-                self.transaction(f, open, end)?;
-                if self.left_out.is_some() {
-                    return Ok(());
+                match open.served {
+                    true => self.transaction(f, open, end)?,
+                    false => self.unserved(f, &open, end),
                 }
             }
         }
         Ok(())
     }
 
+    /// Whether a transaction is the first one behind the point.
+    fn is_behind(&self, f: usize, open: &Open, end: u64) -> bool {
+        match self.target {
+            ReplayTarget::Time(limit) => open.time >= self.flavor.commit_limit(*limit),
+            ReplayTarget::BeforeGtid(wanted) => open.gtid.as_ref() == Some(wanted),
+            ReplayTarget::Position { offset, .. } => f == self.last_file && end > *offset,
+            ReplayTarget::Gtid(_) | ReplayTarget::End | ReplayTarget::Reachable => false,
+        }
+    }
+
+    /// A whole transaction that is not sent; the target may have it.
+    fn unserved(&mut self, f: usize, open: &Open, end: u64) {
+        let Some(gtid) = &open.gtid else { return };
+        let has = self.applied.is_some_and(|applied| applied.contains(gtid).unwrap_or(false));
+        if self.stop.is_some() || self.is_behind(f, open, end) {
+            if has && self.passed.is_none() {
+                self.passed = Some(gtid.clone());
+            }
+        } else if let ReplayTarget::Gtid(wanted) = self.target
+            && gtid == wanted
+        {
+            self.stop = Some((f, end));
+        }
+    }
+
     /// A whole transaction that is not there yet.
     fn transaction(&mut self, f: usize, open: Open, end: u64) -> Result<()> {
-        let Open { summary, gtid, time, start, .. } = open;
+        if self.left_out.is_some() {
+            return Ok(());
+        }
+        let beyond = self.is_behind(f, &open, end);
+        let Open { summary, gtid, start, .. } = open;
         if self.stop.is_some() {
             self.left_out = Some(summary.end());
             return Ok(());
         }
-        let is = |wanted: &Gtid| gtid.as_ref() == Some(wanted);
-        let beyond = match self.target {
-            ReplayTarget::Time(limit) => time >= self.flavor.commit_limit(*limit),
-            ReplayTarget::BeforeGtid(wanted) => is(wanted),
-            ReplayTarget::Position { offset, .. } => f == self.last_file && end > *offset,
-            ReplayTarget::Gtid(_) | ReplayTarget::End | ReplayTarget::Reachable => false,
-        };
         if beyond {
             self.stop = Some((f, start));
             self.left_out = Some(summary.end());
@@ -358,7 +391,7 @@ impl Scan<'_> {
         }
         self.last = Some(summary.end());
         if let ReplayTarget::Gtid(wanted) = self.target
-            && is(wanted)
+            && gtid.as_ref() == Some(wanted)
         {
             self.stop = Some((f, end));
         }
