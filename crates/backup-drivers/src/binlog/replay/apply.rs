@@ -189,7 +189,7 @@ impl<'a> Applier<'a> {
         if again && !(self.target.mysql() && self.route.applied.is_some()) {
             return Ok(());
         }
-        executed::check(self.cx, &mut self.target, &*self.store, &self.route, when).await
+        executed::check(self.cx, &mut self.target, &*self.store, &self.route, when, again).await
     }
 
     /// Tells the target which transactions it has.

@@ -35,11 +35,11 @@ pub(super) async fn check(
     store: &dyn SegmentStore,
     route: &Route,
     when: When,
+    again: bool,
 ) -> Result<()> {
     let (Some(applied), Some(reached)) = (&route.applied, &route.reached) else {
         return check_author(target, route).await;
     };
-    let nothing = applied.is_empty();
     match (applied, reached) {
         (GtidSet::MySql(applied), GtidSet::MySql(reached)) => {
             check_mysql(target, applied, reached, when).await?;
@@ -49,14 +49,26 @@ pub(super) async fn check(
         }
         _ => {}
     }
-    if when == When::GoingOn && nothing && !route.is_empty() && target.has_tables().await? {
+    let unknown = when == When::GoingOn && !again && !route.is_empty();
+    if unknown && has_none(applied, route)? && target.has_tables().await? {
         return Err(target.refuse(
             "it has tables, and does not know which transactions are in them, so that some could be \
              executed twice",
-            format!("begin with a restore of a backup; or, {AGAIN}"),
+            format!("begin with a restore to a point (`holdfast restore --to-latest`); or, {AGAIN}"),
         ));
     }
     Ok(())
+}
+
+/// Whether nothing that is archived is among these transactions: those of a MySQL server may all be its
+/// own.
+fn has_none(applied: &GtidSet, route: &Route) -> Result<bool> {
+    for segment in route.files.iter().flat_map(|file| &file.segments) {
+        if !applied.intersection(&segment.after)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Without GTIDs: only the server that wrote the binlogs is known by name.
