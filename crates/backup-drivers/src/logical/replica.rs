@@ -26,6 +26,9 @@ pub struct Applied {
     /// Whether the applier runs.
     #[serde(skip)]
     pub(super) running: bool,
+    /// Whether the receiver runs, or tries to connect.
+    #[serde(skip)]
+    receiving: bool,
 }
 
 /// What the server has applied of its sources; empty where it is no replica, or the account may not
@@ -55,8 +58,23 @@ pub(super) async fn applied(session: &mut Session, facts: &ServerFacts) -> Resul
             offset: number(row, ["Exec_Source_Log_Pos", "Exec_Master_Log_Pos"]),
             running: text(row, ["Replica_SQL_Running", "Slave_SQL_Running"]).as_deref()
                 == Some("Yes"),
+            receiving: text(row, ["Replica_IO_Running", "Slave_IO_Running"])
+                .is_some_and(|running| running != "No"),
         })
         .collect())
+}
+
+/// The source that the server replicates from at this moment, as host and port. A group that it is a
+/// member of is none.
+pub(super) async fn followed(
+    session: &mut Session,
+    facts: &ServerFacts,
+) -> Result<Option<String>> {
+    let applied = applied(session, facts).await?;
+    let follows = |applied: &&Applied| {
+        (applied.running || applied.receiving) && !applied.channel.starts_with("group_replication_")
+    };
+    Ok(applied.iter().find(follows).map(|applied| format!("{}:{}", applied.host, applied.port)))
 }
 
 /// An applier that stands still. It has to be [started](Paused::resume) again on every way out.

@@ -19,6 +19,7 @@ use super::load::{
 };
 use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
+use super::replica;
 use super::select::Selection;
 use crate::connect::{ConnectOptions, Session};
 use crate::foreign::ForeignImport;
@@ -194,6 +195,18 @@ impl LogicalRestore {
         }
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(adapted);
+        if let Some(source) = replica::followed(&mut session, &facts).await? {
+            plan.findings.push(Finding::new(
+                Severity::Error,
+                self.target.to_string(),
+                format!(
+                    "it is a replica of {source}, and its replication runs: it would go on over what is \
+                     restored"
+                ),
+                "stop it with STOP REPLICA (STOP SLAVE), or remove it with RESET REPLICA ALL (RESET SLAVE \
+                 ALL); or choose another target",
+            ));
+        }
         if data {
             plan.existing.clear();
             plan.findings.extend(recreate::check_empty(session.conn(), &catalog).await?);
