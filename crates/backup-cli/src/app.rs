@@ -86,6 +86,27 @@ impl App {
                 .with_remedy("name it with --cluster, or `cluster` in the configuration")
         })
     }
+
+    /// Fails where the repository has nothing of a cluster that was named by a flag, or has others
+    /// alone: a name that was mistyped must not pass for a cluster that is well.
+    pub(crate) async fn known(
+        &self,
+        repo: &Repo,
+        flag: Option<&ClusterName>,
+        cluster: &ClusterName,
+    ) -> Result<()> {
+        let known = self.cx.run(repo.clusters()).await?;
+        if known.contains(cluster) || (flag.is_none() && known.is_empty()) {
+            return Ok(());
+        }
+        let names: Vec<&str> = known.iter().map(ClusterName::as_str).collect();
+        let remedy = match names.is_empty() {
+            true => "the repository has no clusters yet; is it the right one?".to_owned(),
+            false => format!("the clusters in the repository are: {}", names.join(", ")),
+        };
+        let problem = format!("there are no backups and no binlogs of a cluster {cluster}");
+        Err(Error::usage(problem).with_remedy(remedy))
+    }
 }
 
 /// Runs the program.

@@ -438,10 +438,17 @@ impl Repo {
         Session::begin_as(cx, self, original).await
     }
 
-    pub(crate) async fn clusters(&self) -> Result<Vec<ClusterName>> {
+    /// The clusters of which there is anything, by name.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn clusters(&self) -> Result<Vec<ClusterName>> {
         let found = self.store.list(&key::clusters()).await?;
         // What has no name of ours is not ours.
-        Ok(found.directories.iter().filter_map(|d| d.parse().ok()).collect())
+        let mut names: Vec<ClusterName> =
+            found.directories.iter().filter_map(|d| d.parse().ok()).collect();
+        names.sort();
+        Ok(names)
     }
 
     async fn read_record(&self, cluster: &ClusterName, name: &str) -> Result<Record> {

@@ -36,6 +36,9 @@ impl List {
     /// Lists.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
+        if let Some(cluster) = &self.cluster {
+            app.known(&repo, Some(cluster), cluster).await?;
+        }
         let listed = app.cx.run(repo.backups(&app.cx, self.cluster.as_ref())).await?;
         let known = known(&app.cx, &repo, &listed).await?;
         let wanted = app.config.copies.len();

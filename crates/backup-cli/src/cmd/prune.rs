@@ -69,6 +69,9 @@ impl Prune {
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let options = self.options(&app.config.retention, app.config.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        if let Some(cluster) = &self.cluster {
+            app.known(&repo, Some(cluster), cluster).await?;
+        }
         let report = prune(&app.cx, &repo, &options).await?;
         let ending = (!report.warnings.is_empty()).then_some(ErrorKind::Warnings);
         Ok(Answer::new(&report, text(&report))?.ending(ending))

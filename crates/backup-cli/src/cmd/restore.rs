@@ -153,6 +153,7 @@ impl Restore {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo_or_copies(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
         let (manifest, way) = self.choose(app, &repo, &cluster, listed).await?;
         if let Some(directory) = &self.target_dir {

@@ -34,6 +34,7 @@ impl Apply {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let target = Server {
             role: "target",
             variable: "HOLDFAST_TARGET_PASSWORD",

@@ -28,6 +28,7 @@ impl Check {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         cx.phase("binlog check");
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
         let mut findings = Vec::new();

@@ -48,6 +48,7 @@ impl Find {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
         let in_time = |segment: &SegmentInfo| {
             let late = self.after.is_some_and(|after| segment.last_time.is_none_or(|t| t < after));

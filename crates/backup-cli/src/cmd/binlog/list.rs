@@ -34,6 +34,7 @@ impl List {
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let listed = app.cx.run(repo.segments(&app.cx, &cluster)).await?;
         let mut document = Vec::new();
         let mut lines: Vec<Line> = Vec::new();

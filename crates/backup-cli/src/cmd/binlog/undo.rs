@@ -42,6 +42,7 @@ impl Undo {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
