@@ -73,6 +73,10 @@ const OVER_A_HOLE: &str = "put the missing piece back from a copy of the reposit
                            stop before the hole: --to-last-reachable, or --to-position and the place that \
                            is named";
 
+/// What to do where there is no archive.
+const ARCHIVE: &str = "archive binlogs with `holdfast binlog backup` or `holdfast binlog stream`; without a \
+                       point the backup is restored as it is";
+
 /// Reads a time with its zone.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim();
@@ -125,7 +129,7 @@ impl Point {
         manifests: Vec<Manifest>,
         target: &ReplayTarget,
     ) -> Result<(Manifest, Way)> {
-        let chain = chain(cx, repo, cluster, target).await?;
+        let chain = self.chain(cx, repo, cluster, target).await?;
         let mut problem = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target
@@ -150,6 +154,22 @@ impl Point {
         }))
     }
 
+    /// The archive. Whoever asks for its end has to have one.
+    async fn chain(
+        &self,
+        cx: &Context,
+        repo: &Repo,
+        cluster: &ClusterName,
+        target: &ReplayTarget,
+    ) -> Result<BinlogChain> {
+        let chain = chain(cx, repo, cluster, target).await?;
+        if chain.is_empty() && (*target == ReplayTarget::End || self.to_last_reachable) {
+            let problem = format!("nothing is archived of the binlogs of cluster {cluster}");
+            return Err(Error::new(ErrorKind::Unreachable, problem).with_remedy(ARCHIVE));
+        }
+        Ok(chain)
+    }
+
     /// The way from where a server stands.
     pub(super) async fn way_on(
         &self,
@@ -159,7 +179,7 @@ impl Point {
         here: GtidSet,
         target: &ReplayTarget,
     ) -> Result<Way> {
-        let chain = chain(cx, repo, cluster, target).await?;
+        let chain = self.chain(cx, repo, cluster, target).await?;
         let behind = matches!(target, ReplayTarget::Time(time) if chain.is_behind(&here, *time));
         let position = Position { gtid: Some(here), ..Position::default() };
         let base = ReplayBase { server: None, position };
@@ -197,6 +217,7 @@ impl Point {
             let error = Error::from(e);
             // Where something is archived behind a hole.
             match target {
+                _ if chain.is_empty() => error.with_remedy(ARCHIVE),
                 ReplayTarget::End => error.with_remedy(OVER_A_HOLE),
                 _ => error,
             }

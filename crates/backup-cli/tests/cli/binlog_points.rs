@@ -81,6 +81,9 @@ async fn no_backup_behind_a_point_stands_for_it(
     };
     let plan = |point: &[&str]| restore(&[point, &["--dry-run", "--json"]].concat());
     assert_eq!(chosen(plan(&["--to-position", &six.place])), (second.clone(), true));
+    for point in ["--to-latest", "--to-last-reachable"] {
+        plan(&[point]).expect(10).says("nothing is archived").says("holdfast binlog backup");
+    }
     home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
 
     for (moment, expected) in
@@ -127,4 +130,104 @@ async fn no_backup_behind_a_point_stands_for_it(
     }
     apply(&["--to-position", &seven.place]).expect(0);
     assert_eq!(target.value(NAMES).await.as_deref(), Some("1,2,3,4,5,6,7"));
+}
+
+/// What a plain restore leaves in a MySQL server is in none of its GTIDs.
+#[rstest]
+#[tokio::test]
+async fn a_target_that_does_not_know_where_it_stands_is_refused(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    server::run(
+        &mut session,
+        &["CREATE TABLE shop.log (a INT)", "INSERT INTO shop.log VALUES (1)"],
+    )
+    .await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let target = Server::start(name).await;
+    let to = target.url();
+    home.on_repo(["restore", "--cluster", "shop", "--target", &to]).expect(0);
+    let before = target.content("shop").await;
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--to-latest"];
+    home.on_repo(apply).expect(9).says("does not know which transactions").says("--to-latest");
+    assert_eq!(target.content("shop").await, before);
+    // An empty one begins at the beginning, and goes on.
+    let empty = Server::start(name).await;
+    let to = empty.url();
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--to-latest"];
+    home.on_repo(apply).expect(0);
+    assert_eq!(empty.content("shop").await, source.content("shop").await);
+    server::run(&mut session, &["INSERT INTO shop.log VALUES (2)"]).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    home.on_repo(apply).expect(0);
+    assert_eq!(empty.value("SELECT SUM(a) FROM shop.log").await.as_deref(), Some("3"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_running_replica_is_no_target(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "shop"]).expect(0);
+    let target = Server::start(name).await;
+    let mut session = target.session().await;
+    // Nobody is there: it tries to connect.
+    let [follow, stop] = match name.starts_with("mysql") {
+        true => [
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1, \
+             SOURCE_USER = 'nobody'",
+            "STOP REPLICA",
+        ],
+        false => [
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = 1, MASTER_USER = 'nobody'",
+            "STOP SLAVE",
+        ],
+    };
+    server::run(&mut session, &[follow, &stop.replace("STOP", "START")]).await;
+    let to = target.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &to];
+    for more in [&[][..], &["--overwrite"], &["--dry-run"], &["--tables", "shop.orders"]] {
+        home.on_repo([&restore, more].concat()).expect(9).says("its replication runs").says(stop);
+    }
+    let schemata = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'";
+    assert_eq!(target.value(schemata).await.as_deref(), Some("0"));
+    server::run(&mut session, &[stop]).await;
+    home.on_repo(restore).expect(0);
+}
+
+#[test]
+fn a_cluster_that_nobody_knows_is_none_that_is_well() {
+    let home = Home::with_repo();
+    home.on_repo(["list"]).expect(0);
+    home.on_repo(["prune", "--keep-last", "1"]).expect(0);
+    let refused = |args: &[&str], remedy: &str| {
+        let run = home.on_repo([args, &["--cluster", "nope"]].concat()).expect(2);
+        run.says("no backups and no binlogs of a cluster nope").says(remedy);
+    };
+    let commands: [&[&str]; 8] = [
+        &["list"],
+        &["prune", "--keep-last", "1"],
+        &["binlog", "list"],
+        &["binlog", "check"],
+        &["binlog", "find"],
+        &["binlog", "undo", "--gtid", "0-1-1", "--source", "mysql://a@b/"],
+        &["binlog", "apply", "--target", "mysql://a@b/"],
+        &["restore", "--target", "mysql://a@b/", "--to-latest"],
+    ];
+    for command in commands {
+        refused(command, "it has no clusters yet");
+    }
+    for cluster in ["shop", "bank"] {
+        std::fs::create_dir_all(home.path(&format!("repo/clusters/{cluster}/backups/x"))).unwrap();
+    }
+    for command in commands {
+        refused(command, "the clusters in the repository are: bank, shop");
+    }
+    home.on_repo(["list", "--cluster", "shop"]).expect(0);
 }

@@ -122,16 +122,13 @@ impl BinlogChain {
         }
     }
 
-    fn way_to(
-        &self,
-        base: &ReplayBase,
-        target: &ReplayTarget,
-    ) -> Result<ReplayPlan, Unreachable> {
+    fn way_to(&self, base: &ReplayBase, target: &ReplayTarget) -> Result<ReplayPlan, Unreachable> {
         let unreachable =
             |problem: String| Unreachable { target: target.to_string(), problem, passed: false };
         if self.runs.is_empty() {
             if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
-                return Ok(ReplayPlan { stretches: Vec::new(), applied: None });
+                let applied = base.position.gtid.clone();
+                return Ok(ReplayPlan { stretches: Vec::new(), applied });
             }
             return Err(unreachable("no binlogs of the cluster are archived".into()));
         }
