@@ -101,7 +101,7 @@ impl App {
         }
         let names: Vec<&str> = known.iter().map(ClusterName::as_str).collect();
         let remedy = match names.is_empty() {
-            true => "the repository has no clusters yet; is it the right one?".to_owned(),
+            true => "look whether it is the right repository: it has no clusters yet".to_owned(),
             false => format!("the clusters in the repository are: {}", names.join(", ")),
         };
         let problem = format!("there are no backups and no binlogs of a cluster {cluster}");

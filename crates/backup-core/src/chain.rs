@@ -174,11 +174,8 @@ impl Chain for BackupChain {
     }
 
     fn plan(&self, target: &BackupId) -> Result<RestorePlan, Unreachable> {
-        let unreachable = |problem: String| Unreachable {
-            target: target.to_string(),
-            problem,
-            passed: false,
-        };
+        let unreachable =
+            |problem: String| Unreachable { target: target.to_string(), problem, passed: false };
         let Some(end) = self.links.iter().position(|m| &m.backup == target) else {
             return Err(unreachable("it is not on this chain".into()));
         };

@@ -112,7 +112,9 @@ impl ErrorKind {
                  can be restored with --tables, or restore another backup"
             }
             ErrorKind::Target => "choose an empty target, or read what --overwrite would destroy",
-            ErrorKind::Unreachable => "choose a point that the archive leads to: `holdfast binlog check` says from which backup to where",
+            ErrorKind::Unreachable => {
+                "choose a point that the archive leads to: `holdfast binlog check` says from which backup to where"
+            }
             ErrorKind::Findings => "read the findings; each one names its remedy",
             ErrorKind::Busy => "wait until the other run ends, then try again",
             ErrorKind::Interrupted => "run the command again",

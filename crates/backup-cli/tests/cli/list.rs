@@ -10,7 +10,7 @@ fn an_empty_repository_has_an_empty_list() {
     assert_eq!(run.json(), json!([]));
     let run = home.on_repo(["list"]).expect(0);
     assert_eq!(run.stdout, "There are no backups here yet.\n");
-    home.on_repo(["list", "--cluster", "shop"]).expect(0);
+    home.on_repo(["list", "--cluster", "shop"]).expect(2).says("no clusters yet");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn what_a_command_needs_is_asked_for_by_name() {
     home.on_repo(["backup"]).expect(2).says("--cluster");
     home.on_repo(["backup", "--cluster", "shop"]).expect(2).says("--source");
     home.on_repo(["restore"]).expect(2).says("--cluster");
-    home.on_repo(["restore", "--cluster", "shop"]).expect(2).says("there is no backup");
+    home.on_repo(["restore", "--cluster", "shop"]).expect(2).says("no backups and no binlogs");
     home.on_repo(["show", "latest"]).expect(2).says("there is no backup");
     home.on_repo(["verify"]).expect(2).says("there is no backup");
     home.on_repo(["backup", "--cluster", "shop", "--source", "file:///var/lib/mysql"])

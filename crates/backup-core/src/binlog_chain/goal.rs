@@ -164,9 +164,8 @@ impl BinlogChain {
             }
             (GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) => known.any(|set| {
                 let GtidSet::MariaDb(set) = set else { return false };
-                let more = |gtid: MariaDbGtid| {
-                    !after.covers(gtid) && set.get(gtid.domain).is_some()
-                };
+                let more =
+                    |gtid: MariaDbGtid| !after.covers(gtid) && set.get(gtid.domain).is_some();
                 applied.iter().any(more)
             }),
             _ => false,

@@ -132,7 +132,9 @@ impl Route {
             route.find_stop(cx, store, chain, target).await?;
         }
         // Whether a time is passed may be told otherwise: by when a backup was taken.
-        if let Some(gtid) = route.passed.as_ref().filter(|_| !matches!(target, ReplayTarget::Time(_))) {
+        if let Some(gtid) =
+            route.passed.as_ref().filter(|_| !matches!(target, ReplayTarget::Time(_)))
+        {
             return Err(Unreachable::passed(target, gtid).into());
         }
         let segments = || route.files.iter().flat_map(|file| &file.segments);

@@ -66,10 +66,7 @@ pub(super) async fn applied(session: &mut Session, facts: &ServerFacts) -> Resul
 
 /// The source that the server replicates from at this moment, as host and port. A group that it is a
 /// member of is none.
-pub(super) async fn followed(
-    session: &mut Session,
-    facts: &ServerFacts,
-) -> Result<Option<String>> {
+pub(super) async fn followed(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
     let applied = applied(session, facts).await?;
     let follows = |applied: &&Applied| {
         (applied.running || applied.receiving) && !applied.channel.starts_with("group_replication_")
