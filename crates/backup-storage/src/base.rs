@@ -24,6 +24,7 @@ use crate::key::BackupObject;
 use crate::packer::FRAME_TARGET;
 use crate::repo::Repo;
 use crate::scan::{Scanner, is_damage};
+use crate::writer::STREAM;
 
 /// An artifact that takes more frames than this for each one that it would fill is written anew.
 const SCATTERED: u64 = 3;
@@ -242,7 +243,7 @@ impl Part {
     }
 
     /// Whether reading the part takes much more than it holds.
-    fn is_scattered(&self) -> bool {
+    fn is_scattered(&self, layout: Layout) -> bool {
         let spots = self
             .map
             .runs
@@ -251,7 +252,12 @@ impl Part {
         let frames: std::collections::HashSet<_> =
             spots.map(|spot| (spot.backup, spot.pack, spot.offset)).collect();
         let bytes = self.starts.last().copied().unwrap_or(0);
-        let ideal = bytes.div_ceil(FRAME_TARGET as u64);
+        // As short as the frames of one that is written anew may be.
+        let frame = match layout {
+            Layout::Pages(_) => FRAME_TARGET,
+            Layout::Stream | Layout::Blocks => STREAM / 2,
+        };
+        let ideal = bytes.div_ceil(frame as u64);
         frames.len() as u64 > SCATTERED * ideal + 8 || self.map.backups.len() > BACKUPS
     }
 }
@@ -308,7 +314,7 @@ impl BaseArtifact {
         .await
         .map_err(crate::sync::lost_task)??;
         // What is too scattered is written anew, and so in one piece again.
-        Ok((!part.is_scattered()).then_some(part))
+        Ok((!part.is_scattered(layout)).then_some(part))
     }
 
     /// Makes sure that the parts `number` and the one after it, as far as there are such, are there.

@@ -28,7 +28,7 @@ const PART: usize = 4096;
 /// How many runs of units may wait for the frame of one of them.
 const WAITING: usize = 4096;
 /// Streams are cut in pieces of this length.
-const STREAM: usize = 512 << 10;
+pub(crate) const STREAM: usize = 512 << 10;
 /// The longest attributes, in bytes of JSON.
 const ATTRIBUTES: usize = 1 << 20;
 

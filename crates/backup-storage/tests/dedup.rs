@@ -100,6 +100,21 @@ async fn what_did_not_change_costs_next_to_nothing() {
     assert!(last.needs.len() <= 2, "{:?}", last.needs);
 }
 
+/// What is as long as a map has parts for, or has short frames, is not too scattered to be used.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_artifacts_are_found_again_as_well() {
+    let cx = context();
+    for layout in [Layout::Stream, Layout::Blocks, PAGES] {
+        let (repo, _) = repo(&cx, Deltas::Auto).await;
+        let samples = [sample("long", layout, &noise(52, 48 << 20))];
+        back_up(&cx, &repo, &samples).await.unwrap();
+        for _ in 0..2 {
+            let again = back_up(&cx, &repo, &samples).await.unwrap();
+            assert_eq!(again.totals.bytes_new, 0, "{layout:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_found_again_behind_an_insertion() {
     let cx = context();
