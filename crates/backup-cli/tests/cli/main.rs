@@ -8,6 +8,7 @@ mod backup_killed;
 mod binlog;
 mod binlog_kill;
 mod binlog_points;
+mod binlog_stream;
 mod check;
 mod completions;
 mod config;

@@ -23,7 +23,7 @@ use super::spool::{Draft, Spool};
 use super::tips::Archive;
 use super::track::Tracker;
 use super::upload::Uploader;
-use crate::connect::{ConnectOptions, Session};
+use crate::connect::{ConnectOptions, Session, is_refused};
 
 /// How binlogs are archived.
 #[derive(Debug, Clone)]
@@ -113,7 +113,8 @@ const BURST: u64 = 1 << 20;
 /// # Errors
 /// [`ErrorKind::Source`] when the server has purged what is not archived, or its history began anew;
 /// [`ErrorKind::Busy`] when another receiver archives the same server; [`ErrorKind::Space`] when the
-/// spool is full; without `follow` also what server and store fail with.
+/// spool is full; [`ErrorKind::Connect`] when the server cannot be reached or refuses to sign us in,
+/// with `follow` only before it was reached once; without `follow` also what the store fails with.
 pub async fn receive(
     cx: &Context,
     source: &ConnectOptions,
@@ -141,6 +142,7 @@ pub async fn receive(
         uploader,
         archived: Archive::read(cx, &*store, &options.cluster).await?,
         draft: None,
+        connected: false,
         gap: None,
         watch: Watch::new(source),
         lag: Lag::default(),
@@ -164,6 +166,8 @@ struct Receiver<'a> {
     uploader: Uploader,
     archived: Archive,
     draft: Option<(Draft, Instant)>,
+    /// The server sent its binlog to us once. Before, nobody knows whether it ever will.
+    connected: bool,
     /// What is missing before the next segment, with the user's consent.
     gap: Option<String>,
     watch: Watch,
@@ -225,18 +229,21 @@ impl Receiver<'_> {
         loop {
             let before = self.result.position.clone();
             let error = match self.attempt().await {
-                Ok(()) => return Ok(()),
+                Ok(()) if self.connected => return Ok(()),
+                Ok(()) => return Err(Error::interrupted()),
                 Err(e) => e,
             };
             self.close_draft().await?;
             if self.cx.cancellation().is_cancelled() {
-                return Ok(());
+                return if self.connected { Ok(()) } else { Err(error) };
             }
             failures = if self.result.position == before { failures + 1 } else { 1 };
             let passing = matches!(error.kind(), ErrorKind::Connect | ErrorKind::Damaged);
             // What arrives damaged may be a matter of the line; the server's file may be it too.
             let hopeless = error.kind() == ErrorKind::Damaged && failures >= ATTEMPTS;
-            if !passing || hopeless || (!self.options.follow && failures >= ATTEMPTS) {
+            let patient = self.options.follow && self.connected;
+            let enough = !patient && (failures >= ATTEMPTS || is_refused(&error));
+            if !passing || hopeless || enough {
                 return Err(error);
             }
             let pause = PAUSE.min(Duration::from_millis(250) * (1 << failures.min(10)));
@@ -245,7 +252,9 @@ impl Receiver<'_> {
             });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.cx.cancellation().cancelled() => return Ok(()),
+                () = self.cx.cancellation().cancelled() => {
+                    return if self.connected { Ok(()) } else { Err(error) };
+                }
             }
         }
     }
@@ -309,6 +318,7 @@ impl Receiver<'_> {
                 self.result.warnings.push(text.into());
             }
         }
+        self.connected = true;
         Ok((source, dump))
     }
 

@@ -44,6 +44,33 @@ pub fn kind_of_server_error(code: u16) -> ErrorKind {
     }
 }
 
+/// Whether a server refused to sign us in, so that it does the next time too; more tries may even lock the
+/// account.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    let refused = |code| {
+        // The host; the account, its password or plugin; expired; blocked; locked; TLS required.
+        matches!(
+            code,
+            1045 | 1129
+                | 1130
+                | 1251
+                | 1275
+                | 1524
+                | 1698
+                | 1820
+                | 1862
+                | 2059
+                | 2061
+                | 3118
+                | 3159
+                | 3955
+                | 4150
+                | 4151
+        )
+    };
+    error.kind() == ErrorKind::Connect && error.server().is_some_and(|said| refused(said.code))
+}
+
 /// What to do about a server's error number, where there is more to say than for its kind.
 fn remedy(code: u16) -> Option<&'static str> {
     Some(match code {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backup_core::{Context, ErrorKind, ReplayTarget};
 use backup_drivers::binlog::{ReceiveOptions, Received, receive};
+use backup_drivers::connect::Session;
 use rstest::rstest;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -72,8 +73,11 @@ async fn expect_whole(store: &Store, server: &Server, name: &str) {
 
 /// Ends every connection that the server dumps its binlog to.
 async fn cut(server: &Server) -> usize {
+    cut_with(&mut server.session().await).await
+}
+
+async fn cut_with(session: &mut Session) -> usize {
     let sql = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
-    let mut session = server.session().await;
     let ids: Vec<u64> = session.query_rows(sql).await.unwrap();
     for id in &ids {
         // It may be gone.
@@ -164,6 +168,24 @@ async fn a_server_that_is_shut_down_is_waited_for(
     assert!(!following.task.is_finished());
     following.end().await.unwrap_or_else(|e| panic!("{}", e.report()));
     expect_whole(&store, &server, name).await;
+}
+
+/// Who was let in once is taken to be let in again some time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_was_changed_is_waited_for() {
+    let server = Server::start("mysql-9.7", |builder| builder).await;
+    let store = Store::new().await;
+    let mut session = server.session().await;
+    session.run("CREATE DATABASE d").await.unwrap();
+    let following = Following::start(&store, &server, |_| {});
+    archived(&store, &server).await;
+    session.run("ALTER USER root@localhost IDENTIFIED BY 'other'").await.unwrap();
+    assert!(cut_with(&mut session).await > 0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!following.task.is_finished());
+    session.run("ALTER USER root@localhost IDENTIFIED BY ''").await.unwrap();
+    archived(&store, &server).await;
+    following.end().await.unwrap_or_else(|e| panic!("{}", e.report()));
 }
 
 /// A small file system; it is gone with the value.
