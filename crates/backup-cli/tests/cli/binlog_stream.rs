@@ -70,3 +70,106 @@ async fn a_server_that_was_never_reached_is_not_waited_for(
     early.signal(Signal::TERM);
     early.end().await.expect(3);
 }
+
+fn inserted(home: &Home) -> usize {
+    let find = ["binlog", "find", "--cluster", "shop", "--table", "shop.t", "--json"];
+    let found = home.on_repo(find).expect(0).json();
+    let rows = |t: &serde_json::Value| t["tables"]["shop.t"]["inserted"].as_u64().unwrap_or(0);
+    found.as_array().unwrap().iter().map(rows).sum::<u64>() as usize
+}
+
+/// Inserts a row, and waits until a spool has it.
+async fn spool_row(home: &Home, session: &mut backup_drivers::connect::Session, spool: &str) {
+    let len = || -> u64 {
+        match home.path(spool).exists() {
+            true => home.files(spool).iter().map(|(_, len)| len).sum(),
+            false => 0,
+        }
+    };
+    // The stream has to be there before.
+    while len() == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = len();
+    server::run(session, &["INSERT INTO shop.t VALUES (NULL, REPEAT('x', 500))"]).await;
+    while len() < before + 500 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What is left in a spool after a `kill -9` does not bar the way when others archived meanwhile.
+#[rstest]
+#[tokio::test]
+async fn what_is_left_in_a_spool_is_archived_once(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mut server = Server::start(name).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let mut session = server.session().await;
+    let table = "CREATE TABLE shop.t (id INT AUTO_INCREMENT PRIMARY KEY, a TEXT)";
+    server::run(&mut session, &["SET SESSION binlog_format = ROW", "CREATE DATABASE shop", table])
+        .await;
+    let archive = |spool: &'static str| Running::start(&home, "backup", &url, "", spool).end();
+
+    // All of it is archived.
+    let stream = Running::start(&home, "stream", &url, "", "a");
+    spool_row(&home, &mut session, "a").await;
+    stream.signal(Signal::KILL);
+    stream.end().await;
+    server::run(&mut session, &["INSERT INTO shop.t VALUES (NULL, 'more')"]).await;
+    archive("b").await.expect(0);
+    archive("a").await.expect(0);
+    assert_eq!(inserted(&home), 2);
+
+    // A part of it is archived, and the server with the rest is gone.
+    let stream = Running::start(&home, "stream", &url, "", "a");
+    spool_row(&home, &mut session, "a").await;
+    archive("b").await.expect(0);
+    assert_eq!(inserted(&home), 3);
+    spool_row(&home, &mut session, "a").await;
+    stream.signal(Signal::KILL);
+    stream.end().await;
+    assert_eq!(inserted(&home), 3);
+    server.0.kill();
+    archive("a").await.expect(3);
+    assert_eq!(inserted(&home), 4);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+    server.0.restart(&backup_core::Context::builder().build()).await.unwrap();
+    archive("a").await.expect(0);
+    assert_eq!(inserted(&home), 4);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}
+
+/// Of two streams with a spool each, one ends, and says why.
+#[tokio::test]
+async fn of_two_streams_one_says_that_there_is_another() {
+    let server = Server::start("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let mut session = server.session().await;
+    server::run(&mut session, &["CREATE DATABASE shop", "CREATE TABLE shop.t (id INT)"]).await;
+    let start = |spool| Running::start(&home, "stream", &url, "", spool);
+    let a = start("a");
+    // So that they do not end their segments at the same transaction.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut streams = [a, start("b")];
+    let begun = Instant::now();
+    let loser = loop {
+        server::run(&mut session, &["INSERT INTO shop.t VALUES (1)"]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let [a, b] = &mut streams;
+        match (a.0.try_wait().unwrap(), b.0.try_wait().unwrap()) {
+            (Some(_), _) => break 0,
+            (_, Some(_)) => break 1,
+            _ => assert!(begun.elapsed() < Duration::from_secs(60), "both go on"),
+        }
+    };
+    let [a, b] = streams;
+    let (loser, winner) = if loser == 0 { (a, b) } else { (b, a) };
+    loser.end().await.expect(12).says("another receiver archives");
+    winner.signal(Signal::TERM);
+    winner.end().await.expect(0);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}

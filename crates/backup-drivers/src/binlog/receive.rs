@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{
     ClusterName, Context, Error, ErrorKind, Event as Told, GtidSet, MariaDbBinlogState, Position,
-    Result, SegmentStore, Uuid,
+    Result, SegmentInfo, SegmentStore, Uuid,
 };
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -19,8 +19,8 @@ use super::gtid::transactions_before;
 use super::segment::{Head, Upto, examine, format_of, hex_of, sha256};
 use super::semisync::{Rpo, Watch};
 use super::source::{BinlogSource, From, Start, check_kept, locate};
-use super::spool::{Draft, Spool};
-use super::tips::Archive;
+use super::spool::{Draft, Spool, Waiting};
+use super::tips::{Archive, Leftover};
 use super::track::Tracker;
 use super::upload::Uploader;
 use crate::connect::{ConnectOptions, Session, is_refused};
@@ -152,8 +152,12 @@ pub async fn receive(
         Ok(()) => receiver.run().await,
         Err(e) => Err(e),
     };
+    let stopped = receiver.uploader.has_stopped();
     let finished = receiver.finish(outcome.is_ok()).await;
-    outcome?;
+    // That nothing can be stored any more says less than why.
+    if !stopped || finished.is_ok() {
+        outcome?;
+    }
     finished
 }
 
@@ -205,22 +209,53 @@ impl Receiver<'_> {
     /// Takes up what an earlier receiver left in the spool.
     async fn recover(&mut self) -> Result<()> {
         for waiting in self.spool.waiting()? {
-            let content = waiting.content()?;
-            let now = self.cx.now();
-            let found = examine(&waiting.head, &content, Upto::LastTransaction, sha256, now)
-                .map_err(|e| e.context("the spool is damaged"))?;
-            match found {
-                None => waiting.remove()?,
-                Some(info) => {
-                    if info.bytes() < content.len() as u64 {
-                        waiting.truncate(info.bytes())?;
+            let Some(info) = self.look_through(&waiting)? else { continue };
+            match self.archived.leftover(&info) {
+                Ok(Leftover::Next) => self.take_up(waiting, info)?,
+                Ok(Leftover::Archived) => {
+                    let text =
+                        format!("{} waited in the spool, and is archived already", info.range);
+                    self.cx.note(text);
+                    waiting.remove()?;
+                }
+                Ok(Leftover::Rest(head)) => {
+                    let text = format!("others archived {} in part; the rest follows", info.range);
+                    self.cx.note(text);
+                    let waiting = waiting.rest(*head);
+                    if let Some(info) = self.look_through(&waiting)? {
+                        self.take_up(waiting, info)?;
                     }
-                    self.archived.add(info);
-                    self.uploader.push(waiting, content.len() as u64)?;
+                }
+                Err(e) => {
+                    return Err(e.with_remedy(format!(
+                        "move {}.* to a safe place, then start again; where a gap was accepted, take a \
+                         full backup",
+                        waiting.stem().display()
+                    )));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What can be used of a segment in the spool; the rest is removed.
+    fn look_through(&self, waiting: &Waiting) -> Result<Option<SegmentInfo>> {
+        let content = waiting.content()?;
+        let now = self.cx.now();
+        let found = examine(&waiting.head, &content, Upto::LastTransaction, sha256, now)
+            .map_err(|e| e.context("the spool is damaged"))?;
+        match &found {
+            None => waiting.remove()?,
+            Some(info) if info.bytes() < content.len() as u64 => waiting.truncate(info.bytes())?,
+            Some(_) => {}
+        }
+        Ok(found)
+    }
+
+    fn take_up(&mut self, waiting: Waiting, info: SegmentInfo) -> Result<()> {
+        let len = info.bytes();
+        self.archived.add(info);
+        self.uploader.push(waiting, len)
     }
 
     /// Connects, reads, and connects again.
@@ -564,7 +599,7 @@ impl Receiver<'_> {
 
     /// Waits for the store.
     async fn finish(mut self, patient: bool) -> Result<Received> {
-        self.close_draft().await?;
+        let closed = self.close_draft().await;
         let done = self.uploader.finish(patient).await;
         let mut result = self.result;
         let (counts, error) = done;
@@ -574,7 +609,7 @@ impl Receiver<'_> {
         result.transactions = counts.transactions;
         result.waiting = counts.waiting;
         match error {
-            None => Ok(result),
+            None => closed.map(|()| result),
             Some(e) => Err(e),
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Spool {
 pub(super) struct Waiting {
     pub(super) head: Head,
     stem: PathBuf,
+    /// How many bytes at its beginning are archived.
+    skip: u64,
 }
 
 /// A segment that is being received.
@@ -110,7 +112,7 @@ impl Spool {
                 let json = std::fs::read(&path).map_err(failed(&path))?;
                 let stem = path.with_extension("");
                 match serde_json::from_slice(&json) {
-                    Ok(head) => found.push(Waiting { head, stem }),
+                    Ok(head) => found.push(Waiting { head, stem, skip: 0 }),
                     // It was being written when its writer died: there is nothing behind it.
                     Err(_) => Waiting::remove_files(&stem)?,
                 }
@@ -179,16 +181,31 @@ impl Draft {
     /// Ends it: from here on it waits for the store.
     pub(super) async fn close(mut self) -> Result<Waiting> {
         self.sync().await?;
-        Ok(Waiting { head: self.head, stem: self.stem })
+        Ok(Waiting { head: self.head, stem: self.stem, skip: 0 })
     }
 }
 
 impl Waiting {
+    /// What is left of it when its beginning is archived. Its files stay as they are.
+    pub(super) fn rest(self, head: Head) -> Self {
+        let skip = self.skip + head.start.saturating_sub(self.head.start);
+        Waiting { head, skip, ..self }
+    }
+
+    /// The names of its files, without what comes behind the dot.
+    pub(super) fn stem(&self) -> &Path {
+        &self.stem
+    }
+
     /// Its bytes; none where it was only begun.
     pub(super) fn content(&self) -> Result<Bytes> {
         let path = self.stem.with_extension("binlog");
         match std::fs::read(&path) {
-            Ok(content) => Ok(content.into()),
+            Ok(content) => {
+                let mut content = Bytes::from(content);
+                let skip = usize::try_from(self.skip).unwrap_or(usize::MAX);
+                Ok(content.split_off(skip.min(content.len())))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Bytes::new()),
             Err(e) => Err(failed(&path)(e)),
         }
@@ -198,7 +215,7 @@ impl Waiting {
     pub(super) fn truncate(&self, len: u64) -> Result<()> {
         let path = self.stem.with_extension("binlog");
         let file = OpenOptions::new().write(true).open(&path).map_err(failed(&path))?;
-        file.set_len(len).and_then(|()| file.sync_all()).map_err(failed(&path))
+        file.set_len(self.skip + len).and_then(|()| file.sync_all()).map_err(failed(&path))
     }
 
     /// Removes it: it is in the store, or nothing is in it.

@@ -1,12 +1,32 @@
 //! What the archive of a cluster ends with.
 
-use backup_core::{ClusterName, Context, Event as Told, Result, SegmentInfo, SegmentStore};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
+use backup_core::{
+    BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, Result,
+    SegmentInfo, SegmentStore,
+};
+
+use super::segment::Head;
 use super::source::{Archived, BinlogSource, Covered};
 
 /// The last segment of every server.
 pub(super) struct Archive {
     pub(super) tips: Vec<SegmentInfo>,
+    /// Up to where each file is archived, by its server, its name, and when it was begun.
+    ends: HashMap<(BinlogServer, String, u32), u64>,
+}
+
+/// What an earlier receiver left, beside what is archived: others may have gone on without it.
+#[derive(Debug)]
+pub(super) enum Leftover {
+    /// It comes next.
+    Next,
+    /// It is archived.
+    Archived,
+    /// The rest of it comes next: what is not archived yet, under another number.
+    Rest(Box<Head>),
 }
 
 impl Archive {
@@ -15,13 +35,11 @@ impl Archive {
         store: &dyn SegmentStore,
         cluster: &ClusterName,
     ) -> Result<Self> {
-        let mut tips: Vec<SegmentInfo> = Vec::new();
+        let mut archive = Archive { tips: Vec::new(), ends: HashMap::new() };
         for listed in store.segments(cx, cluster).await? {
-            let last = tips.last_mut().filter(|tip| tip.server == listed.server);
-            match (listed.info, last) {
-                (Ok(info), Some(tip)) => *tip = info,
-                (Ok(info), None) => tips.push(info),
-                (Err(e), _) => cx.event(Told::Warning {
+            match listed.info {
+                Ok(info) => archive.add(info),
+                Err(e) => cx.event(Told::Warning {
                     text: format!(
                         "segment {}/{} is damaged: {}; run `holdfast binlog check`",
                         listed.server,
@@ -31,10 +49,12 @@ impl Archive {
                 }),
             }
         }
-        Ok(Archive { tips })
+        Ok(archive)
     }
 
     pub(super) fn add(&mut self, info: SegmentInfo) {
+        let end = self.ends.entry(file_of(&info)).or_default();
+        *end = info.range.end.max(*end);
         match self.tips.iter_mut().find(|tip| tip.server == info.server) {
             Some(tip) if tip.seq < info.seq => *tip = info,
             Some(_) => {}
@@ -55,6 +75,58 @@ impl Archive {
         Ok(covered)
     }
 
+    /// What a segment in the spool is to the archive.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when it joins the archive nowhere.
+    pub(super) fn leftover(&self, info: &SegmentInfo) -> Result<Leftover> {
+        let Some(tip) = self.tips.iter().find(|tip| tip.server == info.server) else {
+            return Ok(Leftover::Next);
+        };
+        if self.ends.get(&file_of(info)).is_some_and(|end| *end >= info.range.end) {
+            return Ok(Leftover::Archived);
+        }
+        let same = tip.range.same_file(&info.range);
+        let is_newer = info.seq > tip.seq;
+        // Higher than both: files of the spool are named by numbers.
+        let seq = info.seq.max(tip.seq + 1);
+        if same && info.range.start <= tip.range.end {
+            if is_newer && info.range.start == tip.range.end {
+                return Ok(Leftover::Next);
+            }
+            return Ok(Leftover::Rest(Box::new(Head {
+                seq,
+                start: tip.range.end,
+                before: tip.after.clone(),
+                state_before: tip.state_after.clone(),
+                begins_inside: tip.ends_inside,
+                gap_before: None,
+                ..Head::of(info)
+            })));
+        }
+        let number = |info: &SegmentInfo| info.range.file.parse::<BinlogFile>().ok();
+        let is_later = same || number(info).partial_cmp(&number(tip)).is_none_or(Ordering::is_gt);
+        if is_newer && is_later {
+            return Ok(Leftover::Next);
+        }
+        if is_later && !same && info.range.start == 0 {
+            let lacks = match self.covered()? {
+                Some(covered) => covered.lacks(&info.before, info.state_before.as_ref())?,
+                None => None,
+            };
+            if lacks.is_none() {
+                return Ok(Leftover::Rest(Box::new(Head { seq, ..Head::of(info) })));
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{} of {} waits in the spool, and the archive went on without it, to {}",
+                info.range, info.server, tip.range
+            ),
+        ))
+    }
+
     pub(super) fn of(&self, source: &BinlogSource) -> Result<Archived> {
         let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
         let mut went_on_elsewhere = false;
@@ -66,4 +138,8 @@ impl Archive {
         }
         Ok(Archived { tip, covered: self.covered()?, went_on_elsewhere })
     }
+}
+
+fn file_of(info: &SegmentInfo) -> (BinlogServer, String, u32) {
+    (info.server.clone(), info.range.file.clone(), info.range.file_started)
 }

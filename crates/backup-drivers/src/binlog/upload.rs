@@ -72,10 +72,13 @@ impl Uploader {
         if sent { Ok(()) } else { Err(stopped()) }
     }
 
+    /// Whether it failed for good; why is told at the end.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.task.is_finished() || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
+    }
+
     pub(super) fn check(&self, limit: u64) -> Result<()> {
-        if self.task.is_finished()
-            || self.queue.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
-        {
+        if self.has_stopped() {
             return Err(stopped());
         }
         let waiting = self.waiting.load(Ordering::Relaxed);
