@@ -31,7 +31,7 @@ impl Answer {
         self
     }
 
-    /// The text only says that all went well: `--quiet` leaves it out.
+    /// Where all went well, the text only says so: `--quiet` leaves it out then.
     pub(crate) fn summary(mut self) -> Self {
         self.summary = true;
         self
@@ -51,15 +51,16 @@ impl Answer {
 
     /// Prints the answer and gives the exit code.
     pub(crate) fn print(self, json: bool, quiet: bool) -> Result<u8> {
+        let said = json || !(self.summary && quiet && self.ending.is_none());
         if self.on_stderr {
             let text = if json { format!("{:#}\n", self.json) } else { self.text };
-            if json || !(self.summary && quiet) {
+            if said {
                 // Where nobody hears it, the exit code still says it.
                 let _ = io::stderr().lock().write_all(text.as_bytes());
             }
         } else if json {
             print_json(&self.json)?;
-        } else if !(self.summary && quiet) {
+        } else if said {
             print_text(&self.text)?;
         }
         Ok(self.ending.map_or(0, ErrorKind::exit_code))

@@ -21,6 +21,8 @@
 //! keep-monthly = 12
 //! ```
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use backup_core::{ClusterName, Error, ErrorKind, Result, io_error};
@@ -28,6 +30,9 @@ use backup_storage::RepoUrl;
 use serde::Deserialize;
 
 use crate::args::Threads;
+
+/// The longest configuration file, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// What the file says; the command line wins over it.
 #[derive(Default, Deserialize)]
@@ -117,10 +122,16 @@ impl Config {
     /// quotes a line: a URL in it may hold a password.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Config::default()) };
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
+        read.map_err(|e| {
             let message = format!("cannot read the configuration file {}", path.display());
             io_error(e, ErrorKind::Usage, message)
         })?;
+        if text.len() as u64 == LONGEST {
+            return Err(Error::usage(format!("{} is longer than 1 MiB", path.display()))
+                .with_remedy("name the configuration file of holdfast"));
+        }
         toml::from_str(&text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;

@@ -117,7 +117,7 @@ impl Repo {
     /// # Errors
     /// [`ErrorKind::Store`] when there is none, or it was made by a newer version.
     pub async fn is_encrypted(store: &Store) -> Result<bool> {
-        let config = read_config(store).await?.ok_or_else(|| no_repository(store.name()))?;
+        let config = config_of(store).await?;
         Ok(config.encryption.is_some())
     }
 
@@ -137,7 +137,7 @@ impl Repo {
     /// As [`open`](Self::open).
     pub async fn open_on(cx: &Context, store: Store, options: RepositoryOptions) -> Result<Self> {
         cx.check()?;
-        let config = read_config(&store).await?.ok_or_else(|| no_repository(store.name()))?;
+        let config = config_of(&store).await?;
         let opened = match (&config.encryption, &options.unlock) {
             (Some(encryption), unlock) => {
                 let unlock = unlock.as_ref();
@@ -499,6 +499,22 @@ pub(crate) async fn is_free(store: &Store) -> Result<bool> {
         && slots.objects.iter().all(|(name, _)| name.parse::<SlotName>().is_ok());
     Ok(found.objects.is_empty()
         && found.directories.iter().all(|d| d == "lost+found" || (d == "keys" && only_slots)))
+}
+
+/// The `holdfast.json` of a repository.
+async fn config_of(store: &Store) -> Result<Config> {
+    if let Some(config) = read_config(store).await? {
+        return Ok(config);
+    }
+    let found = store.list(&Path::default()).await?;
+    let name = store.name();
+    if !found.directories.iter().any(|d| d == "clusters") {
+        return Err(no_repository(name));
+    }
+    let remedy = "put it back from a copy of this repository, where it is the same, or from a version or \
+                  a snapshot that the store keeps";
+    Err(Error::damaged(format!("{name} has backups, but its holdfast.json is missing"))
+        .with_remedy(remedy))
 }
 
 fn no_repository(name: &str) -> Error {

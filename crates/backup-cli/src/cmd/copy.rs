@@ -121,7 +121,7 @@ impl Copy {
                 app.cx.event(Event::Warning { text: e.report() });
             }
         }
-        Ok(Answer::new(&json!({ "targets": documents }), text)?.ending(ending))
+        Ok(Answer::new(&json!({ "targets": documents }), text)?.summary().ending(ending))
     }
 
     fn options(&self) -> CopyOptions {

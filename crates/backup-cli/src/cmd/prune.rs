@@ -74,7 +74,9 @@ impl Prune {
         }
         let report = prune(&app.cx, &repo, &options).await?;
         let ending = (!report.warnings.is_empty()).then_some(ErrorKind::Warnings);
-        Ok(Answer::new(&report, text(&report))?.ending(ending))
+        let answer = Answer::new(&report, text(&report))?.ending(ending);
+        // A plan is what was asked for.
+        Ok(if report.dry_run { answer } else { answer.summary() })
     }
 
     fn options(&self, file: &Retention, cluster: Option<&ClusterName>) -> Result<PruneOptions> {
@@ -131,6 +133,12 @@ fn wrong(name: &str, text: &str) -> Error {
 /// A time as a calendar counts it.
 fn span(name: &str, text: &str) -> Result<Span> {
     let span: Span = text.trim().parse().map_err(|e| wrong(name, text).with_source(e))?;
+    // Nobody keeps backups for minutes; many write `6m` and mean months.
+    if span.get_minutes() != 0 && text.trim().ends_with('m') {
+        return Err(
+            wrong(name, text).with_remedy("`m` is minutes: write `mo` for months, or `min`")
+        );
+    }
     if span.is_negative() { Err(wrong(name, text)) } else { Ok(span) }
 }
 

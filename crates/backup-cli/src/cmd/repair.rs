@@ -85,7 +85,7 @@ impl Index {
             Some(only) if !self.all => only,
             last => documents.into_iter().chain(last).collect(),
         };
-        Ok(Answer::new(&document, human::plain(&text))?.ending(ending))
+        Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
     }
 }
 

@@ -134,7 +134,7 @@ impl Verify {
             Some(only) if !self.all => only,
             last => documents.into_iter().chain(last).collect(),
         };
-        Ok(Answer::new(&document, text)?.ending(ending))
+        Ok(Answer::new(&document, text)?.summary().ending(ending))
     }
 }
 
@@ -198,7 +198,7 @@ async fn verify_file(app: &App, path: &Path) -> Result<Answer> {
         text.push_str(&human::finding(finding));
     }
     let ending = (!ok).then_some(ErrorKind::Findings);
-    Ok(Answer::new(&document, human::plain(&text))?.ending(ending))
+    Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
 }
 
 /// What is said of a backup of which nothing is known.

@@ -116,6 +116,49 @@ fn what_a_command_needs_is_asked_for_by_name() {
         .hides("hunter2");
 }
 
+/// Mail of cron is for what somebody has to read.
+#[test]
+fn quiet_is_silent_where_all_is_well_and_loud_where_not() {
+    let home = Home::with_repo();
+    let dump =
+        "-- MySQL dump 10.13\nCREATE TABLE `t` (`a` int);\n-- Dump completed on 2026-11-20\n";
+    home.write("d.sql", dump);
+    home.on_repo(["import", "d.sql", "--cluster", "shop", "-q"]);
+    let keep = ["prune", "-q", "--keep-last", "1"];
+    let copy = ["copy", "-q", "--all", "--to", "copy"];
+    for args in [&["verify", "-q", "--all"][..], &keep, &copy] {
+        let run = home.on_repo(args.iter().copied()).expect(0);
+        assert_eq!((&*run.stdout, &*run.stderr), ("", ""), "{args:?}");
+    }
+    assert_ne!(home.on_repo(["prune", "-q", "--keep-last", "1", "--dry-run"]).expect(0).stdout, "");
+    let pack = home.files("repo").into_iter().find(|(path, _)| path.ends_with("pack-0")).unwrap().0;
+    std::fs::remove_file(pack).unwrap();
+    let run = home.on_repo(["verify", "-q", "--all"]).expect(11);
+    assert!(run.stdout.contains("pack-0"), "{run:?}");
+}
+
+#[test]
+fn minutes_are_not_taken_for_months() {
+    let home = Home::with_repo();
+    home.on_repo(["prune", "--keep-within", "6m"]).expect(2).says("`mo` for months");
+    home.on_repo(["prune", "--keep-within", "90min", "--dry-run"]).expect(0);
+}
+
+#[test]
+fn a_repository_that_lost_its_first_file_is_not_called_none() {
+    let home = Home::with_repo();
+    home.write("d.sql", "-- MySQL dump 10.13\n-- Dump completed on 2026-11-20\n");
+    home.on_repo(["import", "d.sql", "--cluster", "shop", "-q"]);
+    std::fs::remove_file(home.path("repo/holdfast.json")).unwrap();
+    home.on_repo(["list"]).expect(8).says("holdfast.json is missing").says("from a copy");
+}
+
+#[test]
+fn a_configuration_without_end_is_refused() {
+    let home = Home::new();
+    home.run(["list", "--config", "/dev/zero"]).expect(2).says("longer than 1 MiB");
+}
+
 #[test]
 fn errors_are_one_paragraph_with_a_remedy() {
     let home = Home::new();

@@ -68,6 +68,6 @@ impl Apply {
             way.steps()
         );
         let ending = (!applied.warnings.is_empty()).then_some(ErrorKind::Warnings);
-        Ok(Answer::new(&document, human::plain(&text))?.ending(ending))
+        Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
     }
 }
