@@ -253,8 +253,11 @@ impl Run<'_> {
                 .filter(|v| !kept.contains(&(&v.cluster, &v.backup)))
                 .cloned()
                 .collect();
-            let named = Named { victims: others, spared, removed: mark.removed.clone() };
+            let named = Named { victims: others, spared, ..Named::default() };
             marks::create(self.cx, self.repo.store(), named).await?;
+            if !mark.removed.is_empty() {
+                self.say_removed(mark.removed.clone()).await?;
+            }
             self.check()?;
             self.repo.store().delete(&Key::Mark(stored.name.clone())).await?;
             changed = true;
@@ -287,9 +290,20 @@ impl Run<'_> {
         if new.is_empty() && removed.is_empty() {
             return Ok(false);
         }
-        let named = Named { victims: new, spared: Vec::new(), removed };
-        marks::create(self.cx, self.repo.store(), named).await?;
+        if !new.is_empty() {
+            let named = Named { victims: new, ..Named::default() };
+            marks::create(self.cx, self.repo.store(), named).await?;
+        }
+        if !removed.is_empty() {
+            self.say_removed(removed).await?;
+        }
         Ok(true)
+    }
+
+    /// A mark of its own: it stays longer than others.
+    async fn say_removed(&self, removed: Vec<Victim>) -> Result<()> {
+        let named = Named { removed, ..Named::default() };
+        marks::create(self.cx, self.repo.store(), named).await.map(drop)
     }
 
     /// Fails when this run was asked to stop, or another one took over.
