@@ -141,6 +141,42 @@ async fn a_receiver_that_is_killed_leaves_no_hole(
     assert!(done.stderr.is_empty() || !done.stderr.contains("gap"), "{done:?}");
 }
 
+/// A long transaction is several segments: none of them is cut when they wait in the spool.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_that_waits_in_the_spool_stays_whole(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let mut session = server.session().await;
+    let table = ["SET SESSION binlog_format = ROW", "CREATE TABLE shop.t (n INT, data BLOB)"];
+    server::run(&mut session, &table).await;
+    archive(&home, &url).expect(0);
+    let mut receiver = stream(&home, &url, &["--segment-size", "16KiB"]);
+    let dumps =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'";
+    while server.value(dumps).await.as_deref() == Some("0") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    std::fs::rename(home.path("repo"), home.path("away")).unwrap();
+    let long = "INSERT INTO shop.t SELECT id, RANDOM_BYTES(1000) FROM shop.orders";
+    server::run(&mut session, &[long]).await;
+    while home.files("spool").iter().map(|(_, len)| len).sum::<u64>() < 512 * 1000 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Its end is there too: what was received is synced every second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    let _ = std::fs::remove_dir_all(home.path("repo"));
+    std::fs::rename(home.path("away"), home.path("repo")).unwrap();
+    archive(&home, &url).expect(0);
+    expect_whole(&home, &server, &binlogs(&server).await);
+    assert_eq!(inserted(&home, "shop.t"), 512);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_source_acknowledged_is_archived() {
     let cx = backup_core::Context::builder().build();

@@ -208,8 +208,14 @@ impl Lag {
 impl Receiver<'_> {
     /// Takes up what an earlier receiver left in the spool.
     async fn recover(&mut self) -> Result<()> {
-        for waiting in self.spool.waiting()? {
-            let Some(info) = self.look_through(&waiting)? else { continue };
+        let mut left = self.spool.waiting()?.into_iter().peekable();
+        while let Some(waiting) = left.next() {
+            // A long transaction goes on in the next one: there is nothing to cut off.
+            let upto = match left.peek() {
+                Some(next) if next.continues(&waiting)? => Upto::End,
+                _ => Upto::LastTransaction,
+            };
+            let Some(info) = self.look_through(&waiting, upto)? else { continue };
             match self.archived.leftover(&info) {
                 Ok(Leftover::Next) => self.take_up(waiting, info)?,
                 Ok(Leftover::Archived) => {
@@ -222,7 +228,7 @@ impl Receiver<'_> {
                     let text = format!("others archived {} in part; the rest follows", info.range);
                     self.cx.note(text);
                     let waiting = waiting.rest(*head);
-                    if let Some(info) = self.look_through(&waiting)? {
+                    if let Some(info) = self.look_through(&waiting, upto)? {
                         self.take_up(waiting, info)?;
                     }
                 }
@@ -239,10 +245,10 @@ impl Receiver<'_> {
     }
 
     /// What can be used of a segment in the spool; the rest is removed.
-    fn look_through(&self, waiting: &Waiting) -> Result<Option<SegmentInfo>> {
+    fn look_through(&self, waiting: &Waiting, upto: Upto) -> Result<Option<SegmentInfo>> {
         let content = waiting.content()?;
         let now = self.cx.now();
-        let found = examine(&waiting.head, &content, Upto::LastTransaction, sha256, now)
+        let found = examine(&waiting.head, &content, upto, sha256, now)
             .map_err(|e| e.context("the spool is damaged"))?;
         match &found {
             None => waiting.remove()?,

@@ -192,6 +192,15 @@ impl Waiting {
         Waiting { head, skip, ..self }
     }
 
+    /// Whether it goes on where all that `other` has ends.
+    pub(super) fn continues(&self, other: &Waiting) -> Result<bool> {
+        let (this, before) = (&self.head, &other.head);
+        let same = this.server == before.server
+            && this.file == before.file
+            && this.format_description == before.format_description;
+        Ok(same && this.start == before.start + other.content()?.len() as u64)
+    }
+
     /// The names of its files, without what comes behind the dot.
     pub(super) fn stem(&self) -> &Path {
         &self.stem
