@@ -356,7 +356,7 @@ async fn what_dead_writers_left_in_a_directory_goes_when_it_is_old() {
     let young = prune(&cx, &repo, &PruneOptions::default()).await.unwrap();
     assert_eq!((young.leftovers.unfinished, young.leftovers.other), (0, 0), "{young:?}");
     assert!(!young.rules && dead.join("pack-1#7").exists());
-    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, 0);
+    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, []);
 
     let old = SystemTime::now() - Duration::from_secs(25 * 3600);
     for file in ["active", "pack-0", "pack-1#7"]
@@ -367,7 +367,7 @@ async fn what_dead_writers_left_in_a_directory_goes_when_it_is_old() {
         std::fs::File::options().append(true).open(file).unwrap().set_modified(old).unwrap();
     }
     let left = unfinished(&cx, &repo, None, &listed).await.unwrap();
-    assert!(left.backups == 1 && left.bytes > 8000, "{left:?}");
+    assert!(left.backups.len() == 1 && left.bytes > 8000, "{left:?}");
     let dry = PruneOptions { dry_run: true, ..PruneOptions::default() };
     let would = prune(&cx, &repo, &dry).await.unwrap();
     assert_eq!(would.leftovers.unfinished, 1);
@@ -381,7 +381,7 @@ async fn what_dead_writers_left_in_a_directory_goes_when_it_is_old() {
     let error = session.commit(common::outcome()).await.unwrap_err();
     assert!(error.report().contains("given up as dead"), "{}", error.report());
     assert_eq!(repo.backups(&cx, None).await.unwrap().len(), 1);
-    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, 0);
+    assert_eq!(unfinished(&cx, &repo, None, &listed).await.unwrap().backups, []);
 }
 
 /// A copy that was bringing a removed backup back died, or stands still: packs may go, and it must not go on.

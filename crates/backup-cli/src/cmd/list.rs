@@ -73,11 +73,14 @@ impl List {
                 COLUMNS.into_iter().chain(copies.then_some(("COPIES", Align::Left))).collect();
             human::table(&columns, &rows)
         };
-        if left.backups > 0 {
-            let backups = human::several(left.backups, "unfinished backup");
+        if !left.backups.is_empty() {
+            let backups = human::several(left.backups.len() as u64, "unfinished backup");
             let bytes = human::bytes(left.bytes);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{backups}, {bytes}; `holdfast prune` removes them.");
+            let _ = writeln!(text, "{backups}, {bytes}; `holdfast prune` removes them:");
+            for (cluster, backup) in &left.backups {
+                let _ = writeln!(text, "  clusters/{cluster}/backups/{backup}");
+            }
         }
         Ok(Answer::new(&document, text)?.ending(ending))
     }

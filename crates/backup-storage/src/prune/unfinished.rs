@@ -9,15 +9,15 @@ use crate::key;
 use crate::repo::Repo;
 
 /// What takes space and is no backup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unfinished {
     /// Backups that were begun, and to which nothing was written for a day.
-    pub backups: u64,
+    pub backups: Vec<(ClusterName, BackupId)>,
     /// What they take.
     pub bytes: u64,
 }
 
-/// Counts what the next prune removes of backups that were never finished, besides those `listed`.
+/// Finds what the next prune removes of backups that were never finished, besides those `listed`.
 /// The clock of this machine decides, so it may be wrong by as much.
 ///
 /// # Errors
@@ -41,10 +41,10 @@ pub async fn unfinished(
             if known.contains(&(&cluster, &backup)) {
                 continue;
             }
-            let directory = look(cx, repo, &cluster, backup, cx.now()).await?;
+            let directory = look(cx, repo, &cluster, backup.clone(), cx.now()).await?;
             if let Some(directory) = directory.filter(|d| matches!(d.state, State::Dead)) {
-                found.backups += 1;
                 found.bytes += directory.bytes();
+                found.backups.push((cluster.clone(), backup));
             }
         }
     }
