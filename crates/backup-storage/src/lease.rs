@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::hex;
 use crate::key::{self, Key, LeaseName};
+use crate::process::Process;
 use crate::scan::is_damage;
 use crate::store::{Created, Store};
 
@@ -44,6 +45,39 @@ struct Epoch {
     /// By the clock of the holder, for people.
     at: Timestamp,
     ttl_ms: u64,
+    /// When the holder took it, by its clock, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// Which process that is: on its own machine it can be seen that it is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    process: Option<Process>,
+}
+
+/// What others are told of this process, as the holder of a lease for `command`.
+///
+/// ```
+/// assert!(backup_storage::holder("prune").starts_with("holdfast prune, process "));
+/// ```
+#[must_use]
+pub fn holder(command: &str) -> String {
+    let machine = rustix::system::uname();
+    let name = machine.nodename().to_string_lossy();
+    format!("holdfast {command}, process {} on {name}", std::process::id())
+}
+
+/// Somebody who may still hold a lease.
+struct Holder {
+    name: String,
+    ttl: Duration,
+    since: Option<Timestamp>,
+    process: Option<Process>,
+}
+
+impl Holder {
+    /// Who wrote what cannot be read.
+    fn unknown() -> Holder {
+        Holder { name: "somebody unknown".to_owned(), ttl: MAX_TTL, since: None, process: None }
+    }
 }
 
 /// A lease that is held. It is renewed in the background until it is released or dropped.
@@ -62,6 +96,8 @@ struct Shared {
     holder: String,
     nonce: String,
     ttl: Duration,
+    since: Timestamp,
+    process: Option<Process>,
     epoch: AtomicU64,
     lost: AtomicBool,
     /// When it was renewed last, in milliseconds since `start`.
@@ -73,8 +109,9 @@ impl Lease {
     /// Takes a lease for `holder`, a name that people know it by, such as host and process. It is
     /// renewed three times within `ttl`.
     ///
-    /// Where the last holder died without a word, this waits for half of that holder's `ttl` to
-    /// see that it is really dead, and says so.
+    /// Where the last holder died without a word on this machine, it is taken at once. Of one on
+    /// another machine nobody can know that: when it is silent for twice its `ttl`, this waits for
+    /// half of that to see that it is really dead, and says so.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] when somebody else holds it, and when the store fails.
@@ -98,6 +135,8 @@ impl Lease {
             holder: holder.to_owned(),
             nonce: hex(&cx.random::<16>()),
             ttl,
+            since: cx.now(),
+            process: Process::this(),
             epoch: AtomicU64::new(token),
             lost: AtomicBool::new(false),
             renewed: AtomicU64::new(0),
@@ -122,21 +161,43 @@ impl Lease {
         epoch: u64,
         modified: Timestamp,
     ) -> Result<()> {
-        let (holder, ttl) = match store.get(&Key::Lease(name, epoch), MAX_BYTES).await {
+        let holder = match store.get(&Key::Lease(name, epoch), MAX_BYTES).await {
             // It became old just now, because there is a higher one.
             Ok(None) => return Err(busy(name, "somebody else was quicker")),
             Ok(Some(bytes)) => match serde_json::from_slice::<Epoch>(&bytes) {
                 Ok(Epoch { kind: Kind::Release, .. }) => return Ok(()),
-                Ok(e) => (e.holder, Duration::from_millis(e.ttl_ms).min(MAX_TTL)),
-                Err(_) => ("somebody unknown".to_owned(), MAX_TTL),
+                Ok(Epoch { holder: name, ttl_ms, since, process, .. }) => {
+                    let ttl = Duration::from_millis(ttl_ms).min(MAX_TTL);
+                    Holder { name, ttl, since, process }
+                }
+                Err(_) => Holder::unknown(),
             },
-            Err(e) if is_damage(&e) => ("somebody unknown".to_owned(), MAX_TTL),
+            Err(e) if is_damage(&e) => Holder::unknown(),
             Err(e) => return Err(e),
         };
+        let Holder { name: holder, ttl, since, process } = holder;
+        if process.as_ref().and_then(Process::runs) == Some(false) {
+            let text = format!("the lease `{name}` of {holder} was taken over: it has died");
+            cx.event(Event::Warning { text });
+            return Ok(());
+        }
         let age = store.now(cx).await?.duration_since(modified);
         let shown = SignedDuration::from_secs(age.as_secs());
-        let held = || busy(name, &format!("{holder} holds it, and renewed it {shown:#} ago"));
         let signed = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
+        let time = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        let since = since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+        // It is watched for a while before it is taken over.
+        let ends = modified.saturating_add(signed(2 * ttl + ttl / 2)).unwrap_or(Timestamp::MAX);
+        let held = || {
+            let ends = time(ends);
+            busy(
+                name,
+                &format!(
+                    "{holder} holds it{since}, and renewed it {shown:#} ago; if it has died, it \
+                     holds it until {ends}"
+                ),
+            )
+        };
         let watch = if age > signed(2 * ttl) {
             // Longer than a living one takes to the next renewal.
             ttl / 2
@@ -146,7 +207,10 @@ impl Lease {
         } else {
             return Err(held());
         };
-        cx.note(format!("{holder} holds the lease `{name}` and seems to be dead: watching it"));
+        cx.phase(format!(
+            "waits {:#} for the lease `{name}`: held by {holder}{since}, which seems to be dead",
+            SignedDuration::from_secs(signed(watch).as_secs())
+        ));
         cx.run(async {
             tokio::time::sleep(watch).await;
             Ok(())
@@ -235,6 +299,8 @@ impl Shared {
             nonce: self.nonce.clone(),
             at: self.cx.now(),
             ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
+            since: Some(self.since),
+            process: self.process.clone(),
         };
         let mut json = serde_json::to_vec_pretty(&content)
             .map_err(|e| Error::internal("a lease cannot be written as JSON").with_source(e))?;

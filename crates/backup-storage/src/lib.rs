@@ -55,7 +55,7 @@ pub use copy::{
 pub use format::{Cipher, SlotKind, Unlock};
 pub use key::{BackupObject, Key, LeaseName, RecordName, SlotName};
 pub use keys::KeySlot;
-pub use lease::Lease;
+pub use lease::{Lease, holder};
 pub use marker::{Beginning, Marker};
 pub use options::{Deltas, RepositoryOptions, Resume, Stores};
 pub use prune::{

@@ -97,6 +97,42 @@ async fn a_dead_holder_is_watched_and_then_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_holder_that_died_on_this_machine_is_replaced_at_once() {
+    let place = Place::new().await;
+    std::mem::forget(place.acquire("a").await.unwrap());
+    let key = Key::Lease(LeaseName::Prune, 1);
+    let written = place.store.get(&key, 1 << 20).await.unwrap().unwrap();
+    let mut epoch: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    epoch["process"]["id"] = child.id().into();
+    // On another machine, or in another container, nobody knows.
+    for (part, other) in [("boot", "another".into()), ("namespace", 1.into())] {
+        let mut elsewhere = epoch.clone();
+        elsewhere["process"][part] = other;
+        place.store.delete(&key).await.unwrap();
+        place.store.create(&key, elsewhere.to_string()).await.unwrap();
+        assert_eq!(place.acquire("b").await.unwrap_err().kind(), ErrorKind::Busy, "{part}");
+    }
+    place.store.delete(&key).await.unwrap();
+    place.store.create(&key, epoch.to_string()).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let next = place.acquire("b").await.unwrap();
+    assert_eq!((next.token(), began.elapsed()), (2, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_it_taken_learns_by_whom_since_when_and_until_when() {
+    let place = Place::new().await;
+    let _first = place.acquire("process 1 on a").await.unwrap();
+    let said = place.acquire("b").await.unwrap_err().report();
+    for part in ["process 1 on a", "since 2026-11-20 10:15:30 UTC", "until 2026-11-20 10:18:00 UTC"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_holder_that_seems_dead_and_is_not_keeps_it() {
     let place = Place::new().await;
     let slow = place.acquire("a").await.unwrap();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use backup_core::retention::Policy;
 use backup_core::{ClusterName, Error, ErrorKind, Result};
 use backup_storage::{
-    Fate, PruneOptions, PruneReport, Pruned, PrunedBinlogs, RepositoryOptions, prune,
+    Fate, PruneOptions, PruneReport, Pruned, PrunedBinlogs, RepositoryOptions, holder, prune,
 };
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
@@ -106,15 +106,9 @@ impl Prune {
                 .map(|text| duration("keep-binlogs", &text))
                 .transpose()?,
             dry_run: self.dry_run,
-            holder: holder(),
+            holder: holder("prune"),
         })
     }
-}
-
-/// Who holds the lease, for those who find it taken.
-fn holder() -> String {
-    let name = rustix::system::uname();
-    format!("process {} on {}", std::process::id(), name.nodename().to_string_lossy())
 }
 
 fn time_zone(name: &str) -> Result<TimeZone> {

@@ -2,8 +2,8 @@
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_storage::{
-    Policy, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, forget_tier, move_packs,
-    plan_moves, policy, preview, set_policy,
+    Policy, RepositoryOptions, TierName, TierPlan, TierReport, TierSpec, forget_tier, holder,
+    move_packs, plan_moves, policy, preview, set_policy,
 };
 use jiff::SignedDuration;
 use serde_json::json;
@@ -60,9 +60,7 @@ impl Tier {
         if let Some(specs) = specs {
             cx.run(set_policy(cx, &repo, &specs)).await?;
         }
-        cx.phase("tier");
-        let holder = format!("holdfast tier, process {}", std::process::id());
-        let (plan, report) = cx.run(move_packs(cx, &repo, &holder)).await?;
+        let (plan, report) = cx.run(move_packs(cx, &repo, &holder("tier"))).await?;
         moved(&plan, &report)
     }
 

@@ -2,6 +2,8 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::home::Home;
 use crate::server::{self, Server};
 
@@ -198,6 +200,36 @@ async fn packs_move_to_tiers_and_back_into_sight() {
     home.on_repo(["tier", "--forget", "hot"]).expect(2).says("warm or cold");
     home.on_repo(["tier", "--forget", "cold"]).expect(0);
     home.on_repo(["verify", "latest"]).expect(11);
+}
+
+#[tokio::test]
+async fn a_killed_tier_keeps_nobody_waiting() {
+    let server = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    std::fs::create_dir(home.path("warm")).unwrap();
+    home.on_repo(["tier", "--warm", "warm", "--warm-after", "30d"]).expect(0);
+    let leases = || -> Vec<_> { home.files("repo/locks/prune").into_iter().collect() };
+    // It may end before it is stopped.
+    let mut child = loop {
+        let before = leases();
+        let mut command = home.command(["tier", "--repo", "repo", "--warm-after", "0"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while leases() == before && child.try_wait().unwrap().is_none() {}
+        let _ = kill_process(Pid::from_child(&child), Signal::STOP);
+        if home.on_repo(["prune"]).code == Some(12) {
+            break child;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    // Another one is told who is at work.
+    home.on_repo(["prune"]).expect(12).says(&format!("process {} on", child.id())).says(" until ");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    home.on_repo(["prune"]).expect(0).says("was taken over");
+    home.on_repo(["tier"]).expect(0);
+    home.on_repo(["verify", "--all"]).expect(0);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::failover::Copies;
 use crate::format::{Config, RepositoryId, Slot, hex};
 use crate::key::{self, Key, LeaseName, RecordName, SlotName};
-use crate::lease::Lease;
+use crate::lease::{Lease, holder};
 use crate::options::RepositoryOptions;
 use crate::repo::{Repo, is_free};
 use crate::shelf::Shelf;
@@ -203,12 +203,15 @@ impl CopyTarget {
 /// Waits a little where somebody else holds it: it may be a run that was killed just now.
 async fn lease(cx: &Context, repo: &Repo) -> Result<Lease> {
     let ttl = TTL.min(3 * repo.options().heartbeat);
-    let holder = format!("a copy, process {}", std::process::id());
+    let holder = holder("copy");
     let since = Instant::now();
+    let mut waits = false;
     loop {
         match Lease::acquire(cx, repo.store(), LeaseName::Copy, &holder, ttl).await {
             Err(e) if e.kind() == ErrorKind::Busy && since.elapsed() < 3 * ttl => {
-                cx.note(format!("waiting: {}", e.chain()));
+                if !std::mem::replace(&mut waits, true) {
+                    cx.phase(format!("waits: {}", e.chain()));
+                }
                 cx.run(async {
                     tokio::time::sleep(ttl / 10).await;
                     Ok(())

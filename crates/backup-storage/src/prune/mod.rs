@@ -76,16 +76,17 @@ impl Default for PruneOptions {
 /// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while another prune runs, and when the store
 /// fails. What the store does not allow to be removed is in the report.
 pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
-    cx.phase("prune");
     // Every tier, before anything is decided: what a tier that is away holds of a removed backup
     // would stay there for ever.
     repo.shelf().stores().await?;
     if options.dry_run {
+        cx.phase("prune");
         let report = Run { cx, repo, options, lease: None, now: cx.now() }.go().await?;
         return Ok(told(cx, report));
     }
     let store = repo.store();
     let lease = Lease::acquire(cx, store, LeaseName::Prune, &options.holder, TTL).await?;
+    cx.phase("prune");
     let now = store.now(cx).await?;
     // What is younger stays; so the clock that is behind is the one to believe.
     let ours = cx.now();

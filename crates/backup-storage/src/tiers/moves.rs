@@ -168,6 +168,7 @@ pub async fn move_packs(cx: &Context, repo: &Repo, holder: &str) -> Result<(Tier
     for name in [LeaseName::Tier, LeaseName::Prune] {
         leases.push(Lease::acquire(cx, repo.store(), name, holder, TTL).await?);
     }
+    cx.phase("tier");
     let result = async {
         let plan = plan_moves(cx, repo).await?;
         let report = carry_out(cx, repo, &plan, &leases).await?;
