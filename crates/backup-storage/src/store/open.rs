@@ -58,9 +58,10 @@ impl Store {
                 if is_nfs(path).unwrap_or(false) {
                     cx.event(Event::Note {
                         text: format!(
-                            "{0} is on NFS; written as nfs://{0}, Holdfast would refuse to write where it \
+                            "{} is on NFS; written as {}, Holdfast would refuse to write where it \
                              is not mounted",
-                            path.display()
+                            path.display(),
+                            RepoUrl::Nfs(path.clone())
                         ),
                     });
                 }

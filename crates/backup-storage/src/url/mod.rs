@@ -2,11 +2,14 @@
 
 mod bucket;
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use backup_core::{Error, ErrorKind, Result, io_error};
+use percent_encoding::{percent_decode_str, percent_encode_byte};
 
 pub use bucket::{BucketUrl, CreateOnly};
 
@@ -42,10 +45,15 @@ pub enum RepoUrl {
 }
 
 impl fmt::Display for RepoUrl {
+    /// As [`FromStr`] reads it: addresses are kept in policies and in the history.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What is no UTF-8 cannot be written as a path.
+            RepoUrl::Local(path) if path.to_str().is_none() && path.is_absolute() => {
+                write!(f, "file://{}", escaped(path))
+            }
             RepoUrl::Local(path) => path.display().fmt(f),
-            RepoUrl::Nfs(path) => write!(f, "nfs://{}", path.display()),
+            RepoUrl::Nfs(path) => write!(f, "nfs://{}", escaped(path)),
             RepoUrl::S3(bucket) => write!(f, "s3://{bucket}"),
             RepoUrl::Oss(bucket) => write!(f, "oss://{bucket}"),
         }
@@ -126,25 +134,56 @@ impl FromStr for RepoUrl {
     }
 }
 
-/// The path of a `file://` or `nfs://` URL.
+/// The path of a `file://` or `nfs://` URL: what [`escaped`] wrote, and what people do.
 fn path(text: &str, scheme: &str) -> Result<PathBuf> {
     let bad = || {
         Error::usage(format!("this {scheme}:// URL names no path of this machine"))
             .with_remedy(format!("write it with three slashes: {scheme}:///path"))
     };
-    // Both follow the rules of `file`.
     let rest = text.split_once(':').map_or(text, |(_, rest)| rest);
-    let url = url::Url::parse(&format!("file:{rest}")).map_err(|e| bad().with_source(e))?;
-    if url.query().is_some() || url.fragment().is_some() {
+    let path = match rest.strip_prefix("//") {
+        Some(rest) => {
+            let (host, path) = rest.split_at(rest.find('/').ok_or_else(bad)?);
+            match host.is_empty() || host.eq_ignore_ascii_case("localhost") {
+                true => path,
+                false => return Err(bad()),
+            }
+        }
+        None => rest,
+    };
+    if path.contains(['?', '#']) {
         return Err(bad().with_remedy("write `?` as %3F and `#` as %23"));
     }
-    url.to_file_path().map_err(|()| bad())
+    let bytes: Vec<u8> = percent_decode_str(path).collect();
+    match path.starts_with('/') && !bytes.contains(&0) {
+        true => Ok(PathBuf::from(OsString::from_vec(bytes))),
+        false => Err(bad()),
+    }
+}
+
+/// A path as it stands in a URL. What people can read stays as it is.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '%' | '?' | '#' | '\0'..='\x1f' | '\x7f' => {
+                    text.push_str(percent_encode_byte(letter as u8));
+                }
+                letter => text.push(letter),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(percent_encode_byte(*byte)));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use backup_core::ErrorKind;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn local(text: &str) -> PathBuf {
         match text.parse().unwrap() {
@@ -174,9 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_an_address_leads_to_the_same_place() {
+        for path in ["/mnt/a%20b", "/mnt/what? #1", "/mnt/x/../y", "//mnt/c|/\\x\n", "/mnt/my db/"]
+        {
+            for url in [RepoUrl::Nfs(path.into()), RepoUrl::Local(path.into())] {
+                assert_eq!(url.to_string().parse::<RepoUrl>().unwrap(), url);
+                let kept = url.absolute().unwrap().parse::<RepoUrl>().unwrap();
+                assert_eq!(kept.absolute().unwrap(), url.absolute().unwrap());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_comes_back(bytes in vec(1_u8.., 0..40)) {
+            let path = PathBuf::from(OsString::from_vec([b"/".to_vec(), bytes].concat()));
+            for url in [RepoUrl::Nfs(path.clone()), RepoUrl::Local(path)] {
+                prop_assert_eq!(url.to_string().parse::<RepoUrl>().unwrap(), url);
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_had_is_a_usage_error_without_secrets() {
         for bad in [
             "",
+            "nfs:///x%00y",
             "a\0b",
             "file://host/x",
             "file:///x?y",
