@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::{Context, ErrorKind, ReplayTarget};
-use backup_drivers::binlog::{ReceiveOptions, Received, receive};
+use backup_drivers::binlog::{ReceiveOptions, Received, receive, rescue};
 use backup_drivers::connect::Session;
 use rstest::rstest;
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::replay::{beginning, content, position, replay, route};
 use crate::server::{Server, WORK};
-use crate::store::Store;
+use crate::store::{Store, cluster};
 
 /// A receiver that waits for more, until it is told to end.
 pub(crate) struct Following {
@@ -329,6 +329,15 @@ async fn a_new_history_that_is_as_long_is_another_one(
     let e = receive(&store.cx, &server.options(), repo, store.options()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
     assert!(e.report().contains("began anew"), "{}", e.report());
+    assert_eq!(store.segments().await, before);
+    if purged {
+        return;
+    }
+    // Nor are its files taken for archived ones when it is dead.
+    server.0.stop().await.unwrap();
+    let rescued = rescue(&store.cx, &store.repo, &cluster(), server.0.datadir(), None).await;
+    let e = rescued.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
     assert_eq!(store.segments().await, before);
 }
 
