@@ -111,8 +111,8 @@ pub fn run(bytes: &[u8]) {
     let content = Bytes::from(content);
     let cx = Context::builder().build();
     let _ = check_segment(&info, &content);
-    if let Ok(found) = block_on(find_transactions(&cx, &One(content), &[info], |_| true)) {
-        for transaction in found {
+    if let Ok(found) = block_on(find_transactions(&cx, &One(content), &[info], 8, |_| true)) {
+        for transaction in found.transactions {
             assert!(transaction.start < transaction.end);
         }
     }

@@ -417,6 +417,11 @@ pub(super) fn table_globs(text: &str) -> Result<Names<TableGlob>, String> {
     list(text)
 }
 
+/// Tables by their names, separated by commas.
+pub(super) fn table_names(text: &str) -> Result<Names<TableName>, String> {
+    list(text)
+}
+
 /// A table and a condition, with a colon between.
 fn filter(text: &str) -> Result<(TableName, String), String> {
     let mut quoted = false;

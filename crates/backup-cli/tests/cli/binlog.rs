@@ -33,7 +33,7 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     // It is found.
     let find =
         ["binlog", "find", "--cluster", "shop", "--table", "shop.orders", "--delete", "--json"];
-    let found = home.on_repo(find).expect(0).json();
+    let found = home.on_repo(find).expect(0).json()["transactions"].clone();
     assert_eq!(found.as_array().unwrap().len(), 1, "{found:#}");
     let bad = found[0]["gtid"].as_str().unwrap().to_owned();
     // MariaDB logs a DELETE of everything as rows, or as it was written.
@@ -279,4 +279,47 @@ async fn what_is_prepared_during_a_backup_is_named(
     let restore = ["restore", id, "--cluster", "shop", "--target", &to, "--to-latest"];
     home.on_repo(restore).expect(0);
     assert_eq!(target.content("shop").await, source.content("shop").await);
+}
+
+/// The newest are kept, what is left out is told, and a name that is printed can be given.
+#[rstest]
+#[tokio::test]
+async fn what_is_found_is_the_newest(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::start(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let mut session = source.session().await;
+    let work = [
+        "SET SESSION binlog_format = ROW",
+        "CREATE DATABASE `od``d.db`",
+        "CREATE TABLE `od``d.db`.`,x.t` (id INT PRIMARY KEY)",
+        "INSERT INTO `od``d.db`.`,x.t` VALUES (1)",
+        "INSERT INTO `od``d.db`.`,x.t` VALUES (2)",
+        "INSERT INTO `od``d.db`.`,x.t` VALUES (3), (4)",
+    ];
+    server::run(&mut session, &work).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let find = |more: &[&str]| {
+        home.on_repo([&["binlog", "find", "--cluster", "shop"], more].concat()).expect(0)
+    };
+    let table = "`od``d.db`.`,x.t`";
+    let rows = ["--table", table, "--min-rows", "1"];
+    let all = find(&[&rows[..], &["--limit", "0", "--json"]].concat()).json();
+    assert_eq!(
+        (all["transactions"].as_array().unwrap().len(), &all["left_out"]),
+        (3, &0.into()),
+        "{all:#}"
+    );
+    let run = find(&[&rows[..], &["--limit", "1", "--json"]].concat()).says("2 older ones");
+    let newest = run.json();
+    assert_eq!(newest["left_out"], 2);
+    assert_eq!(newest["transactions"][0], all["transactions"][2]);
+    assert_eq!(newest["transactions"].as_array().unwrap().len(), 1);
+    assert!(!find(&rows).stderr.contains("older ones"));
+    let shown = find(&["--min-rows", "2"]).stdout;
+    assert!(shown.contains(&format!("    {table}: 2 rows inserted")), "{shown}");
+    let gtid = newest["transactions"][0]["gtid"].as_str().unwrap();
+    let undo = ["binlog", "undo", "--cluster", "shop", "--source", &url, "--gtid", gtid];
+    let undone = home.on_repo([&undo[..], &["--table", table]].concat()).expect(0);
+    assert_eq!(undone.stdout.matches("\nDELETE FROM").count(), 2, "{undone:?}");
 }

@@ -1,14 +1,25 @@
 //! Looking for transactions in the archive.
 
+use std::collections::HashSet;
+
 use backup_core::{Context, Result, SegmentInfo, SegmentStore};
 
 use super::group::Part;
 use super::segment::{Placed, SegmentReader};
 use super::summary::{Summary, Transaction};
 
-/// Every transaction of `segments` that `wanted` takes, in their order. The segments are those of one
-/// archive, sorted by server and number; a transaction that begins before the first of them is left
-/// out.
+/// Transactions that were looked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundTransactions {
+    /// The newest, in the order of the archive.
+    pub transactions: Vec<Transaction>,
+    /// How many more were found, all of them older.
+    pub left_out: u64,
+}
+
+/// The transactions of `segments` that `wanted` takes, the newest `limit` of them. The segments are
+/// those of one archive, sorted by server and number; a transaction that begins before the first of
+/// them is not looked at.
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) for a damaged segment, and what the store
@@ -17,9 +28,11 @@ pub async fn find_transactions(
     cx: &Context,
     store: &dyn SegmentStore,
     segments: &[SegmentInfo],
+    limit: usize,
     mut wanted: impl FnMut(&Transaction) -> bool,
-) -> Result<Vec<Transaction>> {
+) -> Result<FoundTransactions> {
     let mut found = Vec::new();
+    let mut left_out = 0;
     let mut open: Option<Summary> = None;
     let mut last: Option<&SegmentInfo> = None;
     for segment in segments {
@@ -47,8 +60,23 @@ pub async fn find_transactions(
                 && wanted(&transaction)
             {
                 found.push(transaction);
+                if found.len() / 2 > limit {
+                    left_out += keep_newest(&mut found, limit);
+                }
             }
         }
     }
-    Ok(found)
+    left_out += keep_newest(&mut found, limit);
+    Ok(FoundTransactions { transactions: found, left_out })
+}
+
+/// Removes all but the newest `limit`; gives how many those were.
+fn keep_newest(found: &mut Vec<Transaction>, limit: usize) -> u64 {
+    let more = found.len().saturating_sub(limit);
+    let mut by_time: Vec<usize> = (0..found.len()).collect();
+    by_time.sort_by_key(|&at| found[at].time);
+    let oldest: HashSet<usize> = by_time.into_iter().take(more).collect();
+    let mut at = 0..;
+    found.retain(|_| at.next().is_some_and(|at| !oldest.contains(&at)));
+    more as u64
 }

@@ -37,7 +37,7 @@ mod upload;
 
 pub use body::{Query, Rotate};
 pub use dump::{Dump, DumpOptions, Sent};
-pub use find::find_transactions;
+pub use find::{FoundTransactions, find_transactions};
 pub use group::{Groups, Part};
 pub use gtid::{Begin, begins, transactions_before};
 pub use last::{BinlogEnd, auto_cnf, binlog_end};

@@ -12,6 +12,7 @@ use super::gtid::Begin;
 use super::payload;
 use super::rows::{Change, TableMap, change};
 use crate::connect::without_secrets;
+use crate::logical::TableName;
 
 /// How many rows of a table a transaction changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -37,7 +38,7 @@ pub struct Transaction {
     pub start: u64,
     /// Where it ends; the position that a server tells after it.
     pub end: u64,
-    /// Rows by table (`database.table`), where they are in the binlog as rows.
+    /// Rows by table ([`TableName`] as text), where they are in the binlog as rows.
     pub tables: BTreeMap<String, RowCounts>,
     /// Statements that are in the binlog as they were written, each cut to 200 characters, without
     /// those that only begin and end a transaction. At most ten.
@@ -104,7 +105,8 @@ impl Summary {
                 self.transaction.uncounted = true;
                 return;
             };
-            let name = format!("{}.{}", map.database, map.table);
+            let name = TableName { database: map.database.clone(), table: map.table.clone() };
+            let name = name.to_string();
             let counts = self.transaction.tables.entry(name).or_default();
             match count {
                 None => self.transaction.uncounted = true,

@@ -137,11 +137,12 @@ async fn the_archive_goes_through_a_failover_under_load(
     });
     let promoted = promoted.unwrap();
     let of_first: Vec<_> = segments.iter().filter(|s| s.server == promoted).cloned().collect();
-    let inserts =
-        find_transactions(&store.cx, &store.repo, &of_first, |t| t.tables.contains_key("d.t"))
-            .await
-            .unwrap();
-    let inserts: Vec<Gtid> = inserts.into_iter().map(|t| t.gtid.unwrap()).collect();
+    let inserts = find_transactions(&store.cx, &store.repo, &of_first, usize::MAX, |t| {
+        t.tables.contains_key("d.t")
+    })
+    .await
+    .unwrap();
+    let inserts: Vec<Gtid> = inserts.transactions.into_iter().map(|t| t.gtid.unwrap()).collect();
     assert_eq!(inserts.len() as u64, last, "each row once");
     let end = position(&first).await;
     let points = [60, kept.0 - 1, kept.0, kept.0 + 1, kept.0 + 100, last];

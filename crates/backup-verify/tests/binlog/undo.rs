@@ -46,8 +46,8 @@ async fn shown(session: &mut Session, table: &str) -> Vec<Vec<Option<String>>> {
 /// The last transaction of the archive.
 async fn last(store: &Store) -> Gtid {
     let segments = store.segments().await;
-    let found = find_transactions(&store.cx, &store.repo, &segments, |_| true).await.unwrap();
-    found.last().unwrap().gtid.clone().unwrap()
+    let found = find_transactions(&store.cx, &store.repo, &segments, 1, |_| true).await.unwrap();
+    found.transactions.last().unwrap().gtid.clone().unwrap()
 }
 
 async fn undone(store: &Store, server: &Server, gtid: &Gtid) -> backup_core::Result<Undo> {
@@ -209,7 +209,7 @@ async fn what_cannot_be_undone_is_refused(#[values("mysql-9.7", "mariadb-10.11")
     session.run("INSERT INTO d.p VALUES (9, 9)").await.unwrap();
     session.run("COMMIT").await.unwrap();
     store.archive(&server).await;
-    let tables = ["d.t".to_owned()];
+    let tables = ["d.t".parse().unwrap()];
     let segments = store.segments().await;
     let gtid = last(&store).await;
     let found =

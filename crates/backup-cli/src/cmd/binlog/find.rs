@@ -1,7 +1,8 @@
 //! `holdfast binlog find`
 
-use backup_core::{ClusterName, Result, SegmentInfo, SegmentStore};
-use backup_drivers::binlog::{Transaction, find_transactions};
+use backup_core::{ClusterName, Event, Result, SegmentInfo, SegmentStore};
+use backup_drivers::binlog::{FoundTransactions, Transaction, find_transactions};
+use backup_drivers::logical::TableName;
 use backup_storage::RepositoryOptions;
 use jiff::Timestamp;
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::super::point;
 use super::transaction;
 use crate::answer::Answer;
 use crate::app::App;
+use crate::human;
 
 /// Find transactions in the archived binlogs: by table, by what they did, by time
 #[derive(clap::Args)]
@@ -19,7 +21,7 @@ pub(super) struct Find {
     cluster: Option<ClusterName>,
     /// Only those that change rows of this table, or have a statement that names it
     #[arg(long, value_name = "DB.TABLE")]
-    table: Option<String>,
+    table: Option<TableName>,
     /// Only those with a DROP or TRUNCATE statement
     #[arg(long)]
     drop: bool,
@@ -38,7 +40,7 @@ pub(super) struct Find {
     /// Only those that were committed before this time
     #[arg(long, value_name = "TIME", value_parser = point::time)]
     before: Option<Timestamp>,
-    /// No more than so many
+    /// No more than so many, the newest; 0 for all
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
@@ -60,22 +62,25 @@ impl Find {
         let segments: Vec<SegmentInfo> =
             listed.into_iter().filter_map(|listed| listed.info.ok()).filter(in_time).collect();
         cx.progress().expect_bytes(segments.iter().map(SegmentInfo::bytes).sum());
-        let mut left = self.limit;
+        let limit = if self.limit == 0 { usize::MAX } else { self.limit };
         // The same transaction is in the binlogs of several servers.
         let mut seen = std::collections::HashSet::new();
-        let found = find_transactions(cx, &repo, &segments, |transaction| {
-            let wanted = left > 0
-                && self.wants(transaction)
-                && transaction.gtid.as_ref().is_none_or(|gtid| seen.insert(gtid.clone()));
-            left -= usize::from(wanted);
-            wanted
+        let found = find_transactions(cx, &repo, &segments, limit, |transaction| {
+            self.wants(transaction)
+                && transaction.gtid.as_ref().is_none_or(|gtid| seen.insert(gtid.clone()))
         })
         .await?;
-        let mut text: String = found.iter().map(transaction).collect();
-        if found.is_empty() {
+        let FoundTransactions { transactions, left_out } = &found;
+        if *left_out > 0 {
+            let older = human::count(*left_out);
+            let text = format!("{older} older ones are left out; --limit 0 shows all");
+            cx.event(Event::Warning { text });
+        }
+        let mut text: String = transactions.iter().map(transaction).collect();
+        if transactions.is_empty() {
             text.push_str("No such transaction is archived.\n");
         }
-        Answer::new(&json!(found), text)
+        Answer::new(&json!({ "transactions": transactions, "left_out": left_out }), text)
     }
 
     fn wants(&self, transaction: &Transaction) -> bool {
@@ -86,12 +91,13 @@ impl Find {
             })
         };
         let of_table = self.table.as_ref().is_none_or(|table| {
-            let short = table.rsplit('.').next().unwrap_or(table).trim_matches('`');
-            transaction.tables.contains_key(table)
-                || transaction.statements.iter().any(|statement| statement.contains(short))
+            transaction.tables.contains_key(&table.to_string())
+                || transaction.statements.iter().any(|statement| statement.contains(&table.table))
         });
         let tables = || match &self.table {
-            Some(table) => transaction.tables.get(table).into_iter().collect::<Vec<_>>(),
+            Some(table) => {
+                transaction.tables.get(&table.to_string()).into_iter().collect::<Vec<_>>()
+            }
             None => transaction.tables.values().collect(),
         };
         let rows: u64 = tables().iter().map(|t| t.inserted + t.updated + t.deleted).sum();

@@ -2,10 +2,11 @@
 
 use backup_core::{ClusterName, ErrorKind, Gtid, Result, SegmentStore};
 use backup_drivers::binlog::undo::undo;
+use backup_drivers::logical::TableName;
 use backup_storage::RepositoryOptions;
 use serde_json::json;
 
-use super::super::backup::source;
+use super::super::backup::{Names, flat, source, table_names};
 use super::transaction;
 use crate::answer::Answer;
 use crate::app::App;
@@ -30,8 +31,8 @@ pub(super) struct Undo {
     #[command(flatten)]
     defaults_file: DefaultsFile,
     /// Only the rows of these tables
-    #[arg(long, value_name = "DB.TABLE,…", value_delimiter = ',')]
-    table: Vec<String>,
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_names)]
+    table: Vec<Names<TableName>>,
     /// Print the statements although something speaks against them
     #[arg(long)]
     anyway: bool,
@@ -45,9 +46,10 @@ impl Undo {
         app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
+        let tables: Vec<TableName> = flat(&self.table);
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
         let segments = listed.into_iter().filter_map(|listed| listed.info.ok()).collect();
-        let found = cx.run(undo(cx, &repo, segments, &self.gtid, &self.table, &source)).await?;
+        let found = cx.run(undo(cx, &repo, segments, &self.gtid, &tables, &source)).await?;
         let printed = found.problems.is_empty() || self.anyway;
         let document = json!({
             "transaction": found.transaction,

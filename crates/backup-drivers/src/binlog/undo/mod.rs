@@ -24,6 +24,7 @@ use super::rows::{TableMap, change};
 use super::segment::{Placed, SegmentReader};
 use super::summary::{Summary, Transaction};
 use crate::connect::{ConnectOptions, Session};
+use crate::logical::TableName;
 use rows::{Change, Row};
 use table::Table;
 
@@ -48,7 +49,7 @@ const LONGEST: u64 = 256 << 20;
 /// How many rows are named that are not what they should be.
 const NAMED: usize = 10;
 
-/// Finds a transaction in the archive and makes what undoes it. `tables` (`database.table`) are those
+/// Finds a transaction in the archive and makes what undoes it. `tables` are those
 /// whose rows are brought back; without any, all. Nothing is changed at `source`.
 ///
 /// # Errors
@@ -60,7 +61,7 @@ pub async fn undo(
     store: &dyn SegmentStore,
     segments: Vec<SegmentInfo>,
     gtid: &Gtid,
-    tables: &[String],
+    tables: &[TableName],
     source: &ConnectOptions,
 ) -> Result<Undo> {
     let found = find(cx, store, segments, gtid).await?;
@@ -201,7 +202,7 @@ impl Changes {
     }
 }
 
-async fn changes(session: &mut Session, found: &Found, wanted: &[String]) -> Result<Changes> {
+async fn changes(session: &mut Session, found: &Found, wanted: &[TableName]) -> Result<Changes> {
     let gtid = &found.gtid;
     let mut all = Changes { tables: Vec::new(), changes: Vec::new() };
     let mut numbers: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -210,7 +211,7 @@ async fn changes(session: &mut Session, found: &Found, wanted: &[String]) -> Res
         if *event_kind == kind::TABLE_MAP {
             let map = TableMap::parse(body)
                 .ok_or_else(|| Error::damaged("a TABLE_MAP event cannot be read"))?;
-            let name = format!("{}.{}", map.database, map.table);
+            let name = TableName { database: map.database.clone(), table: map.table.clone() };
             let number = if wanted.is_empty() || wanted.contains(&name) {
                 let key = (map.database.clone(), map.table.clone());
                 let number = match numbers.get(&key) {
