@@ -105,7 +105,7 @@ impl<'a> Aside<'a> {
         let base = self.install.base().display();
         let mut steps = vec![format!("start a private {flavor} {version}, of {base}")];
         match &self.manner {
-            Manner::Narrow(scope, route, all) => {
+            Manner::Narrow(scope, route, _) => {
                 let Selection { databases, tables, .. } = &scope.selection;
                 let names: Vec<String> = databases
                     .iter()
@@ -113,14 +113,21 @@ impl<'a> Aside<'a> {
                     .chain(tables.iter().map(ToString::to_string))
                     .collect();
                 steps.push(format!("restore {} there", names.join(", ")));
-                steps.push(format!(
-                    "apply there the {} transactions that concern them, of about {}",
-                    route.transactions, all.transactions
-                ));
+                steps.push(match route.is_empty() {
+                    true => "apply no binlogs there: none of their transactions concerns them"
+                        .to_owned(),
+                    false => {
+                        let n = route.transactions;
+                        format!("apply there the {n} transactions that concern them")
+                    }
+                });
             }
             Manner::Whole(why, route) => {
                 steps.push(format!("restore everything there, because {why}"));
-                steps.push(format!("apply all of about {} transactions there", route.transactions));
+                steps.push(match route.is_empty() {
+                    true => "apply no binlogs there: the backup is at that point".to_owned(),
+                    false => "apply all archived binlogs up to that point there".to_owned(),
+                });
             }
         }
         let chosen = &self.options.restore.selection;
@@ -130,7 +137,12 @@ impl<'a> Aside<'a> {
             .cloned()
             .chain(chosen.tables.iter().map(ToString::to_string))
             .collect();
-        steps.push(format!("read {} from there, and at the target:", names.join(", ")));
+        let names = names.join(", ");
+        steps.push(match self.at_target.steps.is_empty() {
+            // What the backup does not have is looked at there first.
+            true => format!("read {names} from there, and restore it to the target"),
+            false => format!("read {names} from there, and at the target:"),
+        });
         steps.extend(self.at_target.steps.iter().cloned());
         RestoreSteps { steps, ..self.at_target.clone() }
     }

@@ -306,8 +306,6 @@ impl Way {
     /// What is applied last, and what is not.
     pub(super) fn as_json(&self) -> Value {
         json!({
-            "transactions": self.route.transactions,
-            "bytes": self.route.bytes,
             "last_applied": self.route.last,
             "first_left_out": self.route.first_left_out,
             "skipped": self.route.skip,
@@ -316,15 +314,14 @@ impl Way {
 
     pub(super) fn steps(&self) -> String {
         let route = &self.route;
-        let mut text = format!(
-            "Then from archived binlogs: about {} transactions, {}.\n",
-            crate::human::count(route.transactions),
-            crate::human::bytes(route.bytes)
-        );
-        match &route.last {
-            Some(last) => text.push_str(&format!("Last applied:   {}", transaction(last))),
-            None => text.push_str("Nothing is applied: the backup is at that point.\n"),
-        }
+        let mut text = match &route.last {
+            Some(last) => {
+                format!("Then from archived binlogs:\nLast applied:   {}", transaction(last))
+            }
+            None => {
+                "Nothing of the archived binlogs is applied: it stands at that point.\n".to_owned()
+            }
+        };
         if let Some(first) = &route.first_left_out {
             text.push_str(&format!("First left out: {}", transaction(first)));
         }

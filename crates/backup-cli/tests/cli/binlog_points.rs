@@ -93,6 +93,9 @@ async fn no_backup_behind_a_point_stands_for_it(
         assert_eq!(chosen(plan(&["--to-position", &moment.place])), expected);
         assert_eq!(chosen(plan(&["--to-gtid", &moment.gtid])), expected);
     }
+    let said = restore(&["--to-position", &six.place, "--dry-run"]).expect(0).stdout;
+    assert!(said.contains("Nothing of the archived binlogs is applied"), "{said}");
+    assert!(!said.contains("transactions"), "{said}");
     // None leads there, and the nearest is told.
     for point in [["--to-position", &before.place], ["--to-gtid", &before.gtid]] {
         let run = plan(&point).expect(10).says("before what is there already").says(&first);

@@ -123,6 +123,10 @@ async fn a_table_comes_back_beside_the_running_server(
         let rule = format!("{table}={new}");
         let prepared = aside(&end, &[table], &[&rule]).await.unwrap();
         assert!(prepared.why_whole().is_some());
+        let steps = prepared.steps().steps;
+        let last = format!("read {table} from there, and restore it to the target");
+        assert_eq!(steps.last(), Some(&last), "{steps:?}");
+        assert!(!steps.concat().contains(" transactions"), "{steps:?}");
         prepared.run(&store.cx).await.unwrap_or_else(|e| panic!("{}", e.report()));
     }
     assert_eq!(column(&source, "SELECT GROUP_CONCAT(id) FROM shop.others2").await, "7");
