@@ -20,7 +20,7 @@ use backup_storage::{
 };
 use bytes::Bytes;
 use common::aged::{Aged, Snapshot, Time};
-use common::fault::{EACCES, ETIMEDOUT, Fault, FaultStore};
+use common::fault::{EACCES, ENOSPC, ETIMEDOUT, Fault, FaultStore};
 use common::{Sample, back_up, builder, noise, options, restore_all, spec};
 use jiff::SignedDuration;
 use object_store::ObjectStore;
@@ -541,4 +541,21 @@ async fn a_locked_object_stays_and_is_no_failure() {
         assert_eq!(fates.contains(&(&first.backup, Fate::Removed)), round == 0, "{fates:?}");
         assert_eq!(all_is_readable(&cx, &repo, "with locks").await.len(), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_on_a_full_disk_says_what_helps() {
+    let cx = builder().build();
+    let mut full = 0;
+    for at in 0..20 {
+        let (_, inner) = common::memory_repo(&cx).await;
+        let faulty = FaultStore::new(&inner, at, Fault::FailBefore(ENOSPC));
+        let Ok(repo) = open(&cx, faulty).await else { continue };
+        if let Err(e) = prune(&cx, &repo, &PruneOptions::default()).await {
+            assert_eq!(e.kind(), ErrorKind::Space, "{e:?}");
+            assert!(e.remedy().contains("no part of the repository"), "{}", e.report());
+            full += 1;
+        }
+    }
+    assert!(full > 0);
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use backup_core::retention::{Decision, Plan, Policy, Verdict, plan_marked};
-use backup_core::{BackupId, ClusterName, Context, Event, Result};
+use backup_core::{BackupId, ClusterName, Context, ErrorKind, Event, Result};
 use jiff::{SignedDuration, Timestamp};
 
 pub use report::{Fate, Leftovers, PruneReport, Pruned, PrunedBinlogs, Refused};
@@ -76,6 +76,18 @@ impl Default for PruneOptions {
 /// [`ErrorKind::Busy`](backup_core::ErrorKind::Busy) while another prune runs, and when the store
 /// fails. What the store does not allow to be removed is in the report.
 pub async fn prune(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
+    run(cx, repo, options).await.map_err(|e| match e.kind() {
+        // Who prunes because the disk is full cannot be told to prune.
+        ErrorKind::Space => e.with_remedy(
+            "a prune writes down what it removes before it does: free a few MiB of the disk by \
+             something that is no part of the repository, or run it as root where the file system \
+             keeps blocks for root; then run it again",
+        ),
+        _ => e,
+    })
+}
+
+async fn run(cx: &Context, repo: &Repo, options: &PruneOptions) -> Result<PruneReport> {
     // Every tier, before anything is decided: what a tier that is away holds of a removed backup
     // would stay there for ever.
     repo.shelf().stores().await?;
