@@ -6,7 +6,7 @@
 //! until the last file was read is seen by the log sequence number and the count of pages written.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, ErrorKind, Event, Flavor, Result};
 
@@ -16,8 +16,14 @@ use crate::connect::{ConnectOptions, Session};
 /// must not be below the second.
 const EAGER: [&str; 2] = ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
 
-/// How long it must have been at rest.
-const QUIET: Duration = Duration::from_millis(300);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long it must have been at rest: purge and others look once a second for something to do.
+const QUIET: Duration = Duration::from_millis(1300);
+/// The same where a checkpoint is behind, which is written into the log once a second.
+const QUIET_BEHIND: Duration = Duration::from_secs(3);
+/// How far a checkpoint is behind that is at the end: it is a record of the log itself in MariaDB.
+const AT_THE_END: u64 = 64;
 
 /// Where InnoDB is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,11 @@ impl Level {
     /// and a recovery passes over it.
     fn is_at_rest(&self) -> bool {
         self.dirty == 0
+    }
+
+    /// How long it must stay so until nothing more is expected to be written.
+    fn quiet(&self) -> Duration {
+        if self.lsn.saturating_sub(self.checkpoint) <= AT_THE_END { QUIET } else { QUIET_BEHIND }
     }
 }
 
@@ -110,12 +121,15 @@ impl Drop for Eager {
 /// Waits until InnoDB has nothing to write, and has had nothing for a moment.
 pub(super) async fn rest(cx: &Context, session: &mut Session, flavor: Flavor) -> Result<Level> {
     let mut last = Level::read(session, flavor).await?;
+    let mut since = Instant::now();
     let mut told = false;
     loop {
         cx.check()?;
-        tokio::time::sleep(QUIET).await;
+        tokio::time::sleep(LOOK).await;
         let now = Level::read(session, flavor).await?;
-        if now.is_at_rest() && now == last {
+        if now != last {
+            since = Instant::now();
+        } else if now.is_at_rest() && since.elapsed() >= now.quiet() {
             return Ok(now);
         }
         if !told {
@@ -139,9 +153,12 @@ pub(super) async fn check_still(
     Err(Error::new(
         ErrorKind::Source,
         format!(
-            "InnoDB wrote while its files were being copied: from LSN {} to {}, {} pages",
+            "InnoDB wrote while its files were being copied: from LSN {} to {}, its checkpoint from {} to \
+             {}, {} pages",
             before.lsn,
             now.lsn,
+            before.checkpoint,
+            now.checkpoint,
             now.written.saturating_sub(before.written)
         ),
     )
