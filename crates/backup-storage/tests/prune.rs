@@ -466,6 +466,32 @@ async fn a_plan_waits_and_a_backup_that_is_kept_after_all_stays() {
     assert!(!left.keys().any(|p| p.filename() == Some("active")), "{:?}", left.keys());
 }
 
+/// A writer that did not hear that its manifest was stored stores it again, however late.
+#[tokio::test(start_paused = true)]
+async fn a_backup_whose_writer_has_not_ended_is_not_removed() {
+    use object_store::{PutMode, PutOptions};
+    let time = Time::new();
+    let before = four_days(&time).await;
+    let aged = Aged::new(&time, &before).await;
+    let cx = at(&time);
+    let repo = open(&cx, aged.clone()).await.unwrap();
+    let manifest = before.keys().find(|p| p.filename() == Some("manifest")).unwrap();
+    let active = Path::from(manifest.as_ref().replace("/manifest", "/active"));
+    let new = PutOptions::from(PutMode::Create);
+    aged.put_opts(&active, Bytes::from_static(b"{}").into(), new).await.unwrap();
+    let report = prune(&cx, &repo, &last(1)).await.unwrap();
+    let first = &report.backups[0];
+    assert!(manifest.as_ref().contains(first.backup.as_str()));
+    assert_eq!(first.fate, Fate::Held);
+    assert!(first.reasons[0].contains("writer"), "{first:?}");
+    assert_eq!(all_is_readable(&cx, &repo, "meanwhile").await.len(), 2);
+    time.pass(DAY * 8);
+    let report = prune(&cx, &repo, &last(1)).await.unwrap();
+    assert_eq!(report.backups[0].fate, Fate::Removed);
+    assert_eq!(all_is_readable(&cx, &repo, "a week later").await.len(), 1);
+    assert!(!aged.snapshot().await.contains_key(&active));
+}
+
 /// A prune every day leaves a mark every day, for as long as something is left of what it removed.
 #[tokio::test(start_paused = true)]
 async fn many_marks_that_tell_of_removed_backups_become_one() {

@@ -78,6 +78,14 @@ impl Directory {
         Key::Backup(self.cluster.clone(), self.backup.clone(), object)
     }
 
+    /// When its writer gave the last sign of life, where it has not said yet that it is done.
+    pub(super) fn last_sign(&self) -> Option<Timestamp> {
+        let is_sign =
+            |name: &str| matches!(name.parse(), Ok(BackupObject::Active | BackupObject::Beat(_)));
+        let signs = self.found.objects.iter().filter(|(name, _)| is_sign(name));
+        signs.map(|(_, meta)| meta.modified).max()
+    }
+
     pub(super) fn is_listed(&self) -> bool {
         matches!(self.state, State::Backup(_) | State::Unreadable(_))
     }

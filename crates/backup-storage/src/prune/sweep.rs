@@ -131,7 +131,11 @@ impl<'a> Sweep<'a> {
         for index in order {
             let id = self.directories[index].id();
             let child = parents.iter().find(|(c, p)| **p == id && !self.removed.contains(*c));
-            if self.held.holds(&id.0, &id.1) {
+            // It may not know yet that the manifest was stored, stand still, and store it again.
+            let signed = self.directories[index].last_sign();
+            if signed.is_some_and(|at| self.run.now.duration_since(at) < ZOMBIE) {
+                self.stays.insert(id, "its writer has not said yet that it is done".to_owned());
+            } else if self.held.holds(&id.0, &id.1) {
                 self.stays.insert(id, "a backup in progress builds on it".to_owned());
             } else if let Some(((_, child), _)) = child {
                 self.stays.insert(id, format!("{child} goes first"));

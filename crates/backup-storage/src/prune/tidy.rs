@@ -32,7 +32,9 @@ pub(super) async fn tidy(
         }
         for (name, meta) in &directory.found.objects {
             let useless = match name.parse() {
-                Ok(BackupObject::Active | BackupObject::Beat(_) | BackupObject::Suspended) => true,
+                Ok(BackupObject::Active | BackupObject::Beat(_) | BackupObject::Suspended) => {
+                    is_old(run, meta.modified, ZOMBIE)
+                }
                 // A prune that was stopped, of a backup that is kept after all. One that only stands
                 // still for long may go on to remove the manifest, and this says then what became
                 // of it.
