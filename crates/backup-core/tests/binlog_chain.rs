@@ -428,8 +428,12 @@ proptest! {
                         continue;
                     }
                     for transaction in content {
-                        // What a lost primary wrote under numbers of MariaDB that the base has.
-                        let errant = script.mariadb && transaction.1 <= base as u64;
+                        // What a lost primary wrote under numbers of MariaDB that the base has, or beside
+                        // which the next primary has gone on: it is of another history.
+                        let gone_on = done.iter().any(|(primary, _)| *primary == 1);
+                        let survived = world.history.contains(transaction);
+                        let errant = script.mariadb
+                            && (transaction.1 <= base as u64 || (gone_on && !survived));
                         prop_assert!(errant || done.contains(transaction), "{transaction:?} of {} is not in {done:?}, which stops at {:?}", segment.name(), stopped.map(|s| (s.name(), &s.range)));
                     }
                 }
@@ -440,7 +444,10 @@ proptest! {
                 let reached = (0..=world.history.len()).rev().find(|&n| world.can_reach(base, n as u64));
                 let reached = set(world.flavor, &world.history[..reached.unwrap()]);
                 let beyond = |s: &SegmentInfo| !s.after.is_subset(&reached).unwrap();
-                prop_assert!(world.segments.iter().any(beyond), "{}", told);
+                // An alarm too many: before what a lost primary of MariaDB wrote alone, under numbers
+                // that are used again, a piece is missing.
+                let alone = script.mariadb && script.errant > 0;
+                prop_assert!(alone || world.segments.iter().any(beyond), "{}", told);
             }
         }
     }
