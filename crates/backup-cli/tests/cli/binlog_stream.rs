@@ -75,7 +75,7 @@ fn inserted(home: &Home) -> usize {
     let find = ["binlog", "find", "--cluster", "shop", "--table", "shop.t", "--json"];
     let found = home.on_repo(find).expect(0).json();
     let rows = |t: &serde_json::Value| t["tables"]["shop.t"]["inserted"].as_u64().unwrap_or(0);
-    found.as_array().unwrap().iter().map(rows).sum::<u64>() as usize
+    found["transactions"].as_array().unwrap().iter().map(rows).sum::<u64>() as usize
 }
 
 /// Inserts a row, and waits until a spool has it.
