@@ -177,22 +177,27 @@ impl Rescue<'_> {
         let local = LocalFile::open(path)?;
         let tip = self.tip();
         let mut start = 0;
+        let started = local.format.started();
+        let is_other =
+            |tip: &SegmentInfo| tip.range.file == name && tip.range.file_started != started;
+        if tip.as_ref().is_some_and(is_other)
+            || self.archive.is_another(&self.server, name, started)
+        {
+            return Err(Error::new(
+                ErrorKind::Source,
+                format!("{} is not the {name} that was archived", path.display()),
+            )
+            .with_remedy(
+                "the server began its binlogs anew; archive them under another cluster name, with a \
+                 backup of their own",
+            ));
+        }
         if let Some(tip) = &tip {
             let number = |name: &str| name.parse::<BinlogFile>().map(|file| file.number()).ok();
             if number(name) < number(&tip.range.file) {
                 return Ok(());
             }
             if tip.range.file == name {
-                if tip.range.file_started != local.format.started() {
-                    return Err(Error::new(
-                        ErrorKind::Source,
-                        format!("{} is not the {name} that was archived", path.display()),
-                    )
-                    .with_remedy(
-                        "the server began its binlogs anew; archive them under another \
-                                  cluster name, with a backup of their own",
-                    ));
-                }
                 start = tip.range.end;
             }
         }
