@@ -313,7 +313,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// A mark of its own: it stays longer than others.
+    /// Says what was removed, in a mark of its own: it stays longer than others.
     async fn say_removed(&self, removed: Vec<Victim>) -> Result<()> {
         let named = Named { removed, ..Named::default() };
         marks::create(self.cx, self.repo.store(), named).await.map(drop)

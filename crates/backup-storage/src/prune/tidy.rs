@@ -12,7 +12,7 @@ use super::sweep::Sweep;
 use super::{Id, Run};
 use crate::key::{self, BackupObject, Key, LeaseName, RecordName};
 use crate::lease;
-use crate::marks::{self, Named, StoredMark, Victim, ZOMBIE};
+use crate::marks::{StoredMark, Victim, ZOMBIE};
 use crate::store::Deleted;
 
 /// `known` are the marks from before the look at the directories, `marks` those of now.
@@ -110,8 +110,7 @@ async fn old_marks(
             let removed: Vec<Victim> = named.filter(gone).cloned().collect();
             if !removed.is_empty() {
                 run.check()?;
-                let named = Named { removed, ..Named::default() };
-                marks::create(run.cx, run.repo.store(), named).await?;
+                run.say_removed(removed).await?;
             }
         }
         if seen && done && sweep.delete(&Key::Mark(name.clone()), report).await? {
@@ -131,8 +130,7 @@ async fn old_marks(
             said.values().copied().flatten().filter(|v| is_left(v)).collect();
         let removed = removed.into_iter().cloned().collect();
         run.check()?;
-        let named = Named { removed, ..Named::default() };
-        marks::create(run.cx, run.repo.store(), named).await?;
+        run.say_removed(removed).await?;
         for name in said.into_keys() {
             if sweep.delete(&Key::Mark(name.clone()), report).await? {
                 report.leftovers.other += 1;
