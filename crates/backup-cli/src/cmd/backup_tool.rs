@@ -6,6 +6,7 @@ use std::time::Duration;
 use backup_core::{
     BackupSpec, BackupType, Error, Manifest, Repository, Result, Strategy, pipeline,
 };
+use backup_drivers::connect::ConnectOptions;
 use backup_drivers::physical::{LockDdl, Parent, PhysicalBackup, ToolOptions, details};
 use backup_storage::Repo;
 
@@ -42,6 +43,30 @@ pub(crate) struct ToolFlags {
     allow_bad_pages: bool,
 }
 
+impl ToolFlags {
+    /// What these flags say of a backup.
+    pub(super) fn options(&self) -> ToolOptions {
+        ToolOptions {
+            lock_ddl: match self.lock_ddl.as_str() {
+                "on" => LockDdl::On,
+                "reduced" => LockDdl::Reduced,
+                "off" => LockDdl::Off,
+                _ => LockDdl::Default,
+            },
+            replica_position: self.replica_position,
+            galera_position: self.galera_position,
+            keep_redo: self.keep_redo,
+            allow_bad_pages: self.allow_bad_pages,
+            ..ToolOptions::default()
+        }
+    }
+
+    /// A backup of `source` by the tool that they name.
+    pub(super) fn driver(&self, source: ConnectOptions, options: ToolOptions) -> PhysicalBackup {
+        PhysicalBackup::new(source, self.tool.clone(), search_path(), options)
+    }
+}
+
 /// The directories of `PATH`.
 pub(super) fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
@@ -69,8 +94,7 @@ impl Backup {
         let options = self.tool_options()?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(&app.cx).await?;
-        let tool = self.tool.tool.clone();
-        let mut driver = PhysicalBackup::new(source, tool, search_path(), options);
+        let mut driver = self.tool.driver(source, options);
         if spec.backup_type != BackupType::Full {
             let parent = parent(app, repo, &spec).await?;
             driver = driver.since(Parent::of(&parent)?);
@@ -80,24 +104,14 @@ impl Backup {
     }
 
     fn tool_options(&self) -> Result<ToolOptions> {
-        let flags = &self.tool;
         let lock = Duration::from_secs(self.lock_timeout);
         Ok(ToolOptions {
-            lock_ddl: match flags.lock_ddl.as_str() {
-                "on" => LockDdl::On,
-                "reduced" => LockDdl::Reduced,
-                "off" => LockDdl::Off,
-                _ => LockDdl::Default,
-            },
             kill_long_queries: (self.long_queries == "kill").then_some(LONG_QUERY),
             wait_for_queries: (self.long_queries == "wait").then_some(lock),
             lock_deadline: lock,
-            replica_position: flags.replica_position,
             safe_replica: self.pause_replication.then_some(SAFE_REPLICA),
-            galera_position: flags.galera_position,
-            keep_redo: flags.keep_redo,
             throttle: self.throttle.as_deref().map(pairs).transpose()?,
-            allow_bad_pages: flags.allow_bad_pages,
+            ..self.tool.options()
         })
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::backup::source;
 use super::backup_files::FilesFlags;
+use super::backup_tool::ToolFlags;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::args;
@@ -34,6 +35,8 @@ pub(crate) struct Check {
     strategy: Strategy,
     #[command(flatten)]
     files: FilesFlags,
+    #[command(flatten)]
+    tool: ToolFlags,
 }
 
 impl Check {
@@ -56,6 +59,9 @@ impl Check {
             // Nothing is written, so the spool may be anywhere.
             (Strategy::Clone, Some(source)) => {
                 Box::new(CloneBackup::new(source.clone(), CloneOptions::new("/")))
+            }
+            (Strategy::Physical, Some(source)) if !self.files.copies(app, self.source.as_deref()) => {
+                Box::new(self.tool.driver(source.clone(), self.tool.options()))
             }
             (strategy, _) => {
                 let (url, lock) = (self.source.as_deref(), LockOptions::default());

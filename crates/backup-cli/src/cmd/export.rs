@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{ClusterName, Error, ErrorKind, Event, Repository, Result, select};
 use backup_drivers::exchange::{Codec, FileSet, SumKind, Sums};
+use backup_drivers::files::export_stream;
 use backup_drivers::logical::{
     ExportFormat, ExportOptions, Exported, Glob, TableGlob, export, export_artifacts,
 };
@@ -24,12 +25,13 @@ pub(crate) struct Export {
     /// Look only at backups of this cluster
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
-    /// The file (sql) or directory (tsv, csv, files) to make, or `-` for standard output (sql); nothing
-    /// is written over
+    /// The file (sql, xbstream) or directory (tsv, csv, files) to make, or `-` for standard output (sql,
+    /// xbstream); nothing is written over
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
     /// sql: one file of statements; tsv, csv: definitions, and a file for the rows of each table; files:
-    /// what the backup keeps, as it is, of any strategy
+    /// what the backup keeps, as it is, of any strategy; xbstream: data files in the one stream that xbstream
+    /// and mbstream extract
     #[arg(long, value_enum, default_value = "sql")]
     format: Format,
     /// none, gzip, bzip2, xz, zstd or lz4 [default: what the name of the file says]
@@ -67,15 +69,27 @@ enum Format {
     Tsv,
     Csv,
     Files,
+    Xbstream,
 }
 
 impl Format {
+    /// Whether everything goes into one file.
+    fn is_single(self) -> bool {
+        matches!(self, Format::Sql | Format::Xbstream)
+    }
+
+    /// Whether it is of the files of a backup, and not of its rows.
+    fn is_of_files(self) -> bool {
+        matches!(self, Format::Files | Format::Xbstream)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Format::Sql => "sql",
             Format::Tsv => "tsv",
             Format::Csv => "csv",
             Format::Files => "files",
+            Format::Xbstream => "xbstream",
         }
     }
 }
@@ -99,8 +113,9 @@ impl Export {
             exclude_tables: &self.exclude_tables,
         };
         let selection = wanted.selection();
-        if self.format == Format::Files && !selection.is_all() {
-            return Err(Error::usage("--format files writes the whole backup")
+        if self.format.is_of_files() && !selection.is_all() {
+            let name = self.format.as_str();
+            return Err(Error::usage(format!("--format {name} writes the whole backup"))
                 .with_remedy("choose databases and tables with --format sql, tsv or csv"));
         }
         let files = self.files()?;
@@ -110,9 +125,14 @@ impl Export {
         let artifacts = cx.run(repo.artifacts(cx, &manifest)).await?;
         cx.phase("export");
         let started = cx.now();
+        let mut data_files = 0;
         let work = async {
             match self.format {
                 Format::Files => export_artifacts(cx, &*artifacts, &files).await,
+                Format::Xbstream => {
+                    data_files = export_stream(cx, &manifest, &*artifacts, &files).await?;
+                    Ok(Exported::default())
+                }
                 format => {
                     let options = ExportOptions {
                         format: match format {
@@ -135,19 +155,23 @@ impl Export {
             cx.event(Event::Warning { text: text.clone() });
         }
         let bytes: u64 = written.iter().map(|f| f.bytes).sum();
+        let made = match self.format {
+            Format::Xbstream => data_files,
+            _ => written.len() as u64,
+        };
         let document = json!({
             "backup": manifest.backup,
             "output": self.output,
             "format": self.format.as_str(),
             "tables": exported.tables,
             "rows": exported.rows,
-            "files": written.len(),
+            "files": made,
             "bytes": bytes,
             "longest_statement": exported.longest_statement,
             "duration_seconds": cx.now().duration_since(started).as_secs_f64(),
             "warnings": exported.warnings,
         });
-        let text = self.text(manifest.backup.as_str(), &exported, written.len(), bytes);
+        let text = self.text(manifest.backup.as_str(), &exported, made, bytes);
         let ending = (!exported.warnings.is_empty()).then_some(ErrorKind::Warnings);
         let answer = Answer::new(&document, human::plain(&text))?.summary().ending(ending);
         Ok(if self.is_stdout() { answer.on_stderr() } else { answer })
@@ -161,16 +185,16 @@ impl Export {
         let sums: Sums = self.checksums.iter().copied().collect();
         let codec = self.compression;
         if self.is_stdout() {
-            if self.format != Format::Sql || sums != Sums::default() {
+            if !self.format.is_single() || sums != Sums::default() {
                 return Err(Error::usage(
-                    "only a file of SQL goes to standard output, without --checksums",
+                    "only one file, of --format sql or xbstream, goes to standard output, without --checksums",
                 )
                 .with_remedy("name a directory with --output"));
             }
             return Ok(FileSet::stdout(codec.unwrap_or_default()));
         }
         match self.format {
-            Format::Sql => {
+            format if format.is_single() => {
                 let codec = codec.unwrap_or_else(|| Codec::of_name(&self.output));
                 FileSet::file(&self.output, codec, sums)
             }
@@ -178,9 +202,9 @@ impl Export {
         }
     }
 
-    fn text(&self, backup: &str, exported: &Exported, files: usize, bytes: u64) -> String {
+    fn text(&self, backup: &str, exported: &Exported, files: u64, bytes: u64) -> String {
         let what = match self.format {
-            Format::Files => String::new(),
+            format if format.is_of_files() => String::new(),
             _ => format!(
                 "{} tables, {} rows, ",
                 human::count(exported.tables),
@@ -197,7 +221,7 @@ impl Export {
         };
         let files = match files {
             1 => "1 file".to_owned(),
-            n => format!("{} files", human::count(n as u64)),
+            n => format!("{} files", human::count(n)),
         };
         format!(
             "Exported {backup} to {}: {what}{files}, {}.\n{packet}",

@@ -23,8 +23,10 @@ mod place;
 mod redo;
 mod restore;
 mod still;
+mod stream;
 mod target;
 pub(crate) mod tree;
+mod whole;
 
 pub use catalog::{
     CATALOG, CATALOG_FORMAT, Catalog, Entry, Header, Kind, LeftOut, Settings, State,
@@ -38,3 +40,4 @@ pub use drill::{data, drill, open, starts_by_itself};
 pub use lock::LockOptions;
 pub use locked::LockedBackup;
 pub use restore::{FilesRestore, FilesRestoreOptions};
+pub use stream::export_stream;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Event, Finding, Flavor, Manifest, Outcome, Position, Result, Severity, SourceInfo, Strategy,
+    Event, Finding, Flavor, Manifest, Outcome, Position, Result, SourceInfo, Strategy,
     io_error,
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::demux::{Demuxed, Owner, demux};
 use super::metadata::{Checkpoints, binlog_position, info_value};
 use super::options::ToolOptions;
+use super::preflight::look;
 use super::restore::details;
 use super::run::{Log, Running};
 use super::secret::Private;
@@ -109,7 +110,7 @@ pub struct PhysicalBackup {
 }
 
 /// What was found out before anything is run.
-struct Known {
+pub(super) struct Known {
     facts: ServerFacts,
     tool: Tool,
     datadir: PathBuf,
@@ -135,7 +136,20 @@ impl PhysicalBackup {
         self
     }
 
-    async fn examine(&self) -> Result<Known> {
+    pub(super) fn source(&self) -> &ConnectOptions {
+        &self.source
+    }
+
+    pub(super) fn options(&self) -> &ToolOptions {
+        &self.options
+    }
+
+    /// The tool that would be run.
+    pub(super) fn find_tool(&self, flavor: Flavor) -> Result<Tool> {
+        Tool::find(flavor, self.tool.as_deref(), &self.directories)
+    }
+
+    pub(super) async fn examine(&self) -> Result<Known> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
         let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'innodb_page_size', \
@@ -162,7 +176,7 @@ impl PhysicalBackup {
         let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'";
         let lsn: Option<(String, u64)> = session.query_first(sql).await?;
         session.close().await?;
-        let tool = Tool::find(facts.flavor, self.tool.as_deref(), &self.directories)?;
+        let tool = self.find_tool(facts.flavor)?;
         tool.check(&facts.version)?;
         self.check_host(&facts, &datadir)?;
         self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn))?;
@@ -253,32 +267,7 @@ impl Backup for PhysicalBackup {
     }
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
-        let known = self.examine().await?;
-        let (major, minor, patch) = known.tool.version().own;
-        let mut findings = vec![
-            Finding::new(
-                Severity::Info,
-                "server",
-                format!("{} {}", known.facts.flavor, known.facts.version_text),
-                "",
-            ),
-            Finding::new(
-                Severity::Info,
-                "tool",
-                format!("{} {major}.{minor}.{patch}", known.tool.name()),
-                "",
-            ),
-        ];
-        let (_, _, own) = known.tool.version().server;
-        if known.facts.version.patch() > own {
-            findings.push(Finding::new(
-                Severity::Warning,
-                "tool",
-                format!("it is older than the server, {}", known.facts.version),
-                "install the tool of the server's own version",
-            ));
-        }
-        Ok(findings)
+        look(self).await
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {

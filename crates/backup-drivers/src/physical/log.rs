@@ -225,7 +225,7 @@ const CAUSES: [Cause; 12] = [
         ],
         kind: ErrorKind::Source,
         problem: "the lock was not to be had in time: a long statement stood in the way",
-        remedy: "see SHOW PROCESSLIST; --kill-long-queries kills SELECTs that hold it up",
+        remedy: "see SHOW PROCESSLIST; --long-queries kill ends SELECTs that hold it up",
     },
     Cause {
         marks: &[

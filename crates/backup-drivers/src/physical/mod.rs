@@ -14,6 +14,7 @@ mod demux;
 mod log;
 mod metadata;
 mod options;
+mod preflight;
 mod prepare;
 mod restore;
 mod run;

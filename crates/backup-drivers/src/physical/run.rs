@@ -89,7 +89,7 @@ impl Running {
                 ErrorKind::Source,
                 format!("{name} blocked commits for {deadline:?}, and was ended"),
             )
-            .with_remedy("a slow repository holds the tool up: allow more with --lock-deadline, or back up to a faster one")
+            .with_remedy("a slow repository holds the tool up: allow more with --lock-timeout, or back up to a faster one")
         }
     }
 

@@ -1,8 +1,11 @@
 //! What runs in the guest.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -32,6 +35,39 @@ fn tool(program: &str, arguments: &[&str]) -> String {
 fn plant(at: &Path) {
     let seed = PathBuf::from(std::env::var_os(DIRECTORY).unwrap()).join("seed");
     tool("cp", &["-a", seed.to_str().unwrap(), at.to_str().unwrap()]);
+}
+
+/// Writes over a file beside the data directory again and again, in its place; it ends by itself, too.
+struct Overwrite {
+    stop: Arc<AtomicBool>,
+    writer: std::thread::JoinHandle<()>,
+}
+
+impl Overwrite {
+    /// Begins once the file is there, with that many pieces of 16 MiB.
+    fn begin(path: &Path, pieces: u64) -> Overwrite {
+        let open = std::fs::File::options().create(true).truncate(false).write(true).open(path);
+        let file = open.unwrap();
+        let write = move |n: u64| {
+            let content = vec![n.to_le_bytes()[0]; 16 << 20];
+            file.write_all_at(&content, (n % pieces) << 24).and_then(|()| file.sync_all())
+        };
+        (0..pieces).for_each(|n| write(n).unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let writer = std::thread::spawn(move || {
+            // A volume that is full fails; that is for the backup to find.
+            let _ = (pieces..4000)
+                .take_while(|_| !stopped.load(Ordering::Relaxed))
+                .try_for_each(write);
+        });
+        Overwrite { stop, writer }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.join().unwrap();
+    }
 }
 
 /// Backups of a server, from snapshots.
@@ -148,30 +184,13 @@ async fn lvm() {
     std::fs::remove_file(data.join("elsewhere")).unwrap();
 
     step("a snapshot that overflows");
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let writer = std::thread::spawn({
-        let stop = std::sync::Arc::clone(&stop);
-        move || {
-            // Beside the data directory, on the same volume; it ends by itself.
-            for n in 0..2000_u32 {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
-                let file = std::fs::File::create("/mnt/thick/junk").unwrap();
-                let content = vec![n.to_le_bytes()[0]; 16 << 20];
-                std::os::unix::fs::FileExt::write_all_at(&file, &content, 0).unwrap();
-                file.sync_all().unwrap();
-            }
-        }
-    });
-    let small = ["--snapshot-size", "4M"];
-    let mut arguments = scene.arguments(&small);
-    arguments.retain(|word| !["300M"].contains(word));
+    let writer = Overwrite::begin(Path::new("/mnt/thick/junk"), 1);
+    let mut arguments = scene.arguments(&["--snapshot-size", "4M"]);
+    arguments.retain(|word| *word != "300M");
     let at = arguments.iter().position(|word| *word == "--snapshot-size").unwrap();
     arguments.remove(at);
     let run = tokio::task::block_in_place(|| scene.home.run(arguments));
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    writer.join().unwrap();
+    writer.end();
     run.expect(5).says("overflowed");
     assert_eq!(leftovers(), 0);
     let listed = scene.home.run(["list", "--repo", "repo", "--json"]).expect(0).json();
@@ -192,6 +211,27 @@ async fn lvm() {
     scene.whole().await;
     busy.end().await;
     assert_eq!(leftovers(), 0);
+    drop(scene);
+
+    step("a thin pool that overflows");
+    // What is written into a full pool fails at once, instead of after a minute.
+    let full = ["-Wn", "-Zn", "-y", "--errorwhenfull", "y", "-L", "500M", "-T", "data/small"];
+    tool("lvcreate", &full);
+    tool("lvcreate", &["-Wn", "-y", "-V", "460M", "-T", "data/small", "-n", "tight"]);
+    tool("mke2fs", &["-q", "-t", "ext4", "/dev/data/tight"]);
+    std::fs::create_dir("/mnt/tight").unwrap();
+    tool("mount", &["-t", "ext4", "/dev/data/tight", "/mnt/tight"]);
+    let data = Path::new("/mnt/tight/mysql");
+    plant(data);
+    let scene = Scene::new(started, data, &["--snapshot", "lvm"]).await;
+    // It fits as long as there is no snapshot of it.
+    let writer = Overwrite::begin(Path::new("/mnt/tight/junk"), 14);
+    let run = tokio::task::block_in_place(|| scene.home.run(scene.arguments(&[])));
+    writer.end();
+    run.expect(5).says("the thin pool data/small overflowed").says("lvextend");
+    assert_eq!(leftovers(), 0);
+    let listed = scene.home.run(["list", "--repo", "repo", "--json"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 0, "{listed:#}");
     drop(scene);
     step("done");
 }

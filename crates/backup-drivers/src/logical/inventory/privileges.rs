@@ -35,6 +35,67 @@ pub async fn missing_privileges(
     Ok(grants.missing(&needs))
 }
 
+/// What a physical backup does beside what each one does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ToolNeeds {
+    /// It kills statements that stand in the way of its lock.
+    pub kills: bool,
+    /// It notes the position of a replica.
+    pub replica_position: bool,
+    /// It stops the applier of a replica for a while.
+    pub pauses_replication: bool,
+}
+
+/// What `mariadb-backup` and `xtrabackup` need and the account of this connection does not have, as their
+/// manuals have it.
+///
+/// # Errors
+/// When the server does not tell the account's privileges.
+pub async fn missing_for_tool(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    needs: ToolNeeds,
+) -> Result<Vec<Privilege>> {
+    Ok(Grants::read(conn, facts).await?.missing(&tool_needs(facts, needs)))
+}
+
+fn tool_needs(facts: &ServerFacts, more: ToolNeeds) -> Vec<Need> {
+    let mysql = facts.flavor == Flavor::MySql;
+    let since = |major, minor, patch| facts.version.at_least(major, minor, patch);
+    let mut any: Vec<&[&'static str]> = vec![&["RELOAD"], &["PROCESS"], &["LOCK TABLES"]];
+    match mysql {
+        true => any.push(&["REPLICATION CLIENT", "SUPER"]),
+        false if since(10, 5, 2) => any.push(&["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"]),
+        false => any.push(&["REPLICATION CLIENT", "SUPER"]),
+    }
+    if mysql && since(8, 0, 0) {
+        any.push(&["BACKUP_ADMIN"]);
+        any.push(&["SELECT ON performance_schema.log_status"]);
+        if since(8, 0, 24) {
+            any.push(&["SELECT ON performance_schema.keyring_component_status"]);
+        }
+        any.push(&["SELECT ON performance_schema.replication_group_members"]);
+    }
+    if more.kills {
+        any.push(match (mysql, since(8, 0, 0)) {
+            (true, true) => &["CONNECTION_ADMIN", "SUPER"],
+            (false, _) if since(10, 5, 2) => &["CONNECTION ADMIN", "SUPER"],
+            _ => &["SUPER"],
+        });
+    }
+    if more.replica_position && !mysql && since(10, 5, 9) {
+        any.push(&["SLAVE MONITOR", "REPLICA MONITOR", "SUPER"]);
+    }
+    if more.pauses_replication {
+        any.push(match (mysql, since(8, 0, 0)) {
+            (true, true) => &["REPLICATION_SLAVE_ADMIN", "SUPER"],
+            (false, _) if since(10, 5, 2) => &["REPLICATION SLAVE ADMIN", "SUPER"],
+            _ => &["SUPER"],
+        });
+    }
+    any.into_iter().map(|any| Need::new(Scope::Global, any)).collect()
+}
+
 /// What the account lacks to bring users and roles back.
 ///
 /// # Errors

@@ -1,5 +1,8 @@
 //! Running servers backed up by `mariadb-backup`: restored, prepared, started, and exact.
 
+mod check;
+mod stream;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
