@@ -60,7 +60,9 @@ impl Check {
             (Strategy::Clone, Some(source)) => {
                 Box::new(CloneBackup::new(source.clone(), CloneOptions::new("/")))
             }
-            (Strategy::Physical, Some(source)) if !self.files.copies(app, self.source.as_deref()) => {
+            (Strategy::Physical, Some(source))
+                if !self.files.copies(app, self.source.as_deref()) =>
+            {
                 Box::new(self.tool.driver(source.clone(), self.tool.options()))
             }
             (strategy, _) => {

@@ -9,8 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Event, Finding, Flavor, Manifest, Outcome, Position, Result, SourceInfo, Strategy,
-    io_error,
+    Event, Finding, Flavor, Manifest, Outcome, Position, Result, SourceInfo, Strategy, io_error,
 };
 use serde::{Deserialize, Serialize};
 

@@ -172,7 +172,8 @@ impl Server {
         let holds = capacity.checked_div(rate);
         let Some(holds) = holds.filter(|&holds| holds < SHORT_REDO) else {
             let rate = rate as f64 / f64::from(1 << 20);
-            let text = format!("{} MiB; {rate:.1} MiB a second are written on average", mib(capacity));
+            let text =
+                format!("{} MiB; {rate:.1} MiB a second are written on average", mib(capacity));
             return Some(info("redo log", text));
         };
         let variable = match self.variable("innodb_redo_log_capacity") {

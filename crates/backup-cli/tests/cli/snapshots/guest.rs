@@ -57,9 +57,8 @@ impl Overwrite {
         let stopped = Arc::clone(&stop);
         let writer = std::thread::spawn(move || {
             // A volume that is full fails; that is for the backup to find.
-            let _ = (pieces..4000)
-                .take_while(|_| !stopped.load(Ordering::Relaxed))
-                .try_for_each(write);
+            let _ =
+                (pieces..4000).take_while(|_| !stopped.load(Ordering::Relaxed)).try_for_each(write);
         });
         Overwrite { stop, writer }
     }

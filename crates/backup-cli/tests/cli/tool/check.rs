@@ -9,9 +9,7 @@ use crate::server::{self, PASSWORD, Server};
 
 fn check(home: &Home, server: &Server, tool: &str) -> Run {
     let url = server.url();
-    home.on_repo([
-        "check", "--strategy", "physical", "--source", &url, "--tool", tool, "--json",
-    ])
+    home.on_repo(["check", "--strategy", "physical", "--source", &url, "--tool", tool, "--json"])
 }
 
 fn findings<'a>(document: &'a Value, object: &str) -> Vec<&'a Value> {

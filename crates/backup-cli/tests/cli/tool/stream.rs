@@ -68,7 +68,9 @@ async fn mbstream_and_mariadb_backup_take_what_is_exported(
 
     for more in [None, Some(&delta)] {
         let mut prepare = program(name, "mariadb-backup");
-        prepare.args(["--no-defaults", "--prepare"]).arg(format!("--target-dir={}", data.display()));
+        prepare
+            .args(["--no-defaults", "--prepare"])
+            .arg(format!("--target-dir={}", data.display()));
         if let Some(delta) = more {
             prepare.arg(format!("--incremental-dir={}", delta.display()));
         }
@@ -118,7 +120,8 @@ async fn a_copy_of_files_becomes_a_stream_of_the_same_files() {
     home.on_repo(["backup", "--source", &server.url(), "--cluster", "rows"]).expect(0);
     let args = ["export", "--cluster", "rows", "--format", "xbstream", "-o", "x"];
     home.on_repo(args).expect(2).says("no data files");
-    let args = ["export", "--cluster", "shop", "--format", "xbstream", "-o", "x", "--tables", "a.b"];
+    let args =
+        ["export", "--cluster", "shop", "--format", "xbstream", "-o", "x", "--tables", "a.b"];
     home.on_repo(args).expect(2).says("writes the whole backup");
     assert!(!home.path("x").exists());
 }
