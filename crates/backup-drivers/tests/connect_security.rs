@@ -319,6 +319,36 @@ async fn plugins_of_mariadb(
     Ok(())
 }
 
+/// Servers lock accounts after some failed sign-ins: a wrong password is one of them.
+#[rstest]
+#[case(
+    "mysql-9.7",
+    &["CREATE USER u IDENTIFIED BY 'right' FAILED_LOGIN_ATTEMPTS 2 PASSWORD_LOCK_TIME UNBOUNDED"]
+)]
+#[case("mariadb-10.11", &["CREATE USER u IDENTIFIED BY 'right'", "SET GLOBAL max_password_errors = 2"])]
+#[tokio::test]
+async fn a_wrong_password_is_one_failed_sign_in(
+    #[case] name: &str,
+    #[case] setup: &[&str],
+) -> Result<()> {
+    let server = start(xtask::servers::sandbox(name).await?).await?;
+    run(&server, setup).await?;
+    let right = account(ConnectOptions::socket(server.socket(), "root"), "u", "right");
+    let wrong = account(right.clone(), "u", "wrong");
+    for _ in 0..3 {
+        let e = Session::open(&wrong).await.unwrap_err();
+        assert_eq!(e.server().map(|s| s.code), Some(1045), "{e:?}");
+        // With two the account would be locked now; the right one makes the server forget.
+        Session::open(&right).await?.close().await?;
+    }
+    for _ in 0..2 {
+        Session::open(&wrong).await.unwrap_err();
+    }
+    // That is what it would be.
+    Session::open(&right).await.unwrap_err();
+    Ok(())
+}
+
 /// The server's nonce of 32 bytes ends in 0 once in 256 times, and `mysql_common` 0.37 loses that
 /// byte. Without a second attempt hardly any of these runs passes.
 #[tokio::test]

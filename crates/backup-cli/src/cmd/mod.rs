@@ -23,4 +23,5 @@ mod restore_files;
 pub(crate) mod show;
 pub(crate) mod thaw;
 pub(crate) mod tier;
+mod time;
 pub(crate) mod verify;

@@ -6,17 +6,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use backup_core::{
-    BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, GtidSet, Manifest, Position,
+    BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, Manifest, Position,
     ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
 };
-use backup_drivers::binlog::replay::{Applied, ApplyOptions, Means, apply, preflight};
-use backup_drivers::binlog::{Route, Skipping};
+use backup_drivers::binlog::replay::{
+    Applied, ApplyOptions, Means, apply, check_family, position, preflight,
+};
+use backup_drivers::binlog::{Route, Skipping, Transaction};
 use backup_drivers::connect::ConnectOptions;
 use backup_storage::Repo;
-use jiff::{Timestamp, Zoned};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::binlog::transaction;
+use super::time::time;
 
 /// Where to, and around what.
 #[derive(clap::Args)]
@@ -76,20 +79,6 @@ const OVER_A_HOLE: &str = "put the missing piece back from a copy of the reposit
 /// What to do where there is no archive.
 const ARCHIVE: &str = "archive binlogs with `holdfast binlog backup` or `holdfast binlog stream`; without a \
                        point the backup is restored as it is";
-
-/// Reads a time with its zone.
-pub(super) fn time(text: &str) -> Result<Timestamp, String> {
-    let text = text.trim();
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    text.parse::<Zoned>().map(|zoned| zoned.timestamp()).map_err(|_| {
-        format!(
-            "`{text}` is no time with a zone; write 2026-11-20T10:15:30Z, 2026-11-20T18:15:30+08:00 \
-             or 2026-11-20T11:15:30[Europe/Berlin]"
-        )
-    })
-}
 
 /// The way to a point.
 pub(crate) struct Way {
@@ -170,16 +159,21 @@ impl Point {
         Ok(chain)
     }
 
-    /// The way from where a server stands.
+    /// The way from where `server` stands.
     pub(super) async fn way_on(
         &self,
         cx: &Context,
         repo: &Repo,
         cluster: &ClusterName,
-        here: GtidSet,
+        server: &ConnectOptions,
         target: &ReplayTarget,
     ) -> Result<Way> {
         let chain = self.chain(cx, repo, cluster, target).await?;
+        if let Some(segment) = chain.segments().next() {
+            cx.run(check_family(server, segment.flavor)).await?;
+        }
+        let here = cx.run(position(server)).await?;
+        let begins = here.is_empty();
         let behind = matches!(target, ReplayTarget::Time(time) if chain.is_behind(&here, *time));
         let position = Position { gtid: Some(here), ..Position::default() };
         let base = ReplayBase { server: None, position };
@@ -188,10 +182,15 @@ impl Point {
         }
         let route = self.route(cx, repo, &chain, &base, target).await?;
         // Of a backup it is known when it was taken; of a server, what it has.
-        match &route.passed {
-            Some(gtid) => Err(Unreachable::passed(target, gtid).into()),
-            None => Ok(self.way(route)),
+        if let Some(gtid) = &route.passed {
+            return Err(Unreachable::passed(target, gtid).into());
         }
+        if let (true, ReplayTarget::Time(time), None, Some(first)) =
+            (begins, target, &route.last, &route.first_left_out)
+        {
+            return Err(before_everything(*time, first));
+        }
+        Ok(self.way(route))
     }
 
     fn way(&self, route: Route) -> Way {
@@ -230,6 +229,20 @@ impl Point {
         let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
         Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await
     }
+}
+
+/// A server that has nothing is at no time before the first transaction that is archived.
+fn before_everything(time: Timestamp, first: &Transaction) -> Error {
+    let name = first.gtid.as_ref().map(|gtid| format!("{gtid}, ")).unwrap_or_default();
+    Error::new(
+        ErrorKind::Unreachable,
+        format!(
+            "time {time} is before everything that is archived: the first transaction is {name}{}, and the \
+             target has none",
+            first.time
+        ),
+    )
+    .with_remedy("begin with a backup that is older than that (`holdfast restore --to-time`), or choose a later time")
 }
 
 /// Whether a point cannot be reached because the backup goes further.

@@ -6,6 +6,7 @@
 mod backup;
 mod backup_killed;
 mod binlog;
+mod binlog_allowed;
 mod binlog_kill;
 mod binlog_points;
 mod binlog_stream;

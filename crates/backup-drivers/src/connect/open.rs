@@ -11,6 +11,7 @@ use futures::FutureExt;
 use mysql_async::{ClientIdentity, Conn, DriverError, IoError, Opts, OptsBuilder, SslOpts};
 
 use super::{ConnectOptions, Endpoint, SslMode, connect_io_error, sql_error, timed_out, tls};
+use crate::wire;
 
 /// The largest packet of the protocol.
 const MAX_PACKET: usize = 1 << 30;
@@ -81,7 +82,7 @@ async fn connect(options: &ConnectOptions) -> Result<Conn> {
         }
     }
     let Some(tls) = tls else { return sign_in(options, opts.into()).await };
-    match attempt(opts.clone().ssl_opts(Some(tls)).into()).await {
+    match attempt(options, opts.clone().ssl_opts(Some(tls)).into()).await {
         Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))
             if options.tls.mode == SslMode::Preferred =>
         {
@@ -92,28 +93,37 @@ async fn connect(options: &ConnectOptions) -> Result<Conn> {
 }
 
 async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
-    attempt(opts).await.map_err(|e| connect_error(options, e))
+    attempt(options, opts).await.map_err(|e| connect_error(options, e))
+}
+
+/// A refused password is tried once more where it may have been right: `mysql_common` 0.37 takes a last
+/// byte 0 off the nonce of every plugin, but those of MariaDB's `client_ed25519` and `parsec` are 32 random
+/// bytes, of which the last is 0 once in 256 times. For all others a wrong password is one failed sign-in,
+/// as servers lock accounts after some of them.
+async fn attempt(options: &ConnectOptions, opts: Opts) -> Result<Conn, mysql_async::Error> {
+    match once(opts.clone()).await {
+        Err(mysql_async::Error::Server(e))
+            if e.code == ACCESS_DENIED && opts.pass().is_some() && loses_nonces(options).await =>
+        {
+            once(opts).await
+        }
+        result => result,
+    }
 }
 
 /// `mysql_async` 0.37 panics on some answers that no server should give, but anybody may (a version
 /// number above 65535, an empty packet where a key is due), and on parsec without a password: that
 /// is an error like any other.
-///
-/// A refused password is tried once more: `mysql_common` 0.37 takes a last byte 0 off the nonce of
-/// every plugin, but those of MariaDB's `client_ed25519` and `parsec` are 32 random bytes, of which
-/// the last is 0 once in 256 times. A wrong password so counts as two failed sign-ins.
-async fn attempt(opts: Opts) -> Result<Conn, mysql_async::Error> {
-    let once = || async {
-        AssertUnwindSafe(Conn::new(opts.clone())).catch_unwind().await.unwrap_or_else(|_| {
-            Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
-        })
-    };
-    match once().await {
-        Err(mysql_async::Error::Server(e)) if e.code == ACCESS_DENIED && opts.pass().is_some() => {
-            once().await
-        }
-        result => result,
-    }
+async fn once(opts: Opts) -> Result<Conn, mysql_async::Error> {
+    AssertUnwindSafe(Conn::new(opts)).catch_unwind().await.unwrap_or_else(|_| {
+        Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
+    })
+}
+
+/// Whether the account signs in by a plugin whose nonces may end in 0. Who cannot be asked is not tried again.
+async fn loses_nonces(options: &ConnectOptions) -> bool {
+    let plugin = wire::plugin_of_account(options).await.ok().flatten();
+    plugin.is_some_and(|name| matches!(name.as_slice(), b"client_ed25519" | b"parsec"))
 }
 
 fn connect_error(options: &ConnectOptions, error: mysql_async::Error) -> Error {

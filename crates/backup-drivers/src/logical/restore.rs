@@ -25,6 +25,7 @@ use crate::connect::{ConnectOptions, Session};
 use crate::foreign::ForeignImport;
 use crate::rows::RowDigest;
 
+mod allowed;
 mod changes;
 mod steps;
 
@@ -217,6 +218,11 @@ impl LogicalRestore {
             // Where there is none nothing has to be left out, which not everybody may.
             binary_log: self.options.binary_log || !logged,
         };
+        if !self.private {
+            plan.findings.extend(
+                allowed::findings(&mut session, &catalog, &settings, &self.options, logged).await?,
+            );
+        }
         let written = logged && settings.binary_log;
         let clustered = load::is_clustered(&mut session).await?;
         let way = Way {

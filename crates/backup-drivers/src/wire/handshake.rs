@@ -85,8 +85,71 @@ pub(super) struct Session {
     pub(super) tls: bool,
 }
 
+/// A connection that nobody has signed in on yet.
+struct Greeted {
+    channel: Channel,
+    greeting: Greeting,
+    capabilities: CapabilityFlags,
+    tls: bool,
+    /// Over TLS or a socket, so that nobody can listen.
+    secure: bool,
+}
+
 /// Greeting, TLS and authentication over `stream`.
 pub(super) async fn sign_in(stream: Box<dyn Stream>, options: &ConnectOptions) -> Result<Session> {
+    let Greeted { mut channel, greeting, capabilities, tls, secure } =
+        greet(stream, options).await?;
+    let mut auth = auth::Auth::new(options, &greeting, secure);
+    let answer = auth.first_answer();
+    channel.write(&login(options, capabilities, answer, auth.plugin())).await?;
+    auth.run(&mut channel).await?;
+    Ok(Session { channel, greeting, capabilities, tls })
+}
+
+/// No account's plugin, so that the server says which one it is.
+const NO_PLUGIN: &[u8] = b"holdfast_asks";
+
+/// The plugin that the server has for the account; `None` where it does not say. No password is sent, so
+/// that this is no failed sign-in of the account. Of MySQL nothing is asked.
+pub(super) async fn plugin_of_account(
+    stream: Box<dyn Stream>,
+    options: &ConnectOptions,
+) -> Result<Option<Vec<u8>>> {
+    let Greeted { mut channel, greeting, capabilities, .. } = greet(stream, options).await?;
+    if !greeting.is_mariadb() {
+        return Ok(None);
+    }
+    channel.write(&login(options, capabilities, Vec::new(), NO_PLUGIN)).await?;
+    let answer = channel.read().await?;
+    let [message::EOF, ref rest @ ..] = *answer else { return Ok(None) };
+    let mut rest = rest;
+    Ok(message::until_nul(&mut rest).map(<[u8]>::to_vec))
+}
+
+/// The packet that names the account.
+fn login(
+    options: &ConnectOptions,
+    capabilities: CapabilityFlags,
+    answer: Vec<u8>,
+    plugin: &[u8],
+) -> Vec<u8> {
+    let response = HandshakeResponse::new(
+        Some(answer),
+        (8, 0, 0), // only picks utf8mb4 over the older utf8
+        Some(options.user.as_bytes()),
+        None::<Vec<u8>>,
+        Some(AuthPlugin::from_bytes(plugin)),
+        capabilities,
+        Some(options.attributes.clone().into_iter().collect::<HashMap<_, _>>()),
+        MAX_PACKET as u32,
+    );
+    let mut bytes = Vec::with_capacity(256);
+    response.serialize(&mut bytes);
+    bytes
+}
+
+/// Reads the greeting, and starts TLS where it is wanted.
+async fn greet(stream: Box<dyn Stream>, options: &ConnectOptions) -> Result<Greeted> {
     let what = || options.cannot_connect();
     let mut channel = Channel::new(stream, options.read_timeout);
     let first = channel.read().await?;
@@ -113,24 +176,7 @@ pub(super) async fn sign_in(stream: Box<dyn Stream>, options: &ConnectOptions) -
             (tls, secure) = (true, true);
         }
     }
-
-    let mut auth = auth::Auth::new(options, &greeting, secure);
-    let answer = auth.first_answer();
-    let response = HandshakeResponse::new(
-        Some(answer),
-        (8, 0, 0), // only picks utf8mb4 over the older utf8
-        Some(options.user.as_bytes()),
-        None::<Vec<u8>>,
-        Some(AuthPlugin::from_bytes(auth.plugin())),
-        capabilities,
-        Some(options.attributes.clone().into_iter().collect::<HashMap<_, _>>()),
-        MAX_PACKET as u32,
-    );
-    let mut bytes = Vec::with_capacity(256);
-    response.serialize(&mut bytes);
-    channel.write(&bytes).await?;
-    auth.run(&mut channel).await?;
-    Ok(Session { channel, greeting, capabilities, tls })
+    Ok(Greeted { channel, greeting, capabilities, tls, secure })
 }
 
 async fn start_tls(

@@ -244,9 +244,11 @@ async fn a_poor_account_and_a_run_that_was_stopped(
     assert_eq!(here().await, last);
 }
 
+#[rstest]
 #[tokio::test]
-async fn auto_goes_over_the_client_where_it_may_not_replicate() {
-    let name = "mariadb-10.11";
+async fn auto_goes_over_the_client_where_it_may_not_replicate(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
     let source = Server::start(name, |builder| builder).await;
     let store = Store::new().await;
     source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
@@ -264,5 +266,85 @@ async fn auto_goes_over_the_client_where_it_may_not_replicate() {
     apply(&store.cx, &account, repo, way, &options)
         .await
         .unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+}
+
+/// A change of rows that is longer than the packets that the target takes.
+#[rstest]
+#[tokio::test]
+async fn a_long_change_and_a_target_of_short_packets(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a LONGTEXT)"]).await;
+    source.run(&["INSERT INTO d.t VALUES (1, REPEAT('x', 3000000))"]).await;
+    store.archive(&source).await;
+    let repo = Arc::new(store.repo.clone());
+    let start = async || {
+        Server::start(name, |builder| {
+            builder.option("server_id", "2").option("max_allowed_packet", "2M")
+        })
+        .await
+    };
+    let way = async |from: &str| {
+        let base = beginning(&source, from);
+        Arc::new(route(&store, &base, &ReplayTarget::End, &[]).await.unwrap())
+    };
+    // Who may raise it does, and puts it back.
+    let target = start().await;
+    let applied = apply(&store.cx, &target.options(), repo.clone(), way("").await, &direct()).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+    let packet = "SELECT @@GLOBAL.max_allowed_packet";
+    let packet: Option<u64> = target.session().await.query_first(packet).await.unwrap();
+    assert_eq!(packet, Some(2 << 20));
+    // Who may not is told what helps, with everything before it applied.
+    let target = start().await;
+    let account = poor(&target).await;
+    let e = apply(&store.cx, &account, repo.clone(), way("").await, &direct()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Target, "{}", e.report());
+    for part in ["max_allowed_packet of the target, 2097152", "--apply replica", "binlog apply"] {
+        assert!(e.report().contains(part), "{}", e.report());
+    }
+    let here = replaying::position(&account).await.unwrap().to_string();
+    target.run(&["SET GLOBAL max_allowed_packet = 1073741824"]).await;
+    let going_on = ApplyOptions { means: Means::Direct, ..ApplyOptions::default() };
+    let applied = apply(&store.cx, &account, repo, way(&here).await, &going_on).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+}
+
+/// What a backup held is in no `gtid_executed` yet: an account that cannot say so is refused, and nothing of
+/// the backup is applied once more.
+#[tokio::test]
+async fn who_cannot_tell_what_was_restored_is_refused() {
+    let name = "mysql-9.7";
+    let source = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    source.run(&["INSERT INTO d.t VALUES (1)"]).await;
+    let base = beginning(&source, &position(&source).await.to_string());
+    source.run(&["INSERT INTO d.t VALUES (2)"]).await;
+    store.archive(&source).await;
+    let way = Arc::new(route(&store, &base, &ReplayTarget::End, &[]).await.unwrap());
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    // As a restore leaves it.
+    target
+        .run(&[
+            "SET SESSION sql_log_bin = 0",
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (id INT PRIMARY KEY)",
+            "INSERT INTO d.t VALUES (1)",
+        ])
+        .await;
+    let account = poor(&target).await;
+    let repo = Arc::new(store.repo.clone());
+    let e = apply(&store.cx, &account, repo.clone(), way.clone(), &direct()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Privilege, "{}", e.report());
+    assert!(e.report().contains("SYSTEM_VARIABLES_ADMIN"), "{}", e.report());
+    target.run(&["GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO poor@localhost"]).await;
+    let applied = apply(&store.cx, &account, repo, way, &direct()).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
     assert_eq!(content(&target).await, content(&source).await);
 }

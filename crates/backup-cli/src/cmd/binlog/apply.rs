@@ -1,7 +1,6 @@
 //! `holdfast binlog apply`
 
 use backup_core::{ClusterName, ErrorKind, Position, ReplayTarget, Result};
-use backup_drivers::binlog::replay;
 use backup_storage::RepositoryOptions;
 use serde_json::json;
 
@@ -42,9 +41,8 @@ impl Apply {
             defaults_file: self.defaults_file.defaults_file.as_deref(),
         };
         let target = target.resolve(cx).await?;
-        let here = cx.run(replay::position(&target)).await?;
         let point = self.point.target().unwrap_or(ReplayTarget::End);
-        let way = self.point.way_on(cx, &repo, &cluster, here, &point).await?;
+        let way = self.point.way_on(cx, &repo, &cluster, &target, &point).await?;
         way.preflight(cx, &repo, &target, false).await?;
         let mut document = json!({
             "target": target.to_string(),

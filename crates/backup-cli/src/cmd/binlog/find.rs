@@ -7,7 +7,7 @@ use backup_storage::RepositoryOptions;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::point;
+use super::super::time;
 use super::transaction;
 use crate::answer::Answer;
 use crate::app::App;
@@ -35,10 +35,10 @@ pub(super) struct Find {
     #[arg(long, value_name = "N")]
     min_rows: Option<u64>,
     /// Only those that were committed at this time or later
-    #[arg(long, value_name = "TIME", value_parser = point::time)]
+    #[arg(long, value_name = "TIME", value_parser = time::time)]
     after: Option<Timestamp>,
     /// Only those that were committed before this time
-    #[arg(long, value_name = "TIME", value_parser = point::time)]
+    #[arg(long, value_name = "TIME", value_parser = time::time)]
     before: Option<Timestamp>,
     /// No more than so many, the newest; 0 for all
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use backup_core::{
-    Context, Error, ErrorKind, Event, GtidSet, Result, Secret, SegmentStore, Uuid, io_error,
+    Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, Secret, SegmentStore, Uuid, io_error,
 };
 use mysql_async::Row;
 
 use super::super::route::Route;
+use super::allowed;
 use super::check;
 use super::direct::{self, Direct, mark};
 use super::events::Events;
@@ -81,7 +82,7 @@ pub async fn apply(
 ) -> Result<Applied> {
     let mut applier = Applier::new(cx, target, store, route, options).await?;
     let when = if options.tell_applied { When::AfterRestore } else { When::GoingOn };
-    applier.check(when).await?;
+    applier.may_not_replicate = applier.check(when).await?.is_some();
     let outcome = applier.run().await;
     let ended = applier.clean_up(outcome.is_ok()).await;
     let bytes = outcome?;
@@ -107,8 +108,27 @@ pub async fn preflight(
 ) -> Result<()> {
     let mut applier = Applier::new(cx, target, store, Arc::clone(route), options).await?;
     let when = if options.tell_applied { When::BeforeRestore } else { When::GoingOn };
-    applier.check(when).await?;
+    if let Some(lacks) = applier.check(when).await? {
+        cx.event(Event::Warning {
+            text: format!(
+                "the account at {target} lacks {lacks} to replicate from here, so everything goes over a \
+                 client connection, which is slower"
+            ),
+        });
+    }
     applier.target.session.close().await
+}
+
+/// Fails where a server is of another family than binlogs that are to be applied to it.
+///
+/// # Errors
+/// [`ErrorKind::Target`], and those of [`Session::open`](crate::connect::Session::open).
+pub async fn check_family(target: &ConnectOptions, family: Flavor) -> Result<()> {
+    let target = Target::open(target).await?;
+    if target.facts.flavor != family {
+        return Err(check::other_family(&target, family));
+    }
+    target.session.close().await
 }
 
 /// Where a server stands: the transactions it has, as far as a replay goes on from there. What a replay
@@ -146,6 +166,8 @@ struct Applier<'a> {
     configured: bool,
     /// Its scheduled events before, and what was said of them since.
     events: Option<(Events, Arc<State>)>,
+    /// The account lacks what it takes to be a replica.
+    may_not_replicate: bool,
     /// It was applied over a client connection.
     direct: bool,
 }
@@ -168,15 +190,26 @@ impl<'a> Applier<'a> {
             warnings: Vec::new(),
             configured: false,
             events: None,
+            may_not_replicate: false,
             direct: false,
         })
     }
 
-    /// Refuses a target that a replay would harm, before anything is changed.
-    async fn check(&mut self, when: When) -> Result<()> {
+    /// Refuses a target that a replay would harm, before anything is changed. Gives what the account lacks
+    /// to be a replica, where that is not what it has to be.
+    async fn check(&mut self, when: When) -> Result<Option<String>> {
         let ApplyOptions { private, again, means, .. } = *self.options;
+        check::family(&self.target, &self.route)?;
+        let lacks = match private {
+            true => None,
+            false => allowed::check(&mut self.target, &self.route, self.options).await?,
+        };
         check::check(&mut self.target, &self.route, private, means).await?;
         Settings::recall(self.cx, &mut self.target.session).await?;
+        self.check_executed(when, again).await.map(|()| lacks)
+    }
+
+    async fn check_executed(&mut self, when: When, again: bool) -> Result<()> {
         // A run over a client connection goes on where it says.
         if when == When::GoingOn
             && let Some(applied) = &self.route.applied
@@ -236,6 +269,7 @@ impl<'a> Applier<'a> {
         }
         match self.options.means {
             Means::Direct => self.run_direct().await,
+            Means::Auto if self.may_not_replicate => self.run_direct().await,
             Means::Replica => self.run_as_replica(&route).await,
             Means::Auto => match self.run_as_replica(&route).await {
                 Err(e) if e.kind() == ErrorKind::Privilege || replica::is_out_of_reach(&e) => {
@@ -262,10 +296,17 @@ impl<'a> Applier<'a> {
     /// Over a client connection.
     async fn run_direct(&mut self) -> Result<u64> {
         self.direct = true;
-        let names = ["event_scheduler", "sync_binlog", "innodb_flush_log_at_trx_commit"];
-        for (name, value) in names.into_iter().zip(["OFF", "0", "0"]) {
+        for (name, value) in [
+            ("event_scheduler", "OFF"),
+            ("sync_binlog", "0"),
+            ("innodb_flush_log_at_trx_commit", "0"),
+            // A change of rows is a third longer as a statement; 1 GiB is the most that servers take.
+            ("max_allowed_packet", "1073741824"),
+        ] {
             self.settings.set(&mut self.target.session, name, value).await?;
         }
+        // What a packet may be is asked when a session begins.
+        self.target.open_again().await?;
         if !self.target.mysql() {
             self.settings.set(&mut self.target.session, "gtid_strict_mode", "OFF").await?;
         }
@@ -317,7 +358,9 @@ impl<'a> Applier<'a> {
                     self.target.options
                 ),
             )
-            .with_remedy("grant SYSTEM_VARIABLES_ADMIN (MySQL) or BINLOG ADMIN (MariaDB)"));
+            .with_remedy(
+                "grant SYSTEM_VARIABLES_ADMIN (MySQL) or REPLICATION MASTER ADMIN (MariaDB)",
+            ));
         }
         let told = self.settings.told();
         self.cx.note(format!("settings of the target that are put back at the end: {told}"));

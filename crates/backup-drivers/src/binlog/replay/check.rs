@@ -1,6 +1,6 @@
 //! Whether a target is in a state for a replay, before anything is changed there.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Flavor, GtidSet, Result};
 
 use super::super::route::Route;
 use super::apply::Means;
@@ -15,13 +15,6 @@ pub(super) async fn check(
     private: bool,
     means: Means,
 ) -> Result<()> {
-    let mariadb = route.files.first().map(|file| file.format.is_mariadb());
-    if mariadb.is_some_and(|mariadb| mariadb == target.mysql()) {
-        return Err(target.refuse(
-            format!("it is a {}, and the binlogs are not", target.facts.flavor),
-            "restore to a server of the kind that wrote them",
-        ));
-    }
     // Who may not ask is no replica of ours.
     let may_not = |e: &Error| e.kind() == ErrorKind::Privilege && means != Means::Replica;
     match Replica::remove_leftover(target).await {
@@ -45,6 +38,34 @@ pub(super) async fn check(
         check_gtid_mode(target, route).await?;
     }
     if private { Ok(()) } else { check_filters(target).await }
+}
+
+/// Fails where the target is of the other family than what is to be applied.
+pub(super) fn family(target: &Target, route: &Route) -> Result<()> {
+    let family = route.files.first().map(|file| match file.format.is_mariadb() {
+        true => Flavor::MariaDb,
+        false => Flavor::MySql,
+    });
+    let family = family.or_else(|| route.applied.as_ref().and_then(GtidSet::flavor));
+    if let Some(family) = family.filter(|family| *family != target.facts.flavor) {
+        return Err(other_family(target, family));
+    }
+    Ok(())
+}
+
+/// The target is of the other family than the binlogs.
+pub(super) fn other_family(target: &Target, family: Flavor) -> Error {
+    target.refuse(
+        format!(
+            "it is a {} {}, and the archived binlogs are of a {family}: the binlogs of one are not for the \
+             other",
+            target.facts.flavor, target.facts.version_text
+        ),
+        format!(
+            "choose a {family} as the target; or restore a backup without a point in time, which goes \
+             between the two; or single tables to a point (--tables), which are brought there privately"
+        ),
+    )
 }
 
 async fn check_gtid_mode(target: &mut Target, route: &Route) -> Result<()> {

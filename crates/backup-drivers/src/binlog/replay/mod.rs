@@ -4,6 +4,7 @@
 //! applies it with as many workers as it has. [`apply`] does all of it and leaves the target as it
 //! was, but for the data.
 
+mod allowed;
 mod apply;
 mod check;
 mod direct;
@@ -21,5 +22,5 @@ mod settings;
 mod strangers;
 mod target;
 
-pub use apply::{Applied, ApplyOptions, Means, apply, position, preflight};
+pub use apply::{Applied, ApplyOptions, Means, apply, check_family, position, preflight};
 pub(crate) use target::{Target, text};

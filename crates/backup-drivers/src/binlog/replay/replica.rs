@@ -18,6 +18,8 @@ const CHANNEL: &str = "holdfast";
 const ROUND: u32 = 1;
 /// How long the target may take to connect to us.
 const REACH: Duration = Duration::from_secs(60);
+/// `ER_REPLICA_CHANNEL_DOES_NOT_EXIST`
+const NO_SUCH_CHANNEL: u16 = 3074;
 /// What our accounts begin with.
 pub(super) const USER: &str = "holdfast-";
 
@@ -163,7 +165,11 @@ impl Replica {
             ["STOP SLAVE".to_owned(), "RESET SLAVE ALL".to_owned()]
         };
         for sql in statements {
-            target.session.run(&sql).await?;
+            match target.session.run(&sql).await {
+                // It was never made.
+                Err(e) if e.server().is_some_and(|said| said.code == NO_SUCH_CHANNEL) => {}
+                other => drop(other?),
+            }
         }
         Ok(())
     }

@@ -125,6 +125,18 @@ pub(in crate::logical) async fn missing_process(
     Ok(Grants::read(conn, facts).await?.missing(&needs).pop())
 }
 
+/// What the account lacks of these needs.
+///
+/// # Errors
+/// When the server does not tell the account's privileges.
+pub(crate) async fn lacking(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    needs: &[Need],
+) -> Result<Vec<Privilege>> {
+    Ok(Grants::read(conn, facts).await?.missing(needs))
+}
+
 /// Fails when a kind of object could be hidden from the account.
 pub(super) async fn require_definitions(
     conn: &mut Conn,
@@ -151,12 +163,27 @@ pub(super) async fn require_definitions(
 }
 
 /// A need is met by any of its privileges.
-struct Need {
+pub(crate) struct Need {
     scope: Scope,
     any: Vec<&'static str>,
 }
 
 impl Need {
+    /// Any of these privileges for the whole server.
+    pub(crate) fn global(any: &[&'static str]) -> Self {
+        Need::new(Scope::Global, any)
+    }
+
+    /// Any of these privileges for a database.
+    pub(crate) fn on(database: &str, any: &[&'static str]) -> Self {
+        Need::new(Scope::Database(database.to_owned()), any)
+    }
+
+    /// Any of these privileges for a table, or its database.
+    pub(crate) fn of_table(name: TableName, any: &[&'static str]) -> Self {
+        Need::new(Scope::Table(name), any)
+    }
+
     fn new(scope: Scope, any: &[&'static str]) -> Self {
         Need { scope, any: any.to_vec() }
     }

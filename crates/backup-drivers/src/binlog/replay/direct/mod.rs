@@ -82,6 +82,8 @@ pub(super) struct Direct<'a> {
     /// Files of LOAD DATA, by number.
     loads: HashMap<u32, std::fs::File>,
     collations: HashMap<u32, (String, String)>,
+    /// The longest statement that the session takes, in bytes.
+    longest: u64,
 }
 
 impl<'a> Direct<'a> {
@@ -110,8 +112,11 @@ impl<'a> Direct<'a> {
             rows: Vec::new(),
             loads: HashMap::new(),
             collations: HashMap::new(),
+            longest: u64::MAX,
         };
         lock(direct.target).await?;
+        let longest = direct.target.value("SELECT @@SESSION.max_allowed_packet").await?;
+        direct.longest = longest.parse().unwrap_or(u64::MAX);
         direct.keeps = direct.may_keep().await?;
         if flavor == Flavor::MySql && !direct.keeps && direct.route.applied.is_some() {
             let options = &direct.target.options;
@@ -169,7 +174,14 @@ impl<'a> Direct<'a> {
         let from = match (&self.mark, &self.route.applied) {
             (Some(mark), Some(_)) => From::Lacking(mark.applied.clone()),
             (Some(mark), None) => mark.place(&self.route),
-            (None, _) => From::Lacking(self.target.executed().await?),
+            // What was restored may not be among what the server says.
+            (None, applied) => {
+                let executed = self.target.executed().await?;
+                From::Lacking(match applied {
+                    Some(applied) => executed.union(applied)?,
+                    None => executed,
+                })
+            }
         };
         let route = Arc::clone(&self.route);
         let mut groups = Groups::new(self.cx, store, Arc::clone(&route), from);
@@ -234,8 +246,17 @@ impl<'a> Direct<'a> {
                 self.target.options
             ),
         )
+        .with_remedy(match number {
+            // It says itself what to do.
+            0 if !error.remedy().is_empty() => {
+                format!(
+                    "{}; everything before it is applied, and `holdfast binlog apply` goes on",
+                    error.remedy()
+                )
+            }
+            number => remedy(number).to_owned(),
+        })
         .with_source(error)
-        .with_remedy(remedy(number))
     }
 
     async fn event(&mut self, event: &Event) -> Result<()> {
@@ -452,6 +473,26 @@ impl<'a> Direct<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Fails where the server would cut the connection, as it does at a statement that is too long for it.
+    fn check_fits(&self, statement: usize) -> Result<()> {
+        let len = statement as u64 + 1;
+        if len <= self.longest {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Target,
+            format!(
+                "a statement of {len} bytes is longer than the max_allowed_packet of the target, {}",
+                self.longest
+            ),
+        )
+        .with_remedy(
+            "raise it there (SET GLOBAL max_allowed_packet = 1073741824, or let the account have \
+             SYSTEM_VARIABLES_ADMIN, on MariaDB SUPER, so that holdfast may), or let the target apply as a \
+             replica (--apply replica)",
+        ))
     }
 
     /// Gives the next transaction of a MySQL session its GTID.

@@ -64,6 +64,7 @@ impl Direct<'_> {
             sql.push('\n');
         }
         sql.push('\'');
+        self.check_fits(sql.len())?;
         self.target.session.run(&sql).await.map(drop)
     }
 }

@@ -37,6 +37,7 @@ impl Direct<'_> {
             self.begin_alone().await?;
         }
         self.current.open |= opens;
+        self.check_fits(statement.sql.len())?;
         self.prepare(header, statement).await?;
         self.set_gtid().await?;
         let done = self.target.session.conn().query_drop(&statement.sql[..]).await;

@@ -1,0 +1,165 @@
+//! What the target would refuse in the middle of a restore, told before the first row.
+
+use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
+
+use super::super::catalog::{Catalog, StoredKind, StoredObject};
+use super::super::ddl::{Dialect, significant};
+use super::super::inventory::{Need, Privilege, ServerFacts, lacking};
+use super::super::load::LoadSettings;
+use super::super::select::TableName;
+use super::LogicalRestoreOptions;
+use crate::connect::Session;
+
+/// What the server as a whole is set to, and the account needs for it.
+pub(super) async fn findings(
+    session: &mut Session,
+    catalog: &Catalog,
+    settings: &LoadSettings,
+    options: &LogicalRestoreOptions,
+    logged: bool,
+) -> Result<Vec<Finding>> {
+    let facts = &settings.facts;
+    let mut findings = Vec::new();
+    let change = match facts.flavor {
+        Flavor::MySql => ["SYSTEM_VARIABLES_ADMIN", "SUPER"],
+        Flavor::MariaDb => ["SUPER", "SUPER"],
+    };
+    let has_rows = catalog.tables.iter().any(|table| table.digest.rows > 0);
+    if has_rows && !is_on(session, "local_infile").await? {
+        let lacks = lacking(session.conn(), facts, &[Need::global(&change)]).await?;
+        findings.extend(lacks.iter().map(|privilege| {
+            finding(
+                "local_infile",
+                format!(
+                    "the target does not accept LOAD DATA LOCAL, and the account lacks {} to allow it",
+                    privilege.name
+                ),
+                format!("SET GLOBAL local_infile = ON at the target, or {}", privilege.grant),
+            )
+        }));
+    }
+    if logged && !settings.binary_log {
+        let any: &[&str] = match facts.flavor {
+            Flavor::MySql => &["SESSION_VARIABLES_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SUPER"],
+            Flavor::MariaDb => &["BINLOG ADMIN", "SUPER"],
+        };
+        let lacks = lacking(session.conn(), facts, &[Need::global(any)]).await?;
+        findings.extend(lacks.iter().map(|p| {
+            lacks_for(p, "keep the restore out of the target's binary log", "with --binlog on")
+        }));
+    }
+    if !options.redo_log && facts.flavor == Flavor::MySql {
+        let need = Need::global(&["INNODB_REDO_LOG_ENABLE"]);
+        let lacks = lacking(session.conn(), facts, &[need]).await?;
+        findings.extend(
+            lacks.iter().map(|p| lacks_for(p, "switch the redo log off", "without --redo-log off")),
+        );
+    }
+    findings.extend(code(session, facts, catalog).await?);
+    if logged && !is_on(session, "log_bin_trust_function_creators").await? {
+        findings.extend(untrusted(session, facts, catalog).await?);
+    }
+    Ok(findings)
+}
+
+/// What comes after the rows.
+async fn code(
+    session: &mut Session,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    let mut needs: Vec<Need> = Vec::new();
+    for object in catalog.stored.iter().filter(|o| !o.keep_existing && !o.database.is_empty()) {
+        let of_table = |name: &str, any| {
+            let table = TableName { database: object.database.clone(), table: name.to_owned() };
+            Need::of_table(table, any)
+        };
+        let need = match (object.kind, &object.table) {
+            (StoredKind::View, _) => of_table(&object.name, &["CREATE VIEW"]),
+            (StoredKind::Trigger, Some(table)) => of_table(table, &["TRIGGER"]),
+            (StoredKind::Procedure | StoredKind::Function, _) => {
+                Need::on(&object.database, &["CREATE ROUTINE"])
+            }
+            (StoredKind::Event, _) => Need::on(&object.database, &["EVENT"]),
+            _ => continue,
+        };
+        needs.push(need);
+    }
+    let mut lacks = lacking(session.conn(), facts, &needs).await?;
+    lacks.dedup();
+    Ok(lacks
+        .iter()
+        .map(|p| {
+            let problem = format!("the account lacks {} for what comes after the rows", p.name);
+            finding("privileges", problem, p.grant.clone())
+        })
+        .collect())
+}
+
+/// Functions and triggers, which a server with a binary log does not take from everybody.
+async fn untrusted(
+    session: &mut Session,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    const TRUST: &str =
+        "SET GLOBAL log_bin_trust_function_creators = 1 at the target for the time of the restore";
+    let of_them = |object: &&StoredObject| {
+        matches!(object.kind, StoredKind::Function | StoredKind::Trigger) && !object.keep_existing
+    };
+    let made: Vec<&StoredObject> = catalog.stored.iter().filter(of_them).collect();
+    let Some(first) = made.first().map(|object| object.full_name()) else { return Ok(Vec::new()) };
+    if let Some(unsafe_one) = made.iter().find(|object| is_unsafe(object)) {
+        let problem = "the target has a binary log, in which it takes no function that is none of \
+                       DETERMINISTIC, NO SQL and READS SQL DATA (ERROR 1418)";
+        return Ok(vec![finding(unsafe_one.full_name().to_string(), problem.to_owned(), TRUST)]);
+    }
+    let lacks = lacking(session.conn(), facts, &[Need::global(&["SUPER"])]).await?;
+    let finding = |privilege: &Privilege| {
+        finding(
+            first.to_string(),
+            format!(
+                "the target has a binary log, and takes functions and triggers only from accounts with \
+                 {} (ERROR 1419)",
+                privilege.name
+            ),
+            format!("{TRUST}; or {}", privilege.grant),
+        )
+    };
+    Ok(lacks.iter().map(finding).collect())
+}
+
+/// Whether a function says nothing of what makes it safe. What only its body says lets it pass here, and the
+/// server is asked.
+fn is_unsafe(object: &StoredObject) -> bool {
+    if object.kind != StoredKind::Function {
+        return false;
+    }
+    let tokens = significant(&object.create, Dialect::default());
+    let said = |words: &[&str]| {
+        tokens.windows(words.len()).any(|part| part.iter().zip(words).all(|(t, w)| t.is_word(w)))
+    };
+    let deterministic = tokens.iter().enumerate().any(|(i, token)| {
+        token.is_word("DETERMINISTIC") && !(i > 0 && tokens[i - 1].is_word("NOT"))
+    });
+    !deterministic && !said(&["NO", "SQL"]) && !said(&["READS", "SQL", "DATA"])
+}
+
+async fn is_on(session: &mut Session, name: &str) -> Result<bool> {
+    let sql = format!("SHOW GLOBAL VARIABLES LIKE '{}'", name.replace('_', "\\_"));
+    let row: Option<(String, String)> = session.query_first(&sql).await?;
+    // A server without such a variable has nothing against it.
+    Ok(row.is_none_or(|(_, value)| value == "ON" || value == "1"))
+}
+
+fn lacks_for(privilege: &Privilege, what: &str, otherwise: &str) -> Finding {
+    finding(
+        "privileges",
+        format!("the account lacks {} to {what}", privilege.name),
+        format!("{}; or restore {otherwise}", privilege.grant),
+    )
+}
+
+fn finding(object: impl Into<String>, problem: String, remedy: impl Into<String>) -> Finding {
+    Finding::new(Severity::Error, object, problem, remedy).with_kind(ErrorKind::Privilege)
+}
