@@ -9,7 +9,10 @@ use jiff::{Timestamp, Zoned};
 /// moments that it may mean.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim();
-    if let Ok(time) = text.parse::<Timestamp>() {
+    // Where there is a zone too, the offset has to be one of its own.
+    if !text.contains('[')
+        && let Ok(time) = text.parse::<Timestamp>()
+    {
         return Ok(time);
     }
     let read = |which| DateTimeParser::new().disambiguation(which).parse_zoned(text);
@@ -61,7 +64,8 @@ mod tests {
         {
             assert!(time(text).unwrap_err().contains("is no time with a zone"), "{text}");
         }
-        assert!(time("2026-10-25T02:30:00+05:00[Europe/Berlin]").is_err());
+        let contradiction = "2026-10-25T02:30:00+05:00[Europe/Berlin]";
+        assert!(time(contradiction).unwrap_err().contains("is no time with a zone"));
     }
 
     #[test]
