@@ -172,6 +172,11 @@ pub trait ArtifactSink: Send + Sync {
     /// Begins an artifact. Names must be unique within the backup.
     async fn create(&self, name: ArtifactName, layout: Layout) -> Result<Box<dyn ArtifactWriter>>;
 
+    /// Whether everything is encrypted that it keeps: whoever has only the store cannot read it.
+    fn is_encrypted(&self) -> bool {
+        false
+    }
+
     /// Stores everything that is finished. From now on a backup that fails leaves what it has
     /// finished to a later one, which may [take it over](Self::take_over).
     ///

@@ -391,6 +391,10 @@ impl ArtifactSink for Session {
         Ok(Box::new(Writer::new(&self.packer, name, layout)?))
     }
 
+    fn is_encrypted(&self) -> bool {
+        self.repo.keys().is_some()
+    }
+
     async fn checkpoint(&self) -> Result<()> {
         self.packer.failed()?;
         self.packer.flush_shared().await?;

@@ -7,6 +7,8 @@ use backup_core::Result;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::broken;
+use super::keys::Key;
+use super::names::Place;
 
 /// The version of descriptors: the only one that there has been.
 const VERSION: u32 = 100;
@@ -20,6 +22,11 @@ const DATA: u32 = 5;
 
 /// No tablespace: the dump of the buffer pool, a redo file.
 const NO_TABLESPACE: u32 = 0xffff_ffff;
+/// Flags of a file.
+const ENCRYPTED: u16 = 4;
+const RENAMED: u16 = 8;
+const DELETED: u16 = 16;
+const WITH_KEY: u16 = 32;
 /// A file name longer than any operating system takes is no file name.
 const MAX_NAME: usize = 4096;
 
@@ -62,7 +69,7 @@ impl Stage {
 }
 
 /// One descriptor of the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Descriptor {
     /// Which stream this is. Nothing depends on it.
     Task,
@@ -97,7 +104,7 @@ const START: u16 = 1;
 const ACKNOWLEDGE: u16 = 2;
 
 /// A file, or what DDL made of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct FileEntry {
     /// The stage that the entry belongs to.
     pub(super) stage: Stage,
@@ -108,10 +115,19 @@ pub(super) struct FileEntry {
     pub(super) renamed: bool,
     pub(super) deleted: bool,
     pub(super) encrypted: bool,
+    /// The key of the tablespace, where it comes with the description.
+    pub(super) key: Option<Key>,
     /// The number of the file. Data files and redo files are numbered apart.
     pub(super) index: u32,
     /// As the server knows it, without the NUL; empty for redo files.
     pub(super) name: String,
+}
+
+impl FileEntry {
+    /// Where it goes.
+    pub(super) fn place(&self) -> Result<Place> {
+        Place::of(&self.name, self.tablespace.is_some_and(Tablespace::is_general))
+    }
 }
 
 /// What the flags of a tablespace say of its pages.
@@ -133,6 +149,11 @@ impl Tablespace {
             (0, page) => shift(page),
             (zip, _) => shift(zip),
         }
+    }
+
+    /// Whether it is a general tablespace, which is that of no single table (`FSP_FLAGS_MASK_SHARED`).
+    pub(super) fn is_general(self) -> bool {
+        self.flags & 1 << 11 != 0
     }
 
     /// Whether its pages are encrypted.
@@ -243,11 +264,15 @@ impl FileEntry {
         let (space, index) = (fields.u32()?, fields.u32()?);
         let (_first, _last) = (fields.u32()?, fields.u32()?);
         let length = fields.u32()? as usize;
-        let name = fields
+        let (name, rest) = fields
             .0
-            .get(..length)
+            .split_at_checked(length)
             .filter(|_| length <= MAX_NAME)
             .ok_or_else(|| broken("the name of a file is longer than its descriptor"))?;
+        let key = match flags & WITH_KEY != 0 {
+            true => Some(Key::new(rest).ok_or_else(|| broken("the key of a file is cut short"))?),
+            false => None,
+        };
         let name = name.strip_suffix(b"\0").unwrap_or(name);
         let name = std::str::from_utf8(name)
             .ok()
@@ -259,9 +284,11 @@ impl FileEntry {
             stage,
             bytes,
             tablespace,
-            renamed: flags & 8 != 0,
-            deleted: flags & 16 != 0,
-            encrypted: flags & (4 | 32) != 0 || tablespace.is_some_and(Tablespace::is_encrypted),
+            renamed: flags & RENAMED != 0,
+            deleted: flags & DELETED != 0,
+            encrypted: flags & (ENCRYPTED | WITH_KEY) != 0
+                || tablespace.is_some_and(Tablespace::is_encrypted),
+            key,
             index,
             name: name.to_owned(),
         })

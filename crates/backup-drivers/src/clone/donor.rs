@@ -6,7 +6,7 @@ use backup_core::{
     Error, ErrorKind, Finding, Flavor, GtidSet, Position, Result, ServerVersion, Severity,
 };
 
-use super::encrypted;
+use super::keys::Secrecy;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
 use crate::logical::inventory::{self, ServerFacts};
@@ -166,9 +166,30 @@ impl Donor {
         let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES \
                    WHERE ENCRYPTION = 'Y'";
         let spaces: Result<Option<u64>> = self.session.query_first(sql).await;
-        if logs || matches!(spaces, Ok(Some(1..))) {
-            let e = encrypted("a tablespace or log");
-            error(e.kind(), "encryption", e.to_string(), e.remedy().to_owned());
+        let encrypted = logs || matches!(spaces, Ok(Some(1..)));
+        let sql = "SHOW SESSION STATUS LIKE 'Ssl_cipher'";
+        let cipher: Option<(String, String)> = self.session.query_first(sql).await?;
+        let wire = cipher.is_some_and(|(_, cipher)| !cipher.is_empty());
+        // What the repository is the backup finds out.
+        let secrecy = Secrecy { wire, repository: true };
+        if encrypted {
+            match secrecy.check("a tablespace or log") {
+                Ok(()) => findings.push(Finding::new(
+                    Severity::Info,
+                    "encryption",
+                    "tablespaces or logs are encrypted; a clone holds their keys",
+                    "back up to an encrypted repository: another one is refused",
+                )),
+                Err(e) => findings.push(
+                    Finding::new(
+                        Severity::Error,
+                        "encryption",
+                        e.to_string(),
+                        e.remedy().to_owned(),
+                    )
+                    .with_kind(e.kind()),
+                ),
+            }
         }
         let log_bin: Option<u8> = self.session.query_first("SELECT @@GLOBAL.log_bin").await?;
         if log_bin != Some(1) {

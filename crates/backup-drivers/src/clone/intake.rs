@@ -10,25 +10,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backup_core::{ArtifactName, ArtifactSink, ArtifactWriter, Context, Event, Layout, Result};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::broken;
 use super::descriptor::{Block, FileEntry, Stage, Tablespace};
 use super::donor::has_redo_directory;
+use super::keys::{self, Key, Secrecy};
 use super::names::Place;
 use super::page_zero;
+use super::pages::Pages;
 use super::session::Receive;
 use super::spool::{Pieces, Spool};
 use crate::files::{ChangesWriter, Entry, Kind};
-use crate::innodb::{self, Geometry};
+use crate::innodb;
 use crate::logical::inventory::ServerFacts;
 
 /// More files than this no server has.
 const MAX_FILES: usize = 8 << 20;
-/// More torn pages than this are not counted one by one.
-const MAX_TORN: usize = 1 << 20;
 /// Pages of a tablespace that DDL has just made.
 const NEW_PAGES: u64 = 7;
 /// Bytes of an undo tablespace that DDL has just made.
@@ -46,17 +46,35 @@ struct DataFile {
     /// Its place from the next stage on: names may go round in a circle.
     renamed: Option<Place>,
     tablespace: Option<Tablespace>,
+    /// What it is encrypted with. It does not stand in `changes`.
+    key: Option<Key>,
     bytes: u64,
     /// How much of it is an artifact, from its beginning; `None` where there is no artifact.
     base: Option<u64>,
     changes: Pieces,
     dropped: bool,
-    /// Pages that were being written while they were read. Those that do not come again are damaged at
-    /// the source.
-    torn: BTreeSet<u64>,
+    pages: Pages,
 }
 
 impl DataFile {
+    /// Looks at what came of the file, and takes its key out of the first page.
+    fn look(
+        &mut self,
+        secrecy: Secrecy,
+        offset: u64,
+        bytes: &mut Bytes,
+        page_size: u32,
+    ) -> Result<()> {
+        let Some(space) = self.tablespace else { return Ok(()) };
+        self.pages.look(offset, bytes);
+        let at = keys::place(space, page_size).filter(|_| offset == 0);
+        if let Some(key) = at.and_then(|at| Key::take(bytes, at)) {
+            secrecy.check(&self.place.path)?;
+            self.key = Some(key);
+        }
+        Ok(())
+    }
+
     fn is_undo(&self) -> bool {
         self.tablespace.is_some_and(|space| UNDO_SPACES.contains(&space.id))
     }
@@ -66,9 +84,7 @@ impl DataFile {
         let changed = self.changes.extents().last().map_or(0, |(at, len)| at + u64::from(len));
         let bytes = self.bytes.max(self.base.unwrap_or(0)).max(changed);
         let Some(page) = self.tablespace.and_then(Tablespace::page_size) else { return bytes };
-        // fsp0types.h: an extent is 1 MiB of pages, but 64 pages where they are larger.
-        let pages = u64::from((1u32 << 20) / page_size.clamp(4096, 65_536)).max(64);
-        let extent = u64::from(page) * pages;
+        let extent = u64::from(page) * u64::from(innodb::extent_pages(page_size));
         if bytes > extent { bytes.next_multiple_of(extent) } else { bytes }
     }
 }
@@ -78,6 +94,8 @@ impl DataFile {
 struct RedoFile {
     bytes: u64,
     pieces: Pieces,
+    /// What the log is encrypted with. It does not stand in `pieces`.
+    key: Option<Key>,
 }
 
 /// The artifact that is being written.
@@ -85,7 +103,6 @@ struct Open {
     file: u32,
     writer: Box<dyn ArtifactWriter>,
     at: u64,
-    geometry: Option<Geometry>,
 }
 
 /// What a clone became.
@@ -96,13 +113,14 @@ pub(super) struct Taken {
     pub(super) damaged: Vec<(String, u64)>,
     /// Bytes of pages that changed while the clone was taken.
     pub(super) changed: u64,
+    /// Whether there are keys in the files.
+    pub(super) keys: bool,
 }
 
 impl Taken {
     /// The databases that have files.
     pub(super) fn databases(&self) -> BTreeSet<String> {
-        let own = |entry: &&Entry| entry.space_id.is_some() && !entry.path.starts_with('#');
-        let files = self.entries.iter().filter(own);
+        let files = self.entries.iter().filter(|entry| entry.space_id.is_some());
         files
             .filter_map(|entry| innodb::TableFile::of(&entry.path))
             .map(|file| file.database)
@@ -121,6 +139,7 @@ pub(super) struct Intake {
     open: Option<Open>,
     /// `innodb_page_size` of the donor.
     page_size: u32,
+    secrecy: Secrecy,
 }
 
 impl Intake {
@@ -129,7 +148,9 @@ impl Intake {
         sink: Arc<dyn ArtifactSink>,
         spool: Spool,
         page_size: u32,
+        wire_is_encrypted: bool,
     ) -> Intake {
+        let secrecy = Secrecy { wire: wire_is_encrypted, repository: sink.is_encrypted() };
         Intake {
             cx: cx.clone(),
             sink,
@@ -139,6 +160,7 @@ impl Intake {
             redo: BTreeMap::new(),
             open: None,
             page_size,
+            secrecy,
         }
     }
 
@@ -158,7 +180,7 @@ impl Intake {
     }
 
     /// Bytes of a whole file.
-    async fn base(&mut self, block: Block, bytes: Bytes) -> Result<()> {
+    async fn base(&mut self, block: Block, mut bytes: Bytes) -> Result<()> {
         if self.open.as_ref().is_some_and(|open| open.file != block.file) {
             self.close().await?;
         }
@@ -167,40 +189,36 @@ impl Intake {
         if file.dropped {
             return Ok(());
         }
+        let page = file.tablespace.and_then(Tablespace::page_size);
         if self.open.is_none() && file.base.is_none() && block.offset == 0 {
-            let layout = match file.tablespace.and_then(Tablespace::page_size) {
-                Some(size) => Layout::Pages(size),
-                None => Layout::Stream,
-            };
+            let layout = page.map_or(Layout::Stream, Layout::Pages);
             let writer = self.sink.create(artifact("files", &file.stored)?, layout).await?;
-            let geometry = file.tablespace.and_then(|_| Geometry::read(&bytes));
-            self.open = Some(Open { file: block.file, writer, at: 0, geometry });
+            self.open = Some(Open { file: block.file, writer, at: 0 });
         }
+        file.look(self.secrecy, block.offset, &mut bytes, self.page_size)?;
         match &mut self.open {
             Some(open) if open.at == block.offset => {
-                if let Some(geometry) = &open.geometry {
-                    let size = geometry.page_bytes as usize;
-                    let first = open.at / size as u64;
-                    for (number, page) in (first..).zip(bytes.chunks_exact(size)) {
-                        let bad = innodb::check(page, number, geometry).is_err();
-                        if bad && file.torn.len() < MAX_TORN {
-                            file.torn.insert(number);
-                        }
-                    }
-                }
                 open.at += bytes.len() as u64;
                 self.cx.progress().add_bytes(bytes.len() as u64);
                 open.writer.write(bytes).await
             }
-            // A donor that lost us may send again what we have.
-            _ => self.spool.keep(&mut file.changes, block.offset, &bytes).await,
+            // A donor that lost us may send again what we have. Each page is a piece of its own, as those
+            // that changed are: the one may replace the other.
+            _ => {
+                let mut at = block.offset;
+                for piece in bytes.chunks(page.map_or(usize::MAX, |page| page as usize)) {
+                    self.spool.keep(&mut file.changes, at, piece).await?;
+                    at += piece.len() as u64;
+                }
+                Ok(())
+            }
         }
     }
 
     /// Writes what is in the spool, and says what there is.
     pub(super) async fn finish(mut self, donor: &ServerFacts) -> Result<Taken> {
         self.spool.flush().await?;
-        let mut taken = Taken { entries: Vec::new(), damaged: Vec::new(), changed: 0 };
+        let mut taken = Taken { entries: Vec::new(), damaged: Vec::new(), changed: 0, keys: false };
         let mut directories = BTreeSet::from(["#clone".to_owned(), "mysql".to_owned()]);
         let mut places = BTreeSet::new();
         let now = self.cx.now();
@@ -222,6 +240,7 @@ impl Intake {
             } else {
                 format!("ib_logfile{number}")
             };
+            taken.keys |= file.key.is_some();
             taken.entries.push(self.redo_file(path, file, now).await?);
         }
         // The first start makes the directories and the tables without transactions that are no part
@@ -246,11 +265,8 @@ impl Intake {
         taken: &mut Taken,
     ) -> Result<Entry> {
         let page = file.tablespace.and_then(Tablespace::page_size);
-        if let Some(size) = page {
-            let again = |number: &u64| file.changes.begins_at(number * u64::from(size));
-            let torn = file.torn.iter().filter(|number| !again(number));
-            taken.damaged.extend(torn.map(|number| (file.place.path.clone(), *number)));
-        }
+        taken.keys |= file.key.is_some();
+        taken.damaged.extend(file.pages.bad().map(|number| (file.place.path.clone(), number)));
         if file.base.is_none() {
             let layout = page.map_or(Layout::Stream, Layout::Pages);
             let writer = self.sink.create(artifact("files", &file.stored)?, layout).await?;
@@ -272,13 +288,28 @@ impl Intake {
             let writer =
                 self.sink.create(artifact("changes", &file.stored)?, Layout::Stream).await?;
             let mut writer = ChangesWriter::new(writer);
+            let key = file.key.as_ref().zip(file.tablespace);
+            let with_key = |page: Bytes| -> Result<Bytes> {
+                match key {
+                    Some((key, space)) => {
+                        let mut page = BytesMut::from(page);
+                        key.put_into_page(&mut page, space, self.page_size)?;
+                        Ok(page.freeze())
+                    }
+                    None => Ok(page),
+                }
+            };
             if let Some(first) = first {
-                writer.write(0, first).await?;
+                writer.write(0, with_key(first)?).await?;
             }
             let extents: Vec<(u64, u32)> = file.changes.extents().collect();
             for (offset, bytes) in extents {
                 taken.changed += u64::from(bytes);
-                writer.write(offset, self.spool.read(&file.changes, offset).await?).await?;
+                let mut piece = self.spool.read(&file.changes, offset).await?;
+                if offset == 0 {
+                    piece = with_key(piece)?;
+                }
+                writer.write(offset, piece).await?;
             }
             writer.finish().await?;
         }
@@ -304,7 +335,13 @@ impl Intake {
                 return Err(broken("pieces of the redo log overlap, or are beyond its end"));
             }
             zeros(&mut *writer, offset - at).await?;
-            writer.write(self.spool.read(&file.pieces, offset).await?).await?;
+            let mut piece = self.spool.read(&file.pieces, offset).await?;
+            if let (Some(key), 0) = (&file.key, offset) {
+                let mut header = BytesMut::from(piece);
+                key.put(&mut header, keys::REDO_AT)?;
+                piece = header.freeze();
+            }
+            writer.write(piece).await?;
             at = offset + u64::from(bytes);
         }
         zeros(&mut *writer, file.bytes - at).await?;
@@ -336,7 +373,7 @@ impl Receive for Intake {
             return Ok(());
         }
         if entry.encrypted {
-            return Err(super::encrypted(&entry.name));
+            self.secrecy.check(&entry.name)?;
         }
         if entry.tablespace.is_some_and(|space| space.page_size().is_none()) {
             return Err(broken(format!("{} has pages of no size that there is", entry.name)));
@@ -345,7 +382,7 @@ impl Receive for Intake {
             if self.files.len() >= MAX_FILES {
                 return Err(broken("it has more files than any server"));
             }
-            let place = Place::of(&entry.name)?;
+            let place = entry.place()?;
             // A file that DDL made may have the name of one that DDL renamed or dropped.
             let stored = match ddl {
                 true => format!("#new/{}", entry.index),
@@ -357,11 +394,15 @@ impl Receive for Intake {
                 place,
                 renamed: None,
                 tablespace: entry.tablespace,
+                key: entry.key,
                 bytes: entry.bytes,
                 base: None,
                 changes: Pieces::default(),
                 dropped: entry.deleted,
-                torn: BTreeSet::new(),
+                pages: match entry.tablespace {
+                    Some(space) if ddl => Pages::made(space),
+                    _ => Pages::default(),
+                },
             };
             self.files.insert(entry.index, file);
             return Ok(());
@@ -376,15 +417,16 @@ impl Receive for Intake {
             return Ok(());
         }
         file.bytes = file.bytes.max(entry.bytes);
+        file.key = entry.key.clone().or_else(|| file.key.take());
         if entry.renamed {
-            file.renamed = Some(Place::of(&entry.name)?);
+            file.renamed = Some(entry.place()?);
         } else if ddl {
             file.tablespace = entry.tablespace;
         }
         Ok(())
     }
 
-    async fn block(&mut self, block: Block, bytes: Bytes) -> Result<()> {
+    async fn block(&mut self, block: Block, mut bytes: Bytes) -> Result<()> {
         match self.stage {
             Stage::Files => self.base(block, bytes).await,
             Stage::Pages => {
@@ -397,11 +439,18 @@ impl Receive for Intake {
                 if block.offset == 0 {
                     file.bytes = file.bytes.max(block.file_bytes);
                 }
+                file.look(self.secrecy, block.offset, &mut bytes, self.page_size)?;
                 self.spool.keep(&mut file.changes, block.offset, &bytes).await
             }
             Stage::Redo => {
                 let file = self.redo.get_mut(&block.file);
                 let file = file.ok_or_else(|| broken("redo is of a file that it did not name"))?;
+                if block.offset == 0
+                    && let Some(key) = Key::take(&mut bytes, keys::REDO_AT)
+                {
+                    self.secrecy.check("the redo log")?;
+                    file.key = Some(key);
+                }
                 self.spool.keep(&mut file.pieces, block.offset, &bytes).await
             }
             Stage::Init | Stage::Done => Err(broken("data comes at the wrong time")),

@@ -16,8 +16,10 @@
 mod descriptor;
 mod donor;
 mod intake;
+mod keys;
 mod names;
 mod page_zero;
+mod pages;
 mod rpc;
 mod session;
 mod spool;
@@ -93,13 +95,14 @@ impl Backup for CloneBackup {
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
         let mut donor = cx.run(Donor::ask(&self.source)).await?;
         donor.check()?;
-        let settings = cx.run(donor.settings()).await?;
+        let mut settings = cx.run(donor.settings()).await?;
         cx.phase("clone");
         let before = cx.run(donor.position()).await?;
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
         let spool = Spool::new(&self.options.spool, self.options.spool_limit);
         let page_size = settings.page_size.unwrap_or(16 << 10);
-        let mut intake = Intake::new(cx, Arc::clone(&sink), spool, page_size);
+        let mut intake =
+            Intake::new(cx, Arc::clone(&sink), spool, page_size, session.is_encrypted());
         // It leaves the donor free, whatever happens.
         session.run(cx, &mut intake).await?;
         cx.run(async {
@@ -131,6 +134,7 @@ impl Backup for CloneBackup {
                 "position_after": after,
                 "announced": session.announced().settings,
             });
+            settings.keys_in_files = taken.keys;
             let header =
                 Header { files_format: CATALOG_FORMAT, state: State::Crashed, settings, left_out };
             Catalog { header, entries: taken.entries }.write(&*sink).await?;
@@ -213,14 +217,4 @@ fn broken(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::Source, "cannot take the clone")
         .with_source(format!("the source broke the protocol of clones: {}", problem.into()))
         .with_remedy("check that the address is that of a MySQL server, 8.0.17 or later")
-}
-
-/// What is encrypted at the donor is not taken: its key comes in the clear, under no master key, and no
-/// server opens it so.
-fn encrypted(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Source,
-        format!("{name} is encrypted at the source: this version does not take clones of that"),
-    )
-    .with_remedy("use --strategy logical, which reads rows and not files")
 }

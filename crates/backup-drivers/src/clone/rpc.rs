@@ -103,6 +103,11 @@ impl Rpc {
         }
     }
 
+    /// Whether nobody can read along.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.connection.is_tls()
+    }
+
     /// What is in clone mode already.
     #[cfg(test)]
     pub(super) fn over(connection: Connection) -> Rpc {
@@ -270,6 +275,12 @@ fn explained(error: Error) -> Error {
         1524 => {
             (ErrorKind::Source, "run INSTALL PLUGIN clone SONAME 'mysql_clone.so' at the source")
         }
+        // ER_CANT_OPEN_FILE, ER_FILE_NOT_FOUND
+        1016 | 1017 => (
+            ErrorKind::Source,
+            "DDL at the source removed a file that its clone was about to read (its own recipients fail so, \
+             too); try again",
+        ),
         1227 => (ErrorKind::Privilege, "run GRANT BACKUP_ADMIN ON *.* TO the account"),
         1205 => (
             ErrorKind::Source,

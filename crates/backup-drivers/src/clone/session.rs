@@ -113,6 +113,11 @@ impl Session {
         &self.announced
     }
 
+    /// Whether nobody can read along on the connection.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.main.is_encrypted())
+    }
+
     /// How often the connection was lost and had again.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts

@@ -134,7 +134,7 @@ async fn taken(answers: &[Vec<u8>]) -> (Result<()>, Shelf) {
     let dir = tempfile::tempdir().unwrap();
     let shelf = Shelf::default();
     let spool = Spool::new(dir.path(), 1 << 20);
-    let mut intake = Intake::new(&cx, Arc::new(shelf.clone()), spool, 16_384);
+    let mut intake = Intake::new(&cx, Arc::new(shelf.clone()), spool, 16_384, true);
     let mut session = Session::begun(Locator::of_version(), main, acks);
     let run = session.run(&cx, &mut intake);
     let outcome = tokio::time::timeout(Duration::from_secs(60), run).await;

@@ -161,6 +161,7 @@ async fn start(
             .directory(scratch)
             .durable(false)
             .binary_log(false)
+            .keyring(settings.keys_in_files)
             .start_timeout(START)
             .option("init-file", access.file.to_string_lossy())
             .flag("skip-slave-start")

@@ -85,6 +85,7 @@ impl LiveServer {
             variables: shaping.collect(),
             plugins: plugins.iter().map(|(name, library)| format!("{name}={library}")).collect(),
             keyring: rings,
+            keys_in_files: false,
         };
         Ok(LiveServer { facts, directory, settings, address: source.endpoint.to_string() })
     }

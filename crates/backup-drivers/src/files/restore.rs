@@ -125,6 +125,17 @@ fn advice(catalog: &Catalog) -> Vec<Finding> {
             "give the server the same keyring before it starts".to_owned(),
         );
     }
+    if settings.keys_in_files {
+        add(
+            "keyring",
+            "encrypted tablespaces have their keys with them, as good as in the clear, until a server has \
+             started on the files"
+                .to_owned(),
+            "let nobody else read the directory; start the server with a keyring component, which may be \
+             empty: it takes the keys over"
+                .to_owned(),
+        );
+    }
     findings
 }
 

@@ -11,7 +11,7 @@ pub const MAX_BAD_PAGES: usize = 100;
 
 /// The page of the system tablespace that says where the doublewrite buffer is, counted from its end, and
 /// what stands there (`trx0sys.h`).
-const SYSTEM_PAGE: u64 = 5;
+pub(crate) const SYSTEM_PAGE: u64 = 5;
 const DOUBLEWRITE_FROM_END: usize = 200;
 const DOUBLEWRITE_MAGIC: u32 = 536_853_855;
 
@@ -203,7 +203,7 @@ impl PageChecker {
 }
 
 /// Where the two areas of the doublewrite buffer begin, as the page of the transaction system says.
-fn doublewrite(page: &[u8]) -> Option<[u64; 2]> {
+pub(crate) fn doublewrite(page: &[u8]) -> Option<[u64; 2]> {
     let at = page.len().checked_sub(DOUBLEWRITE_FROM_END)? + 10;
     if u32_at(page, at) != DOUBLEWRITE_MAGIC {
         return None;

@@ -77,8 +77,13 @@ impl Geometry {
     /// Pages of an extent (`FSP_EXTENT_SIZE`): 1 MiB of them, or 64 where pages are larger than
     /// 16 KiB.
     pub(super) fn extent_pages(&self) -> u64 {
-        (1 << 20 >> self.page_bytes.trailing_zeros()).max(64)
+        extent_pages(self.page_bytes).into()
     }
+}
+
+/// Pages of an extent by `innodb_page_size` (`fsp0types.h`).
+pub(crate) fn extent_pages(innodb_page_size: u32) -> u32 {
+    ((1 << 20) / innodb_page_size.clamp(4096, 65_536)).max(64)
 }
 
 /// The page size of a shift: 3 is 4 KiB, 7 is 64 KiB.

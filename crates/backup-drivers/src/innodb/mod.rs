@@ -25,8 +25,10 @@ mod page;
 mod sdi;
 
 pub use checker::{BadPage, MAX_BAD_PAGES, PageChecker, PageSummary};
+pub(crate) use checker::{SYSTEM_PAGE, doublewrite};
 pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
+pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
 pub use kind::PageKind;
 pub use name::{TableFile, is_tablespace};

@@ -193,6 +193,7 @@ impl PhysicalBackup {
                 .map(|(name, library)| format!("{name}={library}"))
                 .collect(),
             keyring,
+            keys_in_files: false,
         };
         Ok(Known { facts, tool, datadir, settings })
     }

@@ -12,6 +12,7 @@ use super::Sandbox;
 use super::directories::Directories;
 use super::initialize::initialize;
 use super::install::{ServerInstall, option};
+use super::keyring::equip;
 
 /// Describes a [`Sandbox`]; [`start`](Self::start) starts it.
 #[derive(Debug, Clone)]
@@ -21,6 +22,7 @@ pub struct SandboxBuilder {
     parent: Option<PathBuf>,
     template: Option<PathBuf>,
     durable: Option<bool>,
+    keyring: bool,
     port: Port,
 }
 
@@ -58,6 +60,7 @@ impl SandboxBuilder {
             parent: None,
             template: None,
             durable: None,
+            keyring: false,
             port: Port::None,
         }
     }
@@ -94,6 +97,14 @@ impl SandboxBuilder {
     #[must_use]
     pub fn durable(mut self, durable: bool) -> Self {
         self.durable = Some(durable);
+        self
+    }
+
+    /// Whether the server has a keyring: an empty one of its own, which goes with the sandbox. Only
+    /// MySQL from 8.0.24 on knows such ones; others do not start with it.
+    #[must_use]
+    pub fn keyring(mut self, on: bool) -> Self {
+        self.keyring = on;
         self
     }
 
@@ -154,10 +165,14 @@ impl SandboxBuilder {
     /// # Errors
     /// [`ErrorKind::Target`] with the errors of the server's log when it does not start;
     /// [`ErrorKind::Space`] or [`ErrorKind::Target`] when a directory cannot be made;
-    /// [`ErrorKind::Usage`] when the installation is not whole; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::Usage`] when the installation is not whole, or has not what a keyring needs;
+    /// [`ErrorKind::Interrupted`].
     pub async fn start(mut self, cx: &Context) -> Result<Sandbox> {
         self.launch.durable = self.durable.unwrap_or(self.data.is_some());
         let directories = Directories::create(self.data.as_deref(), self.parent.as_deref())?;
+        if self.keyring {
+            self.launch.install = equip(&self.launch.install, directories.private())?;
+        }
         if directories.data_is_empty()? {
             match self.template {
                 Some(template) if self.launch.shaping_options().next().is_none() => {

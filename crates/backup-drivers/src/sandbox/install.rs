@@ -133,6 +133,16 @@ impl ServerInstall {
         self.share.as_deref()
     }
 
+    /// The directory of plugins, where there is one.
+    pub(super) fn plugins(&self) -> Option<&Path> {
+        self.plugins.as_deref()
+    }
+
+    /// The same installation with its server and its plugins in other places.
+    pub(super) fn moved(&self, server: PathBuf, plugins: PathBuf) -> ServerInstall {
+        ServerInstall { server, plugins: Some(plugins), ..self.clone() }
+    }
+
     /// Where a helper program is, such as `mysqldump`. The names of both families are understood:
     /// `mysqldump` finds `mariadb-dump` in an installation of MariaDB.
     #[must_use]

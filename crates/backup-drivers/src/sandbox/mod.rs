@@ -21,6 +21,7 @@ mod builder;
 mod directories;
 mod initialize;
 mod install;
+mod keyring;
 mod log;
 mod process;
 

@@ -1,8 +1,11 @@
 //! Clones of a real MySQL, taken over the wire: restored, started, compared.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![allow(clippy::print_stderr, reason = "what a run by hand measured")]
 
 mod broken;
+mod encrypted;
 mod load;
+mod point;
 mod stage;
 mod whole;

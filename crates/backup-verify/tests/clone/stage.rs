@@ -45,6 +45,12 @@ impl Stage {
         ConnectOptions::socket(self.donor.socket(), "root")
     }
 
+    /// Over TCP, encrypted as far as nobody asks for something else.
+    pub(crate) fn tcp(&self, user: &str, password: &str) -> ConnectOptions {
+        let password = Secret::new(password.to_owned());
+        ConnectOptions::tcp("127.0.0.1", self.donor.port().unwrap(), user).with_password(password)
+    }
+
     pub(crate) async fn session(&self) -> Session {
         Session::open(&self.source()).await.unwrap()
     }
@@ -93,8 +99,12 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
+    pub(crate) fn options(&self) -> ConnectOptions {
+        ConnectOptions::socket(self.server.socket(), "root")
+    }
+
     pub(crate) async fn session(&self) -> Session {
-        Session::open(&ConnectOptions::socket(self.server.socket(), "root")).await.unwrap()
+        Session::open(&self.options()).await.unwrap()
     }
 
     /// `CHECK TABLE … EXTENDED` of every InnoDB table.
@@ -109,8 +119,11 @@ impl Restored {
             .await
             .unwrap();
         for table in tables {
-            let rows: Vec<(String, String, String, String)> =
-                session.query_rows(&format!("CHECK TABLE {table} EXTENDED")).await.unwrap();
+            let checked = session.query_rows(&format!("CHECK TABLE {table} EXTENDED")).await;
+            let rows: Vec<(String, String, String, String)> = checked.unwrap_or_else(|e| {
+                let log = std::fs::read_to_string(self.server.error_log()).unwrap_or_default();
+                panic!("{}\n{log}", e.report())
+            });
             assert!(rows.iter().all(|row| row.3 == "OK"), "{rows:?}");
         }
     }
