@@ -5,6 +5,8 @@
 
 #[path = "../../../fuzz/bodies/binlog.rs"]
 mod binlog;
+#[path = "../../../fuzz/bodies/catalog.rs"]
+mod catalog;
 #[path = "../../../fuzz/bodies/dump.rs"]
 mod dump;
 #[path = "../../../fuzz/bodies/gtid.rs"]
@@ -13,6 +15,8 @@ mod gtid;
 mod innodb;
 #[path = "../../../fuzz/bodies/sidecar.rs"]
 mod sidecar;
+#[path = "../../../fuzz/bodies/tool.rs"]
+mod tool;
 #[path = "../../../fuzz/bodies/xbstream.rs"]
 mod xbstream;
 
@@ -84,4 +88,17 @@ fn changed_tablespaces_are_read_or_refused() {
 #[test]
 fn changed_streams_of_files_are_read_or_refused() {
     fuzz(20_000, &xbstream::seeds(), xbstream::run);
+}
+
+#[test]
+fn changed_words_of_tools_are_read_or_refused() {
+    fuzz(20_000, &tool::seeds(), tool::run);
+}
+
+#[test]
+fn changed_catalogs_of_files_are_read_or_refused() {
+    for seed in catalog::seeds() {
+        backup_drivers::files::Catalog::parse(&seed).unwrap();
+    }
+    fuzz(10_000, &catalog::seeds(), catalog::run);
 }

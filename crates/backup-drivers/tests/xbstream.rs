@@ -31,6 +31,10 @@ fn end(path: &str) -> Vec<u8> {
     chunk(b'E', 0, path, b"")
 }
 
+fn renamed(path: &str, to: &str) -> Vec<u8> {
+    chunk(b'R', 0, path, &[&(to.len() as u32).to_le_bytes()[..], to.as_bytes()].concat())
+}
+
 fn sparse(path: &str, offset: u64, map: &[(u32, u32)], payload: &[u8]) -> Vec<u8> {
     let entries: Vec<u8> = map
         .iter()
@@ -51,7 +55,14 @@ async fn read(stream: &[u8], dialect: Dialect) -> Result<BTreeMap<String, Vec<u8
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     while let Some(event) = reader.next().await? {
         match event {
-            Event::Begin { path } => assert!(files.insert(path.to_string(), Vec::new()).is_none()),
+            Event::Begin { path } => drop(files.insert(path.to_string(), Vec::new())),
+            Event::Rename { from, to } => {
+                let file = files.remove(&*from).unwrap();
+                files.insert(to.to_string(), file);
+            }
+            Event::Remove { paths } => {
+                paths.iter().for_each(|path| drop(files.remove(&**path).unwrap()));
+            }
             Event::Data { path, bytes } => files.get_mut(&*path).unwrap().extend_from_slice(&bytes),
             Event::Zeros { path, length } => {
                 let file = files.get_mut(&*path).unwrap();
@@ -133,6 +144,55 @@ async fn the_two_meanings_of_s() {
     assert!(read(&stream, Dialect::MariaDb).await.is_err());
 }
 
+/// What MariaDB's tool writes when definitions change while it reads.
+#[tokio::test]
+async fn files_come_again_get_other_names_and_are_taken_back() {
+    let again = |path: &str, offset: u64, bytes: &[u8]| {
+        let mut chunk = data(path, offset, bytes);
+        chunk[8] = 2;
+        chunk
+    };
+    let stream = [
+        data("db/t.MYD", 0, b"old rows"),
+        end("db/t.MYD"),
+        again("db/t.MYD", 0, b"new"),
+        again("db/t.MYD", 3, b" row"),
+        chunk(b'E', 2, "db/t.MYD", b""),
+        // One that did not come before says so, too.
+        again("db/u.MYD", 0, b"u"),
+        end("db/u.MYD"),
+        data("db/v.MYD", 0, b"v"),
+        end("db/v.MYD"),
+        renamed("db/u.MYD", "db/v.MYD"),
+        renamed("db/never.MYD", "db/w.MYD"),
+        end("gone/db.opt"),
+        end("gone2/db.opt"),
+        chunk(b'D', 0, "gone", b""),
+        chunk(b'D', 0, "never", b""),
+        end("db/p#P#p0.MYD"),
+        end("db/p#P#p1.MYI"),
+        end("db/p.frm"),
+        chunk(b'D', 0, "db/p#P#*", b""),
+        again("db/p#P#p0.MYD", 0, b"p0"),
+        chunk(b'E', 2, "db/p#P#p0.MYD", b""),
+    ]
+    .concat();
+    let files = read(&stream, Dialect::MariaDb).await.unwrap();
+    let expected: [(&str, &[u8]); 5] = [
+        ("db/p#P#p0.MYD", b"p0"),
+        ("db/p.frm", b""),
+        ("db/t.MYD", b"new row"),
+        ("db/v.MYD", b"u"),
+        ("gone2/db.opt", b""),
+    ];
+    let found = files.iter().map(|(path, content)| (path.as_str(), content.as_slice()));
+    assert!(found.eq(expected), "{files:?}");
+    // The other tool means something else by the flag, and has no such chunks.
+    let other = [data("a", 0, b"x"), end("a"), again("a", 0, b"y"), end("a")].concat();
+    refused(&other, Dialect::XtraBackup, "a comes a second time").await;
+    refused(&renamed("a", "b"), Dialect::XtraBackup, "unknown type `R`").await;
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_stream_is_told() {
     let both = [Dialect::MariaDb, Dialect::XtraBackup];
@@ -163,9 +223,19 @@ async fn what_is_wrong_with_a_stream_is_told() {
             refused(&bytes, dialect, "inside a chunk of a").await;
         }
     }
-    refused(&chunk(b'D', 0, "a", b""), Dialect::MariaDb, "is taken back").await;
-    refused(&chunk(b'R', 0, "a", b"\x01\0\0\0b"), Dialect::MariaDb, "another name").await;
-    refused(&chunk(b'P', 2, "a", b""), Dialect::MariaDb, "a second time").await;
+    for open in ["a", "*", "a*"] {
+        let stream = [data("a", 0, b"x"), chunk(b'D', 0, open, b""), end("a")].concat();
+        refused(&stream, Dialect::MariaDb, "a is taken back before its end").await;
+    }
+    let moved = renamed("a", "b");
+    for open in ["a", "b"] {
+        let stream = [data(open, 0, b"x"), moved.clone(), end(open)].concat();
+        refused(&stream, Dialect::MariaDb, "gets another name before its end").await;
+    }
+    refused(&renamed("a", "../b"), Dialect::MariaDb, "leads elsewhere").await;
+    refused(&renamed("a", &"b".repeat(512)), Dialect::MariaDb, "a path of 512 bytes").await;
+    // Only what says so comes again.
+    refused(&[end("a"), moved, end("b")].concat(), Dialect::MariaDb, "b comes a second time").await;
     let map = chunk(b'S', 0, "a", &[&u32::MAX.to_le_bytes()[..], &[0; 20]].concat());
     refused(&map, Dialect::XtraBackup, "a map of 4294967295 entries").await;
     let uneven = sparse("a", 0, &[(0, 5)], b"four");

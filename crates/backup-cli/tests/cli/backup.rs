@@ -157,10 +157,10 @@ async fn compression_is_a_choice() {
 }
 
 /// A small file system; it is gone with the value.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path, size: &str) -> SmallDisk {
+    pub(crate) fn mount(path: &Path, size: &str) -> SmallDisk {
         std::fs::create_dir(path).unwrap();
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
@@ -169,6 +169,12 @@ impl SmallDisk {
             .unwrap();
         assert!(status.success(), "mounting a tmpfs needs root; run this suite as root");
         SmallDisk(path.to_owned())
+    }
+
+    pub(crate) fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
+        assert!(status.success());
     }
 }
 

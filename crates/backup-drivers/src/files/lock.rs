@@ -11,10 +11,59 @@ use crate::logical::{LongQueries, SnapshotOptions, clear_long_queries, current_p
 /// How long one attempt to get the lock may keep everybody else waiting, in seconds.
 const ATTEMPT: u64 = 3;
 
-/// The global read lock, with a deadline: when it is over, a second connection kills the one that
+/// What waits while a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Every statement that writes. It is had when every statement has ended that runs, queries too.
+    Statements,
+    /// Commits, DDL, and writes to tables without transactions (`BACKUP STAGE` of MariaDB). Queries and open
+    /// transactions go on, and it does not wait for them.
+    Commits,
+}
+
+impl Waits {
+    /// What is enough for a snapshot, whose server recovers to the last commit in it.
+    pub(crate) fn for_a_snapshot(facts: &ServerFacts) -> Waits {
+        match facts.capabilities().backup_stage {
+            true => Waits::Commits,
+            false => Waits::Statements,
+        }
+    }
+
+    /// What takes the lock, in order; and whether others feel it from there on.
+    fn statements(self) -> &'static [(&'static str, bool)] {
+        match self {
+            Waits::Statements => &[("FLUSH TABLES WITH READ LOCK", true)],
+            Waits::Commits => &[
+                ("BACKUP STAGE START", false),
+                ("BACKUP STAGE FLUSH", false),
+                ("BACKUP STAGE BLOCK_DDL", true),
+                ("BACKUP STAGE BLOCK_COMMIT", true),
+            ],
+        }
+    }
+
+    fn end(self) -> &'static str {
+        match self {
+            Waits::Statements => "UNLOCK TABLES",
+            Waits::Commits => "BACKUP STAGE END",
+        }
+    }
+
+    /// What the lock is called.
+    pub(crate) fn lock(self) -> &'static str {
+        match self {
+            Waits::Statements => "global read lock",
+            Waits::Commits => "backup lock (BACKUP STAGE)",
+        }
+    }
+}
+
+/// A lock on the whole server, with a deadline: when it is over, a second connection kills the one that
 /// holds it. Dropping the value gives the lock back too, with its connection.
 pub(crate) struct GlobalLock {
     holder: Session,
+    waits: Waits,
     /// Since when other sessions may feel it.
     began: Instant,
     watchdog: tokio::task::JoinHandle<()>,
@@ -45,11 +94,14 @@ impl GlobalLock {
         cx: &Context,
         source: &ConnectOptions,
         options: LockOptions,
+        waits: Waits,
     ) -> Result<Self> {
         let mut second = Session::open(source).await?;
         let mut holder = Session::open(source).await?;
-        let long = SnapshotOptions::default().long_query_time;
-        clear_long_queries(cx, &mut second, options.long_queries, long, options.limit).await?;
+        if waits == Waits::Statements {
+            let long = SnapshotOptions::default().long_query_time;
+            clear_long_queries(cx, &mut second, options.long_queries, long, options.limit).await?;
+        }
         let seconds = options.limit.as_secs().clamp(1, ATTEMPT);
         holder.run(&format!("SET SESSION lock_wait_timeout = {seconds}")).await?;
         let (id, limit) = (holder.id(), options.limit);
@@ -59,16 +111,18 @@ impl GlobalLock {
             // When this fails the connection is gone, and with it the lock.
             let _ = second.run(&format!("KILL {id}")).await;
         });
-        let mut began = Instant::now();
         loop {
-            let locked = cx.run(holder.run("FLUSH TABLES WITH READ LOCK")).await;
+            let mut began = Instant::now();
+            let locked = cx.run(lock(&mut holder, waits, &mut began)).await;
             match locked {
-                Ok(_) => return Ok(GlobalLock { holder, began, watchdog, limit }),
+                Ok(()) => return Ok(GlobalLock { holder, waits, began, watchdog, limit }),
                 // Two writers that wait for each other's rows, one of them behind this lock, would
                 // wait for ever: they get their turn, then we try again.
                 Err(e) if e.server().is_some_and(|s| s.code == 1205) && asked.elapsed() < limit => {
+                    if waits == Waits::Commits {
+                        holder.run(waits.end()).await?;
+                    }
                     tokio::time::sleep(Duration::from_millis(500)).await;
-                    began = Instant::now();
                 }
                 Err(e) => {
                     watchdog.abort();
@@ -77,7 +131,7 @@ impl GlobalLock {
                     }
                     return Err(Error::new(
                         ErrorKind::Source,
-                        format!("the global read lock was not had within {} s", limit.as_secs()),
+                        format!("the {} was not had within {} s", waits.lock(), limit.as_secs()),
                     )
                     .with_source(e)
                     .with_remedy(
@@ -111,14 +165,15 @@ impl GlobalLock {
     /// # Errors
     /// [`ErrorKind::Source`] when it was lost before.
     pub(crate) async fn release(mut self) -> Result<Duration> {
-        let given_back = self.holder.run("UNLOCK TABLES").await;
+        let given_back = self.holder.run(self.waits.end()).await;
         let held = self.began.elapsed();
         self.watchdog.abort();
         given_back.map_err(|e| {
             Error::new(
                 ErrorKind::Source,
                 format!(
-                    "the global read lock was held for longer than {} s and taken away",
+                    "the {} was held for longer than {} s and taken away",
+                    self.waits.lock(),
                     self.limit.as_secs()
                 ),
             )
@@ -127,6 +182,18 @@ impl GlobalLock {
         })?;
         Ok(held)
     }
+}
+
+/// Takes the lock, step by step. `began` tells from when on others feel it.
+async fn lock(holder: &mut Session, waits: Waits, began: &mut Instant) -> Result<()> {
+    let mut felt = false;
+    for &(statement, feels) in waits.statements() {
+        if feels && !felt {
+            (felt, *began) = (true, Instant::now());
+        }
+        holder.run(statement).await?;
+    }
+    Ok(())
 }
 
 impl Drop for GlobalLock {

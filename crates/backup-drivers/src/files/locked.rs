@@ -13,7 +13,7 @@ use super::catalog::{CATALOG_FORMAT, Catalog, Header, State};
 use super::cold::objects;
 use super::copy::{Held, copy_in};
 use super::live::LiveServer;
-use super::lock::{GlobalLock, LockOptions};
+use super::lock::{GlobalLock, LockOptions, Waits};
 use super::still::{Eager, check_still, rest};
 use super::tree::Tree;
 use crate::connect::{ConnectOptions, Session};
@@ -98,7 +98,8 @@ impl Backup for LockedBackup {
             return Err(e);
         }
         cx.phase("lock");
-        let taken = GlobalLock::take(cx, &self.source, self.options).await;
+        // Nothing less keeps InnoDB still: open transactions would go on to change pages.
+        let taken = GlobalLock::take(cx, &self.source, self.options, Waits::Statements).await;
         let copied = match taken {
             Err(e) => Err(e),
             Ok(mut lock) => {

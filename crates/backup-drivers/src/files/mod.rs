@@ -41,3 +41,4 @@ pub use lock::LockOptions;
 pub use locked::LockedBackup;
 pub use restore::{FilesRestore, FilesRestoreOptions};
 pub use stream::export_stream;
+pub(crate) use target::Room;

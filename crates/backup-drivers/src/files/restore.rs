@@ -37,12 +37,19 @@ pub struct FilesRestoreOptions {
 pub struct FilesRestore {
     directory: PathBuf,
     options: FilesRestoreOptions,
+    /// Bytes that are written beside the directory.
+    beside: u64,
 }
 
 impl FilesRestore {
     /// Into `directory`, which is made when it is missing.
     pub fn new(directory: impl Into<PathBuf>, options: FilesRestoreOptions) -> Self {
-        FilesRestore { directory: directory.into(), options }
+        FilesRestore { directory: directory.into(), options, beside: 0 }
+    }
+
+    /// Looks for room for so many more bytes, which are written beside the directory meanwhile.
+    pub(crate) fn and_beside(self, bytes: u64) -> Self {
+        FilesRestore { beside: bytes, ..self }
     }
 
     /// Looks at everything that could stand in the way.
@@ -75,7 +82,7 @@ impl FilesRestore {
             )
             .with_remedy("look whether it is the right one; if it is, empty it yourself"));
         }
-        target.check_room(&catalog, self.keeps(&target))?;
+        target.check_room(&catalog, self.keeps(&target), self.beside)?;
         Ok((catalog, target))
     }
 

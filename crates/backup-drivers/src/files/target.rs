@@ -74,13 +74,10 @@ impl Target {
         }
     }
 
-    /// Fails when there is no room for the files.
-    pub(super) fn check_room(&self, catalog: &Catalog, keeps: bool) -> Result<()> {
-        let existing = self.directory.ancestors().find(|path| path.is_dir());
-        let existing = existing.unwrap_or(Path::new("/"));
-        let stat = statvfs(existing).map_err(|e| failed(existing)(e.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let mut needed = 0u64;
+    /// Fails when there is no room for the files, and `more` bytes beside them.
+    pub(super) fn check_room(&self, catalog: &Catalog, keeps: bool, more: u64) -> Result<()> {
+        let free = Room::of(&self.directory)?.free;
+        let mut needed = more;
         let mut given_back = 0u64;
         for entry in catalog.files() {
             needed += entry.bytes;
@@ -215,6 +212,26 @@ impl Target {
         };
         finish().map_err(failed(&self.directory))?;
         Ok(owned)
+    }
+}
+
+/// Room for files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Which file system it is.
+    pub(crate) device: u64,
+    /// Bytes that are free there.
+    pub(crate) free: u64,
+}
+
+impl Room {
+    /// Where a directory is, or will be.
+    pub(crate) fn of(directory: &Path) -> Result<Room> {
+        let existing = directory.ancestors().find(|path| path.is_dir());
+        let existing = existing.unwrap_or(Path::new("/"));
+        let stat = statvfs(existing).map_err(|e| failed(existing)(e.into()))?;
+        let device = existing.metadata().map_err(failed(existing))?.dev();
+        Ok(Room { device, free: stat.f_bavail.saturating_mul(stat.f_frsize) })
     }
 }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,8 +15,10 @@ use backup_core::{
     Event, Finding, Flavor, Manifest, Outcome, Position, Result, SourceInfo, Strategy, io_error,
 };
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::demux::{Demuxed, Owner, demux};
+use super::history::History;
 use super::metadata::{Checkpoints, binlog_position, info_value};
 use super::options::ToolOptions;
 use super::preflight::look;
@@ -40,6 +45,9 @@ pub struct PhysicalDetails {
     /// `server_id`.
     #[serde(default)]
     pub instance: String,
+    /// The file of the system tablespace, which a restore makes anew: number and time of its making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_file: Option<String>,
     /// Where it begins: 0 for one that stands alone.
     pub from_lsn: u64,
     /// Where the next increment begins.
@@ -75,8 +83,12 @@ pub struct Parent {
     pub server_uuid: Option<String>,
     /// See [`PhysicalDetails::instance`].
     pub instance: String,
+    /// See [`PhysicalDetails::system_file`].
+    pub system_file: Option<String>,
     /// Its flavor and version.
     pub version: String,
+    /// The position in the binary log that it is of.
+    pub position: Position,
     /// The checkpoint that it ended with.
     pub to_lsn: u64,
 }
@@ -92,7 +104,9 @@ impl Parent {
             backup: manifest.backup.clone(),
             server_uuid: manifest.outcome.source.server_uuid.clone(),
             instance: details.instance,
+            system_file: details.system_file,
             version: manifest.outcome.source.version.clone(),
+            position: manifest.outcome.position.clone(),
             to_lsn: details.to_lsn,
         })
     }
@@ -174,11 +188,15 @@ impl PhysicalBackup {
         let plugins: Vec<(String, String)> = session.query_rows(sql).await?;
         let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'";
         let lsn: Option<(String, u64)> = session.query_first(sql).await?;
+        let history = match &self.parent {
+            Some(parent) => History::ask(&mut session, &facts, &parent.position).await?,
+            None => History::default(),
+        };
         session.close().await?;
         let tool = self.find_tool(facts.flavor)?;
         tool.check(&facts.version)?;
         self.check_host(&facts, &datadir)?;
-        self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn))?;
+        self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn), &history)?;
         let keyring = |name: &&(String, String)| {
             let name = name.0.to_ascii_lowercase();
             name.contains("key_management") || name.contains("keyring")
@@ -229,7 +247,13 @@ impl PhysicalBackup {
         Ok(())
     }
 
-    fn check_parent(&self, facts: &ServerFacts, datadir: &Path, lsn: Option<u64>) -> Result<()> {
+    fn check_parent(
+        &self,
+        facts: &ServerFacts,
+        datadir: &Path,
+        lsn: Option<u64>,
+        history: &History,
+    ) -> Result<()> {
         let Some(parent) = &self.parent else { return Ok(()) };
         let broken = |why: String| {
             Error::new(
@@ -256,7 +280,18 @@ impl PhysicalBackup {
                 parent.to_lsn
             )));
         }
-        Ok(())
+        // Its LSN may have gone past that of the backup again since.
+        let now = system_file(datadir);
+        if parent.system_file.is_some() && now.is_some() && parent.system_file != now {
+            return Err(broken("the files of the server were made anew since".to_owned()));
+        }
+        match history.leads_on_from(&parent.position) {
+            true => Ok(()),
+            false => Err(broken(format!(
+                "the binary log does not lead on from {}: the server was restored since, or is another one",
+                parent.position
+            ))),
+        }
     }
 }
 
@@ -283,7 +318,7 @@ impl Backup for PhysicalBackup {
         )?;
         cx.phase("copying files");
         let mut running = Running::start(cx, &known.tool, &arguments)?;
-        let stdout = running.stdout()?;
+        let (stdout, ended) = Watched::new(running.stdout()?);
         let overdue = running.overdue(self.options.lock_deadline);
         let read = tokio::select! {
             biased;
@@ -292,7 +327,10 @@ impl Backup for PhysicalBackup {
         };
         let (read, log) = match read {
             Ok(read) => (read, running.finish(cx).await?),
-            Err(error) => return Err(self.first_cause(&known, running, error).await),
+            Err(error) => {
+                let ended = ended.load(Ordering::Relaxed);
+                return Err(self.first_cause(&known, running, ended, error).await);
+            }
         };
         drop(private);
         self.conclude(cx, sink, known, read, log).await
@@ -301,11 +339,24 @@ impl Backup for PhysicalBackup {
 
 impl PhysicalBackup {
     /// A tool that fails ends its stream too early: what it said is the cause. What the repository fails
-    /// with is the cause of the tool's end.
-    async fn first_cause(&self, known: &Known, running: Running, error: Error) -> Error {
+    /// with is the cause of the tool's end, and so is what we do not understand of a stream that goes on.
+    async fn first_cause(
+        &self,
+        known: &Known,
+        running: Running,
+        ended: bool,
+        error: Error,
+    ) -> Error {
         if error.kind() != ErrorKind::Damaged {
             let _ = running.end(Duration::ZERO).await;
             return error;
+        }
+        if !ended {
+            let _ = running.end(Duration::ZERO).await;
+            let what = format!("the stream of {} cannot be understood", known.tool.name());
+            return Error::new(ErrorKind::Source, what).with_source(error).with_remedy(
+                "take the backup again; report this with the versions of server and tool",
+            );
         }
         // Its output is closed: it is at its end, and about to say why.
         let name = known.tool.name();
@@ -383,6 +434,17 @@ impl PhysicalBackup {
                     .to_owned(),
             );
         }
+        if !read.reworked.is_empty() {
+            let names = read.reworked.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            let more = match read.reworked.len().saturating_sub(5) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            warnings.push(format!(
+                "{names}{more} were renamed, emptied or made anew while they were read, which {name} is known to \
+                 lose tables by that are not InnoDB's: prove this backup by a drill"
+            ));
+        }
         if let Some(first) = read.bad_pages.first() {
             let more = read.bad_pages.len() - 1;
             let text = format!("the source has damaged pages: {first}, and {more} more");
@@ -402,6 +464,7 @@ impl PhysicalBackup {
             },
             tool_version: format!("{major}.{minor}.{patch}"),
             instance: instance(&facts, &datadir),
+            system_file: system_file(&datadir),
             from_lsn: checkpoints.from_lsn,
             to_lsn: checkpoints.to_lsn,
             last_lsn: checkpoints.last_lsn,
@@ -465,6 +528,45 @@ impl PhysicalBackup {
 fn instance(facts: &ServerFacts, datadir: &Path) -> String {
     let host = facts.hostname.as_deref().unwrap_or_default();
     format!("{host}:{} {}", datadir.display(), facts.server_id)
+}
+
+/// Output of a tool, which knows whether its end was seen.
+struct Watched<R> {
+    inner: R,
+    ended: Arc<AtomicBool>,
+}
+
+impl<R> Watched<R> {
+    fn new(inner: R) -> (Self, Arc<AtomicBool>) {
+        let ended = Arc::new(AtomicBool::new(false));
+        (Watched { inner, ended: Arc::clone(&ended) }, ended)
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if let Poll::Ready(Ok(())) = read
+            && buffer.filled().len() == before
+            && buffer.remaining() > 0
+        {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+/// Number and time of the making of the file that no server runs without.
+fn system_file(datadir: &Path) -> Option<String> {
+    let metadata = std::fs::metadata(datadir.join("ibdata1")).ok()?;
+    let made = metadata.created().ok();
+    let made = made.and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
+    Some(format!("{} {}", metadata.ino(), made.unwrap_or_default().as_nanos()))
 }
 
 /// The data directory tells whom its files belong to.

@@ -45,6 +45,8 @@ pub(super) struct Demuxed {
     /// Pages whose checksum fits, and those that cannot be checked.
     pub(super) sound_pages: u64,
     pub(super) encrypted_pages: u64,
+    /// Tables that are not InnoDB's and were changed as a whole while they were read.
+    pub(super) reworked: BTreeSet<String>,
 }
 
 enum Piece {
@@ -78,7 +80,7 @@ pub(super) async fn demux(
 ) -> Result<Demuxed> {
     let mut reader = StreamReader::new(stream, dialect);
     let mut open: HashMap<Arc<str>, File> = HashMap::new();
-    let mut done = Demuxed::default();
+    let mut done = Files::default();
     while let Some(event) = cx.run(reader.next()).await? {
         match event {
             Stream::Begin { path } => {
@@ -86,6 +88,7 @@ pub(super) async fn demux(
                 let task = tokio::spawn(file(
                     cx.clone(),
                     path.to_string(),
+                    done.stored_as(&path),
                     Arc::clone(sink),
                     owner.clone(),
                     pieces,
@@ -103,14 +106,74 @@ pub(super) async fn demux(
             Stream::End { path, .. } => {
                 send(&mut open, &path, Piece::End).await?;
                 if let Some(file) = open.remove(&path) {
-                    take(&mut done, finished(file.task).await?);
+                    done.take(finished(file.task).await?);
                 }
             }
+            Stream::Rename { from, to } => done.rename(&from, &to),
+            Stream::Remove { paths } => paths.iter().for_each(|path| done.remove(path)),
         }
     }
-    done.entries.extend(directories(&done.entries, owner));
-    done.entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(done)
+    Ok(done.demuxed(owner))
+}
+
+/// Files that are at their end, by their paths.
+#[derive(Default)]
+struct Files {
+    done: BTreeMap<String, Finished>,
+    /// How often a file was begun under a path.
+    begun: HashMap<Arc<str>, u32>,
+    /// See [`Demuxed::reworked`].
+    reworked: BTreeSet<String>,
+}
+
+impl Files {
+    /// What the artifacts of the next file of that path are called by: a name is not used twice. No server has
+    /// files that are called so.
+    fn stored_as(&mut self, path: &Arc<str>) -> Option<String> {
+        let begun = self.begun.entry(Arc::clone(path)).or_default();
+        *begun += 1;
+        if *begun == 1 {
+            return None;
+        }
+        let stored_as = format!("{path}@{begun}");
+        self.note(path);
+        Some(stored_as)
+    }
+
+    /// Notes a table, as it was or is called.
+    fn note(&mut self, path: &str) {
+        let rows = [".MAD", ".MAI", ".MYD", ".MYI", ".ARZ", ".CSV", ".MRG"];
+        if rows.iter().any(|ending| path.ends_with(ending)) {
+            let table = TableFile::of(path);
+            self.reworked.insert(table.map_or_else(|| path.to_owned(), |table| table.to_string()));
+        }
+    }
+
+    /// The newest of a path counts.
+    fn take(&mut self, file: Finished) {
+        self.done.insert(file.entry.path.clone(), file);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        if let Some(mut file) = self.done.remove(from) {
+            self.note(to);
+            file.entry.stored_as.get_or_insert_with(|| from.to_owned());
+            file.entry.path = to.to_owned();
+            self.take(file);
+        }
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.done.remove(path);
+    }
+
+    fn demuxed(self, owner: &Owner) -> Demuxed {
+        let mut done = Demuxed { reworked: self.reworked, ..Demuxed::default() };
+        self.done.into_values().for_each(|file| take(&mut done, file));
+        done.entries.extend(directories(&done.entries, owner));
+        done.entries.sort_by(|a, b| a.path.cmp(&b.path));
+        done
+    }
 }
 
 async fn send(open: &mut HashMap<Arc<str>, File>, path: &Arc<str>, piece: Piece) -> Result<()> {
@@ -213,6 +276,7 @@ struct Writing {
 async fn file(
     cx: Context,
     path: String,
+    stored_as: Option<String>,
     sink: Arc<dyn ArtifactSink>,
     owner: Owner,
     mut pieces: mpsc::Receiver<Piece>,
@@ -220,7 +284,7 @@ async fn file(
     let mut writing = Writing {
         undecided: may_have_pages(&path),
         metadata: is_metadata(&path).then(Vec::new),
-        entry: Entry { modified: cx.now(), ..entry(&path, &owner) },
+        entry: Entry { modified: cx.now(), stored_as, ..entry(&path, &owner) },
         sink,
         head: BytesMut::new(),
         writer: None,

@@ -11,6 +11,7 @@
 
 mod backup;
 mod demux;
+mod history;
 mod log;
 mod metadata;
 mod options;

@@ -13,7 +13,7 @@ use backup_core::{
 use super::backup::PhysicalDetails;
 use super::prepare::prepare;
 use super::tool::Tool;
-use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, State};
+use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, Room, State};
 
 /// A backup of a chain, with its artifacts.
 #[derive(Clone)]
@@ -123,6 +123,38 @@ impl PhysicalRestore {
     }
 }
 
+impl PhysicalRestore {
+    /// Where increments are laid out.
+    fn beside(&self) -> &Path {
+        self.directory.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The restore of the full backup, when there is room for the increments too.
+    async fn files(&self, increments: &[Link]) -> Result<FilesRestore> {
+        let files = FilesRestore::new(&self.directory, self.options);
+        let mut more = 0;
+        for link in increments {
+            let catalog = Catalog::read(&*link.artifacts).await?;
+            more += catalog.files().map(|entry| entry.bytes).sum::<u64>();
+        }
+        let (room, beside) = (Room::of(&self.directory)?, Room::of(self.beside())?);
+        if room.device == beside.device {
+            return Ok(files.and_beside(more));
+        }
+        if more > beside.free {
+            return Err(Error::new(
+                ErrorKind::Space,
+                format!(
+                    "the increments take {more} bytes for a while, and {} has room for {}",
+                    self.beside().display(),
+                    beside.free
+                ),
+            ));
+        }
+        Ok(files)
+    }
+}
+
 #[async_trait]
 impl Restore for PhysicalRestore {
     async fn plan(
@@ -135,7 +167,7 @@ impl Restore for PhysicalRestore {
         let Some(full) = links.first() else {
             return Err(Error::internal("a chain without links"));
         };
-        let files = FilesRestore::new(&self.directory, self.options);
+        let files = self.files(&links[1..]).await?;
         let mut plan = files.plan(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
         for link in &links[1..] {
             plan.steps.push(format!("write the files of {} beside them", link.manifest.backup));
@@ -157,11 +189,11 @@ impl Restore for PhysicalRestore {
         let Some((full, increments)) = links.split_first() else {
             return Err(Error::internal("a chain without links"));
         };
-        let files = FilesRestore::new(&self.directory, self.options);
+        let files = self.files(increments).await?;
         let mut restored = files.run(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
 
         // On the same disk as the target, where there is room for it, and gone with the end of this.
-        let beside = self.directory.parent().unwrap_or(Path::new("/"));
+        let beside = self.beside();
         let work =
             tempfile::Builder::new().prefix(".holdfast-increments-").tempdir_in(beside).map_err(
                 |e| io_error(e, ErrorKind::Target, format!("cannot write {}", beside.display())),

@@ -28,7 +28,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::connect::ConnectOptions;
 use crate::files::live::LiveServer;
-use crate::files::lock::{GlobalLock, LockOptions};
+use crate::files::lock::{GlobalLock, LockOptions, Waits};
 use crate::files::locked::log_bin;
 use crate::files::tree::Tree;
 use crate::files::{
@@ -279,7 +279,10 @@ impl Backup for SnapshotBackup {
             position,
             consistency: Consistency {
                 level: ConsistencyLevel::Exact,
-                reason: "a snapshot of the volume was taken under a global read lock".to_owned(),
+                reason: format!(
+                    "a snapshot of the volume was taken under a {}",
+                    Waits::for_a_snapshot(&live.facts).lock()
+                ),
             },
             lock_seconds: held,
             rows: None,
@@ -313,7 +316,8 @@ impl SnapshotBackup {
         snapshot: &Snapshot,
     ) -> Result<(Position, Duration)> {
         cx.phase("lock");
-        let mut lock = GlobalLock::take(cx, &self.source, self.options.lock).await?;
+        let waits = Waits::for_a_snapshot(&live.facts);
+        let mut lock = GlobalLock::take(cx, &self.source, self.options.lock, waits).await?;
         let position = cx
             .run(async {
                 lock.flush_engine_logs().await?;

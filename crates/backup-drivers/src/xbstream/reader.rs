@@ -18,7 +18,8 @@ const MAX_MAP: u32 = 1 << 20;
 /// What a stream says next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A file begins. It may be at its end at once.
+    /// A file begins. It may be at its end at once. One that was at its end is begun anew then, and what came
+    /// of it before is void (MariaDB: a table that was made again while it was backed up).
     Begin {
         /// Its path: components separated by `/`, none of them empty, `.` or `..`.
         path: Arc<str>,
@@ -46,6 +47,18 @@ pub enum Event {
         offset: u64,
         /// With what.
         bytes: Bytes,
+    },
+    /// A file that was at its end has another name now, in the place of what had it (MariaDB).
+    Rename {
+        /// Its path until now.
+        from: Arc<str>,
+        /// Its path from now on.
+        to: Arc<str>,
+    },
+    /// Files that were at their end are void (MariaDB).
+    Remove {
+        /// Their paths.
+        paths: Vec<Arc<str>>,
     },
     /// The file is at its end.
     End {
@@ -198,7 +211,8 @@ impl<R: AsyncRead + Unpin + Send> StreamReader<R> {
             return Err(broken(format!("unknown flags {flags:#04x} of {path} at byte {began}")));
         }
         if self.dialect == Dialect::MariaDb && flags & REWRITE != 0 {
-            return Err(unsupported(&path, "is written a second time"));
+            // Each chunk of the second one says so.
+            self.finished.remove(&*path);
         }
         match (kind, self.dialect) {
             (b'P', _) => self.payload(&path, false, began).await?,
@@ -221,8 +235,8 @@ impl<R: AsyncRead + Unpin + Send> StreamReader<R> {
                 }
                 self.open.insert(Arc::clone(&open.path), Open { next: offset, ..open });
             }
-            (b'D', Dialect::MariaDb) => return Err(unsupported(&path, "is taken back")),
-            (b'R', Dialect::MariaDb) => return Err(unsupported(&path, "gets another name")),
+            (b'D', Dialect::MariaDb) => self.remove(&path)?,
+            (b'R', Dialect::MariaDb) => self.rename(&path, began).await?,
             // Of an unknown type only one thing is known: the tools read it as if it had a payload.
             _ if flags & IGNORABLE != 0 => self.payload(&path, true, began).await?,
             (kind, _) => {
@@ -247,6 +261,49 @@ impl<R: AsyncRead + Unpin + Send> StreamReader<R> {
         let path: Arc<str> = path.into();
         self.ready.push_back(Event::Begin { path: Arc::clone(&path) });
         Ok(Open { path, length: 0, next: 0 })
+    }
+
+    /// Takes files back: one, those in a directory, or those whose names begin with what stands before a `*`.
+    /// That there are none is as good.
+    fn remove(&mut self, path: &str) -> Result<()> {
+        let meant = |file: &str| match path.strip_suffix('*') {
+            Some(prefix) => {
+                let rest = file.strip_prefix(prefix);
+                rest.is_some_and(|rest| !rest.contains('/'))
+            }
+            None => file.strip_prefix(path).is_some_and(|r| r.is_empty() || r.starts_with('/')),
+        };
+        if let Some(open) = self.open.keys().find(|file| meant(file)) {
+            return Err(broken(format!("{open} is taken back before its end")));
+        }
+        let mut paths: Vec<Arc<str>> =
+            self.finished.iter().filter(|file| meant(file)).map(Arc::clone).collect();
+        paths.sort();
+        for path in &paths {
+            self.finished.remove(path);
+        }
+        if !paths.is_empty() {
+            self.ready.push_back(Event::Remove { paths });
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name. That it is not there is as good: it comes under the new one then.
+    async fn rename(&mut self, from: &str, began: u64) -> Result<()> {
+        let length = word(&self.exactly(4, "a chunk that renames").await?) as usize;
+        if length >= PATH_LIMIT {
+            return Err(broken(format!("a path of {length} bytes at byte {began}")));
+        }
+        let to = self.exactly(length, "a path").await?;
+        let to: Arc<str> = checked_path(&to)?.into();
+        if let Some(open) = self.open.get(from).or_else(|| self.open.get(&to)) {
+            return Err(broken(format!("{} gets another name before its end", open.path)));
+        }
+        if let Some(from) = self.finished.take(from) {
+            self.finished.insert(Arc::clone(&to));
+            self.ready.push_back(Event::Rename { from, to });
+        }
+        Ok(())
     }
 
     async fn payload(&mut self, path: &str, ignored: bool, began: u64) -> Result<()> {
@@ -395,13 +452,6 @@ impl<R: AsyncRead + Unpin + Send> StreamReader<R> {
 
 fn cannot_read(error: std::io::Error) -> Error {
     io_error(error, ErrorKind::Source, "cannot read the stream of files")
-}
-
-/// What no released tool writes into a stream, as far as is known: a file that was given out cannot be
-/// changed any more.
-fn unsupported(path: &str, what: &str) -> Error {
-    broken(format!("{path} {what}, which this version does not take"))
-        .with_remedy("use a mariadb-backup of 10.11 or 11.8, and report this with its version")
 }
 
 /// A path that stays where it is put.

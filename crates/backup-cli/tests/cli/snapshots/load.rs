@@ -18,8 +18,8 @@ const TABLES: [&str; 8] = [
     "CREATE TABLE bank.log (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(200)) ENGINE=MyISAM",
     "CREATE TABLE bank.bulk (id INT PRIMARY KEY, data VARBINARY(4000))",
     "INSERT INTO bank.accounts SELECT seq, 1000 FROM bank.seq_1_to_100",
-    "INSERT INTO bank.bulk SELECT seq, RANDOM_BYTES(4000) FROM bank.seq_1_to_2000",
-    "INSERT INTO bank.bulk SELECT seq + 10000, RANDOM_BYTES(4000) FROM bank.seq_1_to_2000",
+    "INSERT INTO bank.bulk SELECT seq, REPEAT(RANDOM_BYTES(1000), 4) FROM bank.seq_1_to_2000",
+    "INSERT INTO bank.bulk SELECT seq + 10000, REPEAT(RANDOM_BYTES(1000), 4) FROM bank.seq_1_to_2000",
 ];
 
 /// Starts a server on a copy of a data directory, in a kernel without asynchronous I/O.

@@ -90,3 +90,60 @@ async fn a_pair_of_commands_is_called_as_the_contract_says() {
     let restored = Server(builder.durable(false).start(&cx).await.unwrap());
     assert_eq!(restored.content("shop").await, before);
 }
+
+/// A snapshot of MariaDB holds up commits, and neither waits for queries nor holds them up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_snapshot_of_mariadb_does_not_wait_for_queries() {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox("mariadb-10.11").await.unwrap().datadir(&data);
+    let server = Server(builder.durable(false).start(&cx).await.unwrap());
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    let old = [
+        "CREATE TABLE shop.old (id INT PRIMARY KEY, t TEXT) ENGINE=MyISAM",
+        "INSERT INTO shop.old SELECT seq, 'old' FROM shop.seq_1_to_100",
+    ];
+    server::run(&mut session, &old).await;
+    let before = server.content("shop").await;
+
+    // One query that runs for as long as the test, one transaction that is open.
+    let mut open = server.session().await;
+    server::run(&mut open, &["BEGIN", "DELETE FROM shop.orders"]).await;
+    let mut long = server.session().await;
+    let id = long.id();
+    let query = tokio::spawn(async move {
+        let sql = "SELECT SLEEP(1000) FROM shop.customers LIMIT 1";
+        let _: Result<Option<u8>, _> = long.query_first(sql).await;
+    });
+    let running = format!(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {id} AND INFO LIKE 'SELECT SLEEP%'"
+    );
+    while server.value(&running).await.as_deref() != Some("1") {
+        tokio::task::yield_now().await;
+    }
+    let create = script(&home, "create", CREATE);
+    let remove = script(&home, "remove", REMOVE);
+    let url = server.url();
+    tokio::task::block_in_place(|| backup(&home, &url, &create, &remove)).expect(0);
+    assert_eq!(server.value(&running).await.as_deref(), Some("1"), "it ran all the time");
+    server::run(&mut open, &["COMMIT"]).await;
+    server::run(&mut session, &[&format!("KILL {id}"), "INSERT INTO shop.old VALUES (0, '')"])
+        .await;
+    query.await.unwrap();
+
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    home.on_repo(to).expect(0);
+    let builder = xtask::servers::sandbox("mariadb-10.11").await.unwrap().datadir(&target);
+    let restored = Server(builder.durable(false).start(&cx).await.unwrap());
+    assert_eq!(restored.content("shop").await, before);
+    let sql = "SELECT COUNT(*) FROM shop.old";
+    assert_eq!(restored.value(sql).await.as_deref(), Some("100"));
+    let mut session = restored.session().await;
+    let said: Vec<(String, String, String, String)> =
+        session.query_rows("CHECK TABLE shop.old EXTENDED").await.unwrap();
+    // Closed, as the lock leaves it: nothing to repair.
+    assert!(said.iter().all(|(.., text)| text == "OK"), "{said:?}");
+}

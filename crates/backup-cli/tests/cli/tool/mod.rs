@@ -2,6 +2,7 @@
 
 mod check;
 mod stream;
+mod trouble;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -226,12 +227,13 @@ async fn every_backup_of_a_busy_mariadb_is_exactly_of_its_position(
 }
 
 /// A tool that does what the script says around the real one, `$REAL`.
-fn faulty(home: &Home, script: &str) -> PathBuf {
-    let real = install("mariadb-10.11").join("usr/bin/mariadb-backup");
-    let real = real.display();
+fn faulty(home: &Home, name: &str, script: &str) -> PathBuf {
+    let real = xtask::servers::install(name).unwrap().command("mariadb-backup").unwrap();
+    let words = std::iter::once(real.get_program()).chain(real.get_args());
+    let real = words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
     let path = home.write(
         "mariadb-backup",
-        &format!("#!/bin/bash\ncase \"$*\" in *--version*) exec {real} \"$@\";; esac\nREAL={real}\n{script}\n"),
+        &format!("#!/bin/bash\ncase \"$*\" in *--version*) exec {real} \"$@\";; esac\nREAL='{real}'\n{script}\n"),
     );
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -257,7 +259,11 @@ async fn a_tool_is_believed_only_with_all_proofs() {
         ("$REAL \"$@\" | head -c 1000000", 6, "without saying that it completed"),
         ("$REAL \"$@\" > /dev/null", 6, "not whole"),
         // A flipped bit.
-        ("$REAL \"$@\" | sed 's/innodb_page_size=16384/innodb_page_size=16385/'", 6, "not whole"),
+        (
+            "$REAL \"$@\" | sed 's/innodb_page_size=16384/innodb_page_size=16385/'",
+            6,
+            "the checksum of a chunk of backup-my.cnf",
+        ),
         // The stream is whole, and something speaks against it.
         ("$REAL \"$@\"; exit 1", 6, "ended with exit status: 1"),
         (
@@ -281,12 +287,12 @@ async fn a_tool_is_believed_only_with_all_proofs() {
         ("echo 'Error: No space left on device' >&2; exit 1", 5, "no room"),
         ("$REAL --defaults-file=/nonexistent --backup; exit 1", 6, "ended with"),
     ] {
-        let tool = faulty(&home, script);
+        let tool = faulty(&home, "mariadb-10.11", script);
         backup(&home, &server, &tool).expect(code).says(says);
         let listed = home.on_repo(["list", "--json"]).expect(0).json();
         assert_eq!(listed.as_array().unwrap().len(), 0, "{script}");
     }
-    backup(&home, &server, &faulty(&home, "exec $REAL \"$@\"")).expect(0);
+    backup(&home, &server, &faulty(&home, "mariadb-10.11", "exec $REAL \"$@\"")).expect(0);
     // Nothing is left locked.
     server::run(
         &mut server.session().await,

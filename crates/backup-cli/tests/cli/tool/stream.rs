@@ -15,7 +15,7 @@ fn program(name: &str, program: &str) -> Command {
 }
 
 /// Extracts a stream into a new directory with the tool of the server.
-fn extract(name: &str, stream: &Path, directory: &Path) {
+pub(super) fn extract(name: &str, stream: &Path, directory: &Path) {
     std::fs::create_dir(directory).unwrap();
     let stream = std::fs::File::open(stream).unwrap();
     let mut mbstream = program(name, "mbstream");
