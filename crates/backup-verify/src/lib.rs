@@ -11,6 +11,7 @@ mod levels;
 mod listed;
 mod logical;
 mod pages;
+mod point;
 mod single;
 mod verifiers;
 
@@ -19,5 +20,6 @@ pub use drill::{DrillOptions, DrillVerifier};
 pub use levels::{LEVELS, verifiers_for};
 pub use listed::{verify_drill, verify_listed, verify_sample};
 pub use logical::LogicalVerifier;
+pub use point::FilesPoint;
 pub use single::{FilesServer, plan_tables, restore_tables};
 pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier};

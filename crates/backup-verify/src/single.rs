@@ -7,15 +7,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Manifest,
-    Repository, Restore, RestoreSteps, Restored, Result, io_error,
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event,
+    Manifest, Repository, Restore, RestoreSteps, Restored, Result, io_error,
 };
-use backup_drivers::files::{self, Catalog, Entry, FilesRestore, FilesRestoreOptions, State};
+use backup_drivers::binlog::replay::{ApplyOptions, Means, apply};
+use backup_drivers::binlog::{Narrowed, Route, narrow};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::files::{
+    self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
+};
 use backup_drivers::innodb::TableFile;
-use backup_drivers::logical::Selection;
+use backup_drivers::logical::{Scope, Selection, inventory};
 use backup_drivers::physical::{Link, PhysicalRestore};
+use backup_drivers::sandbox::{Sandbox, ServerInstall};
 use backup_storage::Repo;
 use bytes::Bytes;
+use tempfile::TempDir;
 
 use crate::aside::{AsideOptions, move_over, still_there};
 
@@ -30,56 +37,28 @@ pub struct FilesServer {
     pub before: Vec<Link>,
 }
 
-/// Restores the tables or databases that `options` choose to their target, out of a backup of data files.
+/// Restores the tables or databases that `options` choose to their target, out of a backup of data files: as
+/// they were at its position, or where `route` leads from there.
 ///
 /// # Errors
-/// As a restore of the files, and one of the tables.
+/// As a restore of the files, of binlogs, and of the tables; [`ErrorKind::Unreachable`] where a table is not
+/// there at that point.
 pub async fn restore_tables(
     cx: &Context,
     repo: &Repo,
     manifest: &Manifest,
     server: FilesServer,
     options: AsideOptions,
+    route: Option<Arc<Route>>,
 ) -> Result<Restored> {
     let install = options.server.install(manifest)?;
-    let artifacts = repo.artifacts(cx, manifest).await?;
-    let catalog = Catalog::read(&*artifacts).await?;
-    let parent = options.server.directory.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::Builder::new().prefix("holdfast-tables-").tempdir_in(&parent);
-    let scratch = scratch.map_err(|e| {
-        io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
-    })?;
-    let data = files::data(scratch.path());
-    // A tool that prepares leaves out what is not there; a server that recovers does not.
-    let selection = &options.restore.selection;
-    let driver: Box<dyn Restore> = match catalog.header.state {
-        State::Unprepared => {
-            let mut before = Vec::new();
-            for link in server.before {
-                let artifacts = narrow(link.artifacts, selection).await?;
-                before.push(Link { artifacts, ..link });
-            }
-            let tool = server.tool.or_else(|| options.server.server.clone());
-            let driver = PhysicalRestore::new(
-                data,
-                FilesRestoreOptions::default(),
-                tool,
-                server.directories,
-            );
-            Box::new(driver.after(before))
-        }
-        State::Clean | State::Crashed => {
-            Box::new(FilesRestore::new(data, FilesRestoreOptions::default()))
-        }
+    let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
+    let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
+    let ground = match route.filter(|route| !route.is_empty()) {
+        None => apart.open(None).await?,
+        Some(route) => apart.at_point(&route).await?,
     };
-    let artifacts = match catalog.header.state {
-        State::Unprepared => narrow(artifacts, selection).await?,
-        State::Clean | State::Crashed => artifacts,
-    };
-    cx.phase("files");
-    driver.run(cx, manifest, artifacts).await?;
-    cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let (mut sandbox, source) = files::open(cx, &install, scratch.path(), &catalog).await?;
+    let Ground { scratch, mut sandbox, source } = ground;
     let moved = async {
         still_there(&source, &options.restore.selection).await?;
         move_over(cx, &manifest.cluster, scratch.path(), &source, &options).await
@@ -92,6 +71,139 @@ pub async fn restore_tables(
     Ok(moved)
 }
 
+/// A private server on the files.
+struct Ground {
+    scratch: TempDir,
+    sandbox: Sandbox,
+    source: ConnectOptions,
+}
+
+/// The restore of some tables, away from the target.
+struct Apart<'a> {
+    cx: &'a Context,
+    repo: &'a Repo,
+    manifest: &'a Manifest,
+    server: FilesServer,
+    options: &'a AsideOptions,
+    install: ServerInstall,
+    catalog: Catalog,
+}
+
+impl Apart<'_> {
+    /// Lays the files out and starts a server on them. Where no binlogs are applied, and a tool prepares the
+    /// files, those of other tables stay away: a tool leaves out what is not there, and a server that
+    /// recovers does not.
+    async fn open(&self, route: Option<&Route>) -> Result<Ground> {
+        let Apart { cx, options, .. } = *self;
+        let parent = options.server.directory.clone().unwrap_or_else(std::env::temp_dir);
+        let scratch = tempfile::Builder::new().prefix("holdfast-tables-").tempdir_in(&parent);
+        let scratch = scratch.map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
+        })?;
+        let unprepared = self.catalog.header.state == State::Unprepared;
+        let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
+        let narrowed = async |artifacts| match selection {
+            Some(selection) => narrow_files(artifacts, selection).await,
+            None => Ok(artifacts),
+        };
+        let (data, how) = (files::data(scratch.path()), FilesRestoreOptions::default());
+        let driver: Box<dyn Restore> = match unprepared {
+            true => {
+                let mut before = Vec::new();
+                for link in self.server.before.clone() {
+                    let artifacts = narrowed(link.artifacts).await?;
+                    before.push(Link { artifacts, ..link });
+                }
+                let tool = self.server.tool.clone().or_else(|| options.server.server.clone());
+                let directories = self.server.directories.clone();
+                Box::new(PhysicalRestore::new(data, how, tool, directories).after(before))
+            }
+            false => Box::new(FilesRestore::new(data, how)),
+        };
+        let artifacts = narrowed(self.repo.artifacts(cx, self.manifest).await?).await?;
+        cx.phase("files");
+        driver.run(cx, self.manifest, artifacts).await?;
+        let install = &self.install;
+        cx.phase(format!("starting {} {}", install.flavor(), install.version()));
+        let server = OnFiles::new(install, scratch.path(), &self.catalog);
+        let server = match route {
+            Some(route) => server.for_binlogs(route),
+            None => server,
+        };
+        let (sandbox, source) = server.open(cx).await?;
+        Ok(Ground { scratch, sandbox, source })
+    }
+
+    /// A server at the point, as far as the tables are concerned.
+    async fn at_point(&self, route: &Arc<Route>) -> Result<Ground> {
+        let cx = self.cx;
+        let ground = self.open(Some(route)).await?;
+        cx.phase("looking through the binlogs");
+        let Some((scope, narrowed)) = self.narrowed(&ground.source, route).await? else {
+            self.apply(&ground.source, route).await?;
+            return Ok(ground);
+        };
+        let mut session = Session::open(&ground.source).await?;
+        for sql in scope.filter_statements(self.install.flavor()) {
+            session.run(&sql).await?;
+        }
+        session.close().await?;
+        match self.apply(&ground.source, &narrowed).await {
+            Err(e) if e.kind() == ErrorKind::Target => {
+                cx.event(Event::Warning {
+                    text: format!(
+                        "the transactions of the tables alone were not enough, so all are applied now: {}",
+                        e.chain()
+                    ),
+                });
+                drop(ground);
+                let ground = self.open(Some(route)).await?;
+                self.apply(&ground.source, route).await?;
+                Ok(ground)
+            }
+            other => other.map(|()| ground),
+        }
+    }
+
+    /// The part of a route that the tables need; `None` where that may be all of it.
+    async fn narrowed(
+        &self,
+        source: &ConnectOptions,
+        route: &Arc<Route>,
+    ) -> Result<Option<(Scope, Arc<Route>)>> {
+        let cx = self.cx;
+        let mut session = Session::open(source).await?;
+        let facts = inventory::server(session.conn()).await?;
+        let definitions = inventory::read(session.conn(), &facts, &Selection::default()).await?;
+        session.close().await?;
+        let whole = |why: String| {
+            cx.note(format!("all transactions are applied privately, because {why}"));
+            Ok(None)
+        };
+        let scope = match Scope::of(&definitions, &self.options.restore.selection) {
+            Ok(scope) => scope,
+            Err(why) => return whole(why),
+        };
+        match narrow(cx, self.repo, route, &scope).await? {
+            Narrowed::Whole(why) => whole(why),
+            Narrowed::Route(narrowed) => Ok(Some((scope, Arc::new(*narrowed)))),
+        }
+    }
+
+    async fn apply(&self, source: &ConnectOptions, route: &Arc<Route>) -> Result<()> {
+        self.cx.phase("binlogs");
+        let options = ApplyOptions {
+            tell_applied: true,
+            private: true,
+            // Only a replica leaves out what its filters say.
+            means: Means::Replica,
+            ..ApplyOptions::default()
+        };
+        let store = Arc::new(self.repo.clone());
+        apply(self.cx, source, store, Arc::clone(route), &options).await.map(drop)
+    }
+}
+
 /// What [`restore_tables`] would do.
 ///
 /// # Errors
@@ -101,16 +213,17 @@ pub async fn plan_tables(
     repo: &Repo,
     manifest: &Manifest,
     options: &AsideOptions,
+    route: Option<&Route>,
 ) -> Result<RestoreSteps> {
     let install = options.server.install(manifest)?;
     let artifacts = repo.artifacts(cx, manifest).await?;
     let catalog = Catalog::read(&*artifacts).await?;
     let entries: Vec<&Entry> = match catalog.header.state {
-        State::Unprepared => {
+        State::Unprepared if route.is_none() => {
             let keep = Keep::new(&options.restore.selection);
             catalog.files().filter(|entry| keep.wants(&entry.path)).collect()
         }
-        State::Clean | State::Crashed => catalog.files().collect(),
+        State::Unprepared | State::Clean | State::Crashed => catalog.files().collect(),
     };
     let bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
     let chosen = &options.restore.selection;
@@ -130,6 +243,17 @@ pub async fn plan_tables(
         install.version(),
         install.base().display()
     ));
+    match route {
+        None => {}
+        Some(route) if route.is_empty() => {
+            steps.push("apply no binlogs there: the backup is at that point".to_owned());
+        }
+        Some(_) => steps.push(
+            "apply archived binlogs up to that point there, those of other tables left out where that is \
+             certain to be right"
+                .to_owned(),
+        ),
+    }
     steps.push(format!("read {} from there, and write it to the target", names.join(", ")));
     Ok(RestoreSteps { steps, ..RestoreSteps::default() })
 }
@@ -171,7 +295,7 @@ impl<'a> Keep<'a> {
 }
 
 /// The artifacts of a backup as if it held no other tables.
-async fn narrow(
+async fn narrow_files(
     inner: Arc<dyn ArtifactSource>,
     selection: &Selection,
 ) -> Result<Arc<dyn ArtifactSource>> {

@@ -93,11 +93,12 @@ pub(crate) struct Restore {
     /// everything that is archived is applied first. Nothing of it goes into the target's binary log
     #[arg(long, value_name = "DSN", conflicts_with = "target_dir")]
     as_replica_of: Option<String>,
-    /// For tables or databases to a point: the server to run privately, the directory that holds
+    /// For data files, tables or databases to a point: the server to run privately, the directory that holds
     /// bin/mysqld or usr/sbin/mysqld
     #[arg(long, value_name = "DIR")]
     server_dir: Option<PathBuf>,
-    /// For tables or databases to a point: where the private server keeps its data meanwhile
+    /// For data files, tables or databases to a point: where the private server keeps what is its own
+    /// meanwhile
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
     /// Say what would be done, and do nothing
@@ -186,8 +187,7 @@ impl Restore {
             },
             ..LogicalRestoreOptions::default()
         };
-        let server =
-            DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() };
+        let server = self.private_server();
         if manifest.strategy.has_data_files() {
             if self.selection().has_globs() {
                 return Err(Error::usage(
@@ -270,6 +270,11 @@ impl Restore {
         done(manifest, &restored, cx.now().duration_since(started), Some(way))
     }
 
+    /// The server that is run privately.
+    pub(super) fn private_server(&self) -> DrillOptions {
+        DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() }
+    }
+
     /// Whether tables or databases are chosen.
     pub(super) fn chooses_tables(&self) -> bool {
         !self.databases.is_empty() || !self.tables.is_empty()
@@ -313,13 +318,27 @@ impl Restore {
             .with_remedy("name what is to be restored with --tables or --databases"));
         }
         // A server takes rows; backups of data files go into directories.
-        let fits = |manifest: &Manifest| {
-            self.target_dir.is_some() || manifest.strategy == Strategy::Logical
+        let directory = self.target_dir.is_some();
+        let fits = |manifest: &Manifest| match directory {
+            true => manifest.strategy.has_data_files(),
+            false => manifest.strategy == Strategy::Logical,
         };
         let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
         let manifests = if self.backup == "latest" {
-            let known = listed.into_iter().filter_map(|l| l.manifest.ok());
-            known.filter(whole).filter(fits).collect()
+            let known = listed.into_iter().filter_map(|l| l.manifest.ok()).filter(whole);
+            let (fitting, others): (Vec<_>, Vec<_>) = known.partition(fits);
+            // Of data files tables come by way of a private server, with all of them.
+            let files = others.into_iter().filter(|m| m.strategy.has_data_files());
+            let files: Vec<Manifest> =
+                files.filter(|_| !directory && self.chooses_tables()).collect();
+            let choose = |from| self.point.choose(&app.cx, repo, cluster, from, &target);
+            let chosen = match choose(fitting).await {
+                Err(e) if e.kind() == ErrorKind::Unreachable && !files.is_empty() => {
+                    choose(files).await.map_err(|_| e)?
+                }
+                chosen => chosen?,
+            };
+            return Ok((chosen.0, Some(chosen.1)));
         } else {
             let manifest = select(listed, &self.backup)?;
             if !whole(&manifest) {

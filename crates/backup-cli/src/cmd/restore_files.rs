@@ -1,14 +1,15 @@
 //! `holdfast restore --target-dir`
 
 use std::path::Path;
+use std::sync::Arc;
 
 use backup_core::{
-    BackupChain, Chain, Error, Manifest, Repository, Restore as Driver, Result, pipeline,
+    BackupChain, Chain, Error, Finding, Manifest, Repository, Restore as Driver, Result, pipeline,
 };
 use backup_drivers::files::{FilesRestore, FilesRestoreOptions};
 use backup_drivers::physical::{Link, PhysicalRestore, details};
 use backup_storage::Repo;
-use backup_verify::{AsideOptions, FilesServer, plan_tables, restore_tables};
+use backup_verify::{AsideOptions, FilesPoint, FilesServer, plan_tables, restore_tables};
 
 use super::backup_tool::search_path;
 use super::point::Way;
@@ -52,16 +53,11 @@ impl Restore {
                  part of it to a running server",
             ));
         }
-        if way.is_some() {
-            return Err(Error::usage(
-                "single tables out of a backup of data files come back as they were at its position",
-            )
-            .with_remedy("restore without a point, or from a logical backup"));
-        }
         let address = options.target.to_string();
+        let route = way.as_ref().map(|way| Arc::clone(&way.route));
         if self.dry_run {
-            let steps = plan_tables(cx, repo, manifest, &options).await?;
-            return plan(manifest, &address, &steps, None);
+            let steps = plan_tables(cx, repo, manifest, &options, route.as_deref()).await?;
+            return plan(manifest, &address, &steps, way.as_ref());
         }
         let before = match details(manifest) {
             Ok(_) => self.chain(app, repo, manifest).await?,
@@ -69,8 +65,8 @@ impl Restore {
         };
         let server = FilesServer { tool: self.tool.clone(), directories: search_path(), before };
         let started = cx.now();
-        let restored = restore_tables(cx, repo, manifest, server, options).await?;
-        done(manifest, &restored, cx.now().duration_since(started), None)
+        let restored = restore_tables(cx, repo, manifest, server, options, route).await?;
+        done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
 
     /// Restores the files of a backup into a directory, or plans to.
@@ -99,12 +95,14 @@ impl Restore {
                 "restore into an empty directory, start a server there, take what you need",
             ));
         }
-        if way.is_some() {
-            return Err(Error::usage("a directory is restored as it was backed up").with_remedy(
-                "restore without a point, start a server on the directory, and go on with \
-                     `holdfast binlog apply`",
-            ));
-        }
+        let point = match &way {
+            Some(way) => {
+                let server = self.private_server();
+                let route = Arc::clone(&way.route);
+                Some(FilesPoint::prepare(cx, repo, manifest, route, server).await?)
+            }
+            None => None,
+        };
         let options = FilesRestoreOptions { overwrite: self.overwrite, delta: self.delta };
         let path = std::path::absolute(directory).map_err(|e| {
             Error::usage(format!("{} is no path", directory.display())).with_source(e)
@@ -114,17 +112,41 @@ impl Restore {
             Ok(_) => {
                 let tool = self.tool.clone();
                 let before = self.chain(app, repo, manifest).await?;
-                Box::new(PhysicalRestore::new(path, options, tool, search_path()).after(before))
+                let driver = PhysicalRestore::new(path.clone(), options, tool, search_path());
+                Box::new(driver.after(before))
             }
-            Err(_) => Box::new(FilesRestore::new(path, options)),
+            Err(_) => Box::new(FilesRestore::new(path.clone(), options)),
         };
         let driver = &*driver;
         if self.dry_run {
-            let steps = pipeline::plan_restore(cx, repo, driver, manifest).await?;
-            return plan(manifest, &directory.display().to_string(), &steps, None);
+            let mut steps = pipeline::plan_restore(cx, repo, driver, manifest).await?;
+            if let Some(point) = &point {
+                steps.steps.extend(point.steps());
+                steps.findings.extend(point.findings());
+            }
+            return plan(manifest, &directory.display().to_string(), &steps, way.as_ref());
         }
         let started = cx.now();
-        let restored = pipeline::restore(cx, repo, driver, manifest).await?;
-        done(manifest, &restored, cx.now().duration_since(started), None)
+        let mut restored = pipeline::restore(cx, repo, driver, manifest).await?;
+        if let Some(point) = &point {
+            for Finding { problem, remedy, .. } in point.findings() {
+                restored.warnings.push(format!("{problem} ({remedy})"));
+            }
+            let applied = point.run(cx, &path).await.map_err(|e| {
+                let remedy = format!(
+                    "{}; then restore again with --overwrite, or start a server on {}, and \
+                     `holdfast binlog apply` goes on from where it stands",
+                    e.remedy(),
+                    path.display()
+                );
+                e.context(format!("backup {} is restored, the binlogs are not", manifest.backup))
+                    .with_remedy(remedy)
+            })?;
+            if let Some(applied) = applied {
+                restored.bytes += applied.bytes;
+                restored.warnings.extend(applied.warnings);
+            }
+        }
+        done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
 }

@@ -18,6 +18,7 @@ mod crash;
 mod damaged;
 mod export;
 mod files;
+mod files_point;
 mod home;
 mod init;
 mod interrupt;

@@ -58,7 +58,7 @@ pub async fn drill(
         return Ok(report);
     }
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let (mut sandbox, target) = match open(cx, install, scratch, &catalog).await {
+    let (mut sandbox, target) = match OnFiles::new(install, scratch, &catalog).open(cx).await {
         Ok(opened) => opened,
         Err(e) => {
             report.findings.push(finding(object, e)?);
@@ -99,22 +99,82 @@ pub fn data(scratch: &Path) -> PathBuf {
     scratch.join("data")
 }
 
-/// Starts a server on the restored files in [`data`] of `scratch`, that nobody else can reach and that does
-/// nothing by itself, with an account for us.
-///
-/// # Errors
-/// When the server does not start on them.
-pub async fn open(
-    cx: &Context,
-    install: &ServerInstall,
-    scratch: &Path,
-    catalog: &Catalog,
-) -> Result<(Sandbox, ConnectOptions)> {
-    let access = Access::write(cx, scratch)?;
-    let sandbox = start(cx, install, scratch, &access, catalog).await?;
-    let target =
-        ConnectOptions::socket(sandbox.socket(), &access.user).with_password(access.password);
-    Ok((sandbox, target))
+/// A private server on restored files, that nobody else can reach and that does nothing by itself.
+#[derive(Debug, Clone)]
+pub struct OnFiles<'a> {
+    /// What it runs.
+    pub install: &'a ServerInstall,
+    /// A private directory for everything that is none of the files.
+    pub scratch: &'a Path,
+    /// The files.
+    pub data: PathBuf,
+    /// What the backup says of them.
+    pub catalog: &'a Catalog,
+    /// Options of the server besides.
+    pub options: Vec<(&'static str, String)>,
+}
+
+impl<'a> OnFiles<'a> {
+    /// On the files in [`data`] of `scratch`.
+    #[must_use]
+    pub fn new(install: &'a ServerInstall, scratch: &'a Path, catalog: &'a Catalog) -> Self {
+        OnFiles { install, scratch, data: data(scratch), catalog, options: Vec::new() }
+    }
+
+    /// Starts it, with an account for us.
+    ///
+    /// # Errors
+    /// When the server does not start on the files.
+    pub async fn open(&self, cx: &Context) -> Result<(Sandbox, ConnectOptions)> {
+        let access = Access::write(cx, self.scratch)?;
+        let sandbox = self.start(cx, &access).await?;
+        let target =
+            ConnectOptions::socket(sandbox.socket(), &access.user).with_password(access.password);
+        Ok((sandbox, target))
+    }
+
+    async fn start(&self, cx: &Context, access: &Access) -> Result<Sandbox> {
+        let settings = &self.catalog.header.settings;
+        let builder = |names: Option<u8>| {
+            let mut builder: SandboxBuilder = Sandbox::builder(self.install)
+                .datadir(&self.data)
+                .directory(self.scratch)
+                .durable(false)
+                .binary_log(false)
+                .keyring(settings.keys_in_files)
+                .start_timeout(START)
+                .option("init-file", access.file.to_string_lossy())
+                .flag("skip-slave-start")
+                .option("event_scheduler", "OFF")
+                // What the source was told by SET PERSIST was meant for it.
+                .option("loose-persisted-globals-load", "OFF")
+                .option("innodb_buffer_pool_size", "256M");
+            if let Some(names) = names {
+                builder = builder.option("lower_case_table_names", names.to_string());
+            }
+            if let Some(size) = settings.page_size {
+                builder = builder.option("innodb_page_size", size.to_string());
+            }
+            for (name, value) in settings.variables.iter().filter(|(name, _)| shapes(name)) {
+                builder = builder.option(name, value);
+            }
+            for (name, value) in &self.options {
+                builder = builder.option(*name, value);
+            }
+            builder
+        };
+        match builder(settings.lower_case_table_names).start(cx).await {
+            // A stopped server does not tell this one; MySQL keeps it in its dictionary and refuses another.
+            Err(e)
+                if self.install.flavor() == Flavor::MySql
+                    && settings.lower_case_table_names.is_none()
+                    && e.chain().contains("lower_case_table_names") =>
+            {
+                builder(Some(1)).start(cx).await
+            }
+            started => started,
+        }
+    }
 }
 
 /// An account of our own at the private server, whose others are those of the source.
@@ -142,54 +202,6 @@ impl Access {
             io_error(e, ErrorKind::Target, format!("cannot write {}", file.display()))
         })?;
         Ok(Access { user, password: Secret::new(password), file })
-    }
-}
-
-/// Starts a server on restored files, that nobody else can reach and that does nothing by itself.
-async fn start(
-    cx: &Context,
-    install: &ServerInstall,
-    scratch: &Path,
-    access: &Access,
-    catalog: &Catalog,
-) -> Result<Sandbox> {
-    let settings = &catalog.header.settings;
-    let data = data(scratch);
-    let builder = |names: Option<u8>| {
-        let mut builder: SandboxBuilder = Sandbox::builder(install)
-            .datadir(&data)
-            .directory(scratch)
-            .durable(false)
-            .binary_log(false)
-            .keyring(settings.keys_in_files)
-            .start_timeout(START)
-            .option("init-file", access.file.to_string_lossy())
-            .flag("skip-slave-start")
-            .option("event_scheduler", "OFF")
-            // What the source was told by SET PERSIST was meant for it.
-            .option("loose-persisted-globals-load", "OFF")
-            .option("innodb_buffer_pool_size", "256M");
-        if let Some(names) = names {
-            builder = builder.option("lower_case_table_names", names.to_string());
-        }
-        if let Some(size) = settings.page_size {
-            builder = builder.option("innodb_page_size", size.to_string());
-        }
-        for (name, value) in settings.variables.iter().filter(|(name, _)| shapes(name)) {
-            builder = builder.option(name, value);
-        }
-        builder
-    };
-    match builder(settings.lower_case_table_names).start(cx).await {
-        // A stopped server does not tell this one; MySQL keeps it in its dictionary and refuses another.
-        Err(e)
-            if install.flavor() == Flavor::MySql
-                && settings.lower_case_table_names.is_none()
-                && e.chain().contains("lower_case_table_names") =>
-        {
-            builder(Some(1)).start(cx).await
-        }
-        started => started,
     }
 }
 

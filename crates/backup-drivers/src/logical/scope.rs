@@ -1,10 +1,12 @@
 //! What has to be there so that the binlogs of some tables can be applied without the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::Flavor;
 
 use super::catalog::{Catalog, StoredKind, Table};
 use super::ddl::{Parts, Wanted};
-use super::select::{Selection, TableName};
+use super::select::{Selection, TableName, quote_name};
 
 /// Some tables of a backup, with those that they cannot do without.
 #[derive(Debug, Clone)]
@@ -84,6 +86,34 @@ impl Scope {
         Ok(Scope { selection, wanted, hidden })
     }
 
+    /// Statements that make a private server leave out what binlogs do to other tables.
+    #[must_use]
+    pub fn filter_statements(&self, flavor: Flavor) -> Vec<String> {
+        let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (option, value) in self.filters() {
+            lists.entry(option).or_default().push(value);
+        }
+        let statement = |(option, values): (&str, Vec<String>)| match flavor {
+            Flavor::MariaDb => format!("SET GLOBAL {option} = '{}'", text(&values.join(","))),
+            Flavor::MySql => {
+                let names: Vec<String> = match option {
+                    "replicate_wild_do_table" => {
+                        values.iter().map(|v| format!("'{}'", text(v))).collect()
+                    }
+                    _ => self
+                        .selection
+                        .tables
+                        .iter()
+                        .map(|t| format!("{}.{}", quote_name(&t.database), quote_name(&t.table)))
+                        .collect(),
+                };
+                let filter = option.to_uppercase();
+                format!("CHANGE REPLICATION FILTER {filter} = ({})", names.join(", "))
+            }
+        };
+        lists.into_iter().map(statement).collect()
+    }
+
     /// Options of a server that leave out what binlogs do to other tables.
     #[must_use]
     pub fn filters(&self) -> Vec<(&'static str, String)> {
@@ -100,4 +130,9 @@ impl Scope {
             tables.iter().map(|t| ("replicate_do_table", format!("{}.{}", t.database, t.table)));
         databases.chain(tables).collect()
     }
+}
+
+/// The inside of a string of SQL.
+fn text(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('\'', "''")
 }

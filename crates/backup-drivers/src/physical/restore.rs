@@ -1,6 +1,5 @@
 //! Backups of a tool back into a directory, as a [`Restore`].
 
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use backup_core::{
 use super::backup::PhysicalDetails;
 use super::prepare::prepare;
 use super::tool::Tool;
-use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, Room, State};
+use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, Room, State, settle};
 
 /// A backup of a chain, with its artifacts.
 #[derive(Clone)]
@@ -213,32 +212,4 @@ impl Restore for PhysicalRestore {
         restored.reached = manifest.outcome.position.clone();
         Ok(restored)
     }
-}
-
-/// What the tool made belongs to whom the other files belong; everything is on the disk.
-fn settle(directory: &Path, catalog: &Catalog) -> Result<()> {
-    let failed =
-        |e| io_error(e, ErrorKind::Target, format!("cannot finish {}", directory.display()));
-    let first = catalog.files().find(|entry| !entry.path.contains('/'));
-    let of = first.map_or_else(|| directory.to_owned(), |entry| directory.join(&entry.path));
-    let owner = std::fs::metadata(of).or_else(|_| std::fs::metadata(directory)).map_err(failed)?;
-    if rustix::process::geteuid().is_root() {
-        give(directory, owner.uid(), owner.gid()).map_err(failed)?;
-    }
-    let open = std::fs::File::open(directory).map_err(failed)?;
-    rustix::fs::syncfs(&open).map_err(|e| failed(e.into()))
-}
-
-fn give(directory: &Path, uid: u32, gid: u32) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        if metadata.is_dir() {
-            give(&entry.path(), uid, gid)?;
-        }
-        if !metadata.is_symlink() && (metadata.uid(), metadata.gid()) != (uid, gid) {
-            chown(entry.path(), Some(uid), Some(gid))?;
-        }
-    }
-    Ok(())
 }

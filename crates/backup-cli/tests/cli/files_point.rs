@@ -1,0 +1,232 @@
+//! Backups of data files brought to a point: a directory for a server to start on, and single tables beside a
+//! server that runs.
+
+use std::path::{Path, PathBuf};
+
+use backup_core::Context;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// A server on a directory.
+async fn on(name: &str, directory: &Path) -> Server {
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
+    Server(builder.tcp(true).option("binlog_format", "ROW").start(&cx).await.unwrap())
+}
+
+fn install(name: &str) -> PathBuf {
+    xtask::servers::install(name).unwrap().base().parent().unwrap().to_owned()
+}
+
+/// How the data files are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    Cold,
+    Locked,
+    Clone,
+    Tool,
+}
+
+/// A server on `data`, and a backup of its files.
+async fn backed_up(home: &Home, name: &str, how: How) -> Server {
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    let more = [
+        "CREATE TABLE shop.other (id INT PRIMARY KEY)",
+        "INSERT INTO shop.other VALUES (1)",
+        "CREATE TABLE shop.noted (id INT PRIMARY KEY, note VARCHAR(20))",
+        "INSERT INTO shop.noted VALUES (1, 'a'), (2, 'b')",
+    ];
+    server::run(&mut session, &more).await;
+    let tool = install(name);
+    let tool = tool.to_str().unwrap();
+    let file = format!("file://{}", data.display());
+    let url = server.url();
+    let backup = |args: &[&str]| {
+        home.on_repo([&["backup", "--cluster", "shop"], args].concat()).expect(0);
+    };
+    match how {
+        How::Cold => {
+            server.0.stop().await.unwrap();
+            backup(&["--strategy", "physical", "--source", &file]);
+            server = on(name, &data).await;
+        }
+        How::Locked => backup(&["--strategy", "physical", "--source", &url, "--lock-and-copy"]),
+        How::Clone => {
+            server::run(&mut session, &["INSTALL PLUGIN clone SONAME 'mysql_clone.so'"]).await;
+            backup(&["--strategy", "clone", "--source", &url]);
+        }
+        How::Tool => backup(&["--strategy", "physical", "--source", &url, "--tool", tool]),
+    }
+    server
+}
+
+/// Rows and definitions.
+async fn content(server: &Server) -> (Vec<(String, Option<u64>)>, Vec<String>) {
+    let mut session = server.session().await;
+    let names = "SELECT CONCAT('shop.', table_name) FROM information_schema.tables \
+                 WHERE table_schema = 'shop' AND table_type = 'BASE TABLE' ORDER BY 1";
+    let names: Vec<String> = session.query_rows(names).await.unwrap();
+    let sums = format!("CHECKSUM TABLE {}", names.join(", "));
+    let sums = session.query_rows(&sums).await.unwrap();
+    let users = "SELECT CONCAT(user, '@', host) FROM mysql.user ORDER BY 1";
+    let users: Vec<String> = session.query_rows(users).await.unwrap();
+    session.close().await.unwrap();
+    (sums, users)
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_files_come_to_a_point(
+    #[values(
+        ("mysql-9.7", How::Cold),
+        ("mysql-9.7", How::Locked),
+        ("mysql-9.7", How::Clone),
+        ("mariadb-10.11", How::Cold),
+        ("mariadb-10.11", How::Locked),
+        ("mariadb-10.11", How::Tool)
+    )]
+    case: (&str, How),
+) {
+    let (name, how) = case;
+    let mysql = name.starts_with("mysql");
+    let home = Home::with_repo();
+    let source = backed_up(&home, name, how).await;
+    let mut session = source.session().await;
+    server::run(
+        &mut session,
+        &[
+            "INSERT INTO shop.customers VALUES (4, 'd', NULL)",
+            "ALTER TABLE shop.noted ADD more INT DEFAULT 5",
+            "CREATE TABLE shop.later (id INT PRIMARY KEY)",
+            "INSERT INTO shop.later VALUES (7)",
+            "UPDATE shop.noted n JOIN shop.other o SET n.note = 'both', o.id = 9 WHERE n.id = 2",
+            "CREATE USER somebody IDENTIFIED BY 'Secret-1'",
+        ],
+    )
+    .await;
+    let before = content(&source).await;
+    let variable = if mysql { "gtid_executed" } else { "gtid_binlog_pos" };
+    let at = source.value(&format!("SELECT @@GLOBAL.{variable}")).await;
+    server::run(&mut session, &["DELETE FROM shop.noted", "INSERT INTO shop.other VALUES (10)"])
+        .await;
+    let url = source.url();
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+    let find =
+        ["binlog", "find", "--cluster", "shop", "--table", "shop.noted", "--delete", "--json"];
+    let found = home.on_repo(find).expect(0).json();
+    let bad = found["transactions"][0]["gtid"].as_str().unwrap().to_owned();
+
+    // All of it, into a directory.
+    let (server_dir, target) = (install(name), home.path("target"));
+    let server_dir = server_dir.to_str().unwrap();
+    let restore = |more: &[&str]| {
+        let all =
+            ["restore", "--cluster", "shop", "--server-dir", server_dir, "--tool", server_dir];
+        home.on_repo([&all, more].concat())
+    };
+    let to = ["--target-dir", target.to_str().unwrap(), "--before-gtid", &bad];
+    let plan = restore(&[&to[..], &["--dry-run", "--json"]].concat()).expect(0).json();
+    let steps = plan["steps"].to_string();
+    assert!(
+        steps.contains("start a private") && steps.contains("all archived binlogs"),
+        "{plan:#}"
+    );
+    assert_eq!(plan["binlog"]["first_left_out"]["gtid"], Value::from(bad.clone()), "{plan:#}");
+    assert!(!target.exists());
+    let done = restore(&[&to[..], &["--json"]].concat()).expect(0).json();
+    assert_eq!(done["reached"]["gtid"].as_str(), at.as_deref(), "{done:#}");
+    let names: Vec<String> = std::fs::read_dir(&target)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name == "auto.cnf" || name.contains("relay") || name == "master.info")
+        .collect();
+    assert_eq!(names, [""; 0]);
+    restore(&to).expect(9).says("is not empty");
+    let restored = on(name, &target).await;
+    assert_eq!(content(&restored).await, before);
+    let applied = if mysql { "gtid_executed" } else { "gtid_slave_pos" };
+    assert_eq!(restored.value(&format!("SELECT @@GLOBAL.{applied}")).await, at);
+    // And further from there, around what was bad.
+    let there = restored.url();
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &there, "--skip-gtid", &bad];
+    home.on_repo([&apply[..], &["--to-latest"]].concat()).expect(0);
+    let rows =
+        "SELECT CONCAT((SELECT COUNT(*) FROM shop.noted), '-', (SELECT MAX(id) FROM shop.other))";
+    assert_eq!(restored.value(rows).await.as_deref(), Some("2-10"));
+    drop(restored);
+
+    // One table, beside the server that runs.
+    let to = ["--target", &url, "--tables", "shop.noted", "--rename", "shop.noted=shop.noted_then"];
+    let to = [&to[..], &["--before-gtid", &bad]].concat();
+    let plan = restore(&[&to[..], &["--dry-run"]].concat()).expect(0).stdout;
+    assert!(
+        plan.contains("those of other tables left out") && plan.contains("First left out"),
+        "{plan}"
+    );
+    restore(&to).expect(0);
+    let rows = "SELECT GROUP_CONCAT(id, note, more ORDER BY id) FROM shop.noted_then";
+    assert_eq!(source.value(rows).await.as_deref(), Some("1a5,2both5"));
+    // What came after the backup needs everything, and is found too.
+    let later = ["--target", &url, "--tables", "shop.later", "--rename", "shop.later=shop.later2"];
+    restore(&[&later[..], &["--to-latest"]].concat()).expect(0);
+    assert_eq!(source.value("SELECT id FROM shop.later2").await.as_deref(), Some("7"));
+    let gone = ["--target", &url, "--tables", "shop.nothing", "--to-latest"];
+    restore(&gone).expect(10).says("shop.nothing is not there at that point");
+}
+
+/// The first server on such files takes their keys into its keyring: a private one must not.
+#[tokio::test]
+async fn encrypted_clones_are_not_started_by_us() {
+    let cx = Context::builder().build();
+    let home = Home::new();
+    let init = ["init", "--repo", "repo"];
+    let run = |args: &[&str]| {
+        let mut command = home.command(args);
+        command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_PASSPHRASE", "secret");
+        command.env("HOLDFAST_SOURCE_PASSWORD", server::PASSWORD);
+        crate::home::Run::of(&mut command)
+    };
+    run(&init).expect(0);
+    let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap().keyring(true).tcp(true);
+    let source = Server(builder.start(&cx).await.unwrap());
+    let mut session = source.session().await;
+    server::backup_account(&mut session).await;
+    server::run(
+        &mut session,
+        &[
+            "INSTALL PLUGIN clone SONAME 'mysql_clone.so'",
+            "CREATE DATABASE shop DEFAULT ENCRYPTION = 'Y'",
+            "CREATE TABLE shop.t (id INT PRIMARY KEY)",
+            "INSERT INTO shop.t VALUES (1)",
+        ],
+    )
+    .await;
+    let url = format!("{}?ssl-mode=required", source.tcp_url("backup"));
+    run(&["backup", "--strategy", "clone", "--source", &url, "--cluster", "shop"]).expect(0);
+    server::run(&mut session, &["INSERT INTO shop.t VALUES (2)"]).await;
+    run(&["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"]).expect(0);
+    let (server_dir, target) = (install("mysql-9.7"), home.path("target"));
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    let point = ["--to-latest", "--server-dir", server_dir.to_str().unwrap()];
+    for more in [&["--dry-run"][..], &[]] {
+        let refused = run(&[&to[..], &point, more].concat()).expect(2);
+        refused.says("into its keyring").says("holdfast binlog apply");
+    }
+    assert!(!target.exists());
+    // One table goes by way of a server that is thrown away.
+    server::run(&mut session, &["DROP TABLE shop.t"]).await;
+    let tables = ["restore", "--cluster", "shop", "--target", &url, "--tables", "shop.t"];
+    let mut command = home.command([&tables[..], &point].concat());
+    command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_PASSPHRASE", "secret");
+    command.env("HOLDFAST_TARGET_PASSWORD", server::PASSWORD);
+    crate::home::Run::of(&mut command).expect(0);
+    let rows = "SELECT GROUP_CONCAT(id ORDER BY id) FROM shop.t";
+    assert_eq!(source.value(rows).await.as_deref(), Some("1,2"));
+}

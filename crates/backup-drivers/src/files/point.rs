@@ -1,0 +1,113 @@
+//! Restored files, brought to a point by the applier of a private server on them, and left for a server of the
+//! user's as it leaves them when it is shut down.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::{Context, ErrorKind, Event, Flavor, Result, SegmentStore, io_error};
+
+use super::drill::OnFiles;
+use super::settle::settle;
+use crate::binlog::Route;
+use crate::binlog::replay::{Applied, ApplyOptions, Means, apply};
+use crate::connect::{ConnectOptions, Session};
+
+/// Applies `route` to the files that `server` is described by, which are restored and stand where the route
+/// begins. The server is gone at the end, shut down in order, and so is what it had of its own.
+///
+/// # Errors
+/// As [`apply`]; what was applied until then stays, and `holdfast binlog apply` can go on from there to a
+/// server on the files.
+pub async fn bring_to(
+    cx: &Context,
+    server: OnFiles<'_>,
+    store: Arc<dyn SegmentStore>,
+    route: Arc<Route>,
+) -> Result<Applied> {
+    let before = names(&server.data)?;
+    let server = server.for_binlogs(&route);
+    let (install, data) = (server.install, server.data.clone());
+    cx.phase(format!("starting {} {}", install.flavor(), install.version()));
+    let (mut sandbox, target) = server.open(cx).await?;
+    cx.phase("binlogs");
+    let options = ApplyOptions {
+        tell_applied: true,
+        private: true,
+        means: Means::Replica,
+        ..ApplyOptions::default()
+    };
+    let applied = apply(cx, &target, store, route, &options).await;
+    // Not cut off with the run: what is applied is to be whole.
+    let left = leave(&target).await;
+    let stopped = sandbox.stop().await;
+    drop(sandbox);
+    let cleaned = clean(&data, &before).and_then(|()| settle(&data, server.catalog));
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(e) => {
+            for problem in [left, stopped, cleaned].into_iter().filter_map(Result::err) {
+                cx.event(Event::Warning { text: problem.chain() });
+            }
+            return Err(e);
+        }
+    };
+    left.and(stopped).and(cleaned).map(|()| applied)
+}
+
+impl OnFiles<'_> {
+    /// Set up so that the transactions of `route` can be applied, with what a replica writes elsewhere than
+    /// among the files.
+    #[must_use]
+    pub fn for_binlogs(mut self, route: &Route) -> Self {
+        let path = |name: &str| self.scratch.join(name).to_string_lossy().into_owned();
+        let mut options = vec![("relay_log", path("relay"))];
+        match self.install.flavor() {
+            Flavor::MySql if route.applied.is_some() => {
+                options.push(("gtid_mode", "ON".to_owned()));
+                options.push(("enforce_gtid_consistency", "ON".to_owned()));
+            }
+            Flavor::MySql => {}
+            Flavor::MariaDb => {
+                options.push(("relay_log_info_file", path("relay-log.info")));
+                options.push(("master_info_file", path("master.info")));
+            }
+        }
+        self.options.extend(options);
+        self
+    }
+}
+
+/// Takes our account away: nobody signs in with it any more.
+async fn leave(target: &ConnectOptions) -> Result<()> {
+    let mut session = Session::open(target).await?;
+    session.run(&format!("DROP USER '{}'@'localhost'", target.user)).await?;
+    session.close().await
+}
+
+/// Names of what is in a directory.
+fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
+    let failed = |e| io_error(e, ErrorKind::Target, format!("cannot read {}", directory.display()));
+    let entries = std::fs::read_dir(directory).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
+}
+
+/// Takes away what says who the private server was: the next one is somebody else.
+fn clean(directory: &Path, before: &BTreeSet<OsString>) -> Result<()> {
+    for name in names(directory)?.difference(before) {
+        let Some(text) = name.to_str() else { continue };
+        let ours =
+            matches!(text, "auto.cnf" | "multi-master.info" | "master.info" | "relay-log.info")
+                || text.ends_with(".pem")
+                || text.starts_with("relay.")
+                || text.starts_with("relay-");
+        if ours {
+            let path = directory.join(name);
+            std::fs::remove_file(&path).map_err(|e| {
+                io_error(e, ErrorKind::Target, format!("cannot remove {}", path.display()))
+            })?;
+        }
+    }
+    Ok(())
+}
