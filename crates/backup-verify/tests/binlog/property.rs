@@ -8,11 +8,14 @@ use std::time::Duration;
 use backup_core::{
     BackupSpec, BackupType, Flavor, GtidSet, Manifest, ReplayBase, ReplayTarget, Strategy, pipeline,
 };
+use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, apply};
 use backup_drivers::connect::Session;
+use backup_drivers::files::{FilesRestore, FilesRestoreOptions, LockOptions, LockedBackup};
 use backup_drivers::logical::{
     LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions,
 };
+use backup_verify::{DrillOptions, FilesPoint};
 use jiff::Timestamp;
 use rstest::rstest;
 
@@ -167,15 +170,8 @@ async fn restored(store: &Store, manifest: &Manifest, name: &str) -> Server {
     target
 }
 
-/// Goes on from `base` to a moment, by one name of it or another.
-async fn go(
-    store: &Store,
-    target: &Server,
-    base: &ReplayBase,
-    n: usize,
-    moment: &Moment,
-    first: bool,
-) {
+/// The way from `base` to a moment, by one name of it or another.
+async fn way(store: &Store, base: &ReplayBase, n: usize, moment: &Moment) -> Arc<Route> {
     let position =
         ReplayTarget::Position { server: None, file: moment.file.clone(), offset: moment.offset };
     let by_position =
@@ -190,16 +186,54 @@ async fn go(
         route(store, base, &point, &[]).await.unwrap_or_else(|e| panic!("{n}: {}", e.report()));
     assert_eq!(way.reached, by_position.reached, "{n}: {point}");
     assert_eq!(way.reached.as_ref(), Some(&moment.gtids), "{n}: {point}");
+    Arc::new(way)
+}
+
+/// Goes on from `base` to a moment.
+async fn go(
+    store: &Store,
+    target: &Server,
+    base: &ReplayBase,
+    n: usize,
+    moment: &Moment,
+    first: bool,
+) {
+    let way = way(store, base, n, moment).await;
     let options = ApplyOptions { tell_applied: first, ..ApplyOptions::default() };
     let repo = Arc::new(store.repo.clone());
-    apply(&store.cx, &target.options(), repo, Arc::new(way), &options)
+    apply(&store.cx, &target.options(), repo, way, &options)
         .await
-        .unwrap_or_else(|e| panic!("moment {n}, {point}: {}", e.report()));
+        .unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
+    compare(target, n, moment).await;
+}
+
+async fn compare(target: &Server, n: usize, moment: &Moment) {
     let there = content(&mut target.session().await).await;
     for (name, expected) in &moment.content {
-        assert_eq!(there.get(name), Some(expected), "moment {n}, {point}: {name}");
+        assert_eq!(there.get(name), Some(expected), "moment {n}: {name}");
     }
-    assert_eq!(there.len(), moment.content.len(), "moment {n}, {point}: {there:#?}");
+    assert_eq!(there.len(), moment.content.len(), "moment {n}: {there:#?}");
+}
+
+/// Data files, brought to a moment, and a server on them.
+async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, moment: &Moment) {
+    let route = way(store, &ReplayBase::of(manifest), n, moment).await;
+    let server = xtask::servers::Server::named(name).unwrap().directory();
+    let options = DrillOptions { server: Some(server), directory: None };
+    let point = FilesPoint::prepare(&store.cx, &store.repo, manifest, route, options);
+    let point = point.await.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
+    let directory = store.path(&format!("files-{n}"));
+    let driver = FilesRestore::new(&directory, FilesRestoreOptions::default());
+    pipeline::restore(&store.cx, &store.repo, &driver, manifest).await.unwrap();
+    let applied = point.run(&store.cx, &directory).await;
+    applied.unwrap_or_else(|e| panic!("moment {n}, files: {}", e.report()));
+    let target = Server::start(name, |builder| {
+        builder.datadir(&directory).durable(false).option("event_scheduler", "OFF")
+    })
+    .await;
+    compare(&target, n, moment).await;
+    drop(target);
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 /// `HOLDFAST_TEST_ROUNDS` moments, `HOLDFAST_TEST_SEED` to see a history again.
@@ -235,6 +269,18 @@ async fn every_moment_of_a_wild_history_comes_back(
         parent: None,
     };
     let manifest = pipeline::backup(&store.cx, &store.repo, &driver, spec).await.unwrap();
+    let spec = BackupSpec {
+        cluster: cluster(),
+        strategy: Strategy::Physical,
+        backup_type: BackupType::Full,
+        parent: None,
+    };
+    let driver = LockedBackup::new(source.options(), LockOptions::default());
+    // Nobody may write meanwhile, and the work does not wait for as long as that takes.
+    let undisturbed = work.gate.write().await;
+    let files = pipeline::backup(&store.cx, &store.repo, &driver, spec).await;
+    let files = files.unwrap_or_else(|e| panic!("{}", e.report()));
+    drop(undisturbed);
     let rounds = rounds(6);
     let mut moments = Vec::new();
     for n in 0..rounds {
@@ -269,6 +315,7 @@ async fn every_moment_of_a_wild_history_comes_back(
         if n % 20 == rounds.min(20) / 2 {
             let fresh = restored(&store, &manifest, name).await;
             go(&store, &fresh, &base, n, moment, true).await;
+            go_by_files(&store, name, &files, n, moment).await;
         }
     }
 }
