@@ -1,6 +1,7 @@
 //! Some tables as they were at a point in time: restored and replayed in a private server, and moved
 //! from there to a target that goes on running.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,7 +188,7 @@ impl<'a> Aside<'a> {
         let moved = async {
             still_there(&source, &self.options.restore.selection).await?;
             let cluster = &self.manifest.cluster;
-            move_over(cx, cluster, sandbox.directory(), &source, &self.options).await
+            move_over(cx, cluster, sandbox.directory(), &source, &self.options, Rows::Move).await
         };
         let moved = moved.await;
         // What the server says at its end does not matter; its data goes with it.
@@ -240,6 +241,15 @@ impl<'a> Aside<'a> {
     }
 }
 
+/// Whether rows are moved with their tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// They are.
+    Move,
+    /// Tables come empty.
+    Leave,
+}
+
 /// Reads the tables of the private server `source` and writes them to the target, by way of a repository
 /// in `directory` that is as private.
 pub(crate) async fn move_over(
@@ -248,7 +258,12 @@ pub(crate) async fn move_over(
     directory: &Path,
     source: &ConnectOptions,
     options: &AsideOptions,
+    rows: Rows,
 ) -> Result<Restored> {
+    let no_rows = match rows {
+        Rows::Move => BTreeSet::new(),
+        Rows::Leave => BTreeSet::from(["*.*".parse()?]),
+    };
     let selection = options.restore.selection.clone();
     let repo = private_repository(cx, directory).await?;
     cx.phase("reading the tables");
@@ -260,7 +275,7 @@ pub(crate) async fn move_over(
     };
     let driver = LogicalBackup::new(
         source.clone(),
-        LogicalOptions { selection, no_accounts: true, ..LogicalOptions::default() },
+        LogicalOptions { selection, no_accounts: true, no_rows, ..LogicalOptions::default() },
     );
     let session = repo.begin(cx, spec).await?;
     let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;

@@ -24,7 +24,8 @@ use backup_storage::Repo;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::aside::{AsideOptions, move_over, still_there};
+use crate::aside::{AsideOptions, still_there};
+use crate::by_file::move_tables;
 
 /// How the files become a server.
 #[derive(Clone, Default)]
@@ -61,7 +62,7 @@ pub async fn restore_tables(
     let Ground { scratch, mut sandbox, source } = ground;
     let moved = async {
         still_there(&source, &options.restore.selection).await?;
-        move_over(cx, &manifest.cluster, scratch.path(), &source, &options).await
+        move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await
     };
     let moved = moved.await;
     // What the server says at its end does not matter; its data goes with it.
@@ -254,7 +255,14 @@ pub async fn plan_tables(
                 .to_owned(),
         ),
     }
-    steps.push(format!("read {} from there, and write it to the target", names.join(", ")));
+    let names = names.join(", ");
+    steps.push(match options.restore.binary_log {
+        true => format!("read {names} from there, and write it to the target"),
+        false => format!(
+            "import the files of {names} at the target, where it is on this machine and of the same series; else \
+             read the rows from there, and write them to the target"
+        ),
+    });
     Ok(RestoreSteps { steps, ..RestoreSteps::default() })
 }
 
@@ -277,9 +285,10 @@ impl<'a> Keep<'a> {
         {
             return true;
         }
-        // Auxiliary tables of full-text indexes do not name theirs, and neither do names that only the server
-        // can read.
+        // Auxiliary tables of full-text indexes do not name theirs, files with the name of a trigger have that of its
+        // table inside, and some names only the server can read.
         let unclear = table.table.starts_with("FTS_")
+            || path.ends_with(".TRN")
             || table.table.starts_with("fts_")
             || table.table.contains('@')
             || table.database.contains('@');

@@ -27,6 +27,7 @@ mod settle;
 mod still;
 mod stream;
 mod target;
+mod transport;
 pub(crate) mod tree;
 mod whole;
 
@@ -46,3 +47,4 @@ pub use restore::{FilesRestore, FilesRestoreOptions};
 pub(crate) use settle::settle;
 pub use stream::export_stream;
 pub(crate) use target::Room;
+pub use transport::Transport;

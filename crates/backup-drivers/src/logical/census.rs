@@ -30,6 +30,18 @@ impl Census {
     /// # Errors
     /// When the server went away, or the run was cancelled. What is wrong with a table is a finding.
     pub async fn take(cx: &Context, server: &ConnectOptions) -> Result<Census> {
+        Census::of(cx, server, &Selection::default()).await
+    }
+
+    /// The same of the tables that are chosen by name.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub async fn of(
+        cx: &Context,
+        server: &ConnectOptions,
+        selection: &Selection,
+    ) -> Result<Census> {
         let mut census = Census::default();
         let mut session = Session::open(server).await?;
         let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type \
@@ -38,10 +50,13 @@ impl Census {
         for (database, table) in session.query_rows::<(String, String)>(sql).await? {
             cx.check()?;
             let name = TableName { database, table };
+            if !selection.is_all() && !selection.wants_table(&name.database, &name.table) {
+                continue;
+            }
             census.findings.extend(check(&mut session, &name).await?);
         }
         let facts = inventory::server(session.conn()).await?;
-        let catalog = inventory::read(session.conn(), &facts, &Selection::default()).await?;
+        let catalog = inventory::read(session.conn(), &facts, selection).await?;
         session.close().await?;
         let tables = catalog.tables.into_iter().filter(|table| !table.rows_elsewhere);
         let queue: Vec<Table> = tables.collect();

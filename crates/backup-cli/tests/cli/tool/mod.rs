@@ -2,6 +2,7 @@
 
 mod check;
 mod stream;
+mod tables;
 mod trouble;
 
 use std::os::unix::fs::PermissionsExt;

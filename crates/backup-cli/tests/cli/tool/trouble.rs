@@ -28,9 +28,10 @@ impl Stalled {
         let (stands, on, stream) = (home.path("stands"), home.path("on"), home.path("stream"));
         let script = format!(
             "set -o pipefail\n$REAL \"$@\" | {{ head -c {bytes}; touch {}; \
-             until [ -e {} ]; do sleep 0.05; done; cat; }} | tee {}",
+             until [ -e {} ] || [ ! -e {} ]; do sleep 0.05; done; cat; }} | tee {}",
             stands.display(),
             on.display(),
+            stands.display(),
             stream.display()
         );
         Stalled { tool: faulty(home, name, &script), stream, stands, on }

@@ -1,0 +1,169 @@
+//! Tables of a private server to a target on the same machine, as files where that can be.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use backup_core::{ClusterName, Context, Error, ErrorKind, Position, Restored, Result, io_error};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::files::{self, Transport};
+use backup_drivers::logical::{Census, LogicalRestoreOptions, Parts, Rename, Selection, TableName};
+
+use crate::aside::{AsideOptions, Rows, move_over};
+
+/// Moves the tables that `options` choose from `source`, a private server on the restored files in `scratch`,
+/// to their target: their tablespaces as they are where the target can import them, else row by row. Both ways
+/// compare every row.
+///
+/// # Errors
+/// As [`move_over`]; [`ErrorKind::Target`] when the target has other rows than the backup.
+pub(crate) async fn move_tables(
+    cx: &Context,
+    cluster: &ClusterName,
+    scratch: &Path,
+    source: &ConnectOptions,
+    options: &AsideOptions,
+) -> Result<Restored> {
+    let mut transport = match open(scratch, source, options).await? {
+        Ok(transport) => transport,
+        Err(why) => {
+            cx.note(format!("what is restored is moved row by row: {why}"));
+            return move_over(cx, cluster, scratch, source, options, Rows::Move).await;
+        }
+    };
+    let selection = &options.restore.selection;
+    let (mut by_file, mut by_row) = (BTreeSet::new(), BTreeSet::new());
+    let wanted = |table: &&TableName| selection.wants_table(&table.database, &table.table);
+    for table in selection.tables.iter().filter(wanted) {
+        match transport.why_not(table, &options.restore.rename.table(table)).await? {
+            None => by_file.insert(table.clone()),
+            Some(why) => {
+                cx.note(format!("{table} is moved row by row: {why}"));
+                by_row.insert(table.clone())
+            }
+        };
+    }
+    let mut total = Restored {
+        target: options.target.to_string(),
+        reached: Position::default(),
+        rows: 0,
+        bytes: 0,
+        warnings: Vec::new(),
+    };
+    let place = |name: &str| {
+        let path = scratch.join(name);
+        std::fs::create_dir(&path)
+            .map(|()| path.clone())
+            .map_err(|e| io_error(e, ErrorKind::Target, format!("cannot write {}", path.display())))
+    };
+    if !by_file.is_empty() {
+        let chosen = choose(options, &by_file);
+        cx.phase("reading the tables");
+        let before = Census::of(cx, source, &chosen.restore.selection).await?;
+        move_over(cx, cluster, &place("definitions")?, source, &chosen, Rows::Leave).await?;
+        cx.phase("importing the tables");
+        let mut refused = BTreeSet::new();
+        for table in &by_file {
+            match transport.run(cx, table, &options.restore.rename.table(table)).await {
+                Ok(bytes) => total.bytes += bytes,
+                Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+                Err(e) => {
+                    cx.note(format!("{table} is moved row by row: {}", e.chain()));
+                    refused.insert(table.clone());
+                }
+            }
+        }
+        let imported: BTreeSet<TableName> = &by_file - &refused;
+        total.rows += compare(cx, &before, &imported, options).await?;
+        if !refused.is_empty() {
+            // They are there, and empty.
+            let mut again = choose(options, &refused);
+            again.restore.overwrite = true;
+            let moved =
+                move_over(cx, cluster, &place("refused")?, source, &again, Rows::Move).await?;
+            add(&mut total, moved);
+        }
+        cx.note(format!("{} tables were imported as files", imported.len()));
+    }
+    if !by_row.is_empty() {
+        let chosen = choose(options, &by_row);
+        let moved = move_over(cx, cluster, &place("rows")?, source, &chosen, Rows::Move).await?;
+        add(&mut total, moved);
+    }
+    Ok(total)
+}
+
+/// The way for files, or why there is none.
+async fn open(
+    scratch: &Path,
+    source: &ConnectOptions,
+    options: &AsideOptions,
+) -> Result<std::result::Result<Transport, String>> {
+    let LogicalRestoreOptions { selection, parts, binary_log, .. } = &options.restore;
+    if !selection.only_tables() || *parts != Parts::All {
+        return Ok(Err("only tables that are named come as files, with their rows".to_owned()));
+    }
+    if *binary_log {
+        let mut target = Session::open(&options.target).await?;
+        let on: Option<u8> = target.query_first("SELECT @@GLOBAL.log_bin").await?;
+        target.close().await?;
+        if on != Some(0) {
+            return Ok(Err(
+                "replicas of the target could not follow otherwise; --binlog off leaves them out"
+                    .to_owned(),
+            ));
+        }
+    }
+    Transport::open(source, &files::data(scratch), &options.target).await
+}
+
+fn choose(options: &AsideOptions, tables: &BTreeSet<TableName>) -> AsideOptions {
+    let mut chosen = options.clone();
+    chosen.restore.selection.tables.clone_from(tables);
+    chosen
+}
+
+fn add(total: &mut Restored, moved: Restored) {
+    total.rows += moved.rows;
+    total.bytes += moved.bytes;
+    total.warnings.extend(moved.warnings);
+}
+
+/// Reads what the target has now, and fails unless it is what the private server had. Gives the rows.
+async fn compare(
+    cx: &Context,
+    before: &Census,
+    tables: &BTreeSet<TableName>,
+    options: &AsideOptions,
+) -> Result<u64> {
+    if tables.is_empty() {
+        return Ok(0);
+    }
+    cx.phase("reading the tables back");
+    let rename: &Rename = &options.restore.rename;
+    let selection = Selection {
+        tables: tables.iter().map(|table| rename.table(table)).collect(),
+        ..Selection::default()
+    };
+    let after = Census::of(cx, &options.target, &selection).await?;
+    if let Some(finding) = after.findings.first() {
+        return Err(Error::new(
+            ErrorKind::Target,
+            format!("{}: {}", finding.object, finding.problem),
+        )
+        .with_remedy("drop the table there, and restore it without --binlog off, row by row"));
+    }
+    let mut rows = 0;
+    for (name, digest) in before.tables.iter().filter(|(name, _)| tables.contains(name)) {
+        let to = rename.table(name);
+        let found = after.tables.iter().find(|(name, _)| *name == to).map(|(_, digest)| digest);
+        if found != Some(digest) {
+            return Err(Error::new(
+                ErrorKind::Target,
+                format!("{to} at the target is not what {name} of the backup is"),
+            )
+            .with_remedy("restore again with --overwrite; was somebody writing to it?"));
+        }
+        rows += digest.rows;
+    }
+    Ok(rows)
+}
