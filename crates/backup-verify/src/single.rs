@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event,
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, Error, ErrorKind, Event,
     Manifest, Repository, Restore, RestoreSteps, Restored, Result, io_error,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, Means, apply};
@@ -53,6 +53,7 @@ pub async fn restore_tables(
     route: Option<Arc<Route>>,
 ) -> Result<Restored> {
     let install = options.server.install(manifest)?;
+    cx.run(check_target(&options)).await?;
     let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
     let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
     let ground = match route.filter(|route| !route.is_empty()) {
@@ -217,6 +218,7 @@ pub async fn plan_tables(
     route: Option<&Route>,
 ) -> Result<RestoreSteps> {
     let install = options.server.install(manifest)?;
+    cx.run(check_target(options)).await?;
     let artifacts = repo.artifacts(cx, manifest).await?;
     let catalog = Catalog::read(&*artifacts).await?;
     let entries: Vec<&Entry> = match catalog.header.state {
@@ -264,6 +266,28 @@ pub async fn plan_tables(
         ),
     });
     Ok(RestoreSteps { steps, ..RestoreSteps::default() })
+}
+
+/// Fails where the target cannot be reached, or has one of the tables already: it is asked again at the end, and
+/// before that there is much to do.
+async fn check_target(options: &AsideOptions) -> Result<()> {
+    let AsideOptions { target, restore, .. } = options;
+    let mut session = Session::open(target).await?;
+    for name in restore.selection.tables.iter().map(|name| restore.rename.table(name)) {
+        let sql =
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
+        let found: Vec<u8> = session.exec_rows(sql, (&name.database, &name.table)).await?;
+        if !found.is_empty() && !restore.overwrite {
+            return Err(Error::new(
+                ErrorKind::Target,
+                format!("{target} has already: table {name}"),
+            )
+            .with_remedy(
+                "restore under another name with --rename; or use --overwrite, which replaces it",
+            ));
+        }
+    }
+    session.close().await
 }
 
 /// Which files some tables need: their own, and everything that is no table of a user.

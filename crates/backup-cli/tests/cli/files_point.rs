@@ -173,6 +173,10 @@ async fn data_files_come_to_a_point(
     restore(&to).expect(0);
     let rows = "SELECT GROUP_CONCAT(id, note, more ORDER BY id) FROM shop.noted_then";
     assert_eq!(source.value(rows).await.as_deref(), Some("1a5,2both5"));
+    // Never over data, which is told at once.
+    for more in [&["--dry-run"][..], &[]] {
+        restore(&[&to[..], more].concat()).expect(9).says("has already: table shop.noted_then");
+    }
     // What came after the backup needs everything, and is found too.
     let later = ["--target", &url, "--tables", "shop.later", "--rename", "shop.later=shop.later2"];
     restore(&[&later[..], &["--to-latest"]].concat()).expect(0);
