@@ -21,37 +21,89 @@ mod tool;
 mod xbstream;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-fn fuzz(inputs: u64, seeds: &[Vec<u8>], run: fn(&[u8])) {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as usize % below.max(1)
-    };
-    let mut all = seeds.to_vec();
-    for _ in 0..inputs {
-        let mut bytes = seeds[next(seeds.len())].clone();
-        for _ in 0..=next(6) {
-            let at = next(bytes.len());
-            match next(5) {
-                0 => bytes[at] ^= 1 << next(8),
-                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff][next(9)],
+struct Mutator(u64);
+
+impl Mutator {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as usize % below.max(1)
+    }
+
+    fn mutate(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = inputs[self.next(inputs.len())].clone();
+        for _ in 0..=self.next(6) {
+            let at = self.next(bytes.len());
+            match self.next(5) {
+                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.next(8),
+                1 if !bytes.is_empty() => {
+                    bytes[at] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff][self.next(9)];
+                }
                 2 => bytes.truncate(at.max(1)),
-                3 => bytes.insert(at, next(256) as u8),
+                3 => bytes.insert(at, self.next(256) as u8),
                 _ => {
-                    let other = &seeds[next(seeds.len())];
-                    bytes.extend_from_slice(&other[next(other.len())..]);
+                    let other = &inputs[self.next(inputs.len())];
+                    bytes.extend_from_slice(&other[self.next(other.len())..]);
                 }
             }
         }
-        all.push(bytes);
+        bytes.truncate(LONGEST);
+        bytes
     }
-    for input in &all {
-        if catch_unwind(AssertUnwindSafe(|| run(input))).is_err() {
-            panic!("a promise is broken for {:?}", input.escape_ascii().to_string());
+}
+
+/// Longer inputs take time and find no more.
+const LONGEST: usize = 64 << 10;
+
+fn survives(input: &[u8], run: fn(&[u8])) {
+    // The input is worth more than the place of the panic.
+    if catch_unwind(AssertUnwindSafe(|| run(input))).is_err() {
+        panic!("a promise is broken for {:?}", input.escape_ascii().to_string());
+    }
+}
+
+fn fuzz(inputs: u64, seeds: &[Vec<u8>], run: fn(&[u8])) {
+    let mut mutator = Mutator(0x9E37_79B9_7F4A_7C15);
+    let changed: Vec<Vec<u8>> = (0..inputs).map(|_| mutator.mutate(seeds)).collect();
+    for input in seeds.iter().chain(&changed) {
+        survives(input, run);
+    }
+}
+
+/// What reads binlogs, with other inputs each time, for as many seconds as `HOLDFAST_FUZZ_SECONDS` says, on
+/// one core.
+#[test]
+#[ignore = "takes as long as one likes"]
+fn what_reads_binlogs_survives_for_long() {
+    let seconds = std::env::var("HOLDFAST_FUZZ_SECONDS").unwrap().parse().unwrap();
+    type Target = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
+    let targets: [Target; 3] = [
+        ("binlog", binlog::seeds(), binlog::run),
+        ("gtid", gtid::seeds(), gtid::run),
+        ("sidecar", sidecar::seeds(), sidecar::run),
+    ];
+    for (name, mut inputs, run) in targets {
+        let started = Instant::now();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let mut mutator = Mutator(now.as_nanos() as u64 | 1);
+        let seeds = inputs.len();
+        let mut count = 0_u64;
+        while started.elapsed() < Duration::from_secs(seconds) / 3 {
+            let input = mutator.mutate(&inputs);
+            survives(&input, run);
+            count += 1;
+            // Changes of changes come further; the seeds stay.
+            if mutator.next(64) == 0 {
+                match inputs.len() {
+                    0..4096 => inputs.push(input),
+                    len => inputs[seeds + mutator.next(len - seeds)] = input,
+                }
+            }
         }
+        println!("{name}: {count} inputs in {} s", started.elapsed().as_secs());
     }
 }
 
