@@ -150,8 +150,7 @@ impl Backup {
             .with_remedy("leave --type out, or take it with --strategy physical of a running server"));
         }
         if self.strategy == Strategy::Clone {
-            let driver = self.clone_driver(app).await?;
-            return answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?);
+            return self.by_clone(app, &repo, spec).await;
         }
         if self.strategy != Strategy::Logical {
             let driver = self.files_driver(app).await?;

@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
-use backup_core::{Error, Result};
+use backup_core::{BackupSpec, Error, Manifest, Result, Strategy, pipeline};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
+use backup_drivers::connect::ConnectOptions;
+use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection};
+use backup_storage::Repo;
 
-use super::backup::{Backup, source};
+use super::backup::{Backup, answer, document, source, text};
+use crate::answer::Answer;
 use crate::app::App;
 use crate::human::parse_bytes;
 
@@ -13,7 +17,8 @@ use crate::human::parse_bytes;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Clones (--strategy clone)")]
 pub(crate) struct CloneFlags {
-    /// Have DDL wait until the clone ends, and wait so long for DDL that is under way
+    /// Have DDL wait until the clone ends, but no longer than this: then the clone is given up. It waits as
+    /// long for DDL that is under way
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     clone_block_ddl: Option<u32>,
     /// Where pages rest that change while the clone is taken [default: the directory for temporary
@@ -23,13 +28,17 @@ pub(crate) struct CloneFlags {
     /// The most that may rest there
     #[arg(long, value_name = "BYTES", default_value = "64GiB", value_parser = parse_bytes)]
     clone_spool_limit: u64,
+    /// Dump the tables that a clone leaves empty (MyISAM, CSV, …) beside it, into a logical backup of
+    /// their own
+    #[arg(long)]
+    clone_others: bool,
 }
 
 impl CloneFlags {
     fn options(&self) -> CloneOptions {
         let spool = self.clone_spool.clone().unwrap_or_else(std::env::temp_dir);
         CloneOptions {
-            ddl: self.clone_block_ddl.map_or(Ddl::Concurrent, |wait| Ddl::Blocked { wait }),
+            ddl: self.clone_block_ddl.map_or(Ddl::Concurrent, |limit| Ddl::Blocked { limit }),
             spool_limit: self.clone_spool_limit,
             ..CloneOptions::new(spool)
         }
@@ -37,8 +46,14 @@ impl CloneFlags {
 }
 
 impl Backup {
-    /// The driver that takes a clone.
-    pub(super) async fn clone_driver(&self, app: &App) -> Result<CloneBackup> {
+    /// Takes a clone, and what it leaves empty before it: the clone is the newest backup then.
+    pub(super) async fn by_clone(
+        &self,
+        app: &App,
+        repo: &Repo,
+        spec: BackupSpec,
+    ) -> Result<Answer> {
+        let cx = &app.cx;
         if !self.selection().is_all() || self.chooses_rows() {
             return Err(Error::usage(
                 "a clone is of a whole server: it takes no choice of databases, tables or rows",
@@ -46,7 +61,44 @@ impl Backup {
             .with_remedy("use --strategy logical for a part"));
         }
         let source = source(app, self.source.as_deref(), &self.defaults_file);
-        let source = source.resolve(&app.cx).await?;
-        Ok(CloneBackup::new(source, self.clone.options()))
+        let source = source.resolve(cx).await?;
+        let mut options = self.clone.options();
+        let others = match self.clone.clone_others {
+            true => self.others(app, repo, &spec, &source).await?,
+            false => None,
+        };
+        options.others = others.as_ref().map(|manifest| manifest.backup.clone());
+        let driver = CloneBackup::new(source, options);
+        let clone = answer(&pipeline::backup(cx, repo, &driver, spec).await?)?;
+        Ok(match &others {
+            None => clone,
+            Some(others) => clone.with("others", document(others), &text(others)),
+        })
+    }
+
+    /// A logical backup of what a clone leaves empty, if there is something.
+    async fn others(
+        &self,
+        app: &App,
+        repo: &Repo,
+        spec: &BackupSpec,
+        source: &ConnectOptions,
+    ) -> Result<Option<Manifest>> {
+        let left = app.cx.run(CloneBackup::left_empty(source)).await?;
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let options = LogicalOptions {
+            selection: Selection {
+                tables: left.into_iter().map(|left| left.table).collect(),
+                ..Selection::default()
+            },
+            snapshot: self.snapshot(),
+            no_accounts: true,
+            ..LogicalOptions::default()
+        };
+        let spec = BackupSpec { strategy: Strategy::Logical, ..spec.clone() };
+        let driver = LogicalBackup::new(source.clone(), options);
+        pipeline::backup(&app.cx, repo, &driver, spec).await.map(Some)
     }
 }

@@ -1,6 +1,7 @@
 //! What a donor is asked by SQL, beside the clone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use backup_core::{
     Error, ErrorKind, Finding, Flavor, GtidSet, Position, Result, ServerVersion, Severity,
@@ -9,10 +10,14 @@ use backup_core::{
 use super::keys::Secrecy;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
+use crate::logical::TableName;
 use crate::logical::inventory::{self, ServerFacts};
 
 /// The smallest `max_allowed_packet` that a donor takes.
 const MIN_PACKET: u64 = 2 << 20;
+
+/// So many files the redo log has.
+const REDO_FILES: u64 = 32;
 
 /// A donor, with a session to ask it.
 pub(super) struct Donor {
@@ -85,7 +90,7 @@ impl Donor {
 
     /// The tables that a clone leaves empty, as far as the account may see them, and the databases that
     /// it sees.
-    pub(super) async fn left_empty(&mut self) -> Result<(Vec<String>, BTreeSet<String>)> {
+    pub(super) async fn left_empty(&mut self) -> Result<(Vec<LeftEmpty>, BTreeSet<String>)> {
         let sql = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
                    WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN \
                    ('mysql', 'sys', 'information_schema', 'performance_schema')";
@@ -95,8 +100,9 @@ impl Donor {
         let tables = rows
             .iter()
             .filter(|(.., engine)| empty(engine.as_deref().unwrap_or_default()))
-            .map(|(database, table, engine)| {
-                format!("{database}.{table} ({})", engine.as_deref().unwrap_or("no engine"))
+            .map(|(database, table, engine)| LeftEmpty {
+                table: TableName { database: database.clone(), table: table.clone() },
+                engine: engine.clone().unwrap_or_else(|| "no engine".to_owned()),
             })
             .collect();
         Ok((tables, databases))
@@ -123,7 +129,7 @@ impl Donor {
                 "run INSTALL PLUGIN clone SONAME 'mysql_clone.so'".into(),
             );
         }
-        // Nobody needs a privilege to see what is granted to oneself.
+        // Nobody needs a privilege to see what is granted to oneself; roles that are active count.
         let sql = "SHOW GRANTS";
         let grants: Vec<String> = self.session.query_rows(sql).await?;
         let has = |grant: &String| grant.contains("BACKUP_ADMIN");
@@ -136,7 +142,11 @@ impl Donor {
                 ErrorKind::Privilege,
                 "privileges",
                 format!("{} has no BACKUP_ADMIN privilege", options.user),
-                format!("GRANT BACKUP_ADMIN ON *.* TO {}@{}", quoted(user), quoted(host)),
+                format!(
+                    "GRANT BACKUP_ADMIN ON *.* TO {account}, or a role that has it and is a default role \
+                     of the account (SET DEFAULT ROLE ALL TO {account})",
+                    account = format_args!("{}@{}", quoted(user), quoted(host))
+                ),
             );
         }
         let sql = "SELECT @@GLOBAL.max_allowed_packet";
@@ -191,6 +201,35 @@ impl Donor {
                 ),
             }
         }
+        // Without PROCESS one sees one's own sessions only; then the clone itself finds out.
+        let sql = "SELECT COUNT(*) FROM performance_schema.processlist \
+                   WHERE COMMAND = 'Clone' OR INFO LIKE 'CLONE %'";
+        let clones: Result<Option<u64>> = self.session.query_first(sql).await;
+        if let Ok(Some(1..)) = clones {
+            findings.push(
+                Finding::new(
+                    Severity::Error,
+                    "clone",
+                    "another clone of the source is under way",
+                    "wait until it ends: a server is cloned once at a time (SHOW PROCESSLIST tells)",
+                )
+                .with_kind(ErrorKind::Source),
+            );
+        }
+        // 8.0.30 and later; before, the size is that of the files together.
+        let sql = "SELECT @@GLOBAL.innodb_redo_log_capacity";
+        let redo: Result<Option<u64>> = self.session.query_first(sql).await;
+        let redo = redo.ok().flatten().map_or(String::new(), |bytes| {
+            format!(", in steps of {} MiB", (bytes / REDO_FILES).div_ceil(1 << 20))
+        });
+        findings.push(Finding::new(
+            Severity::Info,
+            "#ib_archive",
+            format!(
+                "the source keeps there the redo log that it writes while changed pages are sent{redo}"
+            ),
+            "have room for it in the source's data directory; it goes with the end of the clone",
+        ));
         let log_bin: Option<u8> = self.session.query_first("SELECT @@GLOBAL.log_bin").await?;
         if log_bin != Some(1) {
             findings.push(Finding::new(
@@ -204,9 +243,9 @@ impl Donor {
         for table in tables {
             findings.push(Finding::new(
                 Severity::Warning,
-                table,
+                table.to_string(),
                 "a clone holds no rows of tables that are not InnoDB's",
-                "ALTER TABLE … ENGINE=InnoDB, or take a logical backup of it too",
+                "ALTER TABLE … ENGINE=InnoDB, or have it dumped beside the clone (--clone-others)",
             ));
         }
         Ok(findings)
@@ -214,6 +253,21 @@ impl Donor {
 
     pub(super) async fn close(self) -> Result<()> {
         self.session.close().await
+    }
+}
+
+/// A table whose rows a clone does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftEmpty {
+    /// Its name.
+    pub table: TableName,
+    /// What has its rows.
+    pub engine: String,
+}
+
+impl fmt::Display for LeftEmpty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.table, self.engine)
     }
 }
 

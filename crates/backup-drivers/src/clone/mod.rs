@@ -32,8 +32,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Outcome, Result, SourceInfo, Strategy,
+    ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
+    Event, Finding, Outcome, Result, SourceInfo, Strategy,
 };
 
 use crate::connect::ConnectOptions;
@@ -43,6 +43,7 @@ use intake::{Intake, Taken};
 use session::Session;
 use spool::Spool;
 
+pub use donor::LeftEmpty;
 pub use rpc::Ddl;
 
 /// How a clone is taken.
@@ -54,12 +55,19 @@ pub struct CloneOptions {
     pub spool: PathBuf,
     /// The most that may rest there, in bytes.
     pub spool_limit: u64,
+    /// The logical backup that has the rows of the tables which a clone leaves empty, where there is one.
+    pub others: Option<BackupId>,
 }
 
 impl CloneOptions {
     /// Pages rest in `spool`, up to 64 GiB; DDL goes on.
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        CloneOptions { ddl: Ddl::Concurrent, spool: spool.into(), spool_limit: 64 << 30 }
+        CloneOptions {
+            ddl: Ddl::Concurrent,
+            spool: spool.into(),
+            spool_limit: 64 << 30,
+            others: None,
+        }
     }
 }
 
@@ -75,6 +83,17 @@ impl CloneBackup {
     #[must_use]
     pub fn new(source: ConnectOptions, options: CloneOptions) -> Self {
         CloneBackup { source, options }
+    }
+
+    /// The tables of a server whose rows a clone would not hold, as far as the account may see them.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn left_empty(source: &ConnectOptions) -> Result<Vec<LeftEmpty>> {
+        let mut donor = Donor::ask(source).await?;
+        let (tables, _) = donor.left_empty().await?;
+        donor.close().await?;
+        Ok(tables)
     }
 }
 
@@ -120,7 +139,7 @@ impl Backup for CloneBackup {
                 .with_remedy("run CHECK TABLE on it at the source; restore it from an earlier backup"));
             }
             let mut warnings = Vec::new();
-            let left_out = self.left_empty(&mut donor, &taken, &mut warnings).await?;
+            let left_out = self.left_out(&mut donor, &taken, &mut warnings).await?;
             if session.restarts() > 0 {
                 cx.note(format!("the connection was lost and had again {} times", session.restarts()));
             }
@@ -133,6 +152,7 @@ impl Backup for CloneBackup {
                 "restarts": session.restarts(),
                 "position_after": after,
                 "announced": session.announced().settings,
+                "others": self.options.others,
             });
             settings.keys_in_files = taken.keys;
             let header =
@@ -162,7 +182,7 @@ impl Backup for CloneBackup {
                              server tells which"
                         .to_owned(),
                 },
-                lock_seconds: 0.0,
+                lock_seconds: session.ddl_waited().as_secs_f64(),
                 rows: None,
                 objects,
                 masked: false,
@@ -177,25 +197,27 @@ impl Backup for CloneBackup {
 
 impl CloneBackup {
     /// Names the tables whose rows a clone does not hold.
-    async fn left_empty(
+    async fn left_out(
         &self,
         donor: &mut Donor,
         taken: &Taken,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<LeftOut>> {
         let (tables, seen) = donor.left_empty().await?;
-        let left_out: Vec<LeftOut> = tables
+        let reason = match &self.options.others {
+            Some(backup) => format!("its rows are in backup {backup}"),
+            None => "a clone holds no rows of tables that are not InnoDB's".to_owned(),
+        };
+        let left_out = tables
             .iter()
-            .map(|table| LeftOut {
-                path: table.clone(),
-                reason: "a clone holds no rows of tables that are not InnoDB's".to_owned(),
-            })
+            .map(|left| LeftOut { path: left.to_string(), reason: reason.clone() })
             .collect();
-        if !tables.is_empty() {
+        if !tables.is_empty() && self.options.others.is_none() {
+            let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
             warnings.push(format!(
-                "these tables come back empty, for they are not InnoDB's: {}; take a logical backup of \
-                 them too (--tables)",
-                tables.join(", ")
+                "these tables come back empty, for they are not InnoDB's: {}; --clone-others dumps them \
+                 beside the clone",
+                names.join(", ")
             ));
         }
         let unseen = taken.databases().into_iter().find(|database| {

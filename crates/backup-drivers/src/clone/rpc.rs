@@ -59,11 +59,10 @@ pub(super) struct Announced {
 pub enum Ddl {
     /// It goes on (from 8.0.27).
     Concurrent,
-    /// It waits until the clone ends. The donor waits up to this many seconds (at least 1) for DDL that
-    /// is under way.
+    /// It waits until the clone ends. The donor waits for DDL that is under way first.
     Blocked {
-        /// Seconds.
-        wait: u32,
+        /// The longest that either may take, in seconds (at least 1).
+        limit: u32,
     },
 }
 
@@ -72,7 +71,7 @@ impl Ddl {
         match self {
             // The time-out counts for what cannot be concurrent.
             Ddl::Concurrent => CONCURRENT_DDL | 300,
-            Ddl::Blocked { wait } => wait.clamp(1, CONCURRENT_DDL - 1),
+            Ddl::Blocked { limit } => limit.clamp(1, CONCURRENT_DDL - 1),
         }
     }
 }
@@ -287,7 +286,11 @@ fn explained(error: Error) -> Error {
             "DDL or another backup holds the backup lock; try again later, or without --clone-block-ddl",
         ),
         // ER_QUERY_INTERRUPTED
-        1317 => (ErrorKind::Source, "somebody stopped it with KILL; find out who, then try again"),
+        1317 => (
+            ErrorKind::Source,
+            "somebody stopped it with KILL, or the source could not archive its redo log (its error log \
+             tells; a full disk, say): see to that, then try again; where that does not help, restart it",
+        ),
         // ER_CLONE_DDL_IN_PROGRESS
         3633 => (ErrorKind::Source, "DDL runs at the source; try again"),
         // ER_CLONE_TOO_MANY_CONCURRENT_CLONES

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backup_core::{Context, Error, ErrorKind, Event, Result};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::broken;
 use super::descriptor::{Block, Descriptor, FileEntry, Locator, Mark, Received, Stage, State};
@@ -61,6 +61,10 @@ pub(super) struct Session {
     stage: Stage,
     lines: Option<Lines>,
     restarts: u32,
+    /// When the donor granted it, and with it the lock against DDL, if that was asked for.
+    began: Instant,
+    /// How long that was, in the end.
+    held: Duration,
 }
 
 impl Session {
@@ -79,6 +83,7 @@ impl Session {
                 return Err(e);
             }
         };
+        let began = Instant::now();
         let acks = Rpc::enter(donor).await?;
         Ok(Session {
             donor: donor.clone(),
@@ -89,6 +94,8 @@ impl Session {
             stage: Stage::Init,
             lines: Some(Lines { main, acks }),
             restarts: 0,
+            began,
+            held: Duration::ZERO,
         })
     }
 
@@ -105,6 +112,8 @@ impl Session {
             stage: Stage::Init,
             lines: Some(Lines { main, acks }),
             restarts: 0,
+            began: Instant::now(),
+            held: Duration::ZERO,
         }
     }
 
@@ -123,6 +132,22 @@ impl Session {
         self.restarts
     }
 
+    /// How long DDL had to wait for it.
+    pub(super) fn ddl_waited(&self) -> Duration {
+        match self.ddl {
+            Ddl::Concurrent => Duration::ZERO,
+            Ddl::Blocked { .. } => self.held,
+        }
+    }
+
+    /// Until when DDL may be kept waiting, and how long that is.
+    fn deadline(&self) -> Option<(Instant, u32)> {
+        match self.ddl {
+            Ddl::Concurrent => None,
+            Ddl::Blocked { limit } => Some((self.began + Duration::from_secs(limit.into()), limit)),
+        }
+    }
+
     /// Gives everything to `receiver`. However it ends, the donor is free afterwards, as far as it can
     /// be reached.
     ///
@@ -135,10 +160,24 @@ impl Session {
             let Some(mut lines) = self.lines.take() else {
                 return Err(Error::internal("a clone is run twice"));
             };
-            let outcome = cx.run(self.stream(&mut lines, &mut asked, receiver)).await;
+            let deadline = self.deadline();
+            let stream = cx.run(self.stream(&mut lines, &mut asked, receiver));
+            let outcome = match deadline {
+                Some((at, limit)) => timeout_at(at, stream).await.unwrap_or_else(|_| {
+                    Err(Error::new(
+                        ErrorKind::Source,
+                        format!("the clone kept DDL waiting for {limit} s, and was given up"),
+                    )
+                    .with_remedy(
+                        "allow more with --clone-block-ddl, or leave that out: DDL goes on then",
+                    ))
+                }),
+                None => stream.await,
+            };
             match outcome {
                 Ok(()) => {
                     lines.main.exit().await?;
+                    self.held = self.began.elapsed();
                     return lines.acks.exit().await;
                 }
                 Err(e) if e.kind() == ErrorKind::Connect => {
@@ -254,7 +293,8 @@ impl Session {
                 Err(e) if e.kind() == ErrorKind::Connect => last = e,
                 Err(e) => {
                     return Err(e.context("the source does not go on with the clone").with_remedy(
-                        "it was restarted, or gave the clone up: take the backup again",
+                        "it was restarted, gave the clone up, or somebody killed its sessions: take the \
+                         backup again",
                     ));
                 }
             }

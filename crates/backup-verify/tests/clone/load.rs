@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use backup_core::{Flavor, GtidSet, Manifest, ReplayTarget};
 use backup_drivers::connect::{ConnectOptions, Session};
@@ -55,6 +56,7 @@ impl Work {
                 session.run(&sql).await.unwrap_or_else(|e| panic!("{}", e.report()));
             }
             self.counted.store(n, Ordering::Relaxed);
+            breath().await;
         }
     }
 
@@ -73,6 +75,7 @@ impl Work {
                 );
                 session.run(&sql).await.unwrap_or_else(|e| panic!("{}", e.report()));
             }
+            breath().await;
         }
     }
 
@@ -115,6 +118,7 @@ impl Work {
             for sql in &statements {
                 session.run(sql).await.unwrap_or_else(|e| panic!("{}\n{sql}", e.report()));
             }
+            breath().await;
         }
     }
 
@@ -134,20 +138,23 @@ impl Work {
                 format!("ALTER UNDO TABLESPACE undo{n} SET INACTIVE"),
             ];
             run(&mut session, &statements.each_ref().map(String::as_str)).await;
-            if !n.is_multiple_of(3) {
-                let drop = [
-                    format!("DROP TABLE outside.o{n}"),
-                    format!("DROP TABLESPACE out{n}"),
-                    // Not before it is empty, which the server sees to by and by.
-                    format!("DROP UNDO TABLESPACE undo{n}"),
-                ];
-                run(&mut session, &[&drop[0], &drop[1]]).await;
-                while session.run(&drop[2]).await.is_err() && self.goes_on() {
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
+            run(
+                &mut session,
+                &[&format!("DROP TABLE outside.o{n}"), &format!("DROP TABLESPACE out{n}")],
+            )
+            .await;
+            // Not before it is empty, which the server sees to by and by.
+            let drop = format!("DROP UNDO TABLESPACE undo{n}");
+            while session.run(&drop).await.is_err() {
+                breath().await;
             }
         }
     }
+}
+
+/// So that the donor is busy, and does not grow for ever.
+async fn breath() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
 async fn fill(donor: &mut Session, outside: &str, page: u32) {
@@ -245,7 +252,7 @@ async fn a_clone_under_load_is_of_one_moment(#[values(4096, 16_384, 65_536)] pag
         ];
         let begun = work.counted.load(Ordering::Relaxed) + 20;
         while work.counted.load(Ordering::Relaxed) < begun {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let before = work.counted.load(Ordering::Relaxed);
         let manifest = amid_ddl(&stage).await;

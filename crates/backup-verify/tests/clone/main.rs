@@ -5,7 +5,9 @@
 
 mod broken;
 mod encrypted;
+mod line;
 mod load;
+mod part;
 mod point;
 mod stage;
 mod whole;
