@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use backup_core::{
     ArtifactName, BackupId, Context, Event, Layout, Listed, Manifest, ObjectDigest, Result,
@@ -39,7 +39,10 @@ pub(crate) struct Base {
     /// The last line of each artifact, by a part of the SHA-256 of its name.
     last: HashMap<u64, Line>,
     cx: Context,
+    /// Whether people were told that something cannot be read.
     told: AtomicBool,
+    /// The first damage that was found.
+    damage: OnceLock<String>,
 }
 
 /// A copy of a unit, or several that follow each other, in the packs of the cluster.
@@ -73,12 +76,13 @@ fn name_hash(name: &ArtifactName) -> u64 {
 
 impl Base {
     /// The newest backup of the cluster and strategy that can serve as a base; `None` where there is
-    /// none, or none that is whole.
+    /// none, or none that is whole, which is told and added to `warnings` then.
     pub(crate) async fn choose(
         cx: &Context,
         repo: &Repo,
         listed: &[Listed],
         fits: impl Fn(&Manifest) -> bool,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<Manifest>> {
         let newest = listed.iter().rev().filter_map(|l| l.manifest.as_ref().ok()).find(|m| fits(m));
         let Some(manifest) = newest else { return Ok(None) };
@@ -87,12 +91,13 @@ impl Base {
         if !known && check_objects(cx, repo, manifest).await?.ok() {
             return Ok(Some(manifest.clone()));
         }
-        cx.event(Event::Warning {
-            text: format!(
-                "backup {} is damaged: nothing of it is used, and everything is stored anew",
-                manifest.backup
-            ),
-        });
+        let text = format!(
+            "backup {} is damaged: nothing of it is used, and everything is stored anew; `holdfast \
+             verify {} --level content` says what is lost",
+            manifest.backup, manifest.backup
+        );
+        cx.event(Event::Warning { text: text.clone() });
+        warnings.push(text);
         Ok(None)
     }
 
@@ -128,22 +133,30 @@ impl Base {
         }
         let catalog = Catalog::new(repo, &manifest.cluster, &manifest.backup, frames);
         let frames = Frames::new(cx, repo, &manifest.cluster);
-        let (cx, told) = (cx.clone(), AtomicBool::new(false));
-        Ok(Base { manifest, catalog, frames, last, cx, told })
+        let (cx, told, damage) = (cx.clone(), AtomicBool::new(false), OnceLock::new());
+        Ok(Base { manifest, catalog, frames, last, cx, told, damage })
     }
 
     /// Says once that something of the base cannot be read.
     pub(crate) fn unreadable(&self, error: &backup_core::Error) {
-        if !self.told.swap(true, Ordering::Relaxed) {
-            self.cx.event(Event::Warning {
-                text: format!(
-                    "backup {} {}, and what cannot be read of it is stored anew: {}",
-                    self.manifest.backup,
-                    if is_damage(error) { "is damaged" } else { "cannot be read in full" },
-                    error.chain()
-                ),
-            });
+        let damaged = is_damage(error);
+        let text = format!(
+            "backup {} {}, and what cannot be read of it is stored anew: {}",
+            self.manifest.backup,
+            if damaged { "is damaged" } else { "cannot be read in full" },
+            error.chain()
+        );
+        if damaged {
+            let _ = self.damage.set(text.clone());
         }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            self.cx.event(Event::Warning { text });
+        }
+    }
+
+    /// The first damage that was found in it. What is only out of reach, in an archive say, is none.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// What the base knows about the artifact of a name.

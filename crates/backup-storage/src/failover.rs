@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use backup_core::{Context, Error, Event, Result};
+use backup_core::{Context, Error, ErrorKind, Event, Result};
 use bytes::Bytes;
 
 use crate::key::Key;
@@ -37,7 +37,8 @@ impl Copies {
     }
 
     /// What was found of a range of an object, or what the first copy has of it where the object is
-    /// damaged or gone. It is not yet checked.
+    /// damaged or gone, or its store cannot be read (a tier that is not mounted, an archive that has not
+    /// given it back). It is not yet checked.
     pub(crate) async fn stand_in(
         &self,
         key: &Key,
@@ -48,7 +49,7 @@ impl Copies {
             return found;
         };
         let why = match &found {
-            Err(e) if !is_damage(e) => return found,
+            Err(e) if !is_damage(e) && e.kind() != ErrorKind::Store => return found,
             Err(e) => e.chain(),
             Ok(_) => "it is missing".to_owned(),
         };

@@ -1,8 +1,8 @@
 //! Frames of a cluster's backups, fetched, checked and decoded; deltas joined with what they are made
 //! against.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use backup_core::{BackupId, ClusterName, Context, Error, Result, ResultExt};
 use bytes::Bytes;
@@ -14,9 +14,10 @@ use crate::format::{
     BasePart, Delta, Extent, FRAME_HEADER_LEN, FrameHeader, FrameKind, Place, open, unseal,
 };
 use crate::key::{BackupObject, Key};
+use crate::recent::{Look, Recent};
 use crate::repo::Repo;
 use crate::scan::missing_object;
-use crate::sync::{lock, lost_task};
+use crate::sync::lost_task;
 
 /// How much is asked of the store at once.
 pub(crate) const WINDOW: u64 = 4 << 20;
@@ -28,13 +29,11 @@ const AT_ONCE: usize = 4;
 const SHORT: u32 = 64 << 10;
 /// How many bytes of frames one thread decodes, unless it is a single frame.
 const JOB: u64 = 128 << 10;
-/// How many frames are kept at most, however short they are.
-const KEPT: usize = 256;
-/// Which part of the memory budget they may take.
+/// Which part of the memory budget frames may take that are kept.
 const KEPT_SHARE: u64 = 8;
 
 /// Where a frame is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FrameAt {
     pub(crate) backup: BackupId,
     pub(crate) pack: u32,
@@ -72,13 +71,12 @@ impl From<&BasePart> for FrameAt {
     }
 }
 
-/// Fetches frames, and keeps a few of those that will be wanted again.
+/// Fetches frames, each once for all who want it at the same time, and keeps a few of those that will be
+/// wanted again.
 pub(crate) struct Frames {
     repo: Repo,
     cluster: ClusterName,
-    kept: Mutex<VecDeque<(FrameAt, Bytes)>>,
-    /// How many bytes of content are kept.
-    limit: usize,
+    recent: Arc<Recent>,
     /// As many frames are decoded at once as there are workers: more of them only wait for each other.
     workers: Arc<Semaphore>,
 }
@@ -98,37 +96,15 @@ impl Frames {
         Frames {
             repo: repo.clone(),
             cluster: cluster.clone(),
-            kept: Mutex::default(),
-            limit: usize::try_from(cx.memory().bytes() / KEPT_SHARE).unwrap_or(usize::MAX),
+            recent: Arc::new(Recent::new(
+                usize::try_from(cx.memory().bytes() / KEPT_SHARE).unwrap_or(usize::MAX),
+            )),
             workers: Arc::new(Semaphore::new(cx.threads())),
         }
     }
 
     fn key(&self, at: &FrameAt) -> Key {
         Key::Backup(self.cluster.clone(), at.backup.clone(), BackupObject::Pack(at.pack))
-    }
-
-    fn kept(&self, at: &FrameAt) -> Option<Bytes> {
-        let mut kept = lock(&self.kept);
-        let found = kept.iter().position(|(frame, _)| frame == at)?;
-        let frame = kept.remove(found)?;
-        let content = frame.1.clone();
-        kept.push_front(frame);
-        Some(content)
-    }
-
-    fn keep(&self, at: &FrameAt, content: &Bytes) {
-        let mut kept = lock(&self.kept);
-        if kept.iter().any(|(frame, _)| frame == at) {
-            return;
-        }
-        kept.push_front((at.clone(), content.clone()));
-        let mut sum = 0;
-        kept.retain(|(_, content)| {
-            sum += content.len();
-            sum <= self.limit
-        });
-        kept.truncate(KEPT);
     }
 
     /// The contents of `wanted`, in this order. With each frame comes how many bytes of it are used now:
@@ -138,36 +114,64 @@ impl Frames {
         wanted: &[(FrameAt, u32)],
         kind: FrameKind,
     ) -> Result<Vec<Bytes>> {
-        let mut contents: Vec<Option<Bytes>> = wanted.iter().map(|(at, _)| self.kept(at)).collect();
-        let missing: Vec<Wanted> = (0..)
-            .zip(wanted)
-            .filter(|(i, _)| contents[*i].is_none())
-            .map(|(i, (at, _))| (i, at.clone()))
-            .collect();
+        let mut contents: Vec<Option<Bytes>> = vec![None; wanted.len()];
+        let (mut missing, mut turns, mut coming) = (Vec::new(), HashMap::new(), Vec::new());
+        for (i, (at, _)) in wanted.iter().enumerate() {
+            match self.recent.look(at) {
+                Look::Here(content) => contents[i] = Some(content),
+                Look::Coming(content) => coming.push((i, content)),
+                Look::Yours(turn) => {
+                    turns.insert(i, turn);
+                    missing.push((i, at.clone()));
+                }
+            }
+        }
         let groups: Vec<Vec<Wanted>> =
             missing.chunk_by(|(_, a), (_, b)| joins(a, b)).flat_map(windows).collect();
-        let decoded: Vec<(usize, Decoded)> = stream::iter(groups)
+        let mut deltas = Vec::new();
+        let mut fetched = stream::iter(groups)
             .map(|group| self.fetch(group, kind))
-            .buffer_unordered(AT_ONCE)
-            .try_concat()
-            .await?;
-        let mut joined = stream::iter(decoded)
-            .map(|(i, decoded)| async move {
-                let content = match decoded {
-                    Decoded::Whole(content) => content,
-                    Decoded::Delta(delta) => {
-                        self.join(delta).await.context(|| self.here(&wanted[i].0))?
+            .buffer_unordered(AT_ONCE);
+        while let Some(group) = fetched.try_next().await? {
+            for (i, decoded) in group {
+                // Whoever waits for a delta does not any more: two that wait for each other, in a
+                // repository that was tampered with, would wait forever.
+                let turn = turns.remove(&i);
+                match decoded {
+                    Decoded::Delta(delta) => deltas.push((i, delta)),
+                    Decoded::Whole(content) => {
+                        if let Some(turn) = turn {
+                            turn.give(&content, content.len() > wanted[i].1 as usize);
+                        }
+                        contents[i] = Some(content);
                     }
-                };
+                }
+            }
+        }
+        // After the whole frames: some of those are what the deltas are made against.
+        let mut joined = stream::iter(deltas)
+            .map(|(i, delta)| async move {
+                let content = self.join(delta).await.context(|| self.here(&wanted[i].0))?;
                 Ok::<_, Error>((i, content))
             })
             .buffer_unordered(AT_ONCE);
         while let Some((i, content)) = joined.try_next().await? {
             let (at, used) = &wanted[i];
             if content.len() > *used as usize {
-                self.keep(at, &content);
+                self.recent.keep(at, &content);
             }
             contents[i] = Some(content);
+        }
+        let mut again = Vec::new();
+        for (i, content) in coming {
+            match content.await {
+                Some(content) => contents[i] = Some(content),
+                None => again.push(i),
+            }
+        }
+        // Somebody else gave up on these, or found that they are deltas.
+        for i in again {
+            contents[i] = Box::pin(self.get(&wanted[i..=i], kind)).await?.pop();
         }
         contents
             .into_iter()
@@ -266,20 +270,26 @@ impl Frames {
     async fn whole(&self, wanted: Vec<FrameAt>) -> Result<Vec<Bytes>> {
         stream::iter(wanted)
             .map(|at| async move {
-                if let Some(content) = self.kept(&at) {
-                    return Ok(content);
-                }
+                let turn = match self.recent.look(&at) {
+                    Look::Here(content) => return Ok(content),
+                    Look::Yours(turn) => Some(turn),
+                    Look::Coming(content) => match content.await {
+                        Some(content) => return Ok(content),
+                        None => None,
+                    },
+                };
                 let decoded = self.fetch(vec![(0, at.clone())], FrameKind::Data).await?.pop();
-                match decoded {
-                    Some((_, Decoded::Whole(content))) => {
-                        self.keep(&at, &content);
-                        Ok(content)
-                    }
-                    _ => Err(Error::damaged(format!(
+                let Some((_, Decoded::Whole(content))) = decoded else {
+                    return Err(Error::damaged(format!(
                         "{} is a delta, and another delta is made against it",
                         self.here(&at)
-                    ))),
+                    )));
+                };
+                match turn {
+                    Some(turn) => turn.give(&content, true),
+                    None => self.recent.keep(&at, &content),
                 }
+                Ok(content)
             })
             .buffered(AT_ONCE)
             .try_collect()

@@ -33,6 +33,7 @@ mod packer;
 mod process;
 mod prune;
 mod reader;
+mod recent;
 mod repair;
 mod repo;
 mod scan;

@@ -41,23 +41,20 @@ impl Reader {
     pub(crate) fn start(source: Arc<Opened>, info: ArtifactInfo, parts: Vec<Line>) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES);
         let work = tokio::spawn(async move {
-            let name = info.name.clone();
-            let mut producer = Producer {
-                source,
-                info,
-                parts: parts.into(),
-                sources: Vec::new(),
-                extents: VecDeque::new(),
-                sender,
-                digest: Digesting::new(),
-                bytes: 0,
-            };
-            let result = producer.run().await.context(|| format!("artifact {name} cannot be read"));
+            let result = Producer::new(source, info, parts, Some(sender.clone())).run().await;
             // Nobody listens any more only when the reader was dropped.
-            let _ = producer.sender.send(result.map(|()| None)).await;
+            let _ = sender.send(result.map(|()| None)).await;
         });
         Reader { pieces: Some(pieces), whole: false, _work: AbortOnDropHandle::new(work) }
     }
+}
+
+/// Reads an artifact to its end and compares it with its digest, and gives it to nobody.
+///
+/// # Errors
+/// As a reader's.
+pub(crate) async fn prove(source: Arc<Opened>, info: ArtifactInfo, parts: Vec<Line>) -> Result<()> {
+    Producer::new(source, info, parts, None).run().await
 }
 
 #[async_trait]
@@ -83,7 +80,8 @@ struct Producer {
     parts: VecDeque<Line>,
     sources: Vec<BackupId>,
     extents: VecDeque<Extent>,
-    sender: mpsc::Sender<Result<Option<Bytes>>>,
+    /// `None` where nobody wants more than to know that it is whole.
+    sender: Option<mpsc::Sender<Result<Option<Bytes>>>>,
     /// Of what was handed out: whoever reads does not wait for it before the end.
     digest: Digesting,
     bytes: u64,
@@ -111,6 +109,24 @@ enum Memory {
 type Fetch = AbortOnDropHandle<Result<(Batch, Vec<Bytes>)>>;
 
 impl Producer {
+    fn new(
+        source: Arc<Opened>,
+        info: ArtifactInfo,
+        parts: Vec<Line>,
+        sender: Option<mpsc::Sender<Result<Option<Bytes>>>>,
+    ) -> Self {
+        Producer {
+            source,
+            info,
+            parts: parts.into(),
+            sources: Vec::new(),
+            extents: VecDeque::new(),
+            sender,
+            digest: Digesting::new(),
+            bytes: 0,
+        }
+    }
+
     /// Fetches the frames of a batch in the background.
     fn fetch(&self, batch: Batch) -> Fetch {
         let source = Arc::clone(&self.source);
@@ -120,7 +136,12 @@ impl Producer {
         }))
     }
 
-    async fn run(&mut self) -> Result<()> {
+    async fn run(mut self) -> Result<()> {
+        let name = self.info.name.clone();
+        self.read().await.context(|| format!("artifact {name} cannot be read"))
+    }
+
+    async fn read(&mut self) -> Result<()> {
         let mut fetching: VecDeque<Fetch> = VecDeque::new();
         loop {
             if fetching.is_empty() {
@@ -139,10 +160,15 @@ impl Producer {
             let Some(next) = fetching.pop_front() else { break };
             let (batch, contents) = next.await.map_err(lost_task)??;
             let pieces = self.pieces(&batch, &contents)?;
+            self.source.cx.check()?;
+            let Some(sender) = &self.sender else {
+                self.digest.add(pieces, batch.ahead).await?;
+                continue;
+            };
             self.digest.add(pieces.clone(), batch.ahead).await?;
             for piece in pieces {
                 self.source.cx.check()?;
-                if self.sender.send(Ok(Some(piece))).await.is_err() {
+                if sender.send(Ok(Some(piece))).await.is_err() {
                     // The consumer went away.
                     return Ok(());
                 }
@@ -158,8 +184,9 @@ impl Producer {
         Ok(())
     }
 
-    /// What a batch holds of the artifact, in pieces that are worth handing out.
+    /// What a batch holds of the artifact, in pieces that are worth handing out, where they are.
     fn pieces(&mut self, batch: &Batch, contents: &[Bytes]) -> Result<Vec<Bytes>> {
+        let short = if self.sender.is_some() { SHORT } else { 0 };
         let mut pieces = Vec::new();
         let mut collected = BytesMut::new();
         for (extent, frame) in &batch.extents {
@@ -174,10 +201,10 @@ impl Producer {
             }
             let piece = content.slice(extent.raw_offset as usize..end);
             self.bytes += piece.len() as u64;
-            if !collected.is_empty() && (piece.len() >= SHORT || collected.len() >= PIECE) {
+            if !collected.is_empty() && (piece.len() >= short || collected.len() >= PIECE) {
                 pieces.push(collected.split().freeze());
             }
-            if piece.len() >= SHORT {
+            if piece.len() >= short {
                 pieces.push(piece);
             } else {
                 collected.extend_from_slice(&piece);

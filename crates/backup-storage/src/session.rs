@@ -23,6 +23,7 @@ use crate::marks;
 use crate::options::{RepositoryOptions, Resume};
 use crate::packer::Packer;
 use crate::repo::{Repo, WRITER};
+use crate::scan::is_damage;
 use crate::store::taken;
 use crate::store::{Created, Store};
 use crate::sync::{lock, lost_task};
@@ -56,7 +57,8 @@ impl Session {
         let memory = reserve(cx, options).await;
         let newest = wait_for_newer_id(cx, store, &spec.cluster).await?;
         // Named in the marker before it is used: a prune lets it stay then.
-        let base = choose_base(cx, repo, &spec, None).await;
+        let mut warnings = Vec::new();
+        let base = choose_base(cx, repo, &spec, None, &mut warnings).await;
         let unfinished = Unfinished::find(cx, repo, &spec).await?;
         let marker = Marker::create(
             cx,
@@ -74,7 +76,7 @@ impl Session {
         .await?;
         let id = marker.backup().clone();
         let usable = |base: &Manifest| marker.base() == Some(&base.backup) && base.backup < id;
-        let base = load_base(cx, repo, base.filter(usable)).await;
+        let base = load_base(cx, repo, base.filter(usable), &mut warnings).await;
         let mut session = Session::new(cx, repo, spec, marker, base, memory);
         session.unfinished = unfinished;
         if let Some(newest) = newest.filter(|newest| *newest > id) {
@@ -83,8 +85,9 @@ impl Session {
                  stays the latest by its name"
             );
             cx.event(Event::Warning { text: text.clone() });
-            session.warnings.push(text);
+            warnings.push(text);
         }
+        session.warnings = warnings;
         Ok(session)
     }
 
@@ -102,8 +105,10 @@ impl Session {
         };
         // The marker of a copy protects the whole cluster from prunes that begin now. What was
         // marked before it is seen here, and not used.
-        let base = choose_base(cx, repo, &spec, Some(&original.backup)).await;
-        let base = load_base(cx, repo, base).await;
+        // Which are of this repository; the manifest is that of the original.
+        let mut warnings = Vec::new();
+        let base = choose_base(cx, repo, &spec, Some(&original.backup), &mut warnings).await;
+        let base = load_base(cx, repo, base, &mut warnings).await;
         let mut session = Session::new(cx, repo, spec, marker, base, memory);
         session.started_at = original.started_at;
         session.copied = Some(original.finished_at);
@@ -296,6 +301,7 @@ async fn choose_base(
     repo: &Repo,
     spec: &BackupSpec,
     before: Option<&BackupId>,
+    warnings: &mut Vec<String>,
 ) -> Option<Manifest> {
     if !repo.options().dedup {
         return None;
@@ -316,29 +322,38 @@ async fn choose_base(
             m.strategy == spec.strategy && full(m.backup_type) == full(spec.backup_type)
         };
         let fits = |m: &Manifest| alike(m) && earlier(m) && !marked.contains(&m.backup);
-        Base::choose(cx, repo, &listed, fits).await
+        Base::choose(cx, repo, &listed, fits, warnings).await
     };
     match find.await {
         Ok(base) => base,
-        Err(e) => anew(cx, &e),
+        Err(e) => anew(cx, &e, warnings),
     }
 }
 
 /// Loads what is to be compared with.
-async fn load_base(cx: &Context, repo: &Repo, base: Option<Manifest>) -> Option<Arc<Base>> {
+async fn load_base(
+    cx: &Context,
+    repo: &Repo,
+    base: Option<Manifest>,
+    warnings: &mut Vec<String>,
+) -> Option<Arc<Base>> {
     match Base::load(cx, repo, base?).await {
         Ok(base) => Some(Arc::new(base)),
-        Err(e) => anew(cx, &e),
+        Err(e) => anew(cx, &e, warnings),
     }
 }
 
-fn anew<T>(cx: &Context, error: &Error) -> Option<T> {
-    cx.event(Event::Warning {
-        text: format!(
-            "no earlier backup can be compared with, and everything is stored anew: {}",
-            error.chain()
-        ),
-    });
+/// Says that there is no base. What is damaged needs a look; what cannot be reached may be in an archive, by
+/// intent.
+fn anew<T>(cx: &Context, error: &Error, warnings: &mut Vec<String>) -> Option<T> {
+    let text = format!(
+        "no earlier backup can be compared with, and everything is stored anew: {}",
+        error.chain()
+    );
+    if is_damage(error) {
+        warnings.push(text.clone());
+    }
+    cx.event(Event::Warning { text });
     None
 }
 
@@ -425,7 +440,10 @@ impl BackupSession for Session {
 
     async fn commit(&self, mut outcome: Outcome) -> Result<Manifest> {
         self.end()?;
-        outcome.warnings.extend_from_slice(&self.warnings);
+        if self.copied.is_none() {
+            outcome.warnings.extend_from_slice(&self.warnings);
+            outcome.warnings.extend(self.packer.base.iter().filter_map(|base| base.damage()).map(str::to_owned));
+        }
         let manifest = match self.write_objects(outcome).await {
             Ok(manifest) => manifest,
             Err(e) => return Err(self.failed(e).await),

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::catalog::Catalog;
 use crate::frames::Frames;
 use crate::index::{Index, Indexed, Line};
-use crate::reader::Reader;
+use crate::reader::{Reader, prove};
 use crate::repo::Repo;
 
 pub(crate) struct Source(pub(crate) Arc<Opened>);
@@ -79,15 +79,28 @@ impl ArtifactSource for Source {
     }
 
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactReader>> {
-        let artifact = self.0.index.get(name).ok_or_else(|| {
-            Error::damaged(format!("backup {} has no artifact {name}", self.0.manifest.backup))
-        })?;
-        let parts = artifact.parts.clone();
-        Ok(Box::new(Reader::start(Arc::clone(&self.0), artifact.info.clone(), parts)))
+        let (info, parts) = self.0.known(name)?;
+        Ok(Box::new(Reader::start(Arc::clone(&self.0), info, parts)))
     }
 }
 
 impl Opened {
+    fn known(&self, name: &ArtifactName) -> Result<(ArtifactInfo, Vec<Line>)> {
+        let artifact = self.index.get(name).ok_or_else(|| {
+            Error::damaged(format!("backup {} has no artifact {name}", self.manifest.backup))
+        })?;
+        Ok((artifact.info.clone(), artifact.parts.clone()))
+    }
+
+    /// Reads an artifact to its end, and compares it with its digest.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what it was.
+    pub(crate) async fn prove(self: &Arc<Self>, name: &ArtifactName) -> Result<()> {
+        let (info, parts) = self.known(name)?;
+        prove(Arc::clone(self), info, parts).await
+    }
+
     /// What the index knows of an artifact.
     pub(crate) fn info(&self, name: &ArtifactName) -> Option<&ArtifactInfo> {
         self.index.get(name).map(|artifact| &artifact.info)

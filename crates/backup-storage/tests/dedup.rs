@@ -287,6 +287,8 @@ async fn nothing_is_built_on_damage_that_is_known() {
         let second = back_up(&cx, &repo, &samples).await.unwrap();
         assert!(second.needs.is_empty(), "case {case}");
         assert!(warnings.take().iter().any(|w| w.contains("stored anew")), "case {case}");
+        let kept = &second.outcome.warnings;
+        assert!(kept.iter().any(|w| w.contains("is damaged")), "case {case}: {kept:?}");
         must_be_whole(&cx, &repo, &second, &samples).await;
     }
 }
@@ -310,6 +312,8 @@ async fn a_base_that_cannot_be_read_makes_no_delta() {
     let second = back_up(&cx, &repo, &samples).await.unwrap();
     assert!(second.needs.is_empty(), "{:?}", second.needs);
     assert!(warnings.take().iter().any(|w| w.contains("stored anew")));
+    let kept = &second.outcome.warnings;
+    assert!(kept.iter().any(|w| w.contains("is damaged")), "{kept:?}");
     restore_all(&cx, &repo, &second, &samples).await.unwrap();
 }
 

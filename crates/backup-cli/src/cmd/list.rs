@@ -7,7 +7,7 @@ use backup_core::{
     BackupId, ClusterName, Context, ErrorKind, Event, Level, Listed, Record, RecordEvent,
     Repository, Result,
 };
-use backup_storage::{RepositoryOptions, unfinished};
+use backup_storage::{RepoUrl, RepositoryOptions, unfinished};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -41,8 +41,9 @@ impl List {
         }
         let listed = app.cx.run(repo.backups(&app.cx, self.cluster.as_ref())).await?;
         let known = known(&app.cx, &repo, &listed).await?;
-        let wanted = app.config.copies.len();
-        let copies = wanted > 0 || known.values().any(|known| !known.copies.is_empty());
+        let wanted: BTreeSet<String> =
+            app.config.copies()?.iter().map(RepoUrl::absolute).collect::<Result<_>>()?;
+        let copies = !wanted.is_empty() || known.values().any(|known| !known.copies.is_empty());
         let none = Known::default();
 
         let mut document = Vec::new();
@@ -52,11 +53,11 @@ impl List {
             let known = known.get(&entry.backup).unwrap_or(&none);
             let mut line = as_json(entry, known.proof.as_ref());
             line["copies"] = json!(known.copies);
-            line["copies_wanted"] = json!(wanted);
+            line["copies_wanted"] = json!(wanted.len());
             document.push(line);
             let mut row = as_row(entry, known.proof.as_ref());
             if copies {
-                row.push(known.copies_of(wanted));
+                row.push(known.copies_of(&wanted));
             }
             rows.push(row);
             if let Err(e) = &entry.manifest {
@@ -125,11 +126,17 @@ impl Known {
         }
     }
 
-    /// `1 of 2`, or `1` where it is not said how many there should be.
-    fn copies_of(&self, wanted: usize) -> String {
-        match wanted {
-            0 => self.copies.len().to_string(),
-            _ => format!("{} of {wanted}", self.copies.len()),
+    /// `1 of 2` of the places where it should be, and how many others; `1` where it is not said where it
+    /// should be.
+    fn copies_of(&self, wanted: &BTreeSet<String>) -> String {
+        let all = self.copies.len();
+        if wanted.is_empty() {
+            return all.to_string();
+        }
+        let there = self.copies.iter().filter(|copy| wanted.contains(&copy.to)).count();
+        match all - there {
+            0 => format!("{there} of {}", wanted.len()),
+            more => format!("{there} of {}, {more} more", wanted.len()),
         }
     }
 }

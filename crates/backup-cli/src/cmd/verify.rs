@@ -41,7 +41,7 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N", value_parser = percent, conflicts_with = "max_bytes")]
     percent: Option<f64>,
     /// Read at most so much, such as 20GiB, others each day
-    #[arg(long, value_name = "SIZE", value_parser = human::parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     max_bytes: Option<u64>,
     /// For a drill: the server to run, the directory that holds bin/mysqld or usr/sbin/mysqld
     #[arg(long, value_name = "DIR")]
@@ -56,6 +56,13 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse() {
         Ok(n) if n > 0.0 && n <= 100.0 => Ok(n),
         _ => Err("write a number above 0 and up to 100".to_owned()),
+    }
+}
+
+fn some_bytes(text: &str) -> Result<u64, String> {
+    match human::parse_bytes(text) {
+        Ok(0) => Err("write a size above 0".to_owned()),
+        other => other,
     }
 }
 

@@ -157,6 +157,7 @@ async fn packs_move_to_tiers_and_back_into_sight() {
     let server = Server::with_shop("mysql-9.7").await;
     let home = Home::with_repo();
     two_backups(&home, &server).await;
+    home.on_repo(["copy", "--all", "--to", "copy"]).expect(0);
     home.on_repo(["tier"]).expect(2).says("--warm");
     home.on_repo(["tier", "--warm", "warm"]).expect(2).says("--warm-after");
     home.on_repo(["tier", "--warm", "warm", "--warm-after", "soon"]).expect(2).says("30d");
@@ -197,6 +198,13 @@ async fn packs_move_to_tiers_and_back_into_sight() {
         ran.says("cold is not the cold tier of this repository");
     }
     assert_eq!(proof(), before);
+    // What is in it is in a copy too, and a restore goes on.
+    let config = home.write("c.toml", "repo = \"repo\"\ncopies = [\"copy\"]\n");
+    let copied = ["--config", config.to_str().unwrap(), "--cluster", "shop", "--target", &url];
+    let rename = ["--rename", "shop=from_the_copy"];
+    home.run(["restore"].into_iter().chain(copied).chain(rename))
+        .expect(0)
+        .says("is read from the copy in");
     home.on_repo(["tier", "--forget", "hot"]).expect(2).says("warm or cold");
     home.on_repo(["tier", "--forget", "cold"]).expect(0);
     home.on_repo(["verify", "latest"]).expect(11);

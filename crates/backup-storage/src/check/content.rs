@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backup_core::{
-    ArtifactName, ArtifactReader, ArtifactSource, BackupId, Context, Error, ErrorKind, Finding,
+    ArtifactName, BackupId, Context, Error, ErrorKind, Finding,
     Level, Manifest, ObjectDigest, Report, Result, Severity,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -94,7 +94,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
     let damaged: Vec<(ArtifactName, Error)> = stream::iter(left)
         .map(|number| async move {
             let name = source.0.artifact(number).info.name.clone();
-            match read(cx, source, &name).await {
+            match source.0.prove(&name).await {
                 Ok(()) => Ok(None),
                 Err(e) if is_damage(&e) => Ok(Some((name, e))),
                 Err(e) => Err(e),
@@ -211,15 +211,6 @@ async fn index_lines(repo: &Repo, manifest: &Manifest) -> Result<Lines> {
         }
     }
     Ok(lines)
-}
-
-/// Reads an artifact to its end.
-async fn read(cx: &Context, source: &Source, name: &ArtifactName) -> Result<()> {
-    let mut reader: Box<dyn ArtifactReader> = source.open(name).await?;
-    while reader.next().await?.is_some() {
-        cx.check()?;
-    }
-    Ok(())
 }
 
 /// What a person would call the thing that an artifact is a part of.

@@ -94,8 +94,13 @@ impl From<&Path> for RepoUrl {
 /// The part before `://`, when it looks like a scheme.
 fn scheme(text: &str) -> Option<&str> {
     // RFC 8089 writes `file:/path` too; taken for a path it would make a directory named `file:`.
-    if text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("file:/")) {
-        return text.get(..4);
+    // And of the others a slash is easily forgotten.
+    let known = ["file", "nfs", "s3", "oss"].into_iter().find(|known| {
+        let start = text.split_once(":/").map(|(start, _)| start);
+        start.is_some_and(|start| start.eq_ignore_ascii_case(known))
+    });
+    if let Some(known) = known {
+        return text.get(..known.len());
     }
     let (scheme, _) = text.split_once("://")?;
     let rest = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
@@ -241,6 +246,8 @@ mod tests {
             "nfs:///x%00y",
             "a\0b",
             "file://host/x",
+            "s3:/hunter2/x",
+            "OSS:/hunter2",
             "file:///x?y",
             "nfs://hunter2/x",
             "nfs:///x?hunter2",
