@@ -101,3 +101,53 @@ impl Drop for Turn {
         lock(&self.recent.state).coming.remove(&self.at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: u64) -> FrameAt {
+        let backup = "20261120T101530Z-full-7f3a9c".parse().unwrap();
+        FrameAt { backup, pack: 0, offset, frame_len: 100, check: [0; 8] }
+    }
+
+    #[tokio::test]
+    async fn one_decodes_and_all_have_it() {
+        let recent = Arc::new(Recent::new(100));
+        let Look::Yours(turn) = recent.look(&at(1)) else { panic!() };
+        let Look::Coming(first) = recent.look(&at(1)) else { panic!() };
+        let Look::Coming(second) = recent.look(&at(1)) else { panic!() };
+        let give = async {
+            tokio::task::yield_now().await;
+            turn.give(&Bytes::from_static(b"x"), false);
+        };
+        let ((), first, second) = tokio::join!(give, first, second);
+        assert_eq!((first.as_deref(), second.as_deref()), (Some(&b"x"[..]), Some(&b"x"[..])));
+        assert!(matches!(recent.look(&at(1)), Look::Yours(_)), "it was not to be kept");
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_keeps_nobody_waiting() {
+        let recent = Arc::new(Recent::new(100));
+        let Look::Yours(turn) = recent.look(&at(1)) else { panic!() };
+        let Look::Coming(coming) = recent.look(&at(1)) else { panic!() };
+        drop(turn);
+        assert_eq!(coming.await, None);
+        assert!(matches!(recent.look(&at(1)), Look::Yours(_)));
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept() {
+        let recent = Arc::new(Recent::new(100));
+        let content = Bytes::from(vec![0; 40]);
+        for offset in [1, 2] {
+            let Look::Yours(turn) = recent.look(&at(offset)) else { panic!() };
+            turn.give(&content, true);
+        }
+        assert!(matches!(recent.look(&at(1)), Look::Here(_)));
+        recent.keep(&at(3), &content);
+        assert!(matches!(recent.look(&at(1)), Look::Here(_)));
+        assert!(matches!(recent.look(&at(3)), Look::Here(_)));
+        assert!(matches!(recent.look(&at(2)), Look::Yours(_)));
+    }
+}

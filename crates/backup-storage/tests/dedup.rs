@@ -9,6 +9,7 @@ use std::sync::Arc;
 use backup_core::{Context, Layout, Manifest, Repository};
 use backup_storage::{Deltas, Repo, RepositoryOptions, Store, check_content, check_objects};
 use bytes::Bytes;
+use common::fault::{EIO, Fault, FaultStore};
 use common::{Sample, back_up, context, listening, noise, options, restore_all};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -315,6 +316,34 @@ async fn a_base_that_cannot_be_read_makes_no_delta() {
     let kept = &second.outcome.warnings;
     assert!(kept.iter().any(|w| w.contains("is damaged")), "{kept:?}");
     restore_all(&cx, &repo, &second, &samples).await.unwrap();
+}
+
+/// Changed pages among unchanged ones: the frames of the base hold both, and what each delta is made against.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frame_is_read_twice() {
+    let cx = context();
+    let (repo, inner) = repo(&cx, Deltas::Always).await;
+    let mut file = noise(112, 1200 * PAGE);
+    let samples = |file: &[u8]| [sample("a.ibd", PAGES, file), sample("b.ibd", PAGES, file)];
+    back_up(&cx, &repo, &samples(&file)).await.unwrap();
+    for page in (0..1200).step_by(5) {
+        file[page * PAGE + 77] ^= 1;
+    }
+    let second = back_up(&cx, &repo, &samples(&file)).await.unwrap();
+    let needed: u64 = second.needs.iter().flat_map(|n| &n.packs).map(|pack| pack.bytes).sum();
+    let all = needed + second.totals.bytes_stored;
+    assert!(second.totals.bytes_stored < needed / 10, "{second:?}");
+
+    let counting = FaultStore::new(&inner, u64::MAX, Fault::FailBefore(EIO));
+    let store = Store::new(Arc::clone(&counting) as Arc<dyn ObjectStore>, "memory");
+    let repo = Repo::open_on(&cx, store, options()).await.unwrap();
+    assert!(check_content(&cx, &repo, &second).await.unwrap().ok());
+    // The packs of its own once as objects, and once more where artifacts are read across backups.
+    let read = counting.read();
+    assert!(read < all + all / 4, "{read} bytes were read of {all}");
+    restore_all(&cx, &repo, &second, &samples(&file)).await.unwrap();
+    let again = counting.read() - read;
+    assert!(again < all + all / 4, "{again} bytes were read of {all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

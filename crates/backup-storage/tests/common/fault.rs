@@ -81,18 +81,26 @@ fn failure(errno: i32) -> object_store::Error {
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     gate: Arc<Gate>,
+    read: AtomicU64,
 }
 
 impl FaultStore {
     /// Hurts call number `at`, counted from 0.
     pub fn new(inner: &Arc<dyn ObjectStore>, at: u64, fault: Fault) -> Arc<Self> {
         let gate = Gate { calls: AtomicU64::new(0), at, fault, crashed: Notify::new() };
-        Arc::new(FaultStore { inner: Arc::clone(inner), gate: Arc::new(gate) })
+        let read = AtomicU64::new(0);
+        Arc::new(FaultStore { inner: Arc::clone(inner), gate: Arc::new(gate), read })
     }
 
     /// Whether the chosen call was made.
     pub fn struck(&self) -> bool {
         self.gate.calls.load(Ordering::SeqCst) > self.gate.at
+    }
+
+    /// How many bytes of objects were read.
+    #[allow(dead_code, reason = "each test binary uses some of it")]
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::SeqCst)
     }
 
     /// Waits until the process has died.
@@ -153,7 +161,9 @@ impl ObjectStore for FaultStore {
         panic!("{at} could be overwritten: multipart has no create-only mode")
     }
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        self.gate.call(self.inner.get_opts(at, options)).await
+        let got = self.gate.call(self.inner.get_opts(at, options)).await?;
+        self.read.fetch_add(got.range.end - got.range.start, Ordering::SeqCst);
+        Ok(got)
     }
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.gate.call(self.inner.get_ranges(at, ranges)).await
