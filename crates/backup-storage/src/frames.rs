@@ -129,9 +129,8 @@ impl Frames {
         let groups: Vec<Vec<Wanted>> =
             missing.chunk_by(|(_, a), (_, b)| joins(a, b)).flat_map(windows).collect();
         let mut deltas = Vec::new();
-        let mut fetched = stream::iter(groups)
-            .map(|group| self.fetch(group, kind))
-            .buffer_unordered(AT_ONCE);
+        let mut fetched =
+            stream::iter(groups).map(|group| self.fetch(group, kind)).buffer_unordered(AT_ONCE);
         while let Some(group) = fetched.try_next().await? {
             for (i, decoded) in group {
                 // Whoever waits for a delta does not any more: two that wait for each other, in a

@@ -442,7 +442,9 @@ impl BackupSession for Session {
         self.end()?;
         if self.copied.is_none() {
             outcome.warnings.extend_from_slice(&self.warnings);
-            outcome.warnings.extend(self.packer.base.iter().filter_map(|base| base.damage()).map(str::to_owned));
+            outcome.warnings.extend(
+                self.packer.base.iter().filter_map(|base| base.damage()).map(str::to_owned),
+            );
         }
         let manifest = match self.write_objects(outcome).await {
             Ok(manifest) => manifest,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use backup_core::{
-    ArtifactName, BackupId, Context, Error, ErrorKind, Finding,
-    Level, Manifest, ObjectDigest, Report, Result, Severity,
+    ArtifactName, BackupId, Context, Error, ErrorKind, Finding, Level, Manifest, ObjectDigest,
+    Report, Result, Severity,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
