@@ -11,6 +11,7 @@ mod bench;
 mod binlog;
 mod contest;
 mod measure;
+mod physical;
 mod report;
 mod repository;
 mod server;
@@ -60,6 +61,8 @@ enum Work {
     SecondDay,
     /// Copy a data directory twice, check, restore: beside restic and tar
     Repository,
+    /// Data files of a running MariaDB: beside mariadb-backup and mbstream
+    Physical,
     /// The most memory for one huge file, and for very many small ones
     Memory,
     /// Apply archived binlogs to a server: beside mysqlbinlog | mysql
@@ -98,6 +101,7 @@ async fn run() -> Result<String> {
     let arguments = Arguments::parse();
     match arguments.work {
         Work::Repository => return repository::contest(&arguments).await,
+        Work::Physical => return physical::contest(&arguments).await,
         Work::Memory => return repository::memory(),
         Work::Pitr => return binlog::replay(&arguments).await,
         Work::Receive => return binlog::receive(&arguments).await,

@@ -14,12 +14,12 @@ const DELETES: u32 = 5_000;
 const TRANSACTION: u32 = 100;
 
 /// The copies.
-pub(super) struct Data {
+pub(crate) struct Data {
     directory: PathBuf,
 }
 
 /// What is between the two.
-pub(super) fn describe() -> String {
+pub(crate) fn describe() -> String {
     format!(
         "between the two copies: {UPDATES} random single-row updates (7 of 10 of lineitem, the others \
          of customer and event), {INSERTS} inserts into and {DELETES} random deletes from lineitem"
@@ -28,7 +28,7 @@ pub(super) fn describe() -> String {
 
 impl Data {
     /// Those of a server and scale; they are made when they are missing.
-    pub(super) async fn have(server: &str, scale: f64) -> Result<Data> {
+    pub(crate) async fn have(server: &str, scale: f64) -> Result<Data> {
         let parent = crate::target_directory().join("bench-data");
         let directory = parent.join(format!("{server}-shop-{scale}"));
         let data = Data { directory: directory.clone() };
@@ -46,12 +46,12 @@ impl Data {
     }
 
     /// The directory on the first day.
-    pub(super) fn first(&self) -> PathBuf {
+    pub(crate) fn first(&self) -> PathBuf {
         self.directory.join("first")
     }
 
     /// The directory on the second day.
-    pub(super) fn second(&self) -> PathBuf {
+    pub(crate) fn second(&self) -> PathBuf {
         self.directory.join("second")
     }
 }

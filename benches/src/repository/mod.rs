@@ -15,8 +15,8 @@ use crate::report::{self, Goal, Measure};
 use crate::server::file_error;
 use crate::tools::Restic;
 use crate::{Arguments, bench};
-use data::Data;
 
+pub(crate) use data::{Data, describe};
 pub(crate) use memory::measure as memory;
 pub(crate) use ours::Ours;
 
@@ -225,7 +225,7 @@ pub(crate) async fn contest(arguments: &Arguments) -> Result<String> {
     let [first, second] = bytes;
     let notes = [
         format!("data: {} MB on the first day, {} MB on the second", first? / MB, second? / MB),
-        data::describe(),
+        describe(),
         format!("machine: {}", bench::machine()),
         "nothing waits for the machine to be quiet: see the CPU of others".to_owned(),
     ];

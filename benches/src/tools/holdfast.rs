@@ -74,7 +74,8 @@ impl Holdfast {
         command
     }
 
-    fn command(&self, repository: &Path) -> Command {
+    /// A command on a repository, with an empty environment.
+    pub(crate) fn command(&self, repository: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("HOLDFAST_REPO", repository).stdin(Stdio::null());
         command
