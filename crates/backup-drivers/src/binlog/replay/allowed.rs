@@ -1,6 +1,6 @@
 //! By which means the account at the target may apply binlogs, asked before anything is changed there.
 
-use backup_core::{Error, ErrorKind, Flavor, GtidSet, Result};
+use backup_core::{Error, ErrorKind, Flavor, Result};
 
 use super::super::route::Route;
 use super::apply::{ApplyOptions, Means};
@@ -21,8 +21,7 @@ pub(super) async fn check(
     let conn = target.session.conn();
     let replica = lacking(conn, &facts, &replica_needs(target.facts.flavor)).await?;
     let conn = target.session.conn();
-    let tells = options.tell_applied && !route.applied.as_ref().is_none_or(GtidSet::is_empty);
-    let direct = lacking(conn, &facts, &direct_needs(target.facts.flavor, tells)).await?;
+    let direct = lacking(conn, &facts, &direct_needs(target.facts.flavor)).await?;
     match options.means {
         Means::Replica if !replica.is_empty() => {
             Err(refuse(target, "replicate from here", &[&replica]))
@@ -77,25 +76,18 @@ fn replica_needs(flavor: Flavor) -> Vec<Need> {
     }
 }
 
-/// To choose GTIDs and to run BINLOG statements; with `tells` also to say at a MySQL what it has already, for
-/// which there is no other place there.
-fn direct_needs(flavor: Flavor, tells: bool) -> Vec<Need> {
+/// To choose GTIDs and to run BINLOG statements.
+fn direct_needs(flavor: Flavor) -> Vec<Need> {
     match flavor {
-        Flavor::MySql => {
-            let mut needs = vec![
-                Need::global(&["REPLICATION_APPLIER", "BINLOG_ADMIN", "SUPER"]),
-                Need::global(&[
-                    "REPLICATION_APPLIER",
-                    "SESSION_VARIABLES_ADMIN",
-                    "SYSTEM_VARIABLES_ADMIN",
-                    "SUPER",
-                ]),
-            ];
-            if tells {
-                needs.push(Need::global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"]));
-            }
-            needs
-        }
+        Flavor::MySql => vec![
+            Need::global(&["REPLICATION_APPLIER", "BINLOG_ADMIN", "SUPER"]),
+            Need::global(&[
+                "REPLICATION_APPLIER",
+                "SESSION_VARIABLES_ADMIN",
+                "SYSTEM_VARIABLES_ADMIN",
+                "SUPER",
+            ]),
+        ],
         Flavor::MariaDb => vec![Need::global(&["BINLOG REPLAY", "SUPER"])],
     }
 }

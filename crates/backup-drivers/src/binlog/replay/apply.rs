@@ -248,6 +248,10 @@ impl<'a> Applier<'a> {
 
     async fn run(&mut self) -> Result<u64> {
         let route = Arc::clone(&self.route);
+        if self.options.tell_applied {
+            // What it says is of data that are there no more.
+            mark::forget(&mut self.target).await?;
+        }
         if let Some(applied) = &route.applied {
             match self.begin_at(applied).await {
                 // A mark says it then.

@@ -18,7 +18,8 @@ pub(in super::super) struct Mark {
     at: Option<(usize, u64)>,
 }
 
-/// What a run that was stopped had applied; `None` where there is no mark.
+/// What a run that was stopped had applied; `None` where there is no mark. A MySQL counts by itself what is
+/// applied under its GTIDs.
 pub(in super::super) async fn read(target: &mut Target) -> Result<Option<GtidSet>> {
     let sql = format!(
         "SELECT 1 FROM information_schema.tables WHERE table_schema = '{DATABASE}' AND table_name = 'mark'"
@@ -27,7 +28,40 @@ pub(in super::super) async fn read(target: &mut Target) -> Result<Option<GtidSet
         return Ok(None);
     }
     let text = target.value(&format!("SELECT gtid FROM {DATABASE}.mark")).await?;
-    GtidSet::parse(target.facts.flavor, &text).map(Some)
+    let marked = GtidSet::parse(target.facts.flavor, &text)?;
+    match target.mysql() {
+        true => marked.union(&target.executed().await?).map(Some),
+        false => Ok(Some(marked)),
+    }
+}
+
+/// Writes down what was restored, at a MySQL that the account cannot tell it: what is applied under its GTIDs
+/// then is in `gtid_executed`.
+pub(super) async fn note(target: &mut Target, restored: &GtidSet) -> Result<()> {
+    create(target).await?;
+    let sql = format!("REPLACE INTO {DATABASE}.mark VALUES (1, '{restored}', '', '')");
+    target.session.run(&sql).await.map(drop)
+}
+
+async fn create(target: &mut Target) -> Result<()> {
+    for sql in [
+        format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"),
+        format!(
+            "CREATE TABLE IF NOT EXISTS {DATABASE}.mark (id INT PRIMARY KEY, gtid LONGTEXT NOT NULL, place \
+             VARCHAR(50) NOT NULL, running VARCHAR(200) NOT NULL) ENGINE = InnoDB CHARACTER SET ascii"
+        ),
+    ] {
+        target.session.run(&sql).await?;
+    }
+    Ok(())
+}
+
+/// What is said where the mark has to stay.
+pub(super) fn stays() -> String {
+    format!(
+        "the target cannot be told which transactions it has: the database {DATABASE} says it, for `holdfast \
+         binlog apply`; drop it when nothing more is to be applied"
+    )
 }
 
 impl Mark {
@@ -60,17 +94,9 @@ impl Mark {
                 ));
             }
         }
-        for sql in [
-            format!("CREATE DATABASE IF NOT EXISTS {DATABASE}"),
-            format!("DROP TABLE IF EXISTS {DATABASE}.mark"),
-            format!(
-                "CREATE TABLE {DATABASE}.mark (id INT PRIMARY KEY, gtid LONGTEXT NOT NULL, place \
-                 VARCHAR(50) NOT NULL, running VARCHAR(200) NOT NULL) ENGINE = InnoDB CHARACTER SET ascii"
-            ),
-            format!("INSERT INTO {DATABASE}.mark VALUES (1, '{beginning}', '', '')"),
-        ] {
-            target.session.run(&sql).await?;
-        }
+        create(target).await?;
+        let sql = format!("REPLACE INTO {DATABASE}.mark VALUES (1, '{beginning}', '', '')");
+        target.session.run(&sql).await?;
         Ok(Mark { applied: beginning, at: None })
     }
 
@@ -121,10 +147,7 @@ impl Mark {
                 Err(e) => return Err(e),
             };
             if !told {
-                return Ok(Some(format!(
-                    "the target cannot be told which transactions it has: the database {DATABASE} says \
-                     it, for `holdfast binlog apply`; drop it when nothing more is to be applied"
-                )));
+                return Ok(Some(stays()));
             }
         }
         drop_table(target).await?;
@@ -132,13 +155,29 @@ impl Mark {
     }
 }
 
-/// Tells a MariaDB where it stands, as its applier would; `false` where there is no such word.
+/// Tells a server where it stands, as its applier would; `false` where there is no such word.
 async fn remember(target: &mut Target, applied: &GtidSet) -> Result<bool> {
     if target.mysql() {
-        return Ok(false);
+        let untold = applied.difference(&target.executed().await?)?;
+        if applied.is_empty() || target.value("SELECT @@GLOBAL.gtid_mode").await? != "ON" {
+            return Ok(false);
+        }
+        if !untold.is_empty() {
+            let sql = format!("SET GLOBAL gtid_purged = '+{untold}'");
+            target.session.run(&sql).await?;
+        }
+        return Ok(true);
     }
     let sql = format!("SET GLOBAL gtid_slave_pos = '{applied}'");
     target.session.run(&sql).await.map(|_| true)
+}
+
+/// Takes away what an earlier run left.
+pub(in super::super) async fn forget(target: &mut Target) -> Result<()> {
+    match read(target).await? {
+        Some(_) => drop_table(target).await,
+        None => Ok(()),
+    }
 }
 
 async fn drop_table(target: &mut Target) -> Result<()> {

@@ -84,6 +84,8 @@ pub(super) struct Direct<'a> {
     collations: HashMap<u32, (String, String)>,
     /// The longest statement that the session takes, in bytes.
     longest: u64,
+    /// What was restored is written down at a MySQL that cannot be told it.
+    noted: bool,
 }
 
 impl<'a> Direct<'a> {
@@ -113,6 +115,7 @@ impl<'a> Direct<'a> {
             loads: HashMap::new(),
             collations: HashMap::new(),
             longest: u64::MAX,
+            noted: false,
         };
         lock(direct.target).await?;
         let longest = direct.target.value("SELECT @@SESSION.max_allowed_packet").await?;
@@ -129,6 +132,13 @@ impl<'a> Direct<'a> {
             .with_remedy("grant REPLICATION_APPLIER, and see that gtid_mode is ON"));
         }
         let by_gtid = flavor == Flavor::MySql && direct.keeps;
+        if by_gtid
+            && let Some(applied) = direct.route.applied.clone()
+            && !applied.is_subset(&direct.target.executed().await?)?
+        {
+            mark::note(direct.target, &applied).await?;
+            direct.noted = true;
+        }
         if !by_gtid {
             direct.mark = Some(Mark::begin(direct.target, &direct.route, again).await?);
         }
@@ -401,7 +411,7 @@ impl<'a> Direct<'a> {
         self.own_numbers().await?;
         match self.mark.take() {
             Some(mark) => mark.end(self.target, &self.route).await,
-            None => Ok(None),
+            None => Ok(self.noted.then(mark::stays)),
         }
     }
 
