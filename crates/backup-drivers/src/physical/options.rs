@@ -182,3 +182,134 @@ pub(super) fn prepare_arguments(
     arguments.push(option("use-memory", memory.to_string()));
     arguments
 }
+
+/// The options of the tools as their manuals and sources have them. `mariadb-backup` is run by other tests; no
+/// `xtrabackup` was to be had, so this is the contract with it.
+#[cfg(test)]
+mod tests {
+    use backup_core::ErrorKind;
+
+    use super::super::tool::tests::tool_of;
+    use super::*;
+
+    fn everything() -> ToolOptions {
+        ToolOptions {
+            kill_long_queries: Some(Duration::from_secs(10)),
+            wait_for_queries: Some(Duration::from_millis(100)),
+            replica_position: true,
+            safe_replica: Some(Duration::from_secs(300)),
+            galera_position: true,
+            throttle: Some(50),
+            ..ToolOptions::default()
+        }
+    }
+
+    fn backup(options: &ToolOptions, tool: &Tool, since: Option<u64>) -> Result<Vec<String>> {
+        let (secrets, work) = (Path::new("/s/my.cnf"), Path::new("/s/work"));
+        let arguments = options.backup_arguments(tool, secrets, work, 4, since)?;
+        Ok(arguments.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    const COMMON: [&str; 14] = [
+        "--defaults-file=/s/my.cnf",
+        "--backup",
+        "--stream=",
+        "--target-dir=/s/work",
+        "--parallel=4",
+        "--incremental-lsn=77",
+        "--kill-long-queries-timeout=10",
+        "--kill-long-query-type=SELECT",
+        "--ftwrl-wait-timeout=1",
+        "--slave-info",
+        "--safe-slave-backup",
+        "--safe-slave-backup-timeout=300",
+        "--galera-info",
+        "--throttle=50",
+    ];
+
+    #[test]
+    fn every_option_of_every_tool() {
+        for (dialect, versions) in [
+            (Dialect::MariaDb, &[(10, 6, 1), (10, 11, 19), (11, 8, 9)][..]),
+            (Dialect::XtraBackup, &[(2, 4, 29), (8, 0, 35), (8, 4, 0), (9, 7, 1)]),
+        ] {
+            for &version in versions {
+                let found = backup(&everything(), &tool_of(dialect, version), Some(77)).unwrap();
+                let stream = match dialect {
+                    Dialect::MariaDb => "--stream=mbstream",
+                    Dialect::XtraBackup => "--stream=xbstream",
+                };
+                let expected = COMMON.map(|word| if word == "--stream=" { stream } else { word });
+                assert_eq!(found, expected, "{version:?}");
+            }
+        }
+        // Nothing that was not asked for, and no name or password.
+        let plain =
+            backup(&ToolOptions::default(), &tool_of(Dialect::XtraBackup, (8, 0, 35)), None);
+        assert_eq!(plain.unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_only_some_have_is_asked_of_these() {
+        let xtrabackup = |version| tool_of(Dialect::XtraBackup, version);
+        let mariadb = tool_of(Dialect::MariaDb, (10, 11, 19));
+        let with = |lock_ddl, keep_redo, allow_bad_pages| ToolOptions {
+            lock_ddl,
+            keep_redo,
+            allow_bad_pages,
+            ..ToolOptions::default()
+        };
+        let cases = [
+            (with(LockDdl::On, false, false), xtrabackup((2, 4, 29)), Some("--lock-ddl")),
+            (with(LockDdl::On, false, false), xtrabackup((8, 0, 35)), Some("--lock-ddl")),
+            (with(LockDdl::Off, false, false), xtrabackup((8, 0, 35)), Some("--skip-lock-ddl")),
+            (with(LockDdl::Reduced, false, false), xtrabackup((8, 0, 35)), None),
+            (with(LockDdl::On, false, false), xtrabackup((8, 4, 0)), Some("--lock-ddl=ON")),
+            (with(LockDdl::Off, false, false), xtrabackup((9, 7, 1)), Some("--lock-ddl=OFF")),
+            (
+                with(LockDdl::Reduced, false, false),
+                xtrabackup((8, 4, 0)),
+                Some("--lock-ddl=REDUCED"),
+            ),
+            (with(LockDdl::On, false, false), mariadb.clone(), None),
+            (
+                with(LockDdl::Default, true, false),
+                xtrabackup((8, 0, 30)),
+                Some("--register-redo-log-consumer"),
+            ),
+            (with(LockDdl::Default, true, false), xtrabackup((8, 0, 29)), None),
+            (with(LockDdl::Default, true, false), mariadb.clone(), None),
+            (with(LockDdl::Default, false, true), mariadb, Some("--log-innodb-page-corruption")),
+            (with(LockDdl::Default, false, true), xtrabackup((8, 4, 0)), None),
+        ];
+        for (options, tool, expected) in cases {
+            let found = backup(&options, &tool, None);
+            match expected {
+                Some(expected) => assert_eq!(found.unwrap()[5..], [expected]),
+                None => assert_eq!(found.unwrap_err().kind(), ErrorKind::Usage, "{options:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn prepares_keep_what_increments_follow_on() {
+        let prepare = |dialect, increment: Option<&str>, last| {
+            let tool = tool_of(dialect, (8, 0, 35));
+            let increment = increment.map(Path::new);
+            let words = prepare_arguments(&tool, Path::new("/data"), increment, last, 1 << 30);
+            words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let memory = "--use-memory=1073741824";
+        let first =
+            ["--no-defaults", "--prepare", "--apply-log-only", "--target-dir=/data", memory];
+        assert_eq!(prepare(Dialect::XtraBackup, None, false), first);
+        let words = prepare(Dialect::XtraBackup, Some("/i"), false);
+        assert!(words.contains(&"--apply-log-only".to_owned()), "{words:?}");
+        assert!(words.contains(&"--incremental-dir=/i".to_owned()), "{words:?}");
+        let last =
+            ["--no-defaults", "--prepare", "--target-dir=/data", "--incremental-dir=/i", memory];
+        assert_eq!(prepare(Dialect::XtraBackup, Some("/i"), true), last);
+        // The other tool has no such option, and needs none.
+        assert_eq!(prepare(Dialect::MariaDb, Some("/i"), false), last);
+    }
+}

@@ -217,7 +217,7 @@ fn missing(names: &[&str], place: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -255,7 +255,8 @@ mod tests {
         assert_eq!(ToolVersion::parse("mysqldump  Ver 8.0.36"), None);
     }
 
-    fn tool(dialect: Dialect, server: (u16, u16, u16)) -> Tool {
+    /// A tool of that version, which is not run.
+    pub(in super::super) fn tool_of(dialect: Dialect, server: (u16, u16, u16)) -> Tool {
         let version = ToolVersion { own: server, server };
         let program = if dialect == Dialect::MariaDb { "mariadb-backup" } else { "xtrabackup" };
         Tool { program: program.into(), first: Vec::new(), dialect, version }
@@ -278,7 +279,7 @@ mod tests {
         ];
         for (dialect, version, server, advice) in cases {
             let server = ServerVersion::parse(server, "").unwrap();
-            let result = tool(dialect, version).check(&server);
+            let result = tool_of(dialect, version).check(&server);
             match advice {
                 None => result.unwrap(),
                 Some(advice) => {
