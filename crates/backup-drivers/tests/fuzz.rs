@@ -7,6 +7,8 @@
 mod binlog;
 #[path = "../../../fuzz/bodies/catalog.rs"]
 mod catalog;
+#[path = "../../../fuzz/bodies/clone.rs"]
+mod clone;
 #[path = "../../../fuzz/bodies/dump.rs"]
 mod dump;
 #[path = "../../../fuzz/bodies/gtid.rs"]
@@ -153,4 +155,12 @@ fn changed_catalogs_of_files_are_read_or_refused() {
         backup_drivers::files::Catalog::parse(&seed).unwrap();
     }
     fuzz(10_000, &catalog::seeds(), catalog::run);
+}
+
+#[test]
+fn changed_answers_of_donors_are_read_or_refused() {
+    let files =
+        clone::seeds().iter().filter_map(|seed| backup_drivers::clone::read_answer(seed)).count();
+    assert_eq!(files, 3);
+    fuzz(50_000, &clone::seeds(), clone::run);
 }

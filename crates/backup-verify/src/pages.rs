@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use backup_core::{ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Result, Severity};
-use backup_drivers::files::{Catalog, Entry, State};
+use backup_core::{
+    ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Result, Severity, Strategy,
+};
+use backup_drivers::files::{Catalog, Entry, State, WholeFile};
 use backup_drivers::innodb::{PageChecker, PageSummary, TableFile};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -29,8 +31,10 @@ pub(crate) async fn check_pages(
         Err(e) => return Err(e),
     };
     cx.phase("verify pages");
-    // Files over which changes are written have their pages together only after a restore.
-    let whole = |entry: &&Entry| entry.page_size.is_some() && !entry.changes;
+    // What a tool changes afterwards it has not prepared yet.
+    let whole = |entry: &&Entry| {
+        entry.page_size.is_some() && (!entry.changes || backup.strategy == Strategy::Clone)
+    };
     let (first, later): (Vec<Entry>, Vec<Entry>) =
         catalog.files().filter(whole).cloned().partition(|entry| entry.space_id.is_some());
     let mut checked: Vec<(Entry, PageSummary)> = stream::iter(first)
@@ -57,7 +61,7 @@ pub(crate) async fn check_pages(
             checked.push((entry, summary));
         }
     }
-    Ok(findings(object, &catalog, &checked))
+    Ok(findings(backup, &catalog, &checked))
 }
 
 async fn pages(
@@ -66,18 +70,27 @@ async fn pages(
     entry: &Entry,
     mut checker: PageChecker,
 ) -> Result<PageSummary> {
-    let mut reader = artifacts.open(&entry.artifact()?).await?;
-    while let Some(bytes) = cx.run(reader.next()).await? {
-        checker.push(&bytes);
-    }
-    Ok(checker.finish())
+    let read = async {
+        let mut file = WholeFile::open(entry, &**artifacts).await?;
+        while let Some(bytes) = file.next().await? {
+            checker.push(&bytes);
+        }
+        Ok(checker.finish())
+    };
+    cx.run(read).await
 }
 
-fn findings(object: &str, catalog: &Catalog, checked: &[(Entry, PageSummary)]) -> Vec<Finding> {
-    // A server that was killed left pages half written, which it mends from its doublewrite buffer.
-    let severity = match catalog.header.state {
-        State::Crashed => Severity::Warning,
-        State::Clean | State::Unprepared => Severity::Error,
+fn findings(
+    backup: &Manifest,
+    catalog: &Catalog,
+    checked: &[(Entry, PageSummary)],
+) -> Vec<Finding> {
+    let object = backup.backup.as_str();
+    let severity = match (backup.strategy, catalog.header.state) {
+        // A server that was killed left pages half written, which it mends from its doublewrite buffer. A
+        // donor sends each of its pages whole.
+        (Strategy::Physical | Strategy::Snapshot, State::Crashed) => Severity::Warning,
+        _ => Severity::Error,
     };
     let mut bad = Vec::new();
     let (mut sound, mut encrypted, mut wrong) = (0, 0, 0);

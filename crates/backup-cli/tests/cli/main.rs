@@ -11,6 +11,7 @@ mod binlog_kill;
 mod binlog_points;
 mod binlog_stream;
 mod check;
+mod clone;
 mod completions;
 mod config;
 mod copy;

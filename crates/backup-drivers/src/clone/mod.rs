@@ -234,6 +234,23 @@ impl CloneBackup {
     }
 }
 
+/// Reads bytes in every way in which the body of a donor's answer is read, and gives the path of the file
+/// that they describe, if they do. For fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn read_answer(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes::Bytes::copy_from_slice(bytes);
+    rpc::read_body(&bytes);
+    match descriptor::Descriptor::parse(&bytes) {
+        Ok(descriptor::Descriptor::File(entry)) => entry.place().ok().map(|place| place.path),
+        Ok(descriptor::Descriptor::State(state)) => {
+            let _ = state.acknowledgement();
+            None
+        }
+        _ => None,
+    }
+}
+
 /// The donor says something that it may not.
 fn broken(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::Source, "cannot take the clone")

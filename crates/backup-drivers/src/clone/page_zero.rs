@@ -6,12 +6,14 @@
 use bytes::Bytes;
 
 use super::descriptor::Tablespace;
-use crate::innodb;
+use crate::innodb::{self, PageKind};
 
 /// `FIL_PAGE_SRV_VERSION`, of page 0.
 const SERVER_VERSION: usize = 8;
 /// `FIL_PAGE_SPACE_VERSION`.
 const SPACE_VERSION: usize = 12;
+/// `FIL_PAGE_TYPE`, of two bytes.
+const KIND: usize = 24;
 /// `FIL_PAGE_SPACE_ID`.
 const SPACE: usize = 34;
 /// `FSP_SPACE_ID`, `FSP_SPACE_FLAGS` in the header of the tablespace.
@@ -28,6 +30,8 @@ pub(super) fn new(space: Tablespace) -> Option<Bytes> {
     put(SERVER_VERSION, VERSION);
     put(SPACE_VERSION, 1);
     put(SPACE, space.id);
+    // The donor's own recipient leaves it out. So the page is what it says in every check.
+    put(KIND, u32::from(PageKind::SPACE_HEADER.0) << 16);
     put(SPACE_AGAIN, space.id);
     put(FLAGS, space.flags);
     innodb::seal(&mut page, space.is_zip());

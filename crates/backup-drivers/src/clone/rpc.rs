@@ -266,6 +266,13 @@ fn locators(mut body: Bytes) -> Result<Locator> {
     Locator::parse(&body.split_to(length))
 }
 
+/// Reads a body as texts and as locators, for fuzzing.
+pub(super) fn read_body(bytes: &Bytes) {
+    let mut texts = bytes.clone();
+    while text(&mut texts).is_ok() {}
+    let _ = (locators(bytes.clone()), Locator::parse(bytes));
+}
+
 /// What to do about the errors that a donor knows.
 fn explained(error: Error) -> Error {
     let Some(said) = error.server() else { return error };

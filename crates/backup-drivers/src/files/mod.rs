@@ -48,3 +48,4 @@ pub(crate) use settle::settle;
 pub use stream::export_stream;
 pub(crate) use target::Room;
 pub use transport::Transport;
+pub use whole::WholeFile;

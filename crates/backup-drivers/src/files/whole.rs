@@ -10,7 +10,7 @@ use super::changes::ChangesReader;
 const ZEROS: u64 = 256 << 10;
 
 /// Reads such a file.
-pub(super) struct WholeFile<'a> {
+pub struct WholeFile<'a> {
     entry: &'a Entry,
     artifact: Option<Box<dyn ArtifactReader>>,
     changes: Option<ChangesReader>,
@@ -20,7 +20,11 @@ pub(super) struct WholeFile<'a> {
 }
 
 impl<'a> WholeFile<'a> {
-    pub(super) async fn open(entry: &'a Entry, artifacts: &dyn ArtifactSource) -> Result<Self> {
+    /// Opens the artifacts of `entry`.
+    ///
+    /// # Errors
+    /// What they fail with, and as [`next`](Self::next).
+    pub async fn open(entry: &'a Entry, artifacts: &dyn ArtifactSource) -> Result<Self> {
         let artifact = Some(artifacts.open(&entry.artifact()?).await?);
         let (mut changes, mut change) = (None, None);
         if let Some(name) = entry.changes_artifact()? {
@@ -36,7 +40,7 @@ impl<'a> WholeFile<'a> {
     /// # Errors
     /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) when there are fewer or more than the catalog
     /// says, and what the artifacts fail with.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let Some(piece) = self.base().await? else {
             return match self.at == self.entry.bytes && self.no_more_changes().await? {
                 true => Ok(None),

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use backup_core::{Flavor, GtidSet, Manifest, ReplayTarget};
+use backup_core::{
+    Flavor, GtidSet, Manifest, ReplayTarget, Repository as _, Severity, Verifier as _,
+};
 use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::files::Catalog;
+use backup_verify::ContentVerifier;
 use rstest::rstest;
 
 use crate::point::{archive, replay, rows};
@@ -261,6 +265,7 @@ async fn a_clone_under_load_is_of_one_moment(#[values(4096, 16_384, 65_536)] pag
             worker.await.unwrap();
         }
         archive(&stage).await;
+        pages_are_sound(&stage, &manifest).await;
         let (expected, end) =
             (rows(&stage.cx, &stage.source(), "outside").await, gtids(&mut donor).await);
 
@@ -301,6 +306,19 @@ async fn amid_ddl(stage: &Stage) -> Manifest {
         }
     }
     panic!("no clone in five attempts")
+}
+
+/// Every page of every tablespace, with the changes over it.
+async fn pages_are_sound(stage: &Stage, manifest: &Manifest) {
+    let artifacts = stage.repository.artifacts(&stage.cx, manifest).await.unwrap();
+    let catalog = Catalog::read(&*artifacts).await.unwrap();
+    let spaces = catalog.files().filter(|entry| entry.page_size.is_some()).count();
+    assert!(catalog.files().any(|entry| entry.changes));
+    let verifier = ContentVerifier::new(Arc::new(stage.repository.clone()));
+    let report = verifier.verify(&stage.cx, manifest, artifacts).await.unwrap();
+    assert!(report.findings.iter().all(|f| f.severity == Severity::Info), "{report:?}");
+    let count = format!("pages of {spaces} tablespaces are sound");
+    assert!(report.findings.iter().any(|f| f.problem.contains(&count)), "{report:?}");
 }
 
 async fn gtids(session: &mut Session) -> GtidSet {
