@@ -12,6 +12,7 @@
 //! threads = 4
 //! memory = "512MiB"
 //! compression = "zstd:3"
+//! throttle = "threads-running=30"          # of logical backups
 //! progress = "lines"
 //!
 //! [retention]
@@ -71,6 +72,8 @@ pub(crate) struct Defaults {
     pub(crate) memory: Option<String>,
     /// `--compression`.
     pub(crate) compression: Option<String>,
+    /// `--throttle` of a logical backup.
+    pub(crate) throttle: Option<String>,
     /// `--progress`.
     pub(crate) progress: Option<String>,
 }

@@ -137,7 +137,7 @@ impl Backup {
         };
         let by_tool =
             self.strategy == Strategy::Physical && !self.files.copies(app, self.source.as_deref());
-        let throttle = self.throttle(by_tool)?;
+        let throttle = self.throttle(app, by_tool)?;
         let repo = app.repo(self.repository_options(app)?).await?;
         if by_tool {
             return self.by_tool(app, &repo, spec).await;
@@ -195,10 +195,13 @@ impl Backup {
         Ok(RepositoryOptions { compression, resume, ..RepositoryOptions::default() })
     }
 
-    /// The limits of a logical backup.
-    fn throttle(&self, by_tool: bool) -> Result<Option<Throttle>> {
+    /// The limits of a logical backup. Those of the configuration say nothing about others.
+    fn throttle(&self, app: &App, by_tool: bool) -> Result<Option<Throttle>> {
+        if self.strategy == Strategy::Logical {
+            let text = self.throttle.as_ref().or(app.config.defaults.throttle.as_ref());
+            return text.map(|text| text.parse()).transpose();
+        }
         match &self.throttle {
-            Some(text) if self.strategy == Strategy::Logical => text.parse().map(Some),
             Some(_) if !by_tool => Err(Error::usage(format!(
                 "a {} backup is not read in chunks, and cannot wait between them",
                 self.strategy

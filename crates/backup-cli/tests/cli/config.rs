@@ -24,6 +24,10 @@ fn wrong_values_name_their_key() {
         home.write("c.toml", &format!("[defaults]\n{line}\n"));
         home.on_repo(["list", "--config", "c.toml"]).expect(2).says(key);
     }
+    home.write("c.toml", "cluster = \"shop\"\n[defaults]\nthrottle = \"often\"\n");
+    let backup =
+        ["backup", "--config", "c.toml", "--repo", "repo", "--source", "mysql://nobody@localhost/"];
+    home.run(backup).expect(2).says("`often`");
     home.write("c.toml", "cluster = \"shop\"\n[defaults]\ncompression = \"lzo\"\n");
     home.on_repo(["backup", "--config", "c.toml"]).expect(2).says("lzo");
 }
