@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backup_core::{ClusterName, Context, SegmentInfo, SegmentStore};
 use backup_drivers::binlog::{ReceiveOptions, Received, receive};
-use backup_storage::{Repo, RepoUrl, RepositoryOptions, Unlock};
+use backup_storage::{Repo, RepoUrl, RepositoryOptions, StoreOptions, Unlock};
 use tempfile::TempDir;
 
 use crate::server::Server;
@@ -21,10 +21,15 @@ impl Store {
         let cx = Context::builder().build();
         let directory = TempDir::new().unwrap();
         let url = directory.path().join("repo").to_str().unwrap().parse::<RepoUrl>().unwrap();
-        let unlock = Some(Unlock::Passphrase(backup_core::Secret::new("secret".to_owned())));
-        let options = RepositoryOptions { unlock, ..RepositoryOptions::default() };
-        let repo = Repo::init(&cx, &url, options).await.unwrap();
+        let repo = Repo::init(&cx, &url, options()).await.unwrap();
         Store { cx, repo, directory }
+    }
+
+    /// The repository once more, reached in another way.
+    pub(crate) async fn reopened(&self, how: StoreOptions) -> Repo {
+        let url = RepoUrl::from(self.path("repo"));
+        let store = backup_storage::Store::open(&self.cx, &url, &how).await.unwrap();
+        Repo::open_on(&self.cx, store, options()).await.unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -47,6 +52,11 @@ impl Store {
         let listed = self.repo.segments(&self.cx, &cluster()).await.unwrap();
         listed.into_iter().map(|listed| listed.info.unwrap()).collect()
     }
+}
+
+fn options() -> RepositoryOptions {
+    let unlock = Some(Unlock::Passphrase(backup_core::Secret::new("secret".to_owned())));
+    RepositoryOptions { unlock, ..RepositoryOptions::default() }
 }
 
 pub(crate) fn cluster() -> ClusterName {

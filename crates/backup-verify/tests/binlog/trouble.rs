@@ -1,5 +1,6 @@
 //! Sources and stores that go away, come back as others, or run full.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use backup_core::{Context, ErrorKind, ReplayTarget};
 use backup_drivers::binlog::{ReceiveOptions, Received, receive, rescue};
 use backup_drivers::connect::Session;
+use backup_storage::{Repo, StoreOptions};
 use rstest::rstest;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -28,6 +30,16 @@ impl Following {
         server: &Server,
         change: impl FnOnce(&mut ReceiveOptions),
     ) -> Following {
+        Following::into(&store.repo, store, server, change)
+    }
+
+    /// With another way to the repository.
+    fn into(
+        repo: &Repo,
+        store: &Store,
+        server: &Server,
+        change: impl FnOnce(&mut ReceiveOptions),
+    ) -> Following {
         let cx = Context::builder().build();
         let mut options = ReceiveOptions {
             follow: true,
@@ -37,7 +49,7 @@ impl Following {
         };
         change(&mut options);
         let (with, source) = (cx.clone(), server.options());
-        let repo = Arc::new(store.repo.clone());
+        let repo = Arc::new(repo.clone());
         let task = tokio::spawn(async move { receive(&with, &source, repo, options).await });
         Following { cx, task }
     }
@@ -86,6 +98,56 @@ async fn cut_with(session: &mut Session) -> usize {
     ids.len()
 }
 
+/// What the files below a directory hold. Some go away meanwhile.
+fn len(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    let entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    entries.map(|p| if p.is_dir() { len(&p) } else { p.metadata().map_or(0, |m| m.len()) }).sum()
+}
+
+/// A store that takes less than the source writes: the source is read all the same, and what waits is in the
+/// spool, until the store has caught up.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_keeps_the_source_waiting_for_nothing(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a BLOB)"]).await;
+    let repo = store
+        .reopened(StoreOptions {
+            upload_limit: NonZeroU64::new(256 << 10),
+            ..StoreOptions::default()
+        })
+        .await;
+    let following = Following::into(&repo, &store, &server, |o| o.segment_bytes = 256 << 10);
+    let mut session = server.session().await;
+    for id in 0..3000 {
+        session.run(&format!("INSERT INTO d.t VALUES ({id}, RANDOM_BYTES(1000))")).await.unwrap();
+    }
+    let there = position(&server).await;
+    // All of it is here long before the store has it.
+    let behind = async || {
+        let archived: u64 = store.segments().await.iter().map(|info| info.range.end - info.range.start).sum();
+        (archived, archived + len(&store.path("spool")))
+    };
+    for _ in 0..1200 {
+        if behind().await.1 > 3_000_000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (archived_now, received) = behind().await;
+    assert!(received > 3_000_000, "{received} bytes have come");
+    assert!(archived_now < 3_000_000, "the store was not slow: {archived_now} bytes");
+    archived(&store, &server).await;
+    assert_eq!(position(&server).await, there);
+    let received = following.end().await.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(received.waiting, 0);
+    expect_whole(&store, &server, name).await;
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_is_cut_and_a_store_that_is_away(
@@ -118,15 +180,7 @@ async fn a_line_that_is_cut_and_a_store_that_is_away(
         session.run(&insert(id)).await.unwrap();
     }
     let there = position(&server).await;
-    let spooled = || -> u64 {
-        fn len(path: &Path) -> u64 {
-            let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-            entries
-                .map(|p| if p.is_dir() { len(&p) } else { p.metadata().map_or(0, |m| m.len()) })
-                .sum()
-        }
-        len(&store.path("spool"))
-    };
+    let spooled = || len(&store.path("spool"));
     for _ in 0..1200 {
         if spooled() > 100 * 2000 {
             break;
