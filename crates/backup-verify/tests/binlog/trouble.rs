@@ -129,7 +129,8 @@ async fn a_slow_store_keeps_the_source_waiting_for_nothing(
     let there = position(&server).await;
     // All of it is here long before the store has it.
     let behind = async || {
-        let archived: u64 = store.segments().await.iter().map(|info| info.range.end - info.range.start).sum();
+        let archived: u64 =
+            store.segments().await.iter().map(|info| info.range.end - info.range.start).sum();
         (archived, archived + len(&store.path("spool")))
     };
     for _ in 0..1200 {
