@@ -165,12 +165,15 @@ async fn a_good_donor_is_believed_and_every_lie_is_refused() {
     let name: ArtifactName = "files/d/t.ibd".parse().unwrap();
     assert_eq!(shelf.0.lock().unwrap()[&name].len(), 32_768);
 
-    let lies: [(usize, Vec<Vec<u8>>, &str); 12] = [
+    let lies: [(usize, Vec<Vec<u8>>, &str); 15] = [
         (1, vec![described(&state(4, 1))], "out of order"),
         (2, vec![file(2, 0, "../../etc/passwd", 0, 0)], "names a file"),
         (2, vec![file(2, 0, "/a/../b", 0, 0)], "names a file"),
         (2, vec![file(5, 0, "./a", 0, 0)], "another state"),
         (2, vec![file(2, 0, "./a", 0, 15 << 1)], "no size"),
+        (2, vec![file(2, 0, "./a", 4, 0)], "repository is not encrypted"),
+        (2, vec![file(2, 0, "./a", 0, 1 << 13)], "repository is not encrypted"),
+        (2, vec![file(2, 0, "./a", 32, 0)], "cut short"),
         (3, data(2, 1, 9, 0, 1, &[1]).to_vec(), "did not name"),
         (3, data(2, 1, 0, 0, 2, &[1]).to_vec(), "not what was announced"),
         (3, data(2, 41, 0, 0, 1, &[1]).to_vec(), "no chunk"),
