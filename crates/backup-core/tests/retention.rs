@@ -141,6 +141,63 @@ fn young_and_future_ones_stay_and_take_no_place() {
 }
 
 #[test]
+fn grace_and_the_leeway_of_clocks_end_to_the_second() {
+    let one = Policy { keep_last: 1, ..Policy::default() };
+    let second = SignedDuration::from_secs(1);
+    let at = |ago: SignedDuration, number| {
+        let time = now() - ago;
+        let made = with(full(0, number), |f| f.finished_at = time);
+        Candidate { backup: id(time, number), modified: time, ..made }
+    };
+    let all = [at(second, 0), at(one.grace - second, 1), at(one.grace, 2), full(48, 3)];
+    let plan = one.plan(&all, now());
+    assert_eq!(shape(&plan), "kkk-", "the third takes the place, the first two are young");
+    let Decision::Keep(reasons) = &plan.verdicts[1].decision else { panic!() };
+    assert_eq!(reasons[..], [Reason::Young]);
+    let Decision::Keep(reasons) = &plan.verdicts[2].decision else { panic!() };
+    assert!(!reasons.contains(&Reason::Young), "{reasons:?}");
+
+    let hour = SignedDuration::from_hours(1);
+    for (ahead, warnings) in [(hour, 0), (hour + second, 1)] {
+        let plan = one.plan(&[at(-ahead, 0)], now());
+        assert_eq!((shape(&plan).as_str(), plan.warnings.len()), ("k", warnings));
+    }
+}
+
+/// A copy brings back the parent of what is proven: young as it is, it pushes nothing out, and what it makes
+/// whole is the only proven chain.
+#[test]
+fn a_parent_that_was_put_back_makes_its_chain_the_last_proven() {
+    let one = Policy { keep_last: 1, ..Policy::default() };
+    let parent = Candidate { modified: now(), ..full(100, 0) };
+    let child = with(full(90, 1), |f| {
+        f.parent = Some(parent.backup.clone());
+        f.proof = Proof::Ok(Level::Drill);
+    });
+    let all = [parent, child, full(50, 2), full(60, 3)];
+    let plan = one.plan(&all, now());
+    assert_eq!(shape(&plan), "kkk-");
+    let Decision::Keep(reasons) = &plan.verdicts[1].decision else { panic!() };
+    assert_eq!(reasons[..], [Reason::LastProven(Level::Drill)]);
+    assert_eq!(plan.removed().map(|v| &v.backup).collect::<Vec<_>>(), [&all[3].backup]);
+    let said = plan.verdicts.iter().filter_map(|verdict| match &verdict.decision {
+        Decision::Keep(reasons) => {
+            Some(reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
+        Decision::Remove => None,
+    });
+    let child = all[1].backup.as_str();
+    assert_eq!(
+        said.collect::<Vec<_>>(),
+        [
+            format!("younger than the grace time, {child} needs it"),
+            "the last that is proven (drill)".to_owned(),
+            "keep-last: 1 of 1, the newest, and none is proven".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn what_cannot_be_read_stays_and_holds_its_cluster() {
     let one = Policy { keep_last: 1, ..Policy::default() };
     let mut all = days(&[2, 3, 4]);
@@ -201,6 +258,11 @@ fn a_proof_holds_until_one_of_its_level_fails() {
     assert_eq!(history(&[(Content, true), (Objects, false)]), Proof::Failed(Objects));
     assert_eq!(history(&[(Content, false), (Objects, true)]), Proof::Failed(Content));
     assert_eq!(history(&[(Objects, false), (Content, true)]), Proof::Ok(Content));
+    assert_eq!(
+        history(&[(Content, false), (Content, true)]),
+        Proof::Ok(Content),
+        "it was repaired"
+    );
     assert_eq!(Proof::of(&id(now(), 2), &[]), Proof::None);
 }
 
