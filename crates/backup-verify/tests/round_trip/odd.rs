@@ -115,7 +115,11 @@ async fn fill(session: &mut Session, amount: &Amount) {
     }
 }
 
-async fn round_trip(server: &str, amount: Amount) {
+async fn round_trip(server: &str, mut amount: Amount) {
+    if server.starts_with("mariadb") {
+        // What it keeps of a table's definition has 64 KiB, with 17 bytes and a name for each column.
+        amount.columns = amount.columns.min(2000);
+    }
     let options = [
         ("max_allowed_packet", "256M"),
         ("table_open_cache", "400"),
