@@ -13,7 +13,7 @@ use super::session::LoadSettings;
 use super::shape::Shape;
 use crate::connect::Session;
 
-/// Stands for the identity of a table that is being altered.
+/// Stands for the identity of a table that is being altered or made anew.
 const IN_FLUX: &str = "?";
 
 /// `db`.`table`, quoted.
@@ -60,6 +60,10 @@ pub(in crate::logical) async fn create_tables(
             continue;
         }
         if let (Some(progress), true) = (progress, state.is_resumed()) {
+            // Whoever goes on after this was killed must not take it for somebody else's.
+            if state.has(Mark::Created(i)) {
+                in_flux(session, progress, i, shape).await?;
+            }
             let name = quoted(&table.full_name());
             session.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
             for mark in [Mark::Loaded(i, 0), Mark::Finished(i)] {
@@ -109,6 +113,11 @@ pub(super) async fn known(
     progress.set(session, Mark::Created(number), &value).await
 }
 
+/// The identity in the value of a mark.
+fn identity_in(noted: &str) -> &str {
+    noted.split_once('/').map_or("", |(identity, _)| identity)
+}
+
 /// Notes that the table will be another one in a moment.
 pub(super) async fn in_flux(
     session: &mut Session,
@@ -138,11 +147,11 @@ pub(in crate::logical) async fn not_ours(
                     return Ok(Some(format!("table {name} is not of the interrupted restore")));
                 }
             }
+            // It was about to be made anew.
+            (Some(noted), None) if identity_in(noted) == IN_FLUX && !table.transactional => {}
             (Some(_), None) => return Ok(Some(format!("table {name} was dropped meanwhile"))),
             (Some(noted), Some(found))
-                if noted
-                    .split_once('/')
-                    .is_some_and(|(noted, _)| noted == IN_FLUX || noted == found) => {}
+                if identity_in(noted) == IN_FLUX || identity_in(noted) == found => {}
             (Some(_), Some(_)) => {
                 return Ok(Some(format!("table {name} was altered or made anew meanwhile")));
             }

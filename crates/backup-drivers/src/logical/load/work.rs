@@ -206,6 +206,9 @@ impl Worker {
         let (table, shape) = (&load.tables[number], &load.shapes[number]);
         let definer = self.definer().await?;
         let name = table.full_name();
+        if let Some(progress) = &load.progress {
+            tables::in_flux(definer, progress, number, shape).await?;
+        }
         definer.run(&format!("DROP TABLE IF EXISTS {}", tables::quoted(&name))).await?;
         tables::create(definer, &load.settings, table, shape).await?;
         if let Some(progress) = &load.progress {
