@@ -39,19 +39,23 @@ impl Geometry {
     /// Reads it from the first [`HEAD_BYTES`] bytes of a file, or more of it. `None` when these
     /// bytes do not begin a tablespace: its first page must be numbered 0, say its own id twice the
     /// same, and have flags that a server would write.
+    ///
+    /// A server makes a file with a first page that has no type and counts no pages yet (`fil_ibd_create`); what
+    /// comes then stands in the redo log until the page is flushed.
     #[must_use]
     pub fn read(head: &[u8]) -> Option<Geometry> {
         let head = head.get(..HEAD_BYTES)?;
         let kind = PageKind(u16_at(head, offset::KIND));
         let space = u32_at(head, offset::DATA);
+        let pages = u32_at(head, PAGES_AT);
+        let just_made = kind == PageKind::ALLOCATED && pages == 0 && space != 0;
         let is_first = u32_at(head, offset::NUMBER) == 0
             && u32_at(head, offset::SPACE) == space
-            && kind == PageKind::SPACE_HEADER;
+            && (kind == PageKind::SPACE_HEADER || just_made);
         if !is_first {
             return None;
         }
         let flags = u32_at(head, FLAGS_AT);
-        let pages = u32_at(head, PAGES_AT);
         let (full_crc32, zip, page_bytes) = if flags & FULL_CRC32 != 0 {
             (true, false, page_bytes(flags & 0xf)?)
         } else {
@@ -89,4 +93,24 @@ pub(crate) fn extent_pages(innodb_page_size: u32) -> u32 {
 /// The page size of a shift: 3 is 4 KiB, 7 is 64 KiB.
 fn page_bytes(shift: u32) -> Option<u32> {
     (3..=7).contains(&shift).then(|| 512 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_just_made_is_a_tablespace_and_zeros_are_none() {
+        // As MySQL 9.7.4 leaves it until the page is flushed for the first time.
+        let mut head = [0; HEAD_BYTES];
+        head[..4].copy_from_slice(&[0x4a, 0x73, 0x3a, 0x05]);
+        head[offset::SPACE + 3] = 2;
+        head[offset::DATA + 3] = 2;
+        head[FLAGS_AT + 3] = 0x21;
+        let geometry = Geometry::read(&head).unwrap();
+        assert_eq!((geometry.space, geometry.page_bytes, geometry.pages), (2, 16_384, 0));
+        head[PAGES_AT + 3] = 7;
+        assert_eq!(Geometry::read(&head), None, "pages are counted, and the page has no type");
+        assert_eq!(Geometry::read(&[0; HEAD_BYTES]), None);
+    }
 }
