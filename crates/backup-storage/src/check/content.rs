@@ -100,7 +100,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
                 Err(e) => Err(e),
             }
         })
-        .buffered(cx.threads())
+        .buffered(2 * cx.threads())
         .try_filter_map(async |damaged| Ok(damaged))
         .try_collect()
         .await?;
