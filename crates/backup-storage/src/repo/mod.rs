@@ -241,7 +241,8 @@ impl Repo {
     /// Reads the manifest of a backup; `None` when there is no such backup.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] when it is damaged, [`ErrorKind::Store`] when it is of a newer format
+    /// [`Damaged`](backup_core::ErrorKind::Damaged) when it is damaged,
+    /// [`Store`](backup_core::ErrorKind::Store) when it is of a newer format
     /// or the store fails.
     pub async fn manifest(
         &self,
