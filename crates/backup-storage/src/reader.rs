@@ -160,8 +160,8 @@ impl Producer {
             let Some(next) = fetching.pop_front() else { break };
             let (batch, contents) = next.await.map_err(lost_task)??;
             let pieces = self.pieces(&batch, &contents)?;
-            self.source.cx.check()?;
             let Some(sender) = &self.sender else {
+                self.source.cx.check()?;
                 self.digest.add(pieces, batch.ahead).await?;
                 continue;
             };

@@ -10,7 +10,7 @@ use backup_core::{
     Finding, Manifest, Repository, Restore, RestoreSteps, Restored, Result, Secret, Strategy,
     pipeline,
 };
-use backup_drivers::binlog::replay::{ApplyOptions, Means, apply};
+use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{
@@ -228,15 +228,8 @@ impl<'a> Aside<'a> {
         cx.phase("restore");
         driver.run(cx, self.manifest, artifacts).await?;
         cx.phase("binlogs");
-        let options = ApplyOptions {
-            tell_applied: true,
-            private: true,
-            // Only a replica leaves out what its filters say.
-            means: Means::Replica,
-            ..ApplyOptions::default()
-        };
         let store = Arc::new(self.repo.clone());
-        apply(cx, &source, store, Arc::clone(route), &options).await?;
+        apply(cx, &source, store, Arc::clone(route), &ApplyOptions::private()).await?;
         Ok((sandbox, source))
     }
 }

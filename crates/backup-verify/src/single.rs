@@ -10,7 +10,7 @@ use backup_core::{
     ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, Error, ErrorKind, Event,
     Manifest, Repository, Restore, RestoreSteps, Restored, Result, io_error,
 };
-use backup_drivers::binlog::replay::{ApplyOptions, Means, apply};
+use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{
@@ -194,14 +194,8 @@ impl Apart<'_> {
 
     async fn apply(&self, source: &ConnectOptions, route: &Arc<Route>) -> Result<()> {
         self.cx.phase("binlogs");
-        let options = ApplyOptions {
-            tell_applied: true,
-            private: true,
-            // Only a replica leaves out what its filters say.
-            means: Means::Replica,
-            ..ApplyOptions::default()
-        };
         let store = Arc::new(self.repo.clone());
+        let options = ApplyOptions::private();
         apply(self.cx, source, store, Arc::clone(route), &options).await.map(drop)
     }
 }

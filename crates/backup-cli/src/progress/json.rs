@@ -12,7 +12,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use backup_core::{Event, ProgressSnapshot};
+use backup_core::{Clock, Event, ProgressSnapshot, SystemClock};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ struct Progress {
 }
 
 fn write(what: impl Serialize) {
-    if let Ok(line) = serde_json::to_string(&Line { time: Timestamp::now(), what }) {
+    if let Ok(line) = serde_json::to_string(&Line { time: SystemClock.now(), what }) {
         // Whoever closed stderr wants no lines.
         let _ = writeln!(io::stderr(), "{line}");
     }

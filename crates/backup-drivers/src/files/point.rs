@@ -11,7 +11,7 @@ use backup_core::{Context, ErrorKind, Event, Flavor, Result, SegmentStore, io_er
 use super::drill::OnFiles;
 use super::settle::settle;
 use crate::binlog::Route;
-use crate::binlog::replay::{Applied, ApplyOptions, Means, apply};
+use crate::binlog::replay::{Applied, ApplyOptions, apply};
 use crate::connect::{ConnectOptions, Session};
 
 /// Applies `route` to the files that `server` is described by, which are restored and stand where the route
@@ -32,13 +32,7 @@ pub async fn bring_to(
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
     let (mut sandbox, target) = server.open(cx).await?;
     cx.phase("binlogs");
-    let options = ApplyOptions {
-        tell_applied: true,
-        private: true,
-        means: Means::Replica,
-        ..ApplyOptions::default()
-    };
-    let applied = apply(cx, &target, store, route, &options).await;
+    let applied = apply(cx, &target, store, route, &ApplyOptions::private()).await;
     // Not cut off with the run: what is applied is to be whole.
     let left = leave(&target).await;
     let stopped = sandbox.stop().await;

@@ -100,6 +100,7 @@ pub async fn check_content(cx: &Context, repo: &Repo, manifest: &Manifest) -> Re
                 Err(e) => Err(e),
             }
         })
+        // More than there are cores: each waits in turn for the store, its slowest frame, its digest.
         .buffered(2 * cx.threads())
         .try_filter_map(async |damaged| Ok(damaged))
         .try_collect()

@@ -55,6 +55,16 @@ pub struct ApplyOptions {
     pub workers: Option<usize>,
 }
 
+impl ApplyOptions {
+    /// For a private server of the caller, on what was restored there: by its applier, which alone leaves out
+    /// what its filters say.
+    #[must_use]
+    pub fn private() -> Self {
+        let means = Means::Replica;
+        ApplyOptions { tell_applied: true, private: true, means, ..ApplyOptions::default() }
+    }
+}
+
 /// What a replay did.
 #[derive(Debug, Clone)]
 pub struct Applied {

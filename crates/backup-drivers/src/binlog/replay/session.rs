@@ -2,7 +2,7 @@
 
 use std::io;
 
-use backup_core::{Flavor, GtidSet, MySqlGtidSet, Secret, Uuid};
+use backup_core::{Clock, Flavor, GtidSet, MySqlGtidSet, Secret, SystemClock, Uuid};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::event::Checksum;
@@ -189,7 +189,7 @@ impl Identity {
             return answers.ok().await;
         }
         if has("UNIX_TIMESTAMP") {
-            let now = jiff::Timestamp::now().as_second().to_string();
+            let now = SystemClock.now().as_second().to_string();
             answers.row(&one("UNIX_TIMESTAMP()", Some(&now))).await
         } else if has("SHOW VARIABLES") && has("SERVER_ID") {
             answers.row(&[("Variable_name", Some("server_id")), ("Value", Some(&number))]).await
