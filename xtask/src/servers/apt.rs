@@ -123,8 +123,17 @@ pub(super) fn unpack(package: &Path, root: &Path) -> Result<()> {
 /// Whether a relocated program needs a package: it needs its own family and libraries, not the
 /// programs that maintainer scripts and helper scripts call.
 fn is_needed(package: &str) -> bool {
-    let family =
-        ["lib", "zlib", "mysql-", "mariadb-", "python3", "lvm2", "btrfs-progs", "e2fsprogs"];
+    let family = [
+        "lib",
+        "zlib",
+        "mysql-",
+        "mariadb-",
+        "mydumper",
+        "python3",
+        "lvm2",
+        "btrfs-progs",
+        "e2fsprogs",
+    ];
     family.iter().any(|prefix| package.starts_with(prefix)) && !package.ends_with("-perl")
 }
 

@@ -7,6 +7,7 @@
 
 mod apt;
 mod guest;
+mod mydumper;
 mod python;
 mod sources;
 mod volumes;
@@ -23,6 +24,7 @@ pub use python::python;
 use sources::Mirror;
 
 pub use guest::{Guest, guest};
+pub use mydumper::mydumper;
 pub use volumes::{VolumeTools, volume_tools};
 
 /// A server that can be had.

@@ -10,8 +10,8 @@ use backup_core::{
 use backup_drivers::foreign::ForeignImport;
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
-    AccountName, Glob, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule, Selection,
-    TableGlob,
+    AccountName, Glob, InvalidText, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule,
+    Selection, TableGlob,
 };
 use backup_storage::{Repo, RepositoryOptions};
 use backup_verify::{Aside, AsideOptions, DrillOptions};
@@ -80,6 +80,10 @@ pub(crate) struct Restore {
     /// Replace a definer by another one
     #[arg(long, value_name = "OLD=NEW", value_parser = map_definer, conflicts_with = "definers")]
     map_definer: Vec<(AccountName, AccountName)>,
+    /// What to do about values that are no text of the character set of their column, which no server takes:
+    /// `refuse` to begin, or make their columns ones of bytes, `binary`
+    #[arg(long, value_name = "HOW", value_parser = ["refuse", "binary"], default_value = "refuse")]
+    invalid_text: String,
     /// Definitions alone, without any rows
     #[arg(long, conflicts_with = "data_only")]
     schema_only: bool,
@@ -184,6 +188,10 @@ impl Restore {
                 (true, _) => Parts::Schema,
                 (_, true) => Parts::Data,
                 _ => Parts::All,
+            },
+            invalid_text: match self.invalid_text.as_str() {
+                "binary" => InvalidText::Binary,
+                _ => InvalidText::Refuse,
             },
             ..LogicalRestoreOptions::default()
         };

@@ -30,6 +30,7 @@ mod python;
 mod restore;
 mod restore_killed;
 mod server;
+mod server_killed;
 mod show;
 mod snapshots;
 mod tool;

@@ -12,7 +12,7 @@ use crate::server::{self, Server};
 
 /// A table without a key, where a row too many would not be refused; one whose indexes are built
 /// afterwards; one that cannot take anything back.
-async fn fill(session: &mut Session) {
+pub(crate) async fn fill(session: &mut Session) {
     let twice = |times: usize, table: &str, values: &str| {
         vec![format!("INSERT INTO shop.{table} SELECT {values} FROM shop.{table}"); times]
     };
@@ -36,7 +36,8 @@ async fn fill(session: &mut Session) {
 
 const TABLES: [&str; 5] = ["customers", "heap_of_rows", "keyed", "orders", "plain"];
 
-async fn content(server: &Server, database: &str) -> Vec<Option<u64>> {
+/// What the tables hold.
+pub(crate) async fn content(server: &Server, database: &str) -> Vec<Option<u64>> {
     let tables = TABLES.map(|table| format!("{database}.{table}")).join(", ");
     let mut session = server.session().await;
     let sums: Vec<(String, Option<u64>)> =

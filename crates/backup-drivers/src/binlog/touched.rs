@@ -11,6 +11,7 @@ use super::event::kind;
 use super::payload;
 use super::rows::TableMap;
 use crate::connect::ConnectOptions;
+use crate::logical::Reach;
 
 /// A place in a server's binlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,11 @@ pub struct Place<'a> {
 pub struct Touched {
     /// Database and name of every table that rows were changed of, in lower case.
     pub tables: BTreeSet<(String, String)>,
+    /// Names that statements of definitions have in them, in lower case: a table that is called like
+    /// one, in whichever database, may have been changed.
+    pub named: BTreeSet<String>,
+    /// The same for databases, and every table in them.
+    pub databases: BTreeSet<String>,
     /// Something that may have changed any table, in words.
     pub anything: Option<String>,
 }
@@ -33,6 +39,26 @@ pub struct Touched {
 impl Touched {
     fn unclear(&mut self, what: impl Into<String>) {
         self.anything.get_or_insert_with(|| what.into());
+    }
+
+    /// Takes note of a statement of definitions; gives whether it was one that says how far it reaches.
+    fn definition(&mut self, query: &Query) -> bool {
+        match Reach::of(&query.sql) {
+            // Where it failed halfway nobody knows what it did.
+            _ if query.error != 0 => return false,
+            Reach::Everything => return false,
+            Reach::Nothing => {}
+            Reach::Tables(names) => self.named.extend(names),
+            Reach::Databases(names) => self.databases.extend(names),
+        }
+        true
+    }
+
+    /// Whether rows of the table may have been changed by a statement of definitions.
+    #[must_use]
+    pub fn is_redefined(&self, database: &str, table: &str) -> bool {
+        self.named.contains(&table.to_lowercase())
+            || self.databases.contains(&database.to_lowercase())
     }
 
     fn event(&mut self, event_kind: u8, body: &[u8]) {
@@ -75,6 +101,7 @@ impl Touched {
             }
             kind::QUERY | kind::MARIADB_QUERY_COMPRESSED => match Query::of(event_kind, body) {
                 Ok(Some(query)) if is_harmless(&query) => {}
+                Ok(Some(query)) if self.definition(&query) => {}
                 Ok(Some(query)) => {
                     let text = String::from_utf8_lossy(&query.sql).into_owned();
                     let words: Vec<&str> = text.split_whitespace().take(3).collect();
@@ -187,7 +214,14 @@ mod tests {
         for sql in ["GRANT ALL ON *.* TO a", "analyze table t", "SAVEPOINT `a`"] {
             assert_eq!(of(&[(kind::QUERY, &plain_query(sql))]), Touched::default(), "{sql}");
         }
-        for sql in ["TRUNCATE t", "DELETE FROM t", "XA COMMIT 'a'", "CREATE TABLE a (b INT)", ""] {
+        let ddl = of(&[
+            (kind::QUERY, &plain_query("TRUNCATE T")),
+            (kind::QUERY, &plain_query("DROP DATABASE Crm")),
+        ]);
+        assert_eq!(ddl.anything, None);
+        assert!(ddl.is_redefined("x", "t") && ddl.is_redefined("crm", "a"));
+        assert!(!ddl.is_redefined("x", "crm"));
+        for sql in ["DELETE FROM t", "XA COMMIT 'a'", "CREATE TABLE a SELECT 1", ""] {
             let found = of(&[(kind::QUERY, &plain_query(sql))]);
             assert!(found.anything.is_some(), "{sql}");
         }

@@ -229,6 +229,9 @@ impl Reading {
                     let problem = "mydumper did not say that it finished".to_owned();
                     findings.push(error(&file.name, problem));
                 }
+                contents.program = Some("mydumper".to_owned());
+                contents.position = metadata.position.clone();
+                contents.complete = metadata.finished;
                 self.metadata = Some(metadata);
             }
             None => {}

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use backup_core::Position;
+
 /// What the file says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) finished: bool,
     /// Rows by ``db.table``.
     pub(super) rows: BTreeMap<String, u64>,
+    /// Where the server's own binary log stood.
+    pub(super) position: Position,
 }
 
 impl Metadata {
@@ -15,7 +19,15 @@ impl Metadata {
     pub(super) fn parse(text: &str) -> Self {
         let mut metadata = Metadata::default();
         let mut table = None;
+        // Others are of the server that it replicates from.
+        let mut own = false;
         for line in text.lines().map(str::trim) {
+            match line {
+                "SHOW MASTER STATUS:" | "[master]" | "[source]" => own = true,
+                _ if line.starts_with("SHOW ") || line.starts_with('[') => own = false,
+                _ if own => metadata.place(line),
+                _ => {}
+            }
             if line.starts_with("# Finished dump at") || line.starts_with("Finished dump at") {
                 metadata.finished = true;
             } else if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
@@ -33,6 +45,21 @@ impl Metadata {
         }
         metadata
     }
+
+    /// A line about the position: `Log: binlog.000001`, or of later releases `File = binlog.000001`.
+    fn place(&mut self, line: &str) {
+        let Some((key, value)) = line.split_once([':', '=']) else { return };
+        let value = value.trim().trim_matches(['\'', '"']);
+        let key = key.trim_start_matches(['#', ' ']).trim_end();
+        match key.to_ascii_lowercase().as_str() {
+            "log" | "file" if !value.is_empty() => self.position.file = Some(value.to_owned()),
+            "pos" | "position" => self.position.offset = value.parse().ok(),
+            "gtid" | "executed_gtid_set" if !value.is_empty() => {
+                self.position.gtid = value.parse().ok();
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +74,16 @@ mod tests {
         assert!(metadata.finished);
         assert_eq!(metadata.rows, [("shop.orders".to_owned(), 512)].into());
         assert!(!Metadata::parse("# Started dump at: x\n").finished);
+
+        let old = "Started dump at: x\nSHOW MASTER STATUS:\n\tLog: binlog.000002\n\tPos: 342\n\tGTID:0-1-7\n\n\
+                   SHOW SLAVE STATUS:\n\tHost: h\n\tLog: other.000009\n\tPos: 4\n\nFinished dump at: x\n";
+        let new = "[master]\nFile = binlog.000002\nPosition = 342\nExecuted_Gtid_Set = 0-1-7\n[config]\n\
+                   file = x\n";
+        for text in [old, new] {
+            let position = Metadata::parse(text).position;
+            assert_eq!(position.file.as_deref(), Some("binlog.000002"), "{text}");
+            assert_eq!(position.offset, Some(342), "{text}");
+            assert_eq!(position.gtid.map(|gtid| gtid.to_string()).as_deref(), Some("0-1-7"));
+        }
     }
 }

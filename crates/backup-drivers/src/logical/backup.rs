@@ -21,7 +21,7 @@ use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName};
 use super::snapshot::{Snapshot, SnapshotOptions};
-use super::{dump, plan, prepared, snapshot};
+use super::{dump, no_text, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
 
@@ -252,6 +252,9 @@ impl LogicalBackup {
         };
         let dump::Read { tables, released, lost } = dump::run(cx, work).await?;
         catalog.tables = tables;
+        let misread = no_text::found(&catalog.tables);
+        warnings.extend(misread.iter().take(SHOWN).map(ToString::to_string));
+        let misread = serde_json::json!(misread.iter().take(SHOWN).collect::<Vec<_>>());
         warnings.extend(lost.iter().take(SHOWN).map(ToString::to_string));
         if let Some(more) = lost.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             warnings.push(format!("{more} more ranges of rows could not be read"));
@@ -283,7 +286,7 @@ impl LogicalBackup {
                 || !lost.is_empty()
                 || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: details(&snapshot, resumption, &lost, watcher.as_ref()),
+            details: details(&snapshot, resumption, &lost, misread, watcher.as_ref()),
         })
     }
 }
@@ -458,6 +461,7 @@ fn details(
     snapshot: &Snapshot,
     resumed: Option<serde_json::Value>,
     lost: &[Lost],
+    no_text: serde_json::Value,
     watcher: Option<&Watcher>,
 ) -> serde_json::Value {
     let mut details = serde_json::Map::new();
@@ -471,6 +475,9 @@ fn details(
     if !lost.is_empty() {
         let shown: Vec<&Lost> = lost.iter().take(SHOWN).collect();
         details.insert("lost".into(), serde_json::json!({ "ranges": lost.len(), "first": shown }));
+    }
+    if no_text.as_array().is_some_and(|found| !found.is_empty()) {
+        details.insert("no_text".into(), no_text);
     }
     details.extend(resumed.map(|resumed| ("resumed".to_owned(), resumed)));
     match details.is_empty() {

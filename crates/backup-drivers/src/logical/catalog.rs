@@ -10,6 +10,7 @@ use backup_core::{ArtifactName, ArtifactSource, Error, Flavor, Result};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use super::no_text::NoText;
 use super::select::TableName;
 use crate::rows::RowDigest;
 
@@ -257,6 +258,9 @@ pub struct Chunk {
     /// The end of the range, exclusive; `None` = open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Columns with values that are no text of their character set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_text: Vec<NoText>,
 }
 
 /// A view, trigger, routine, event or sequence.

@@ -4,7 +4,6 @@ use std::fmt;
 
 use backup_core::{ArtifactSink, Context, Error, ErrorKind, Layout, Result};
 use serde::Serialize;
-use serde_json::json;
 
 use super::catalog::{Chunk, Table};
 use super::mask::TableMask;
@@ -299,10 +298,10 @@ impl Salvage<'_> {
         let artifact = resume::piece(self.table, self.number, piece)?;
         let mut writer = self.sink.create(artifact.clone(), Layout::Blocks).await?;
         let read = scan::into_blocks(self.cx, reader, self.table, range, self.mask, &mut *writer);
-        let digest = read.await?;
-        let attributes = json!({ "digest": digest, "from": range.from, "to": range.to });
-        writer.finish(attributes).await?;
-        Ok(Chunk { artifact, digest, from: range.from.clone(), to: range.to.clone() })
+        let read = read.await?;
+        writer.finish(resume::attributes(&read, range)?).await?;
+        let (from, to) = (range.from.clone(), range.to.clone());
+        Ok(Chunk { artifact, digest: read.digest, from, to, no_text: read.no_text })
     }
 
     /// How many rows can be read from the start of a range, the last value of its key's first column

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backup_core::{ArtifactSink, Context, Error, Event, Layout, Result};
-use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -371,9 +370,8 @@ async fn read(
 ) -> Result<Chunk> {
     let artifact = resume::artifact(table, job.number)?;
     let mut writer = sink.create(artifact.clone(), Layout::Blocks).await?;
-    let digest = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
-    let attributes = json!({ "digest": digest, "from": job.range.from, "to": job.range.to });
-    writer.finish(attributes).await?;
+    let read = scan::into_blocks(cx, reader, table, &job.range, mask, &mut *writer).await?;
+    writer.finish(resume::attributes(&read, &job.range)?).await?;
     let Range { from, to, .. } = job.range.clone();
-    Ok(Chunk { artifact, digest, from, to })
+    Ok(Chunk { artifact, digest: read.digest, from, to, no_text: read.no_text })
 }

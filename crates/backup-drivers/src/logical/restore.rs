@@ -17,6 +17,7 @@ use super::inventory::{self, ServerFacts};
 use super::load::{
     self, Load, LoadSettings, Mark, Progress, RedoLog, Shape, State, Way, has_binary_log,
 };
+use super::no_text::{self, InvalidText};
 use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::replica;
@@ -57,6 +58,8 @@ pub struct LogicalRestoreOptions {
     pub definers: Definers,
     /// Definitions, rows or both.
     pub parts: Parts,
+    /// What becomes of values that are no text of the character set of their column.
+    pub invalid_text: InvalidText,
 }
 
 /// What of a backup is restored.
@@ -83,6 +86,7 @@ impl Default for LogicalRestoreOptions {
             no_accounts: false,
             definers: Definers::default(),
             parts: Parts::default(),
+            invalid_text: InvalidText::default(),
         }
     }
 }
@@ -164,7 +168,10 @@ impl LogicalRestore {
         }
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
-        let adapted = recreate::adapt(&mut catalog, &facts);
+        let mut adapted = recreate::adapt(&mut catalog, &facts);
+        if self.options.parts != Parts::Schema {
+            adapted.extend(no_text::adapt(&mut catalog, self.options.invalid_text));
+        }
         let data = self.options.parts == Parts::Data;
         match self.options.parts {
             Parts::All => {}
@@ -300,6 +307,8 @@ impl LogicalRestore {
             let session = &mut prepared.session;
             let progress = prepared.progress.as_ref();
             changes.allow_local_infile(session, progress).await?;
+            let bytes = prepared.catalog.tables.iter().map(|table| table.data_bytes).sum();
+            changes.redo_log_larger(session, bytes, progress).await?;
             if !self.options.redo_log {
                 let ours: Vec<String> =
                     prepared.catalog.databases.iter().map(|d| d.name.clone()).collect();

@@ -19,8 +19,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::catalog::{Catalog, Chunk, Table};
 use super::ddl::{Parts, quote_text};
 use super::inventory::ServerFacts;
+use super::no_text::NoText;
 use super::plan::Range;
 use super::replica::Applied;
+use super::scan::Scanned;
 use crate::binlog::{Place, touched};
 use crate::connect::{ConnectOptions, Session};
 use crate::rows::RowDigest;
@@ -368,12 +370,18 @@ impl Ground<'_> {
                     "the binary log from {stretch} has {what}, which may have changed any table"
                 )));
             }
-            let names: BTreeSet<(String, String)> = found.tables;
+            let mut names = found.tables.clone();
             for (i, table) in self.catalog.tables.iter().enumerate() {
                 let name = (table.database.to_lowercase(), table.name.to_lowercase());
-                if names.contains(&name) {
-                    changed.insert(i, format!("the binary log from {stretch} has changes of it"));
-                }
+                let what = if found.is_redefined(&table.database, &table.name) {
+                    "statements that may have to do with it"
+                } else if names.contains(&name) {
+                    "changes of it"
+                } else {
+                    continue;
+                };
+                changed.insert(i, format!("the binary log from {stretch} has {what}"));
+                names.insert(name);
             }
             self.follow_foreign_keys(&names, &mut changed);
             proof = format!("the binary log from {stretch} has no change of these tables");
@@ -466,19 +474,33 @@ async fn read_plan(artifacts: &dyn ArtifactSource) -> Result<Plan> {
 }
 
 /// What the attributes of a chunk's artifact say.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Attributes {
     digest: RowDigest,
     from: Option<String>,
     to: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    no_text: Vec<NoText>,
+}
+
+/// The attributes of a chunk's artifact.
+pub(super) fn attributes(read: &Scanned, range: &Range) -> Result<serde_json::Value> {
+    let attributes = Attributes {
+        digest: read.digest,
+        from: range.from.clone(),
+        to: range.to.clone(),
+        no_text: read.no_text.clone(),
+    };
+    serde_json::to_value(attributes)
+        .map_err(|e| Error::internal("the attributes of a chunk cannot be written").with_source(e))
 }
 
 fn chunk_of(name: &ArtifactName, attributes: &serde_json::Value, range: &Range) -> Result<Chunk> {
-    let Attributes { digest, from, to } = serde_json::from_value(attributes.clone())
+    let Attributes { digest, from, to, no_text } = serde_json::from_value(attributes.clone())
         .map_err(|e| Error::damaged(format!("{name} does not say what it is")).with_source(e))?;
     let found = Range { from, to, ..Range::default() };
     if &found != range {
         return Err(Error::damaged(format!("{name} is not the range that was planned")));
     }
-    Ok(Chunk { artifact: name.clone(), digest, from: found.from, to: found.to })
+    Ok(Chunk { artifact: name.clone(), digest, from: found.from, to: found.to, no_text })
 }

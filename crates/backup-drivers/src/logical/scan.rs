@@ -1,13 +1,14 @@
 //! Reading the rows of a range: into blocks, or into a digest alone.
 
-use backup_core::{ArtifactWriter, Context, Error, ErrorKind, Result, ResultExt};
+use backup_core::{ArtifactWriter, Context, Error, ErrorKind, Flavor, Result, ResultExt};
 
 use mysql_async::consts::ColumnFlags;
 
 use super::catalog::Table;
 use super::mask::TableMask;
+use super::no_text::NoText;
 use super::plan::{self, Range};
-use crate::rows::{BlockEncoder, Kind, RowDigest};
+use crate::rows::{BlockEncoder, EncodedBlock, Kind, RowDigest, TextForm};
 use crate::wire;
 
 /// How the server sends the columns of a statement.
@@ -41,7 +42,38 @@ fn changed(error: Error, table: &Table) -> Error {
     }
 }
 
-/// Reads a range into blocks. Gives rows, digest, and bytes of row packets.
+/// What a range that was read into blocks has in it.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    pub digest: RowDigest,
+    pub no_text: Vec<NoText>,
+}
+
+impl Scanned {
+    /// Takes what is known of a block.
+    fn add(
+        &mut self,
+        table: &Table,
+        mask: Option<&TableMask>,
+        kinds: &[Kind],
+        block: &EncodedBlock,
+    ) -> Result<()> {
+        self.digest = self.digest.merge(block.digest);
+        for found in &block.no_text {
+            let column = &table.columns[found.column].name;
+            match self.no_text.iter_mut().find(|known| known.column == *column) {
+                Some(known) => known.values += found.values,
+                None => {
+                    let hidden = mask.is_some_and(|mask| mask.hides_key(table));
+                    self.no_text.push(NoText::of(table, kinds, block, *found, hidden)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a range into blocks.
 pub(super) async fn into_blocks(
     cx: &Context,
     reader: &mut wire::Connection,
@@ -49,13 +81,16 @@ pub(super) async fn into_blocks(
     range: &Range,
     mask: Option<&TableMask>,
     writer: &mut dyn ArtifactWriter,
-) -> Result<RowDigest> {
+) -> Result<Scanned> {
     let statement =
         reader.prepare(&plan::select_wanted(table, range)).await.map_err(|e| changed(e, table))?;
     let kinds = kinds(&statement)?;
-    let mut encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?;
+    let flavor = if reader.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
+    let form = |charset: &str| TextForm::of(charset, flavor);
+    let texts = table.columns.iter().map(|c| c.charset.as_deref().and_then(form));
+    let mut encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?.with_texts(texts);
     let mut masked = Vec::new();
-    let mut digest = RowDigest::default();
+    let mut scanned = Scanned::default();
     let mut rows = reader.execute(&statement, &[]).await.map_err(|e| changed(e, table))?;
     while let Some(batch) = rows.next_batch().await.map_err(|e| changed(e, table))? {
         cx.check()?;
@@ -68,28 +103,30 @@ pub(super) async fn into_blocks(
             };
             pushed.context(|| format!("a row of {}", table.full_name()))?;
             if encoder.is_full() {
-                digest = digest.merge(flush(cx, &mut encoder, writer).await?);
+                let block = flush(cx, &mut encoder, writer).await?;
+                scanned.add(table, mask, &kinds, &block)?;
             }
         }
     }
     drop(rows);
     if !encoder.is_empty() {
-        digest = digest.merge(flush(cx, &mut encoder, writer).await?);
+        let block = flush(cx, &mut encoder, writer).await?;
+        scanned.add(table, mask, &kinds, &block)?;
     }
     reader.close_statement(statement).await?;
-    Ok(digest)
+    Ok(scanned)
 }
 
 async fn flush(
     cx: &Context,
     encoder: &mut BlockEncoder,
     writer: &mut dyn ArtifactWriter,
-) -> Result<RowDigest> {
+) -> Result<EncodedBlock> {
     let block = encoder.finish();
     cx.progress().add_rows(u64::from(block.rows));
     cx.progress().add_bytes(block.raw_bytes);
-    writer.write(block.bytes).await?;
-    Ok(block.digest)
+    writer.write(block.bytes.clone()).await?;
+    Ok(block)
 }
 
 /// Reads a range for its digest alone.

@@ -9,7 +9,7 @@ use super::format::{
     HEADER, MAGIC, MAX_COLUMNS, MAX_PACKET, MAX_ROWS, VERSION,
 };
 use super::integers::{self, Order};
-use super::{Kind, RowDigest, decimal, row, temporal};
+use super::{Kind, RowDigest, TextForm, decimal, row, temporal};
 
 /// Collects row packets and makes blocks of them. Its buffers serve block after block.
 #[derive(Debug)]
@@ -32,6 +32,19 @@ pub struct EncodedBlock {
     pub raw_bytes: u64,
     /// The digest of its rows, as also recorded in it.
     pub digest: RowDigest,
+    /// Columns with values that are no text of their character set.
+    pub no_text: Vec<NoText>,
+}
+
+/// Values of a column that are no text of its character set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoText {
+    /// The column, from 0.
+    pub column: usize,
+    /// How many values.
+    pub values: u64,
+    /// The first row with one, from 0.
+    pub first_row: u32,
 }
 
 impl BlockEncoder {
@@ -61,6 +74,16 @@ impl BlockEncoder {
             digest: RowDigest::default(),
             dictionary: Dictionary::new(),
         })
+    }
+
+    /// Tells which columns are text, and of which form: values that are not are counted in
+    /// [`EncodedBlock::no_text`], and kept as they are. Columns beyond `forms` are not looked at.
+    #[must_use]
+    pub fn with_texts(mut self, forms: impl IntoIterator<Item = Option<TextForm>>) -> Self {
+        for (column, form) in self.columns.iter_mut().zip(forms) {
+            column.form = form.filter(|_| column.kind == Kind::Bytes);
+        }
+        self
     }
 
     /// Adds a row: the payload of its packet (joined, where it came as several of 16 MiB), with the
@@ -139,7 +162,9 @@ impl BlockEncoder {
         // Columns are mostly smaller than rows, but for a little text per column.
         let mut out = Vec::with_capacity(directory * 4 + raw_bytes as usize);
         out.resize(directory, 0);
+        let mut no_text = Vec::new();
         for (index, column) in self.columns.iter_mut().enumerate() {
+            no_text.extend(column.no_text(index));
             let start = out.len();
             let nulls = column.finish_nulls(rows, &mut out);
             let encoding = column.finish_values(&mut self.dictionary, &mut out);
@@ -161,7 +186,7 @@ impl BlockEncoder {
         header.extend_from_slice(&digest.sum.to_le_bytes());
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
         out[..HEADER].copy_from_slice(&header);
-        EncodedBlock { bytes: Bytes::from(out), rows, raw_bytes, digest }
+        EncodedBlock { bytes: Bytes::from(out), rows, raw_bytes, digest, no_text }
     }
 }
 
@@ -169,6 +194,8 @@ impl BlockEncoder {
 #[derive(Debug)]
 struct Column {
     kind: Kind,
+    /// What its values should be, where that can be told.
+    form: Option<TextForm>,
     /// Whether the values are in `data`, with their lengths in `values`. So are those of a temporal
     /// column after a value that cannot be packed.
     as_bytes: bool,
@@ -183,6 +210,7 @@ impl Column {
     fn new(kind: Kind) -> Self {
         Column {
             kind,
+            form: None,
             as_bytes: kind == Kind::Bytes,
             values: Vec::new(),
             data: Vec::new(),
@@ -270,6 +298,26 @@ impl Column {
                 self.data.truncate(self.data.len() - value as usize);
             }
         }
+    }
+
+    /// The values so far that are not what they should be.
+    fn no_text(&self, column: usize) -> Option<NoText> {
+        let form = self.form.filter(|form| !form.is_plain(&self.data))?;
+        let (mut rest, mut row) = (&self.data[..], 0);
+        let mut found: Option<NoText> = None;
+        for length in &self.values {
+            while self.nulls.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+                row += 1;
+            }
+            let (value, after) = rest.split_at(*length as usize);
+            rest = after;
+            if !form.is_text(value) {
+                let first_row = u32::try_from(row).unwrap_or(u32::MAX);
+                found.get_or_insert(NoText { column, values: 0, first_row }).values += 1;
+            }
+            row += 1;
+        }
+        found
     }
 
     /// Appends the null bitmap where there is one, and gives the flag that says so.

@@ -34,6 +34,7 @@
 //! ```
 
 mod block;
+mod charset;
 mod csv;
 mod decimal;
 mod dictionary;
@@ -51,9 +52,10 @@ mod text;
 mod walk;
 
 pub use block::Block;
+pub use charset::{Pairs, TextForm};
 pub use csv::{CsvFormat, put_field};
 pub use digest::RowDigest;
-pub use encode::{BlockEncoder, EncodedBlock};
+pub use encode::{BlockEncoder, EncodedBlock, NoText};
 pub use kind::Kind;
 pub use row::{fields, put_fields};
 pub use sql::{SqlForm, put_literal};

@@ -58,6 +58,11 @@ async fn exported(kept: &Kept, directory: &Path, format: ExportFormat) -> Result
     Ok(exported)
 }
 
+/// One file of SQL, `dump.sql`.
+pub(crate) async fn exported_sql(kept: &Kept, directory: &Path) -> Result<Exported> {
+    exported(kept, directory, ExportFormat::Sql).await
+}
+
 /// A server that has what no file of SQL can bring.
 pub(crate) async fn target(name: &str) -> Result<Server> {
     let target = Server::start_with(name, &[("local_infile", "ON")], false).await?;

@@ -200,6 +200,88 @@ async fn a_damaged_dump_is_saved_as_far_as_it_goes(
     Ok(())
 }
 
+/// What mydumper itself dumps: the rows that the server counts, and damage told of by its file.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_of_mydumper_are_counted_and_their_damage_is_found(
+    #[values(false, true)] compressed: bool,
+) -> Result<()> {
+    let source = Server::start("mariadb-10.11").await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "CREATE DATABASE shop CHARACTER SET utf8mb4",
+        "USE shop",
+        "CREATE TABLE many (id INT PRIMARY KEY, v VARCHAR(90), b BLOB, f DOUBLE, d DATETIME(6))",
+        "INSERT INTO many SELECT seq, CONCAT('it''s; \\\\ \n', seq), UNHEX('00275c3b0a1a22'), seq / 7, NOW(6) \
+         FROM seq_1_to_5000",
+        "CREATE TABLE empty (id INT PRIMARY KEY)",
+        "CREATE TABLE `we ird` (`a b` INT, c TEXT)",
+        "INSERT INTO `we ird` VALUES (1, 'é🎉'), (2, NULL), (3, '')",
+        "CREATE TABLE fired (n INT)",
+        "CREATE TRIGGER tr BEFORE INSERT ON many FOR EACH ROW INSERT INTO fired VALUES (1)",
+        "CREATE VIEW v AS SELECT id FROM many",
+        "CREATE PROCEDURE p () SELECT ';', 'x'",
+        "CREATE FUNCTION f () RETURNS INT DETERMINISTIC RETURN 1",
+        "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM empty",
+    ] {
+        conn.query_drop(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let directory = TempDir::new().unwrap();
+    let out = directory.path().join("dump");
+    let mut mydumper = xtask::servers::mydumper()?;
+    mydumper.args(["--user", "root", "--threads", "2", "--rows", "1500", "--database", "shop"]);
+    mydumper.args(["--routines", "--triggers", "--events"]);
+    if compressed {
+        mydumper.arg("--compress");
+    }
+    mydumper.arg("--socket").arg(source.sandbox().socket()).arg("--outputdir").arg(&out);
+    let output = mydumper.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let found = examined(&out).await;
+    assert_eq!(errors(&found), Vec::<String>::new());
+    let contents = found.contents();
+    assert!(contents.complete, "{contents:?}");
+    assert_eq!(contents.program.as_deref(), Some("mydumper"));
+    let status: Option<(String, u64)> = {
+        let row: Option<mysql_async::Row> = conn.query_first("SHOW MASTER STATUS").await.unwrap();
+        row.map(|row| (row.get(0).unwrap(), row.get(1).unwrap()))
+    };
+    let position = contents.position.file.clone().zip(contents.position.offset);
+    assert!(position.is_some() && position == status, "{position:?} {status:?}");
+    for (table, rows) in counts(&source).await {
+        let dumped = contents.tables.get(&table).copied().unwrap_or_default();
+        assert_eq!(dumped, rows, "{table}: {contents:?}");
+    }
+    for kind in ["view", "trigger", "procedure", "function", "event", "database"] {
+        assert!(contents.objects.get(kind).is_some_and(|n| *n > 0), "{kind}: {contents:?}");
+    }
+    let kept = Kept::backup_by(ForeignImport::new(&out, false)).await?;
+    assert_eq!(kept.outcome.rows, Some(counts(&source).await.values().sum()));
+
+    // Each file cut short is found, and named.
+    let files: Vec<_> = std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        let whole = std::fs::read(&file).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let rows = name.starts_with("shop.many.");
+        if !rows && !compressed && name != "metadata" {
+            // A definition that ends at the end of one of its lines makes sense.
+            continue;
+        }
+        std::fs::write(&file, &whole[..whole.len() * 2 / 3]).unwrap();
+        let damage = errors(&examined(&out).await);
+        assert!(!damage.is_empty(), "{name}");
+        let plain = name.trim_end_matches(".gz");
+        let named = damage.iter().any(|d| d.starts_with(plain));
+        assert!(named || name == "metadata", "{name}: {damage:?}");
+        std::fs::write(&file, &whole).unwrap();
+    }
+    assert_eq!(errors(&examined(&out).await), Vec::<String>::new());
+    Ok(())
+}
+
 /// A directory as mydumper makes one.
 #[tokio::test]
 async fn a_directory_of_mydumper_is_counted_against_its_metadata() -> Result<()> {

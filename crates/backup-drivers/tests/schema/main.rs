@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod consistent;
+mod encrypted;
 mod exact;
 mod examined;
 mod exported;
@@ -11,6 +12,7 @@ mod hard;
 mod masked;
 mod memory;
 mod nasty;
+mod no_text;
 mod server;
 
 use std::collections::BTreeSet;

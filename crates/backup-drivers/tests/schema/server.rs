@@ -6,7 +6,7 @@ use backup_core::{Context, Flavor, Result};
 use backup_drivers::connect::{ConnectOptions, open};
 use backup_drivers::logical::inventory::{self, ServerFacts};
 use backup_drivers::logical::quote_name;
-use backup_drivers::sandbox::Sandbox;
+use backup_drivers::sandbox::{Sandbox, SandboxBuilder};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
 
@@ -37,6 +37,11 @@ impl Server {
         if listens {
             builder = builder.tcp(true);
         }
+        Server::of(builder).await
+    }
+
+    /// Starts one that was described.
+    pub(crate) async fn of(builder: SandboxBuilder) -> Result<Server> {
         let sandbox = builder.start(&Context::builder().build()).await?;
         Ok(Server { sandbox })
     }

@@ -4,10 +4,12 @@
 //! tokens that have to change are replaced, so that everything else stays byte for byte.
 
 mod account;
+mod binary;
 mod code;
 mod lexer;
 mod literal;
 mod parts;
+mod reach;
 mod table;
 mod touch;
 mod view;
@@ -15,12 +17,14 @@ mod view;
 pub(super) use account::{
     account_create, account_grant, definer, hex_text, set_definer, single_privileges,
 };
+pub(super) use binary::as_binary;
 pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
 };
 pub(super) use lexer::{Dialect, Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
+pub(crate) use reach::Reach;
 pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
 pub(crate) use touch::{Touch, Wanted};
 pub(super) use view::{ViewReferences, name_view, view_references};

@@ -36,7 +36,7 @@ pub(crate) struct Read {
 }
 
 /// What a statement is about; the words that tell it, in the order in which they are looked for.
-const OBJECTS: [&str; 17] = [
+pub(super) const OBJECTS: [&str; 17] = [
     "TEMPORARY",
     "USER",
     "ROLE",
@@ -155,7 +155,7 @@ impl Wanted {
 }
 
 /// Everything in a statement that may be a name, in lower case.
-fn names(tokens: &[Token<'_>]) -> BTreeSet<String> {
+pub(super) fn names(tokens: &[Token<'_>]) -> BTreeSet<String> {
     let name = |token: &Token<'_>| match token.kind {
         // With ANSI_QUOTES it is a name.
         TokenKind::Text if token.text.starts_with('"') => {

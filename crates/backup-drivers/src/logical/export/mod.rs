@@ -21,6 +21,7 @@ use std::fmt;
 use backup_core::{ArtifactSource, Context, Error, Manifest, Result, Strategy};
 
 use super::catalog::Catalog;
+use super::no_text;
 use super::recreate;
 use super::rename::Rename;
 use super::select::Selection;
@@ -137,7 +138,9 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn exported(&self, longest_statement: usize, warnings: Vec<String>) -> Exported {
+    fn exported(&self, longest_statement: usize, mut warnings: Vec<String>) -> Exported {
+        let told = |found: no_text::Found<'_>| format!("{found}, but no server takes them as text");
+        warnings.extend(no_text::found(&self.catalog.tables).into_iter().map(told));
         Exported {
             tables: self.catalog.tables.len() as u64,
             rows: self.catalog.tables.iter().map(|t| t.digest.rows).sum(),

@@ -27,6 +27,8 @@ pub(in crate::logical) enum Mark {
     LocalInfile,
     /// The redo log was on and has to be on again.
     RedoLog,
+    /// The redo log was made larger and has to be of this size again.
+    RedoSize,
     /// All tables have been created.
     Defined,
     /// A table was created; with its [identity](super::work).
@@ -45,6 +47,7 @@ impl fmt::Display for Mark {
             Mark::Cleared => f.write_str("cleared"),
             Mark::LocalInfile => f.write_str("local_infile"),
             Mark::RedoLog => f.write_str("redo_log"),
+            Mark::RedoSize => f.write_str("redo_size"),
             Mark::Defined => f.write_str("defined"),
             Mark::Created(table) => write!(f, "created {table}"),
             Mark::Loaded(table, unit) => write!(f, "loaded {table} {unit}"),

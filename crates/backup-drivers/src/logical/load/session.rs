@@ -176,6 +176,18 @@ impl RedoLog {
         session.run("ALTER INSTANCE ENABLE INNODB REDO_LOG").await.map(drop)
     }
 
+    /// How large it is, in bytes, where that can be changed while the server runs (MySQL 8.0.30).
+    pub(in crate::logical) async fn size(session: &mut Session) -> Result<Option<u64>> {
+        let size: Option<(String, u64)> =
+            session.query_first("SHOW GLOBAL VARIABLES LIKE 'innodb_redo_log_capacity'").await?;
+        Ok(size.map(|(_, size)| size))
+    }
+
+    /// Makes it so large from now on.
+    pub(in crate::logical) async fn resize(session: &mut Session, size: u64) -> Result<()> {
+        session.run(&format!("SET GLOBAL innodb_redo_log_capacity = {size}")).await.map(drop)
+    }
+
     /// Whether it is on. A server that does not say has one.
     pub(in crate::logical) async fn is_on(session: &mut Session) -> Result<bool> {
         let status: Option<(String, String)> =

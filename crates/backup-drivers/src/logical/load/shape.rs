@@ -161,6 +161,7 @@ mod tests {
             digest: RowDigest::default(),
             from: None,
             to: None,
+            no_text: Vec::new(),
         };
         Table {
             database: "s".into(),

@@ -1,8 +1,8 @@
 //! What a restore changes at the server as a whole, and puts back however it ends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use backup_core::{Context, Event, Result};
+use backup_core::{Context, ErrorKind, Event, Result};
 
 use super::super::inventory::ServerFacts;
 use super::super::load::{Mark, Progress, allow_local_infile, forbid_local_infile};
@@ -14,13 +14,28 @@ use crate::connect::{ConnectOptions, Session};
 pub(super) struct Changes {
     local_infile: AtomicBool,
     redo_log: AtomicBool,
+    /// How large the redo log was; 0 where it was left alone.
+    redo_size: AtomicU64,
 }
+
+/// More brings nothing: pages are written out less often than they are changed by then.
+const REDO_SIZE: u64 = 2 << 30;
 
 impl Changes {
     /// What an earlier run left.
     pub(super) fn of(earlier: &Earlier) -> Self {
         let left = |mark| matches!(earlier, Earlier::Work(state) if state.has(mark)).into();
-        Changes { local_infile: left(Mark::LocalInfile), redo_log: left(Mark::RedoLog) }
+        let redo_size = match earlier {
+            Earlier::Work(state) => {
+                state.value(Mark::RedoSize).and_then(|size| size.parse::<u64>().ok())
+            }
+            Earlier::Nothing | Earlier::Lost(_) => None,
+        };
+        Changes {
+            local_infile: left(Mark::LocalInfile),
+            redo_log: left(Mark::RedoLog),
+            redo_size: redo_size.unwrap_or_default().into(),
+        }
     }
 
     /// Allows `LOAD DATA LOCAL`.
@@ -58,6 +73,33 @@ impl Changes {
         RedoLog::off(session, facts, ours).await
     }
 
+    /// Gives the redo log room where it is smaller than what is loaded: else the server writes every
+    /// page out again and again. It is left alone where the account may not change it, or where it was
+    /// made larger by a run that was interrupted.
+    pub(super) async fn redo_log_larger(
+        &self,
+        session: &mut Session,
+        bytes: u64,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        // The server takes multiples of a MiB.
+        let wanted = bytes.min(REDO_SIZE) >> 20 << 20;
+        let Some(size) = RedoLog::size(session).await?.filter(|size| *size < wanted) else {
+            return Ok(());
+        };
+        let first = self.redo_size.load(Ordering::Relaxed) == 0;
+        if first && let Some(progress) = progress {
+            progress.set(session, Mark::RedoSize, &size.to_string()).await?;
+        }
+        match RedoLog::resize(session, wanted).await {
+            Ok(()) if first => self.redo_size.store(size, Ordering::Relaxed),
+            Ok(()) => {}
+            Err(e) if e.server().is_some() && e.kind() != ErrorKind::Connect => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
     /// Puts everything back, over a connection of its own: that of the restore may have been cut off
     /// in the middle of a statement.
     pub(super) async fn put_back(
@@ -69,7 +111,8 @@ impl Changes {
     ) -> Result<()> {
         let redo_log = self.redo_log.load(Ordering::Relaxed);
         let local_infile = self.local_infile.load(Ordering::Relaxed);
-        if !redo_log && !local_infile {
+        let redo_size = self.redo_size.load(Ordering::Relaxed);
+        if !redo_log && !local_infile && redo_size == 0 {
             return Ok(());
         }
         let put = async {
@@ -82,6 +125,14 @@ impl Changes {
             if local_infile {
                 forbid_local_infile(&mut session).await?;
                 marks.push(Mark::LocalInfile);
+            }
+            if redo_size > 0 {
+                match RedoLog::resize(&mut session, redo_size).await {
+                    // So it was not made larger either.
+                    Err(e) if e.kind() == ErrorKind::Privilege => {}
+                    other => other?,
+                }
+                marks.push(Mark::RedoSize);
             }
             if let Some(progress) = progress.filter(|_| failed) {
                 for mark in marks {
@@ -97,7 +148,7 @@ impl Changes {
             Err(e) if failed => {
                 let what = match redo_log {
                     true => "the redo log may still be off, and local_infile still be ON,",
-                    false => "local_infile may still be ON",
+                    false => "local_infile may still be ON, and the redo log larger than it was,",
                 };
                 let text = format!(
                     "{what} at the target: {}; running the restore again puts it back",
