@@ -18,7 +18,7 @@ pub(crate) async fn fill(session: &mut Session) {
     };
     let mut statements = vec![
         "CREATE TABLE shop.heap_of_rows (v VARCHAR(20), data VARBINARY(200))".to_owned(),
-        "INSERT INTO shop.heap_of_rows VALUES ('same', RANDOM_BYTES(100))".to_owned(),
+        "INSERT INTO shop.heap_of_rows VALUES ('same', RANDOM_BYTES(180))".to_owned(),
         "CREATE TABLE shop.keyed (id INT AUTO_INCREMENT PRIMARY KEY, a INT, b VARCHAR(40), KEY a (a), KEY \
          b (b))"
             .to_owned(),
@@ -26,9 +26,10 @@ pub(crate) async fn fill(session: &mut Session) {
         "CREATE TABLE shop.plain (v VARCHAR(20)) ENGINE=MyISAM".to_owned(),
         "INSERT INTO shop.plain VALUES ('x')".to_owned(),
     ];
-    statements.extend(twice(15, "heap_of_rows", "v, RANDOM_BYTES(100)"));
+    statements.extend(twice(15, "heap_of_rows", "v, RANDOM_BYTES(180)"));
     statements.extend(twice(15, "keyed", "NULL, a + 1, UUID()"));
     statements.extend(twice(12, "plain", "v"));
+    statements.push("ANALYZE TABLE shop.heap_of_rows, shop.keyed".to_owned());
     for sql in &statements {
         session.run(sql).await.unwrap_or_else(|e| panic!("{}", e.report()));
     }
@@ -46,12 +47,31 @@ pub(crate) async fn content(server: &Server, database: &str) -> Vec<Option<u64>>
     sums.into_iter().map(|(_, sum)| sum).collect()
 }
 
+/// How large the redo log may be, and the least that a server takes. `None` on MariaDB.
+const REDO: &str = "SELECT VARIABLE_VALUE FROM performance_schema.global_variables WHERE VARIABLE_NAME \
+                    = 'innodb_redo_log_capacity'";
+const SMALL: u64 = 8 << 20;
+
+async fn redo_size(server: &Server, mysql: bool) -> Option<u64> {
+    if !mysql {
+        return None;
+    }
+    server.value(REDO).await.map(|size| size.parse().unwrap())
+}
+
 /// Kills restores at `kills` moments, one in each part of the time that one takes, and runs each
 /// again until it is done; some are killed twice.
 async fn kill(name: &str, kills: u32) {
     let server = Server::with_shop(name).await;
     let mut session = server.session().await;
     fill(&mut session).await;
+    let mysql = name.starts_with("mysql");
+    if mysql {
+        let small = format!("SET GLOBAL innodb_redo_log_capacity = {SMALL}");
+        server::run(&mut session, &[&small]).await;
+    }
+    let small = redo_size(&server, mysql).await;
+    assert_eq!(small, mysql.then_some(SMALL));
     let home = Home::with_repo();
     let url = server.url();
     let backup = ["backup", "--repo", "repo", "--source", &url, "--cluster", "shop", "--json"];
@@ -76,6 +96,7 @@ async fn kill(name: &str, kills: u32) {
 
     let mut killed = 0;
     let mut resumed = 0;
+    let mut grown = 0;
     // At least one of them has to have begun to write.
     while killed < kills || (resumed == 0 && killed < 10 * kills) {
         server::run(&mut session, &["DROP DATABASE copy"]).await;
@@ -97,6 +118,7 @@ async fn kill(name: &str, kills: u32) {
                 break;
             }
             killed += 1;
+            grown += u32::from(redo_size(&server, mysql).await > small);
             if rand::random() {
                 moment = duration.mul_f64(rand::random());
                 continue;
@@ -123,7 +145,9 @@ async fn kill(name: &str, kills: u32) {
         }
         assert_eq!(content(&server, "copy").await, expected, "killed after {moment:?}");
         assert_eq!(server.value(marks).await.as_deref(), Some("0"));
+        assert_eq!(redo_size(&server, mysql).await, small, "killed after {moment:?}");
     }
+    assert!(grown > 0 || !mysql, "the redo log was never made larger");
     assert!(resumed > 0, "of {killed} that were killed {resumed} had begun to write");
 }
 
