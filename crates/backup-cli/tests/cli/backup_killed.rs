@@ -98,7 +98,11 @@ impl Lab {
 
     /// Starts a backup and does `what` when it has stored `packs` packs and a random while passed.
     /// Gives how it ended; `None` when it ended before.
-    fn disturbed(&self, packs: usize, what: impl FnOnce(&mut std::process::Child)) -> Option<Run> {
+    pub(crate) fn disturbed(
+        &self,
+        packs: usize,
+        what: impl FnOnce(&mut std::process::Child),
+    ) -> Option<Run> {
         let mut command = self.home.command(self.arguments());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stored = || {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::Context;
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backup_killed::{Lab, rounds};
 use crate::home::{Home, Run};
@@ -58,18 +59,24 @@ async fn a_backup_whose_source_is_killed_goes_on_when_it_is_back(
         durable(&lab.server).await;
         // What a clock of whole seconds cannot tell apart counts as changed.
         sleep(Duration::from_millis(3100));
-        let mut command = lab.home.command(lab.arguments());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // One in each part of the time that a backup takes.
-        let part = (f64::from(tries % wanted) + rand::random::<f64>()) / f64::from(wanted);
-        let was_running = run_for(&mut child, lab.duration.mul_f64(part));
+        let pid = Pid::from_raw(i32::try_from(lab.server.0.pid().unwrap()).unwrap()).unwrap();
+        let run = if tries % 2 == 0 {
+            // When something was stored already.
+            lab.disturbed(1 + tries as usize / 2 % 5, |_| kill_process(pid, Signal::KILL).unwrap())
+        } else {
+            // In each part of the time that a backup takes.
+            let mut command = lab.home.command(lab.arguments());
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let part = (f64::from(tries % wanted) + rand::random::<f64>()) / f64::from(wanted);
+            let was_running = run_for(&mut child, lab.duration.mul_f64(part));
+            kill_process(pid, Signal::KILL).unwrap();
+            let run = Run::from(child.wait_with_output().unwrap());
+            was_running.then_some(run)
+        };
         lab.server.0.kill();
-        let run = Run::from(child.wait_with_output().unwrap());
         lab.server.0.restart(&cx).await.unwrap();
         durable(&lab.server).await;
-        if !was_running || run.code == Some(0) {
-            continue;
-        }
+        let Some(run) = run.filter(|run| run.code != Some(0)) else { continue };
         killed += 1;
         assert_told(&run);
         let last = lab.backup().expect(0).json();

@@ -196,7 +196,7 @@ pub(super) async fn cut(
     Ok(all)
 }
 
-/// Reads all tables, the locked ones first, then the largest, and gives them back with digests and
+/// Reads all tables, the locked ones first, then those of the largest ranges, and gives them back with digests and
 /// chunks filled in.
 pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
     let Work { readers, tables, ranges, done, sink, fingerprints, masks, on_corrupt, locks, pace } =
@@ -206,8 +206,13 @@ pub(super) async fn run(cx: &Context, work: Work<'_>) -> Result<Read> {
     let locked: BTreeSet<TableName> =
         locks.iter().flat_map(|(locks, _)| locks.tables.iter().cloned()).collect();
     let is_locked: Vec<bool> = tables.iter().map(|t| locked.contains(&t.full_name())).collect();
-    // Those that somebody waits for are first.
-    order.sort_by_key(|&i| (!is_locked[i], std::cmp::Reverse(tables[i].data_bytes)));
+    // Those that somebody waits for are first. Of the others those whose ranges are the largest, which are
+    // tables that could not be cut: what is read last should end for all readers at about the same time.
+    order.sort_by_key(|&i| {
+        let bytes = tables[i].data_bytes;
+        let range = bytes / ranges[i].len().max(1) as u64;
+        (!is_locked[i], std::cmp::Reverse((range, bytes)))
+    });
     let mut locked_left = 0;
     let mut jobs = VecDeque::new();
     let left: Vec<TableProgress> = tables.iter().map(|_| TableProgress::default()).collect();

@@ -4,6 +4,7 @@ use backup_core::Secret;
 use backup_storage::{Credentials, Repo, RepoUrl, Store, StoreOptions, check_content};
 
 use crate::common::{back_up, context, options, restore_all, samples};
+use crate::server::{Dialect, KEY_ID, SECRET, Server};
 use crate::suite;
 
 fn variable(name: &str) -> String {
@@ -34,4 +35,17 @@ async fn a_real_server_conforms() {
     assert!(check_content(&cx, &repo, &manifest).await.unwrap().ok());
     restore_all(&cx, &repo, &manifest, &samples()).await.unwrap();
     println!("{:?}", store.counts());
+}
+
+/// An S3 server for other programs, such as `holdfast` itself: prints its address and a key for it, and
+/// ends with the input.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "serves until its input ends"]
+async fn a_server_for_others() {
+    let server = Server::start(Dialect::S3).await;
+    println!("HOLDFAST_REPO='{}'", server.url("repo"));
+    println!("AWS_ACCESS_KEY_ID={KEY_ID} AWS_SECRET_ACCESS_KEY={SECRET}");
+    let end =
+        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    end.await.unwrap().unwrap();
 }
