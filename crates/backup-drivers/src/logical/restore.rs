@@ -362,6 +362,7 @@ impl LogicalRestore {
         warnings.extend(recreate::missing_definers(conn, facts, catalog, of_source).await?);
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
         warnings.extend(recreate::create_events(conn, facts, catalog).await?);
+        warnings.extend(recreate::differing_settings(conn, facts, catalog).await?);
         if let Some(progress) = progress {
             progress.end(session).await?;
         }

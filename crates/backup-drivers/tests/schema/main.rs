@@ -88,6 +88,33 @@ async fn every_definition_survives(
     let warnings = recreate_all(&mut conn, &facts, &catalog).await?;
     assert!(warnings.is_empty(), "{warnings:#?}");
 
+    // Code runs under the settings it had, and what would not is told.
+    let settings = recreate::differing_settings(&mut conn, &facts, &catalog).await?;
+    assert!(settings.is_empty(), "{settings:#?}");
+    let mut other = catalog.clone();
+    for object in &mut other.stored {
+        let change = |setting: &mut Option<String>, to: &str| {
+            setting.iter_mut().for_each(|setting| *setting = to.to_owned());
+        };
+        match object.name.as_str() {
+            "f1" => change(&mut object.sql_mode, "STRICT_ALL_TABLES"),
+            "tr_ansi" => change(&mut object.charset, "greek"),
+            "ev_on" => change(&mut object.time_zone, "+01:00"),
+            "latin \u{e9}" => change(&mut object.database_collation, "greek_bin"),
+            _ => {}
+        }
+    }
+    let settings = recreate::differing_settings(&mut conn, &facts, &other).await?;
+    let told = |words: &str| settings.iter().filter(|w| w.contains(words)).count();
+    assert_eq!(
+        (settings.len(), told("database collation `utf8mb4_bin` now")),
+        (4, 1),
+        "{settings:#?}"
+    );
+    assert_eq!(told("the function shop.f1 has the sql_mode `` now"), 1, "{settings:#?}");
+    assert_eq!(told("the trigger shop.tr_ansi has the character_set_client"), 1, "{settings:#?}");
+    assert_eq!(told("the event shop.ev_on has the time zone `-03:30` now"), 1, "{settings:#?}");
+
     let before = definitions(&mut source.connect().await?, facts.flavor).await;
     let after = definitions(&mut target.connect().await?, facts.flavor).await;
     let differences = differences(&before, &after);

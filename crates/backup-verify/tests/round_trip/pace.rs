@@ -188,6 +188,56 @@ async fn a_dump_waits_while_others_run_and_goes_on_exactly(
     pair.stop().await;
 }
 
+/// Programs that want more processors than there are, until they are told to stop.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "the pressure is that of the whole machine, which has to be left alone"]
+async fn a_dump_waits_for_the_processors_of_the_machine(
+    #[values("mysql-9.7", "mariadb-10.11")] server: &str,
+) {
+    let pair = Pair::start(server).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    fill(&mut source).await;
+    let before = sides::rows(&mut source).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let busy: Vec<_> = (0..4 * processors)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
+        })
+        .collect();
+    let pressed = async || {
+        let text = tokio::fs::read_to_string("/proc/pressure/cpu").await.unwrap();
+        let share = text.split("avg10=").nth(1).and_then(|rest| rest.split(' ').next());
+        share.and_then(|share| share.parse::<f64>().ok()).unwrap() > 60.0
+    };
+    while !pressed().await {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (stage, _) = Stage::new("");
+    let cx = context(&stage, 2);
+    let others = {
+        let (stage, cx, stop) = (Arc::clone(&stage), cx.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            tokio::time::timeout(PATIENCE, stage.throttled.notified()).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(cx.progress().snapshot().rows, 0);
+            stop.store(true, Ordering::SeqCst);
+        })
+    };
+    let manifest = backup(&pair, &cx, throttle("cpu-pressure=40")).await;
+    others.await.unwrap();
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(throttled_seconds(&manifest) > 0.0, "{:?}", manifest.outcome.details);
+    let notes = stage.notes();
+    assert!(notes.iter().any(|note| note.contains("cpu pressure is")), "{notes:?}");
+    pair.restore(&manifest, LogicalRestoreOptions::default()).await;
+    let mut target = Session::open(&pair.target()).await.unwrap();
+    sides::assert_same("rows", &before, &sides::rows(&mut target).await);
+    pair.stop().await;
+}
+
 /// Small tables that take one and a half seconds each to read, by a condition.
 async fn slow(source: &mut Session, tables: usize) -> LogicalOptions {
     source.run("CREATE DATABASE shop").await.unwrap();

@@ -17,6 +17,7 @@ mod empty;
 mod extras;
 mod invalid;
 mod plan;
+mod settings;
 
 pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
@@ -32,6 +33,7 @@ pub use extras::{adapt, finish_tables};
 pub(super) use invalid::{Scene, Stage};
 pub use invalid::{create_invalid_views, keep_invalid_views};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
+pub use settings::differing_settings;
 
 use backup_core::{Error, ErrorKind, Flavor};
 
