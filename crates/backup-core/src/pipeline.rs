@@ -29,7 +29,7 @@ pub async fn backup(
 ) -> Result<Manifest> {
     cx.phase("preflight");
     let findings = cx.run(driver.preflight(cx)).await?;
-    stop_on_error(cx, &findings)?;
+    refuse(cx, &findings, "the source is not ready")?;
     let cluster = spec.cluster.clone();
     cx.phase("backup");
     let session = cx.run(repository.begin(cx, spec)).await?;
@@ -45,25 +45,27 @@ pub async fn backup(
     }
 }
 
-fn stop_on_error(cx: &Context, findings: &[Finding]) -> Result<()> {
-    let mut first = None;
-    for finding in findings {
-        match finding.severity {
-            Severity::Error => first = first.or(Some(finding)),
-            Severity::Warning => cx.event(Event::Warning {
-                text: format!("{}: {} ({})", finding.object, finding.problem, finding.remedy),
-            }),
-            Severity::Info => {}
-        }
+/// Stops where findings are errors, with all of them in one, and tells of warnings.
+///
+/// # Errors
+/// Of the kind that the first error has ([`ErrorKind::Source`] without one): `what`, for example "the source is
+/// not ready", with what is wrong and what to do.
+pub fn refuse(cx: &Context, findings: &[Finding], what: &str) -> Result<()> {
+    let errors: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+        cx.event(Event::Warning {
+            text: format!("{}: {} ({})", finding.object, finding.problem, finding.remedy),
+        });
     }
-    match first {
-        None => Ok(()),
-        Some(f) => Err(Error::new(
-            f.kind.unwrap_or(ErrorKind::Source),
-            format!("the source is not ready: {}: {}", f.object, f.problem),
-        )
-        .with_remedy(f.remedy.clone())),
-    }
+    let Some(first) = errors.first() else { return Ok(()) };
+    let problems: Vec<String> =
+        errors.iter().map(|finding| format!("{}: {}", finding.object, finding.problem)).collect();
+    let mut remedies: Vec<&str> = errors.iter().map(|finding| finding.remedy.as_str()).collect();
+    remedies.dedup();
+    let kind = first.kind.unwrap_or(ErrorKind::Source);
+    Err(Error::new(kind, format!("{what}: {}", problems.join("; ")))
+        .with_remedy(remedies.join("; ")))
 }
 
 /// Adds to the error of a backup that a later one can go on with what the user can do.

@@ -95,6 +95,24 @@ impl DrillOptions {
             })
     }
 
+    /// The server that is named, or the first of this machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when there is none.
+    pub fn any_install(&self) -> Result<ServerInstall> {
+        match &self.server {
+            Some(directory) => ServerInstall::detect(directory),
+            None => USUAL_PLACES
+                .iter()
+                .filter(|place| Path::new(place).is_dir())
+                .find_map(|place| ServerInstall::detect(place).ok())
+                .ok_or_else(|| {
+                    Error::usage("this machine has no server")
+                        .with_remedy("name its installation with --server-dir")
+                }),
+        }
+    }
+
     /// Starts a server that takes whatever the source held, and does nothing by itself.
     pub(crate) async fn start(
         &self,

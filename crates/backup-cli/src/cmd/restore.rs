@@ -105,6 +105,10 @@ pub(crate) struct Restore {
     /// meanwhile
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
+    /// The option file of the server that is going to start on the directory: what in it does not fit the backup
+    /// is told before anything is written. The server itself reads it, that of --server-dir or of this machine
+    #[arg(long, value_name = "FILE", requires = "target_dir")]
+    pub(super) server_config: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    BackupChain, Chain, Error, Finding, Manifest, Repository, Restore as Driver, Result, pipeline,
+    BackupChain, Chain, Error, Finding, Manifest, Repository, Restore as Driver, Result, Severity,
+    pipeline,
 };
-use backup_drivers::files::{FilesRestore, FilesRestoreOptions};
+use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor};
 use backup_drivers::physical::{Link, PhysicalRestore, details};
+use backup_drivers::sandbox::ServerConfig;
 use backup_storage::Repo;
 use backup_verify::{AsideOptions, FilesPoint, FilesServer, plan_tables, restore_tables};
 
@@ -69,6 +71,22 @@ impl Restore {
         done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
 
+    /// How the server that is to start on the directory fits, if it is named.
+    async fn fit(
+        &self,
+        app: &App,
+        repo: &Repo,
+        manifest: &Manifest,
+        directory: &Path,
+    ) -> Result<Vec<Finding>> {
+        let Some(file) = &self.server_config else { return Ok(Vec::new()) };
+        let install = self.private_server().any_install()?;
+        let config = ServerConfig::read(&install, file)?;
+        let artifacts = repo.artifacts(&app.cx, manifest).await?;
+        let catalog = app.cx.run(Catalog::read(&*artifacts)).await?;
+        Ok(Successor { install: &install, config: &config, directory }.fit(manifest, &catalog))
+    }
+
     /// Restores the files of a backup into a directory, or plans to.
     pub(super) async fn to_directory(
         &self,
@@ -118,20 +136,23 @@ impl Restore {
             Err(_) => Box::new(FilesRestore::new(path.clone(), options)),
         };
         let driver = &*driver;
+        let fit = self.fit(app, repo, manifest, &path).await?;
         if self.dry_run {
             let mut steps = pipeline::plan_restore(cx, repo, driver, manifest).await?;
+            steps.findings.extend(fit);
             if let Some(point) = &point {
                 steps.steps.extend(point.steps());
                 steps.findings.extend(point.findings());
             }
             return plan(manifest, &directory.display().to_string(), &steps, way.as_ref());
         }
+        pipeline::refuse(cx, &fit, "the server does not fit the backup")?;
         let started = cx.now();
         let mut restored = pipeline::restore(cx, repo, driver, manifest).await?;
+        let fit = fit.iter().filter(|finding| finding.severity == Severity::Warning);
+        restored.warnings.extend(fit.map(in_one_line));
         if let Some(point) = &point {
-            for Finding { problem, remedy, .. } in point.findings() {
-                restored.warnings.push(format!("{problem} ({remedy})"));
-            }
+            restored.warnings.extend(point.findings().iter().map(in_one_line));
             let applied = point.run(cx, &path).await.map_err(|e| {
                 let remedy = format!(
                     "{}; then restore again with --overwrite, or start a server on {}, and \
@@ -149,4 +170,8 @@ impl Restore {
         }
         done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
+}
+
+fn in_one_line(finding: &Finding) -> String {
+    format!("{} ({})", finding.problem, finding.remedy)
 }

@@ -31,6 +31,7 @@ mod restore;
 mod restore_killed;
 mod server;
 mod server_killed;
+mod server_config;
 mod show;
 mod snapshots;
 mod tool;

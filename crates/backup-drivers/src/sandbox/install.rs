@@ -134,7 +134,7 @@ impl ServerInstall {
     }
 
     /// The directory of plugins, where there is one.
-    pub(super) fn plugins(&self) -> Option<&Path> {
+    pub(crate) fn plugins(&self) -> Option<&Path> {
         self.plugins.as_deref()
     }
 
@@ -181,8 +181,13 @@ impl ServerInstall {
 
     /// The server with what it needs to find its own files; `--no-defaults` is the first option.
     pub(super) fn server_command(&self) -> Command {
+        self.server_command_with("--no-defaults".into())
+    }
+
+    /// The same with another first option, which says what option files are read.
+    pub(super) fn server_command_with(&self, defaults: OsString) -> Command {
         let mut command = self.run(&self.server);
-        command.arg("--no-defaults").arg(option("basedir", &self.base));
+        command.arg(defaults).arg(option("basedir", &self.base));
         if let Some(share) = &self.share {
             command.arg(option("lc-messages-dir", share));
             command.arg(option("character-sets-dir", share.join("charsets")));

@@ -18,6 +18,7 @@
 //! ```
 
 mod builder;
+mod config;
 mod directories;
 mod initialize;
 mod install;
@@ -36,6 +37,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 pub use builder::SandboxBuilder;
+pub use config::ServerConfig;
 pub use install::ServerInstall;
 
 use builder::Launch;
