@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    Context, Error, ErrorKind, Finding, Manifest, Repository, Result, ServerVersion, Severity,
-    io_error,
+    Context, ErrorKind, Finding, Manifest, Repository, Result, ServerVersion, Severity, io_error,
 };
 use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::Applied;
@@ -28,29 +27,14 @@ impl<'a> FilesPoint<'a> {
     /// Looks for the server, and whether it may run on the files.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] where there is none to run, and for files whose keys a server puts under the master
-    /// key of its own keyring when it starts on them: that has to be the user's.
-    pub async fn prepare(
-        cx: &Context,
+    /// [`ErrorKind::Usage`] where there is none to run.
+    pub fn prepare(
         repo: &'a Repo,
         manifest: &'a Manifest,
         route: Arc<Route>,
         options: DrillOptions,
     ) -> Result<Self> {
         let install = options.install(manifest)?;
-        let artifacts = repo.artifacts(cx, manifest).await?;
-        let catalog = cx.run(Catalog::read(&*artifacts)).await?;
-        if catalog.header.settings.keys_in_files && !route.is_empty() {
-            return Err(Error::usage(format!(
-                "{} has encrypted tablespaces, whose keys the first server on the files takes into its \
-                 keyring: a private one would take them along",
-                manifest.backup
-            ))
-            .with_remedy(
-                "restore without a point, start a server with a keyring of yours on the directory, and go on \
-                 with `holdfast binlog apply`",
-            ));
-        }
         Ok(FilesPoint { repo, manifest, route, options, install })
     }
 

@@ -117,7 +117,7 @@ impl Restore {
             Some(way) => {
                 let server = self.private_server();
                 let route = Arc::clone(&way.route);
-                Some(FilesPoint::prepare(cx, repo, manifest, route, server).await?)
+                Some(FilesPoint::prepare(repo, manifest, route, server)?)
             }
             None => None,
         };

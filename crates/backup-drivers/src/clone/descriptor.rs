@@ -7,8 +7,8 @@ use backup_core::Result;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::broken;
-use super::keys::Key;
 use super::names::Place;
+use crate::innodb::Key;
 
 /// The version of descriptors: the only one that there has been.
 const VERSION: u32 = 100;

@@ -7,7 +7,7 @@ use backup_core::{
     Error, ErrorKind, Finding, Flavor, GtidSet, Position, Result, ServerVersion, Severity,
 };
 
-use super::keys::Secrecy;
+use super::secrecy::Secrecy;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
 use crate::logical::TableName;

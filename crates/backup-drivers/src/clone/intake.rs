@@ -17,14 +17,14 @@ use serde_json::Value;
 use super::broken;
 use super::descriptor::{Block, FileEntry, Stage, Tablespace};
 use super::donor::has_redo_directory;
-use super::keys::{self, Key, Secrecy};
 use super::names::Place;
 use super::page_zero;
 use super::pages::Pages;
+use super::secrecy::Secrecy;
 use super::session::Receive;
 use super::spool::{Pieces, Spool};
 use crate::files::{ChangesWriter, Entry, Kind};
-use crate::innodb;
+use crate::innodb::{self, Key};
 use crate::logical::inventory::ServerFacts;
 
 /// More files than this no server has.
@@ -67,7 +67,8 @@ impl DataFile {
     ) -> Result<()> {
         let Some(space) = self.tablespace else { return Ok(()) };
         self.pages.look(offset, bytes);
-        let at = keys::place(space, page_size).filter(|_| offset == 0);
+        let first = space.page_size().filter(|_| offset == 0);
+        let at = first.map(|bytes| innodb::key_place(bytes, page_size));
         if let Some(key) = at.and_then(|at| Key::take(bytes, at)) {
             secrecy.check(&self.place.path)?;
             self.key = Some(key);
@@ -292,8 +293,10 @@ impl Intake {
             let with_key = |page: Bytes| -> Result<Bytes> {
                 match key {
                     Some((key, space)) => {
+                        let bytes = space.page_size().unwrap_or(self.page_size);
+                        let at = innodb::key_place(bytes, self.page_size);
                         let mut page = BytesMut::from(page);
-                        key.put_into_page(&mut page, space, self.page_size)?;
+                        key.put_into_page(&mut page, at, space.is_zip())?;
                         Ok(page.freeze())
                     }
                     None => Ok(page),
@@ -338,7 +341,7 @@ impl Intake {
             let mut piece = self.spool.read(&file.pieces, offset).await?;
             if let (Some(key), 0) = (&file.key, offset) {
                 let mut header = BytesMut::from(piece);
-                key.put(&mut header, keys::REDO_AT)?;
+                key.put(&mut header, innodb::REDO_KEY_AT)?;
                 piece = header.freeze();
             }
             writer.write(piece).await?;
@@ -446,7 +449,7 @@ impl Receive for Intake {
                 let file = self.redo.get_mut(&block.file);
                 let file = file.ok_or_else(|| broken("redo is of a file that it did not name"))?;
                 if block.offset == 0
-                    && let Some(key) = Key::take(&mut bytes, keys::REDO_AT)
+                    && let Some(key) = Key::take(&mut bytes, innodb::REDO_KEY_AT)
                 {
                     self.secrecy.check("the redo log")?;
                     file.key = Some(key);

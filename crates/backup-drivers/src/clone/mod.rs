@@ -16,11 +16,11 @@
 mod descriptor;
 mod donor;
 mod intake;
-mod keys;
 mod names;
 mod page_zero;
 mod pages;
 mod rpc;
+mod secrecy;
 mod session;
 mod spool;
 #[cfg(test)]

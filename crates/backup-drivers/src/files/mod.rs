@@ -23,6 +23,7 @@ mod names;
 mod place;
 mod point;
 mod redo;
+mod rekey;
 mod restore;
 mod settle;
 mod still;

@@ -8,11 +8,17 @@ use std::sync::Arc;
 
 use backup_core::{Context, ErrorKind, Event, Flavor, Result, SegmentStore, io_error};
 
+use super::catalog::Catalog;
 use super::drill::OnFiles;
+use super::rekey::{Keyring, rekey};
 use super::settle::settle;
 use crate::binlog::Route;
 use crate::binlog::replay::{Applied, ApplyOptions, apply};
 use crate::connect::{ConnectOptions, Session};
+use crate::sandbox::Sandbox;
+
+/// `innodb_page_size`, where nobody said another.
+const DEFAULT_PAGE: u32 = 16 << 10;
 
 /// Applies `route` to the files that `server` is described by, which are restored and stand where the route
 /// begins. The server is gone at the end, shut down in order, and so is what it had of its own.
@@ -36,18 +42,19 @@ pub async fn bring_to(
     // Not cut off with the run: what is applied is to be whole.
     let left = leave(&target).await;
     let stopped = sandbox.stop().await;
+    let rekeyed = keys_back(&sandbox, &data, server.catalog);
     drop(sandbox);
     let cleaned = clean(&data, &before).and_then(|()| settle(&data, server.catalog));
     let applied = match applied {
         Ok(applied) => applied,
         Err(e) => {
-            for problem in [left, stopped, cleaned].into_iter().filter_map(Result::err) {
+            for problem in [left, stopped, rekeyed, cleaned].into_iter().filter_map(Result::err) {
                 cx.event(Event::Warning { text: problem.chain() });
             }
             return Err(e);
         }
     };
-    left.and(stopped).and(cleaned).map(|()| applied)
+    left.and(stopped).and(rekeyed).and(cleaned).map(|()| applied)
 }
 
 impl OnFiles<'_> {
@@ -71,6 +78,13 @@ impl OnFiles<'_> {
         self.options.extend(options);
         self
     }
+}
+
+/// Has keys that the private server took into its keyring stand in the files again, as in the backup.
+fn keys_back(sandbox: &Sandbox, data: &Path, catalog: &Catalog) -> Result<()> {
+    let Some(keyring) = sandbox.keyring_file() else { return Ok(()) };
+    let page_size = catalog.header.settings.page_size.unwrap_or(DEFAULT_PAGE);
+    rekey(data, page_size, &Keyring::read(&keyring)?).map(drop)
 }
 
 /// Takes our account away: nobody signs in with it any more.

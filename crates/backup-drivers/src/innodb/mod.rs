@@ -19,6 +19,7 @@
 mod checker;
 mod checksum;
 mod geometry;
+mod key;
 mod kind;
 mod name;
 mod page;
@@ -30,6 +31,7 @@ pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
 pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
+pub(crate) use key::{Key, REDO_KEY_AT, key_place};
 pub use kind::PageKind;
 pub use name::{TableFile, is_tablespace};
 pub use page::{Problem, Verdict, check};

@@ -7,13 +7,18 @@
 
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::{Error, ErrorKind, Flavor, Result, io_error};
 
 use super::install::ServerInstall;
 
 const COMPONENT: &str = "component_keyring_file";
+
+/// Where such a server keeps its keys.
+pub(super) fn keys(private: &Path) -> PathBuf {
+    private.join("keyring/keys")
+}
 
 /// The installation as a server takes it that keeps keys in a file in `private`, a directory of the
 /// sandbox.
@@ -59,8 +64,8 @@ pub(super) fn equip(install: &ServerInstall, private: &Path) -> Result<ServerIns
                 symlink(plugin.path(), own_plugins.join(plugin.file_name()))?;
             }
         }
-        let keys = serde_json::json!({"path": home.join("keys"), "read_only": false});
-        std::fs::write(own_plugins.join(format!("{COMPONENT}.cnf")), keys.to_string())?;
+        let settings = serde_json::json!({"path": keys(private), "read_only": false});
+        std::fs::write(own_plugins.join(format!("{COMPONENT}.cnf")), settings.to_string())?;
         Ok(install.moved(program, own_plugins))
     };
     make().map_err(|e| io_error(e, ErrorKind::Target, "cannot make a keyring for a sandbox server"))

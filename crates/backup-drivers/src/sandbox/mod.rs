@@ -92,6 +92,11 @@ impl Sandbox {
         self.directories.error_log()
     }
 
+    /// The file in which it keeps its keys, where it has a keyring.
+    pub(crate) fn keyring_file(&self) -> Option<PathBuf> {
+        Some(keyring::keys(self.directory())).filter(|path| path.exists())
+    }
+
     /// The process id of the server while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -220,8 +220,8 @@ async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, m
     let route = way(store, &ReplayBase::of(manifest), n, moment).await;
     let server = xtask::servers::Server::named(name).unwrap().directory();
     let options = DrillOptions { server: Some(server), directory: None };
-    let point = FilesPoint::prepare(&store.cx, &store.repo, manifest, route, options);
-    let point = point.await.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
+    let point = FilesPoint::prepare(&store.repo, manifest, route, options);
+    let point = point.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
     let directory = store.path(&format!("files-{n}"));
     let driver = FilesRestore::new(&directory, FilesRestoreOptions::default());
     pipeline::restore(&store.cx, &store.repo, &driver, manifest).await.unwrap();
