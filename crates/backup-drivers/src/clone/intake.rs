@@ -76,6 +76,15 @@ impl DataFile {
         Ok(())
     }
 
+    /// Whether a block is inside of the file, as long as the donor says that it is by now.
+    fn holds(&self, block: &Block) -> Result<()> {
+        let end = block.offset.saturating_add(block.bytes.into());
+        match end <= self.bytes.max(block.file_bytes) && end <= most_bytes(self.tablespace) {
+            true => Ok(()),
+            false => Err(broken(format!("it sends data beyond the end of {}", self.place.path))),
+        }
+    }
+
     fn is_undo(&self) -> bool {
         self.tablespace.is_some_and(|space| UNDO_SPACES.contains(&space.id))
     }
@@ -190,6 +199,7 @@ impl Intake {
         if file.dropped {
             return Ok(());
         }
+        file.holds(&block)?;
         let page = file.tablespace.and_then(Tablespace::page_size);
         if self.open.is_none() && file.base.is_none() && block.offset == 0 {
             let layout = page.map_or(Layout::Stream, Layout::Pages);
@@ -381,6 +391,9 @@ impl Receive for Intake {
         if entry.tablespace.is_some_and(|space| space.page_size().is_none()) {
             return Err(broken(format!("{} has pages of no size that there is", entry.name)));
         }
+        if entry.bytes > most_bytes(entry.tablespace) {
+            return Err(broken(format!("{} is larger than a file can be", entry.name)));
+        }
         let Some(file) = self.files.get_mut(&entry.index) else {
             if self.files.len() >= MAX_FILES {
                 return Err(broken("it has more files than any server"));
@@ -439,6 +452,7 @@ impl Receive for Intake {
                 if file.dropped {
                     return Ok(());
                 }
+                file.holds(&block)?;
                 if block.offset == 0 {
                     file.bytes = file.bytes.max(block.file_bytes);
                 }
@@ -468,6 +482,12 @@ impl Receive for Intake {
 
 fn artifact(kind: &str, path: &str) -> Result<ArtifactName> {
     ArtifactName::from_parts(std::iter::once(kind).chain(path.split('/')))
+}
+
+/// The largest file: pages are counted in 32 bits.
+fn most_bytes(space: Option<Tablespace>) -> u64 {
+    let page = space.and_then(Tablespace::page_size).unwrap_or(64 << 10);
+    u64::from(u32::MAX) * u64::from(page)
 }
 
 /// A file or directory as servers have them. Whose it is a clone does not tell.

@@ -7,7 +7,7 @@
 //! from that redo log, as after a crash.
 //!
 //! ```text
-//! Rpc → Session → Intake → artifacts, and the catalog of files
+//! Rpc → Session → Relay → Intake → artifacts, and the catalog of files
 //! ```
 //!
 //! What a clone does not hold: rows of tables of other engines, binary logs, the configuration. Its position
@@ -19,6 +19,7 @@ mod intake;
 mod names;
 mod page_zero;
 mod pages;
+mod relay;
 mod rpc;
 mod secrecy;
 mod session;
@@ -35,6 +36,8 @@ use backup_core::{
     ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
     Event, Finding, Outcome, Result, SourceInfo, Strategy,
 };
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::connect::ConnectOptions;
 use crate::files::{CATALOG_FORMAT, Catalog, Header, LeftOut, State};
@@ -120,10 +123,8 @@ impl Backup for CloneBackup {
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
         let spool = Spool::new(&self.options.spool, self.options.spool_limit);
         let page_size = settings.page_size.unwrap_or(16 << 10);
-        let mut intake =
-            Intake::new(cx, Arc::clone(&sink), spool, page_size, session.is_encrypted());
-        // It leaves the donor free, whatever happens.
-        session.run(cx, &mut intake).await?;
+        let intake = Intake::new(cx, Arc::clone(&sink), spool, page_size, session.is_encrypted());
+        let intake = self.take(cx, &mut session, intake).await?;
         cx.run(async {
             cx.phase("changed pages");
             let after = donor.position().await?;
@@ -196,6 +197,24 @@ impl Backup for CloneBackup {
 }
 
 impl CloneBackup {
+    /// Has `intake` take everything, and leaves the donor free, whatever happens.
+    async fn take(&self, cx: &Context, session: &mut Session, intake: Intake) -> Result<Intake> {
+        let _memory = cx.memory().reserve(relay::MEMORY).await;
+        let (mut front, back) = relay::pair(cx, &self.options.spool, self.options.spool_limit);
+        let taking = AbortOnDropHandle::new(tokio::spawn(back.run(intake)));
+        let streamed = session.run(cx, &mut front).await;
+        let is_cut = front.is_cut();
+        drop(front);
+        let taken = async {
+            taking.await.map_err(|e| Error::internal("the clone's worker failed").with_source(e))?
+        };
+        match streamed {
+            Ok(()) => taken.await,
+            Err(e) if is_cut => Err(taken.await.err().unwrap_or(e)),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Names the tables whose rows a clone does not hold.
     async fn left_out(
         &self,

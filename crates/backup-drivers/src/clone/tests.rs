@@ -165,7 +165,7 @@ async fn a_good_donor_is_believed_and_every_lie_is_refused() {
     let name: ArtifactName = "files/d/t.ibd".parse().unwrap();
     assert_eq!(shelf.0.lock().unwrap()[&name].len(), 32_768);
 
-    let lies: [(usize, Vec<Vec<u8>>, &str); 15] = [
+    let lies: [(usize, Vec<Vec<u8>>, &str); 18] = [
         (1, vec![described(&state(4, 1))], "out of order"),
         (2, vec![file(2, 0, "../../etc/passwd", 0, 0)], "names a file"),
         (2, vec![file(2, 0, "/a/../b", 0, 0)], "names a file"),
@@ -178,6 +178,9 @@ async fn a_good_donor_is_believed_and_every_lie_is_refused() {
         (3, data(2, 1, 0, 0, 2, &[1]).to_vec(), "not what was announced"),
         (3, data(2, 41, 0, 0, 1, &[1]).to_vec(), "no chunk"),
         (3, data(2, 1, 0, u64::MAX, 1, &[1]).to_vec(), "beyond"),
+        (3, data(2, 1, 0, 32_768, 1, &[1]).to_vec(), "beyond the end"),
+        (3, data(2, 1, 0, 32_760, 9, &[1; 9]).to_vec(), "beyond the end"),
+        (7, data(3, 1, 0, 1 << 40, 1, &[1]).to_vec(), "beyond the end"),
         (3, data(3, 1, 0, 0, 1, &[1]).to_vec(), "not what was announced"),
         (3, vec![vec![3, 1, 2]], "unannounced"),
         (5, vec![vec![COMPLETE]], "before everything"),
@@ -196,8 +199,8 @@ async fn a_good_donor_is_believed_and_every_lie_is_refused() {
 async fn an_endless_stream_of_pages_fills_no_disk() {
     let mut answers = good();
     answers.truncate(6 + 1);
-    for n in 0..100 {
-        answers.extend(data(3, 1, 0, n * 16_384, 16_384, &[2; 16_384]));
+    for _ in 0..100 {
+        answers.extend(data(3, 1, 0, 16_384, 16_384, &[2; 16_384]));
     }
     let e = taken(&answers).await.0.unwrap_err();
     assert_eq!(e.kind(), backup_core::ErrorKind::Space, "{}", e.chain());

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::line::Line;
 use crate::stage::{Stage, checksums, run, spec};
 
-async fn stage() -> (Stage, Line) {
+pub(crate) async fn stage() -> (Stage, Line) {
     filled(Stage::new(|builder| builder).await).await
 }
 
@@ -112,7 +112,14 @@ async fn what_a_donor_lacks_is_said_with_its_remedy() {
     .await;
     let e = stage.try_backup(&stage.cx, line.options("backup", "secret")).await.unwrap_err();
     assert!(e.report().contains("ALTER INSTANCE ENABLE INNODB REDO_LOG"), "{}", e.report());
-    run(&mut donor, &["ALTER INSTANCE ENABLE INNODB REDO_LOG", "UNINSTALL PLUGIN clone"]).await;
+    let small = "SET GLOBAL max_allowed_packet = 1048576";
+    run(&mut donor, &["ALTER INSTANCE ENABLE INNODB REDO_LOG", small]).await;
+    let e = stage.try_backup(&stage.cx, line.options("backup", "secret")).await.unwrap_err();
+    assert!(e.report().contains("SET GLOBAL max_allowed_packet = 2097152"), "{}", e.report());
+    let enough = "SET GLOBAL max_allowed_packet = 2097152";
+    run(&mut donor, &[enough]).await;
+    next_is_taken(&stage, &line).await;
+    run(&mut donor, &["UNINSTALL PLUGIN clone"]).await;
     let e = stage.try_backup(&stage.cx, line.options("backup", "secret")).await.unwrap_err();
     assert!(e.report().contains("INSTALL PLUGIN clone"), "{}", e.report());
 }
@@ -133,6 +140,21 @@ async fn held(stage: &Stage, line: &Line, options: CloneOptions) -> JoinHandle<R
 async fn next_is_taken(stage: &Stage, line: &Line) {
     let next = stage.try_backup(&stage.cx, line.options("backup", "secret")).await;
     assert!(next.is_ok(), "{}", next.unwrap_err().report());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_donor_is_cloned_once_at_a_time() {
+    let (stage, line) = stage().await;
+    let backup = held(&stage, &line, stage.options()).await;
+    // Who may see it is told before anything is begun; the donor tells everybody else.
+    let see = stage.try_backup(&stage.cx, stage.source()).await.unwrap_err();
+    assert!(see.report().contains("another clone of the source is under way"), "{}", see.report());
+    let refused = stage.try_backup(&stage.cx, stage.tcp("backup", "secret")).await.unwrap_err();
+    assert!(refused.report().contains("wait until it ends"), "{}", refused.report());
+    assert_eq!((see.kind(), refused.kind()), (ErrorKind::Source, ErrorKind::Source));
+    line.release();
+    backup.await.unwrap().unwrap_or_else(|e| panic!("{}", e.report()));
+    next_is_taken(&stage, &line).await;
 }
 
 /// The sessions of a clone, at the donor.

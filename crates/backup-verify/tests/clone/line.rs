@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use backup_drivers::connect::ConnectOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +15,8 @@ pub(crate) struct Line {
 }
 
 struct Shared {
+    /// So many bytes it has carried.
+    carried: AtomicU64,
     /// So many bytes it still carries before something happens to it, once.
     left: AtomicI64,
     /// It stands still then, and is not cut.
@@ -28,6 +30,7 @@ impl Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            carried: AtomicU64::new(0),
             left: AtomicI64::new(i64::MAX),
             hold: AtomicBool::new(false),
             held: Notify::new(),
@@ -64,6 +67,11 @@ impl Line {
         self.shared.held.notified().await;
     }
 
+    /// How many bytes it has carried, both ways.
+    pub(crate) fn carried(&self) -> u64 {
+        self.shared.carried.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn release(&self) {
         self.shared.released.notify_one();
     }
@@ -89,6 +97,7 @@ impl Shared {
                 },
             };
             let Ok(sent) = sent else { return };
+            self.carried.fetch_add(sent as u64, Ordering::SeqCst);
             let before = self.left.fetch_sub(sent as i64, Ordering::SeqCst);
             if before >= 0 && before < sent as i64 {
                 // Once; the next connection carries everything.

@@ -9,5 +9,6 @@ mod line;
 mod load;
 mod part;
 mod point;
+mod slow;
 mod stage;
 mod whole;
