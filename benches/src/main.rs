@@ -9,11 +9,13 @@ use clap::{Parser, ValueEnum};
 
 mod bench;
 mod binlog;
+mod clone;
 mod contest;
 mod measure;
 mod physical;
 mod report;
 mod repository;
+mod round;
 mod server;
 mod shop;
 mod tools;
@@ -63,6 +65,8 @@ enum Work {
     Repository,
     /// Data files of a running MariaDB: beside mariadb-backup and mbstream
     Physical,
+    /// A running MySQL over the wire: beside `CLONE LOCAL` and a copy of the files
+    Clone,
     /// The most memory for one huge file, and for very many small ones
     Memory,
     /// Apply archived binlogs to a server: beside mysqlbinlog | mysql
@@ -102,6 +106,7 @@ async fn run() -> Result<String> {
     match arguments.work {
         Work::Repository => return repository::contest(&arguments).await,
         Work::Physical => return physical::contest(&arguments).await,
+        Work::Clone => return clone::contest(&arguments).await,
         Work::Memory => return repository::memory(),
         Work::Pitr => return binlog::replay(&arguments).await,
         Work::Receive => return binlog::receive(&arguments).await,
