@@ -75,7 +75,8 @@ async fn a_store_that_stands_still_does_not_keep_the_donor_waiting() {
     so_far.wait_for(|taken| *taken > 4 << 20).await.unwrap();
     gate.send_replace(false);
     // All files come all the same, far more than a socket and our memory hold.
-    let files: u64 = stage.donor.datadir().read_dir().unwrap().flatten().map(size).sum();
+    let files: u64 =
+        stage.donor.datadir().read_dir().unwrap().flatten().map(|entry| size(&entry)).sum();
     let all_has_come = async {
         while line.carried() - before < files {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -98,7 +99,7 @@ async fn a_store_that_stands_still_does_not_keep_the_donor_waiting() {
     restored.check_tables().await;
 }
 
-fn size(entry: std::fs::DirEntry) -> u64 {
+fn size(entry: &std::fs::DirEntry) -> u64 {
     let name = entry.file_name().into_string().unwrap();
     let data = ["ibdata1", "mysql.ibd", "undo_001", "undo_002"].contains(&name.as_str());
     entry.metadata().unwrap().len() * u64::from(data)
