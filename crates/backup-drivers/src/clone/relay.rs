@@ -321,7 +321,9 @@ mod tests {
         (block, Bytes::from(vec![number; SIZE]))
     }
 
-    fn start(limit: u64) -> (Front, Arc<Semaphore>, Arc<Mutex<Vec<u8>>>, JoinHandle<Result<Slow>>) {
+    type Seen = Arc<Mutex<Vec<u8>>>;
+
+    fn start(limit: u64) -> (Front, Arc<Semaphore>, Seen, JoinHandle<Result<Slow>>) {
         let cx = Context::builder().build();
         let (front, back) = pair(&cx, &std::env::temp_dir(), limit);
         let (may, seen) = (Arc::new(Semaphore::new(0)), Arc::default());
