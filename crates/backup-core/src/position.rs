@@ -138,6 +138,13 @@ impl BinlogFile {
     pub fn next(&self) -> Self {
         BinlogFile { number: self.number.saturating_add(1), ..self.clone() }
     }
+
+    /// The file that the server had open before this one; `None` for the first one.
+    #[must_use]
+    pub fn previous(&self) -> Option<Self> {
+        let number = self.number.checked_sub(1).filter(|number| *number > 0)?;
+        Some(BinlogFile { number, ..self.clone() })
+    }
 }
 
 impl PartialOrd for BinlogFile {

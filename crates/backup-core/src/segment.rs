@@ -94,7 +94,8 @@ pub struct BinlogRange {
     /// The name of the file at its server.
     pub file: String,
     /// When the server began the file, in seconds since 1970 (the header of its first event). A
-    /// server that starts its numbering again uses names again; this tells the files apart.
+    /// server that starts its numbering again uses names again; this tells the files apart. 0 where
+    /// nobody knows: what was saved of the file came without its first event.
     pub file_started: u32,
     /// The first byte of the piece; 0 where the file begins with it.
     pub start: u64,
@@ -103,10 +104,16 @@ pub struct BinlogRange {
 }
 
 impl BinlogRange {
-    /// Whether both are pieces of one file (of one server).
+    /// Whether both are pieces of one file (of one server), as far as that is known.
     #[must_use]
     pub fn same_file(&self, other: &Self) -> bool {
-        self.file == other.file && self.file_started == other.file_started
+        self.file == other.file && self.began_at(other.file_started)
+    }
+
+    /// Whether the file may have been begun then.
+    #[must_use]
+    pub fn began_at(&self, started: u32) -> bool {
+        self.file_started == started || self.file_started == 0 || started == 0
     }
 }
 

@@ -9,6 +9,7 @@ mod binlog;
 mod binlog_allowed;
 mod binlog_kill;
 mod binlog_points;
+mod binlog_rescue;
 mod binlog_stream;
 mod check;
 mod clone;

@@ -46,7 +46,9 @@ pub(super) fn joins(last: &SegmentInfo, next: &SegmentInfo) -> bool {
     if last.continues_in(next) {
         return true;
     }
-    if last.server != next.server || next.range.start != 0 || last.ends_inside {
+    // Of a file whose first event nobody has, what comes behind that is the beginning.
+    let begins = next.range.start == 0 || next.range.file_started == 0;
+    if last.server != next.server || !begins || last.ends_inside {
         return false;
     }
     let follows = match (&last.next_file, last.range.file.parse::<BinlogFile>()) {

@@ -400,7 +400,8 @@ impl Dump {
         }
         let from_start = position <= event::MAGIC.len() as u64;
         if let Some(resumed) = &self.resumed {
-            if resumed.format().started() != format.started() {
+            let known = resumed.format().started();
+            if known != 0 && known != format.started() {
                 return Err(Error::new(
                     ErrorKind::Source,
                     format!("{name} is not the file of that name that was archived"),

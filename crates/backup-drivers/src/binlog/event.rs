@@ -338,6 +338,19 @@ impl Format {
     }
 }
 
+impl Format {
+    /// As that of another file, of which nobody knows when it was begun.
+    #[must_use]
+    pub(super) fn of_unknown_time(&self) -> Format {
+        let mut header = *self.event.header();
+        header.flags &= !IN_USE;
+        header.time = 0;
+        let mut body = self.event.body().to_vec();
+        body[52..56].fill(0);
+        Format { event: Event::build(header, &body, Checksum::Crc32), ..self.clone() }
+    }
+}
+
 /// The first bytes of a binlog file.
 pub const MAGIC: [u8; 4] = *b"\xfebin";
 /// The first bytes of one that MySQL encrypted.
@@ -413,6 +426,31 @@ impl Events {
     }
 }
 
+/// Whether an event is somewhere in these bytes, which do not begin with one: what comes before it is no end
+/// that was being written, but damage.
+pub(super) fn holds_event(bytes: &Bytes, checksum: Checksum) -> bool {
+    let header = |at: usize| {
+        let header = Header::parse(bytes.get(at..)?)?;
+        let known = (1..=kind::GTID_TAGGED).contains(&header.kind)
+            || (kind::MARIADB_ANNOTATE_ROWS..=kind::MARIADB_DELETE_ROWS_COMPRESSED)
+                .contains(&header.kind);
+        let len = header.len as usize;
+        (known && len >= HEADER_LEN + checksum.len() && header.end >= header.len).then_some(header)
+    };
+    let is_event = |at: usize| {
+        let Some(one) = header(at) else { return false };
+        let Some(end) = at.checked_add(one.len as usize).filter(|end| *end <= bytes.len()) else {
+            return false;
+        };
+        match checksum {
+            Checksum::Crc32 => Event::check(bytes.slice(at..end), checksum).is_ok(),
+            // Without checksums it takes two that follow each other.
+            Checksum::None => header(end).is_some_and(|two| two.end - two.len == one.end),
+        }
+    };
+    (0..bytes.len()).any(is_event)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -450,6 +488,21 @@ mod tests {
         let sent = format.to_send(true);
         assert_eq!(sent.header().flags, 0);
         assert!(Event::check(sent.bytes().clone(), Checksum::None).is_ok());
+    }
+
+    #[test]
+    fn events_are_found_behind_damage() {
+        let at = |end| Header { end, ..header(kind::XID) };
+        for checksum in [Checksum::Crc32, Checksum::None] {
+            let len = (HEADER_LEN + checksum.len()) as u32;
+            let one = Event::build(at(100 + len), b"", checksum);
+            let two = Event::build(at(100 + 2 * len), b"", checksum);
+            let behind = |events: &[&[u8]]| Bytes::from([&[7; 50], &events.concat()[..]].concat());
+            assert!(holds_event(&behind(&[one.bytes(), two.bytes()]), checksum));
+            assert!(!holds_event(&behind(&[&one.bytes()[..15]]), checksum));
+            assert!(!holds_event(&behind(&[&[0; 4096]]), checksum));
+            assert!(!holds_event(&Bytes::new(), checksum));
+        }
     }
 
     #[test]

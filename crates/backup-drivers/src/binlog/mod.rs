@@ -43,7 +43,7 @@ pub use gtid::{Begin, begins, transactions_before};
 pub use last::{BinlogEnd, auto_cnf, binlog_end};
 pub use narrow::{Narrowed, narrow};
 pub use receive::{ReceiveOptions, Received, receive};
-pub use rescue::rescue;
+pub use rescue::{RescueOptions, rescue};
 pub use route::{Route, Skipping};
 pub use segment::{Placed, SegmentReader, check_segment};
 pub use semisync::Rpo;

@@ -255,7 +255,7 @@ async fn began_anew(
 ) -> Result<Option<String>> {
     let file = &tip.range.file;
     if source.has(file).is_some() {
-        let same = file_started(options, dump, file).await? == tip.range.file_started;
+        let same = tip.range.began_at(file_started(options, dump, file).await?);
         return Ok((!same).then(|| format!("{file} is another file than the archived one")));
     }
     // Files go from the oldest on, and numbers only up. Under another name they count from 1 again.

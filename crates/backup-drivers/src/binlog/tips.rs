@@ -79,7 +79,7 @@ impl Archive {
     pub(super) fn is_another(&self, server: &BinlogServer, file: &str, started: u32) -> bool {
         let of_name = |(of, name, _): &&(BinlogServer, String, u32)| of == server && name == file;
         let mut known = self.ends.keys().filter(of_name).map(|(_, _, started)| *started).peekable();
-        known.peek().is_some() && known.all(|known| known != started)
+        known.peek().is_some() && known.all(|known| known != started && known != 0)
     }
 
     /// What a segment in the spool is to the archive.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use backup_core::{Context, ErrorKind, ReplayTarget};
-use backup_drivers::binlog::rescue;
+use backup_drivers::binlog::{RescueOptions, rescue};
 use backup_drivers::sandbox::{Sandbox, ServerInstall};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -85,7 +85,10 @@ async fn what_is_encrypted_at_the_source_arrives_in_the_clear(
     assert_eq!(content(&target).await, content(&source).await);
 
     let before = store.segments().await.len();
-    let e = rescue(&store.cx, &store.repo, &cluster(), source.0.datadir(), None).await.unwrap_err();
+    let e =
+        rescue(&store.cx, &store.repo, &cluster(), source.0.datadir(), RescueOptions::default())
+            .await
+            .unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
     assert!(e.report().contains("encrypted"), "{}", e.report());
     assert_eq!(store.segments().await.len(), before);

@@ -18,6 +18,7 @@ mod killed;
 mod points;
 mod property;
 mod replay;
+mod saved;
 mod server;
 mod store;
 mod trouble;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::{Context, ErrorKind, ReplayTarget};
-use backup_drivers::binlog::{ReceiveOptions, Received, receive, rescue};
+use backup_drivers::binlog::{ReceiveOptions, Received, RescueOptions, receive, rescue};
 use backup_drivers::connect::Session;
 use backup_storage::{Repo, StoreOptions};
 use rstest::rstest;
@@ -390,7 +390,9 @@ async fn a_new_history_that_is_as_long_is_another_one(
     }
     // Nor are its files taken for archived ones when it is dead.
     server.0.stop().await.unwrap();
-    let rescued = rescue(&store.cx, &store.repo, &cluster(), server.0.datadir(), None).await;
+    let rescued =
+        rescue(&store.cx, &store.repo, &cluster(), server.0.datadir(), RescueOptions::default())
+            .await;
     let e = rescued.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
     assert_eq!(store.segments().await, before);

@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use backup_core::{BinlogServer, ClusterName, Result};
-use backup_drivers::binlog::rescue;
+use backup_core::{BinlogFile, BinlogServer, ClusterName, Result};
+use backup_drivers::binlog::{RescueOptions, rescue};
 use backup_storage::RepositoryOptions;
 
 use super::receive::answer;
 use crate::answer::Answer;
 use crate::app::App;
 
-/// Archive what is left in the binlogs of a dead server, from its directory
+/// Archive what is left in the binlogs of a dead server, from its directory or from what MHA saved
 #[derive(clap::Args)]
 pub(super) struct Rescue {
-    /// The directory that the binlogs are in
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    /// The directory that the binlogs are in; or a file saved_master_binlog_from_… of MHA's, or the directory
+    /// that holds such
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
     /// The cluster whose archive it is
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
@@ -23,6 +24,10 @@ pub(super) struct Rescue {
     /// what auto.cnf in the directory, or the binlogs themselves say]
     #[arg(long, value_name = "SERVER")]
     server: Option<BinlogServer>,
+    /// The binlog in which a file of MHA's begins, as MHA's log names it [default: what the events in it,
+    /// or the archive, say]
+    #[arg(long, value_name = "FILE")]
+    first_file: Option<BinlogFile>,
 }
 
 impl Rescue {
@@ -32,8 +37,10 @@ impl Rescue {
         let repo = app.repo(RepositoryOptions::default()).await?;
         let started = cx.now();
         cx.phase("binlog rescue");
-        let rescued = rescue(cx, &repo, &cluster, &self.directory, self.server.clone()).await?;
+        let (server, first_file) = (self.server.clone(), self.first_file.clone());
+        let options = RescueOptions { server, first_file };
+        let rescued = rescue(cx, &repo, &cluster, &self.path, options).await?;
         let seconds = cx.now().duration_since(started).as_secs_f64();
-        answer(&cluster, &self.directory.display().to_string(), &rescued, seconds)
+        answer(&cluster, &self.path.display().to_string(), &rescued, seconds)
     }
 }

@@ -1,5 +1,8 @@
 //! Binlogs of a server that is dead: its files, read from its directory or from where somebody saved
-//! them, up to the last transaction that is whole.
+//! them, or what MHA saved of them, up to the last transaction that is whole.
+
+mod place;
+mod saved;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,13 +10,17 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{
     Appended, BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told,
-    Flavor, GtidSet, Position, Result, SegmentInfo, SegmentStore, Uuid, io_error,
+    GtidSet, Position, Result, SegmentInfo, SegmentStore, Uuid, io_error,
 };
 use bytes::Bytes;
 
-use super::event::{Checksum, ENCRYPTED_MAGIC, Event, Format, HEADER_LEN, Header, MAGIC, kind};
+use self::place::Piece;
+use super::event::{
+    Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, MAGIC, holds_event, kind,
+};
 use super::receive::Received;
 use super::segment::{Head, Upto, examine, hex_of, sha256};
+use super::source::Covered;
 use super::tips::Archive;
 
 /// What is read at once; more where a transaction is longer.
@@ -21,38 +28,75 @@ const WINDOW: usize = 16 << 20;
 /// No first event is longer.
 const FIRST: usize = 4096;
 
-/// Archives the binlog files in `directory` that are not archived yet. `server` is who wrote them,
-/// where neither `auto.cnf` there nor the files themselves tell.
+/// What is known of binlogs that are rescued, where they do not tell it themselves.
+#[derive(Debug, Clone, Default)]
+pub struct RescueOptions {
+    /// Who wrote them.
+    pub server: Option<BinlogServer>,
+    /// The binlog in which what MHA saved begins.
+    pub first_file: Option<BinlogFile>,
+}
+
+/// Archives what is not archived yet of the binlogs in the directory `path`, or in what MHA saved: a file
+/// `saved_master_binlog_from_…`, or a directory with nothing but such.
 ///
 /// # Errors
-/// [`ErrorKind::Source`] when the files do not join the archive; [`ErrorKind::Usage`] when nobody
-/// knows who wrote them, or there are none.
+/// [`ErrorKind::Source`] when they do not join the archive; [`ErrorKind::Usage`] when nobody knows who
+/// wrote them, or there are none; [`ErrorKind::Damaged`] where something is damaged that has whole events
+/// behind it. What comes before that is archived then.
 pub async fn rescue(
     cx: &Context,
     store: &dyn SegmentStore,
     cluster: &ClusterName,
-    directory: &Path,
-    server: Option<BinlogServer>,
+    path: &Path,
+    options: RescueOptions,
 ) -> Result<Received> {
-    let files = files(directory)?;
-    let first = LocalFile::open(&files[0].1)?;
-    let server = match server.or_else(|| first.server(directory)) {
-        Some(server) => server,
-        None => {
-            return Err(Error::usage(format!(
-                "{} does not tell which server wrote it",
-                directory.display()
-            ))
-            .with_remedy("name it with --server and its server_uuid"));
-        }
-    };
     let archive = Archive::read(cx, store, cluster).await?;
-    let mut rescue = Rescue { cx, store, cluster, server, archive, result: Received::default() };
+    let mut rescue = Rescue { cx, store, cluster, archive, result: Received::default() };
+    if path.is_file() {
+        rescue.saved(path, &options).await?;
+        return Ok(rescue.result);
+    }
+    let files = match files(path) {
+        Err(e) if e.kind() == ErrorKind::Usage => {
+            let saved = saved_in(path);
+            if saved.is_empty() {
+                return Err(e);
+            }
+            for file in saved {
+                cx.note(format!("{}", file.display()));
+                rescue.saved(&file, &options).await?;
+            }
+            return Ok(rescue.result);
+        }
+        files => files?,
+    };
+    let first = LocalFile::open(&files[0].1)?;
+    let server = options.server.or_else(|| first.server(path)).ok_or_else(|| {
+        Error::usage(format!("{} does not tell which server wrote it", path.display()))
+            .with_remedy("name it with --server and its server_uuid")
+    })?;
     for (at, (name, path)) in files.iter().enumerate() {
         cx.check()?;
-        rescue.file(&name.to_string(), path, at + 1 == files.len()).await?;
+        let local = LocalFile::open(path)?;
+        let piece = Piece::of_file(&local, server.clone(), name.to_string());
+        rescue.piece(&piece, at + 1 == files.len()).await?;
     }
     Ok(rescue.result)
+}
+
+/// What MHA saved, in the order in which it did.
+fn saved_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let saved = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_str()?;
+        (saved::is_saved(name) && LocalFile::magic(&path).ok()? == MAGIC)
+            .then(|| (saved::saved_at(name), path.clone()))
+    });
+    let mut saved: Vec<(String, PathBuf)> = saved.collect();
+    saved.sort();
+    saved.into_iter().map(|(_, path)| path).collect()
 }
 
 /// The binlog files of a directory, in their order.
@@ -132,21 +176,41 @@ impl LocalFile {
         uuid_of(directory)
     }
 
-    pub(super) fn read(&self, start: u64, len: usize) -> Result<Bytes> {
-        let len = usize::try_from(self.len - start).unwrap_or(len).min(len);
+    /// The first bytes of a file.
+    fn magic(path: &Path) -> Result<[u8; 4]> {
+        let mut magic = [0; 4];
+        let read = File::open(path).and_then(|file| file.read_exact_at(&mut magic, 0));
+        match read {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(magic),
+            Err(e) => Err(io_error(e, ErrorKind::Usage, format!("cannot read {}", path.display()))),
+            Ok(()) => Ok(magic),
+        }
+    }
+
+    /// Bytes as they are there.
+    fn bytes(&self, at: u64, len: usize) -> Result<Bytes> {
+        let len = usize::try_from(self.len.saturating_sub(at)).unwrap_or(len).min(len);
         let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, start).map_err(|e| {
+        self.file.read_exact_at(&mut bytes, at).map_err(|e| {
             io_error(e, ErrorKind::Source, format!("cannot read {}", self.path.display()))
         })?;
-        if start == 0 {
-            // Without the mark of a file that is being written.
-            let first = self.format.event.bytes();
-            if let Some(place) = bytes.get_mut(MAGIC.len()..MAGIC.len() + first.len()) {
-                place.copy_from_slice(first);
-            }
-        }
         Ok(bytes.into())
     }
+
+    /// Bytes of a file that is one binlog, without the mark of one that is being written.
+    pub(super) fn read(&self, start: u64, len: usize) -> Result<Bytes> {
+        let bytes = self.bytes(start, len)?;
+        Ok(if start == 0 { as_closed(&bytes, &self.format) } else { bytes })
+    }
+}
+
+/// The start of a file with this first event, and its magic number.
+fn as_closed(bytes: &Bytes, format: &Format) -> Bytes {
+    let start = [&MAGIC, &format.event.bytes()[..]].concat();
+    let mut bytes = bytes.to_vec();
+    let len = start.len().min(bytes.len());
+    bytes[..len].copy_from_slice(&start[..len]);
+    bytes.into()
 }
 
 /// The MySQL server whose data directory it is.
@@ -163,77 +227,87 @@ struct Rescue<'a> {
     cx: &'a Context,
     store: &'a dyn SegmentStore,
     cluster: &'a ClusterName,
-    server: BinlogServer,
     archive: Archive,
     result: Received,
 }
 
 impl Rescue<'_> {
-    fn tip(&self) -> Option<SegmentInfo> {
-        self.archive.tips.iter().find(|tip| tip.server == self.server).cloned()
+    fn tip(&self, server: &BinlogServer) -> Option<SegmentInfo> {
+        self.archive.tips.iter().find(|tip| tip.server == *server).cloned()
     }
 
-    async fn file(&mut self, name: &str, path: &Path, last: bool) -> Result<()> {
-        let local = LocalFile::open(path)?;
-        let tip = self.tip();
-        let mut start = 0;
-        let started = local.format.started();
+    /// Archives what is not archived yet of a piece.
+    async fn piece(&mut self, piece: &Piece<'_>, last: bool) -> Result<()> {
+        let tip = self.tip(&piece.server);
+        let started = piece.format.started();
         let is_other =
-            |tip: &SegmentInfo| tip.range.file == name && tip.range.file_started != started;
+            |tip: &SegmentInfo| tip.range.file == piece.name && !tip.range.began_at(started);
         if tip.as_ref().is_some_and(is_other)
-            || self.archive.is_another(&self.server, name, started)
+            || started != 0 && self.archive.is_another(&piece.server, &piece.name, started)
         {
-            return Err(Error::new(
-                ErrorKind::Source,
-                format!("{} is not the {name} that was archived", path.display()),
-            )
-            .with_remedy(
-                "the server began its binlogs anew; archive them under another cluster name, with a \
-                 backup of their own",
-            ));
+            return Err(piece.is_another());
         }
+        let mut start = piece.start;
         if let Some(tip) = &tip {
             let number = |name: &str| name.parse::<BinlogFile>().map(|file| file.number()).ok();
-            if number(name) < number(&tip.range.file) {
+            if number(&piece.name) < number(&tip.range.file) {
                 return Ok(());
             }
-            if tip.range.file == name {
+            if tip.range.file == piece.name && tip.range.end >= start {
                 start = tip.range.end;
             }
         }
-        if start >= local.len {
+        // What was being written may be whole in the archive.
+        if start > piece.end || start >= piece.limit {
             return Ok(());
         }
+        // What comes before a piece of the middle of a file, where the archive does not end there.
+        let mut before: Option<Covered> = None;
+        if start > 0 && !tip.as_ref().is_some_and(|tip| piece.follows(tip, start)) {
+            let (covered, place) = piece.enter(tip.as_ref(), self.archive.covered()?)?;
+            (before, start) = (Some(covered), place);
+        }
         let mut window = WINDOW;
-        while start < local.len {
-            let tip = self.tip();
-            let inside = tip.as_ref().is_some_and(|tip| start > 0 && tip.ends_inside);
-            let flavor = if local.format.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
+        while start < piece.limit {
+            let tip = self.tip(&piece.server);
+            let here = tip.as_ref().filter(|tip| tip.range.file == piece.name && start > 0);
+            let (set, state) = match (&before, &tip) {
+                (Some(covered), _) => (covered.set.clone(), covered.state.clone()),
+                (None, Some(tip)) => (tip.after.clone(), tip.state_after.clone()),
+                (None, None) => (GtidSet::empty(piece.flavor()), None),
+            };
             let head = Head {
                 cluster: self.cluster.clone(),
-                server: self.server.clone(),
+                server: piece.server.clone(),
                 seq: tip.as_ref().map_or(1, |tip| tip.seq + 1),
-                file: name.to_owned(),
+                file: piece.name.clone(),
                 start,
-                format_description: hex_of(&local.format),
-                before: tip.as_ref().map_or(GtidSet::empty(flavor), |tip| tip.after.clone()),
-                state_before: tip.and_then(|tip| tip.state_after),
-                begins_inside: inside,
+                format_description: hex_of(&piece.format),
+                before: set,
+                state_before: state,
+                begins_inside: before.is_none() && here.is_some_and(|tip| tip.ends_inside),
                 gap_before: None,
             };
-            let content = local.read(start, window)?;
-            let whole = start + content.len() as u64 == local.len;
+            let content = piece.read(start, window)?;
+            let whole = start + content.len() as u64 == piece.limit;
             let found = examine(&head, &content, Upto::LastTransaction, sha256, self.cx.now())?;
             match found {
                 Some(info) => {
-                    self.check_joined(&info)?;
                     start = info.range.end;
-                    self.append(info, &content).await?;
                     window = WINDOW;
+                    if let Some(covered) = &before
+                        && covered.lacks(&info.after, info.state_after.as_ref())?.is_none()
+                    {
+                        // Another server had it all.
+                        continue;
+                    }
+                    self.check_joined(&info)?;
+                    self.append(info, &content).await?;
+                    before = None;
                 }
                 None if !whole => window = window.saturating_mul(4),
                 None => {
-                    self.torn(name, start, local.len, last)?;
+                    self.torn(piece, start, &content, last)?;
                     break;
                 }
             }
@@ -260,7 +334,7 @@ impl Rescue<'_> {
             Appended::Taken => {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    format!("a receiver archives the binlogs of {} now", self.server),
+                    format!("a receiver archives the binlogs of {} now", info.server),
                 )
                 .with_remedy("end it; then start this again"));
             }
@@ -278,15 +352,29 @@ impl Rescue<'_> {
         Ok(())
     }
 
-    /// What is left of a file is no whole transaction.
-    fn torn(&mut self, name: &str, start: u64, len: u64, last: bool) -> Result<()> {
+    /// What is left of a file, from `start` on, is no whole transaction.
+    fn torn(&mut self, piece: &Piece<'_>, start: u64, rest: &Bytes, last: bool) -> Result<()> {
         let text = format!(
-            "the last {} bytes of {name}, from byte {start} on, are no whole transaction",
-            len - start
+            "the last {} bytes of {}, from byte {start} on, are no whole transaction",
+            piece.limit - start,
+            piece.name
         );
         if !last {
             return Err(Error::damaged(text)
                 .with_remedy("the file is damaged; get it from elsewhere, or take a full backup"));
+        }
+        // Events of a transaction that is open, up to the first one that is not whole.
+        let skip = if start == 0 { MAGIC.len() + piece.format.event.bytes().len() } else { 0 };
+        let open = rest.slice(skip.min(rest.len())..);
+        let mut events = Events::new(open, start + skip as u64, piece.format.checksum);
+        while matches!(events.next_whole(), Ok(Some(_))) {}
+        let (at, rest) = (events.position(), events.rest());
+        if !rest.is_empty() && holds_event(&rest.slice(1..), piece.format.checksum) {
+            return Err(Error::damaged(format!(
+                "{} is damaged at byte {at}, and goes on behind that; everything before it is archived",
+                piece.name
+            ))
+            .with_remedy("get the file from elsewhere, or take a full backup of a server that goes on"));
         }
         let text = format!("{text}; they are left out");
         self.cx.event(Told::Warning { text: text.clone() });

@@ -1,0 +1,60 @@
+//! `holdfast binlog rescue` of what MHA saved.
+
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+#[rstest]
+#[tokio::test]
+async fn what_mha_saved_is_rescued_and_restored(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mut source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    server::run(&mut session, &["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50"]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--json"];
+    let at = home.on_repo(archive).expect(0).json()["position"].clone();
+    let (file, offset) = (at["file"].as_str().unwrap(), at["offset"].as_u64().unwrap() as usize);
+    let work = [
+        "INSERT INTO shop.customers VALUES (4, 'n', NULL)",
+        "UPDATE shop.orders SET amount = amount * 2 WHERE id > 300",
+    ];
+    server::run(&mut session, &work).await;
+    let content = source.content("shop").await;
+    source.0.kill();
+
+    // The head of the binlog, and what comes from a place in it on (MHA's save_binary_logs).
+    let binlog = std::fs::read(source.0.datadir().join(file)).unwrap();
+    let len = |at: usize| u32::from_le_bytes(binlog[at + 9..at + 13].try_into().unwrap()) as usize;
+    let mut head = 4 + len(4);
+    if name.starts_with("mysql") {
+        head += len(head);
+    }
+    let next = offset + len(offset);
+    let saved = |from: usize| [&binlog[..head], &binlog[from..]].concat();
+    let workdir = home.path("masterha/app1");
+    std::fs::create_dir_all(&workdir).unwrap();
+    let path = workdir.join("saved_master_binlog_from_10.0.0.1_3306_20261128143000.binlog");
+    let path_text = path.to_str().unwrap();
+    let rescue = |what: &str| home.on_repo(["binlog", "rescue", what, "--cluster", "shop"]);
+    rescue(workdir.to_str().unwrap()).expect(2).says("no binlogs");
+    std::fs::write(&path, "# Binary/Relay log file binlog.000001 started\n").unwrap();
+    rescue(path_text).expect(2).says("handle_raw_binlog");
+    std::fs::write(&path, saved(next)).unwrap();
+    let refused = rescue(path_text).expect(6);
+    refused.says(&format!("bytes {offset} to {next} of {file} are missing")).says("took over");
+    std::fs::write(&path, saved(offset)).unwrap();
+    let run = rescue(workdir.to_str().unwrap()).expect(0);
+    assert!(run.stdout.contains("2 transactions"), "{run:?}");
+    let run = rescue(path_text).expect(0);
+    assert!(run.stdout.contains("Nothing new"), "{run:?}");
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+    let target = Server::start(name).await;
+    let to = target.url();
+    home.on_repo(["restore", "--cluster", "shop", "--target", &to, "--to-latest"]).expect(0);
+    assert_eq!(target.content("shop").await, content);
+}
