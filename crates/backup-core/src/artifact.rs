@@ -186,6 +186,15 @@ pub trait ArtifactSink: Send + Sync {
         Ok(())
     }
 
+    /// The artifacts of the earlier backup that this one is compared with, if there is one: what is
+    /// written as it was written there takes no room.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn previous(&self) -> Result<Option<Arc<dyn ArtifactSource>>> {
+        Ok(None)
+    }
+
     /// A backup of the same cluster and strategy that made a [checkpoint](Self::checkpoint), ended
     /// early, and is left to this one.
     async fn leftover(&self) -> Result<Option<Leftover>> {

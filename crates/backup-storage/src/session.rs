@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, BackupId, BackupSession, BackupSpec,
-    BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT, Layout, Leftover, Manifest,
-    MemoryPermit, Outcome, Repository, Result, Totals,
+    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactSource, ArtifactWriter, BackupId,
+    BackupSession, BackupSpec, BackupType, ClusterName, Context, Error, ErrorKind, Event, FORMAT,
+    Layout, Leftover, Manifest, MemoryPermit, Outcome, Repository, Result, Totals,
 };
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,7 @@ use crate::options::{RepositoryOptions, Resume};
 use crate::packer::Packer;
 use crate::repo::{Repo, WRITER};
 use crate::scan::is_damage;
+use crate::source::Source;
 use crate::store::taken;
 use crate::store::{Created, Store};
 use crate::sync::{lock, lost_task};
@@ -419,6 +420,12 @@ impl ArtifactSink for Session {
         let dedup = self.repo.options().dedup && self.repo.options().resume != Resume::Never;
         self.resumable.store(dedup, Ordering::SeqCst);
         Ok(())
+    }
+
+    async fn previous(&self) -> Result<Option<Arc<dyn ArtifactSource>>> {
+        let Some(base) = &self.packer.base else { return Ok(None) };
+        let source = Source::load(&self.packer.cx, &self.repo, &base.manifest).await?;
+        Ok(Some(Arc::new(source)))
     }
 
     async fn leftover(&self) -> Result<Option<Leftover>> {

@@ -14,7 +14,7 @@ use backup_drivers::logical::{
     SnapshotOptions, TableGlob, TableName, Throttle,
 };
 use backup_storage::format::Compression;
-use backup_storage::{RepositoryOptions, Resume};
+use backup_storage::{Deltas, RepositoryOptions, Resume};
 use serde_json::json;
 
 use super::backup_clone::CloneFlags;
@@ -115,6 +115,11 @@ pub(crate) struct Backup {
     /// ended; where that is sure, or it was silent for 20 minutes, this happens by itself
     #[arg(long, conflicts_with = "no_resume")]
     resume: bool,
+    /// Whether what changed is stored as deltas to what an earlier backup holds: `auto` where the repository
+    /// is a directory of this machine, for they cost the reading of what they are made against, now and at
+    /// each restore
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "always", "never"], default_value = "auto")]
+    deltas: String,
     /// Read everything again, whatever an unfinished backup has
     #[arg(long)]
     no_resume: bool,
@@ -192,7 +197,12 @@ impl Backup {
             (_, true) => Resume::Never,
             _ => Resume::Auto,
         };
-        Ok(RepositoryOptions { compression, resume, ..RepositoryOptions::default() })
+        let deltas = match self.deltas.as_str() {
+            "always" => Deltas::Always,
+            "never" => Deltas::Never,
+            _ => Deltas::Auto,
+        };
+        Ok(RepositoryOptions { compression, resume, deltas, ..RepositoryOptions::default() })
     }
 
     /// The limits of a logical backup. Those of the configuration say nothing about others.

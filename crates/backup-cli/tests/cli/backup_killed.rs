@@ -107,7 +107,9 @@ impl Lab {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stored = || {
             let files = self.home.files(&self.repository());
-            files.iter().filter(|(path, _)| path.to_str().unwrap().contains("/pack-")).count()
+            let paths = files.iter().map(|(path, _)| path.to_str().unwrap());
+            // One that is on its way has another name.
+            paths.filter(|path| path.contains("/pack-") && !path.contains('#')).count()
         };
         while stored() < packs {
             if child.try_wait().unwrap().is_some() {

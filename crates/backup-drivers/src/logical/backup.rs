@@ -17,6 +17,7 @@ use super::inventory::{self, ServerFacts};
 use super::mask::{MaskRules, Masks};
 use super::pace::{self, Pace, Throttle, Watcher};
 use super::pattern::TableGlob;
+use super::remember::Cuts;
 use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName};
@@ -225,6 +226,7 @@ impl LogicalBackup {
             masks.as_ref(),
             self.options.chunk_bytes,
             &resumed.ranges,
+            &Cuts::of(&*sink).await?,
         )
         .await?;
         if masks.is_none() {

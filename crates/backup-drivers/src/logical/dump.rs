@@ -15,6 +15,7 @@ use super::fingerprint::Fingerprints;
 use super::mask::{Masks, TableMask};
 use super::pace::{Gate, Pace, Permit};
 use super::plan::{self, Range};
+use super::remember::Cuts;
 use super::resume;
 use super::scan;
 use super::select::TableName;
@@ -180,6 +181,7 @@ pub(super) async fn cut(
     masks: Option<&Masks>,
     chunk_bytes: u64,
     already: &BTreeMap<usize, Vec<Range>>,
+    before: &Cuts,
 ) -> Result<Vec<Vec<Range>>> {
     let masks = masks_of(tables, masks)?;
     let mut all = Vec::with_capacity(tables.len());
@@ -190,7 +192,7 @@ pub(super) async fn cut(
             None if table.rows_elsewhere || table.rows_left_out => Vec::new(),
             // The ends of ranges are values of the key.
             None if tells => vec![Range::default()],
-            None => plan::ranges(session, table, chunk_bytes).await?,
+            None => plan::ranges(session, table, chunk_bytes, before.of_table(table)).await?,
         });
     }
     Ok(all)

@@ -22,6 +22,7 @@ mod plan;
 mod prepared;
 mod reader;
 pub mod recreate;
+mod remember;
 mod rename;
 mod replica;
 mod restore;

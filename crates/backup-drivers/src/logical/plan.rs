@@ -35,14 +35,17 @@ pub(super) fn range_column(table: &Table) -> Option<&Column> {
 }
 
 /// Cuts a table by the lowest and highest value of its key. The first and the last range are open,
-/// so that every row is in exactly one range, whatever the values were when they were asked for.
+/// so that every row is in exactly one range, whatever the values were when they were asked for. Where it
+/// was cut `before` and still fits, it is cut there again.
 pub(super) async fn ranges(
     session: &mut Session,
     table: &Table,
     chunk_bytes: u64,
+    before: Option<&[i128]>,
 ) -> Result<Vec<Range>> {
-    let wanted = table.data_bytes.div_ceil(chunk_bytes.max(1));
-    let Some(column) = range_column(table).filter(|_| wanted > 1) else {
+    let wanted = table.data_bytes.div_ceil(chunk_bytes.max(1)).max(1);
+    let cuts = wanted > 1 || before.is_some();
+    let Some(column) = range_column(table).filter(|_| cuts) else {
         return Ok(vec![Range::default()]);
     };
     let column = quote_name(&column.name);
@@ -58,22 +61,43 @@ pub(super) async fn ranges(
         text.parse::<i128>()
             .map_err(|e| Error::internal("the key's bounds are no integers").with_source(e))
     };
-    Ok(cut(parse(&low)?, parse(&high)?, wanted))
+    let (low, high) = (parse(&low)?, parse(&high)?);
+    let again = before.and_then(|before| continued(before, low, high, wanted));
+    Ok(between(&again.unwrap_or_else(|| cut(low, high, wanted))))
 }
 
-/// `count` ranges of equal width over `low..=high`, fewer where there are fewer values.
-fn cut(low: i128, high: i128, count: u64) -> Vec<Range> {
+/// The cuts of the last time, with more behind them where the table grew on. `None` where so many
+/// ranges are not what is wanted any more.
+fn continued(before: &[i128], low: i128, high: i128, wanted: u64) -> Option<Vec<i128>> {
+    let (first, last) = (*before.first()?, *before.last()?);
+    let width = match before.len() {
+        1 => first - low,
+        n => (last - first) / (n as i128 - 1),
+    };
+    let wanted = i128::from(wanted);
+    // The last range holds half as much as the others, up to half as much again.
+    let more = if width > 0 { ((high - last) * 2 / width + 1) / 2 - 1 } else { -1 };
+    let count = before.len() as i128 + 1 + more.max(0);
+    if width <= 0 || count > 2 * wanted || 2 * count < wanted {
+        return None;
+    }
+    let behind = (1..=more).map(|n| last + n * width);
+    Some(before.iter().copied().chain(behind).collect())
+}
+
+/// The ranges between cuts.
+fn between(cuts: &[i128]) -> Vec<Range> {
+    let cuts: Vec<String> = cuts.iter().map(i128::to_string).collect();
+    let from = std::iter::once(None).chain(cuts.iter().cloned().map(Some));
+    let to = cuts.iter().cloned().map(Some).chain(std::iter::once(None));
+    from.zip(to).map(|(from, to)| Range { from, to, ..Range::default() }).collect()
+}
+
+/// The cuts between `count` ranges of equal width over `low..=high`, fewer where there are fewer values.
+fn cut(low: i128, high: i128, count: u64) -> Vec<i128> {
     let width = (high - low + 1).max(1);
     let count = i128::from(count).min(width);
-    let mut from = None;
-    let mut ranges = Vec::new();
-    for i in 1..count {
-        let to = Some((low + width * i / count).to_string());
-        ranges.push(Range { from: from.take(), to: to.clone(), ..Range::default() });
-        from = to;
-    }
-    ranges.push(Range { from, ..Range::default() });
-    ranges
+    (1..count).map(|i| low + width * i / count).collect()
 }
 
 /// What stands for a column in a query for rows.
@@ -167,7 +191,7 @@ mod tests {
             low in -(1_i128 << 63)..(1_i128 << 64), span in 0_i128..(1 << 64), count in 1_u64..50,
             value in -(1_i128 << 64)..(1_i128 << 65),
         ) {
-            let ranges = cut(low, low + span, count);
+            let ranges = between(&cut(low, low + span, count));
             prop_assert!(ranges.len() as u64 <= count);
             let holds = |r: &&Range| {
                 r.from.as_ref().is_none_or(|f| f.parse::<i128>().unwrap() <= value)
@@ -175,12 +199,41 @@ mod tests {
             };
             prop_assert_eq!(ranges.iter().filter(holds).count(), 1);
         }
+
+        #[test]
+        fn cuts_stay_where_they_were_and_go_on(
+            low in -(1_i128 << 63)..(1_i128 << 64), span in 0_i128..(1 << 64), count in 2_u64..50,
+            more in 0_i128..(1 << 65), less in 0_u64..60,
+        ) {
+            let before = cut(low, low + span, count);
+            prop_assume!(!before.is_empty());
+            let wanted = (count + 30).saturating_sub(less).max(1);
+            if let Some(again) = continued(&before, low, low + span + more, wanted) {
+                prop_assert_eq!(&again[..before.len()], &before[..]);
+                prop_assert!(again.is_sorted_by(|a, b| a < b));
+                prop_assert!((again.len() as u64) < 2 * wanted);
+            }
+        }
     }
 
     #[test]
     fn ranges_are_even() {
-        let ends: Vec<_> = cut(1, 100, 4).into_iter().map(|r| r.to).collect();
+        let ends: Vec<_> = between(&cut(1, 100, 4)).into_iter().map(|r| r.to).collect();
         assert_eq!(ends, [Some("26".into()), Some("51".into()), Some("76".into()), None]);
-        assert_eq!(cut(5, 5, 9), [Range::default()]);
+        assert_eq!(between(&cut(5, 5, 9)), [Range::default()]);
+    }
+
+    #[test]
+    fn what_grew_is_cut_behind_the_last_cut() {
+        let before = [26, 51, 76];
+        for (high, more) in [(100, &[][..]), (113, &[]), (114, &[101]), (139, &[101, 126])] {
+            let expected = [&before[..], more].concat();
+            assert_eq!(continued(&before, 1, high, 4), Some(expected), "{high}");
+        }
+        assert_eq!(continued(&[26], 1, 80, 3), Some(vec![26, 51]));
+        assert_eq!(continued(&before, 1, 1 << 60, 4), None);
+        assert_eq!(continued(&before, 1, 100, 1), None);
+        assert_eq!(continued(&before, 1, 100, 9), None);
+        assert_eq!(continued(&[26], 30, 80, 3), None);
     }
 }

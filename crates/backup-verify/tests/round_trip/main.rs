@@ -14,6 +14,7 @@ mod odd;
 mod pace;
 mod pair;
 mod read_back;
+mod second;
 mod sides;
 mod stock;
 mod types;
