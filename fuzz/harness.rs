@@ -2,6 +2,7 @@
 //! far all the same.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What is fuzzed, and how long inputs become at most: longer ones take time and find no more.
@@ -45,6 +46,7 @@ impl Harness {
                 }
             }
         }
+        #[allow(clippy::print_stdout, reason = "what a run by hand did")]
         println!("{}: {count} inputs in {} s", self.name, started.elapsed().as_secs());
     }
 
@@ -54,6 +56,15 @@ impl Harness {
             panic!("{} broke a promise for {:?}", self.name, input.escape_ascii().to_string());
         }
     }
+}
+
+/// What was found before, and must not come back.
+pub fn regressions(name: &str) -> Vec<Vec<u8>> {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions");
+    let Ok(entries) = std::fs::read_dir(all.join(name)) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
 /// How many seconds a long run takes: `HOLDFAST_FUZZ_SECONDS`.

@@ -29,8 +29,9 @@ use harness::Harness;
 /// Longer inputs take time and find no more.
 const LONGEST: usize = 64 << 10;
 
-fn fuzz(inputs: usize, seeds: &[Vec<u8>], run: fn(&[u8])) {
-    Harness { name: "it", run, longest: LONGEST }.short(inputs, seeds);
+fn fuzz(name: &'static str, count: usize, mut inputs: Vec<Vec<u8>>, run: fn(&[u8])) {
+    inputs.extend(harness::regressions(name));
+    Harness { name, run, longest: LONGEST }.short(count, &inputs);
 }
 
 /// All of them with other inputs each time, for as many seconds as `HOLDFAST_FUZZ_SECONDS` says, on one core.
@@ -57,17 +58,17 @@ fn every_target_survives_for_long() {
 
 #[test]
 fn changed_binlogs_are_read_or_refused() {
-    fuzz(20_000, &binlog::seeds(), binlog::run);
+    fuzz("binlog", 20_000, binlog::seeds(), binlog::run);
 }
 
 #[test]
 fn changed_dumps_are_read_or_found_out() {
-    fuzz(20_000, &dump::seeds(), dump::run);
+    fuzz("dump", 20_000, dump::seeds(), dump::run);
 }
 
 #[test]
 fn changed_gtids_are_read_or_refused() {
-    fuzz(20_000, &gtid::seeds(), gtid::run);
+    fuzz("gtid", 20_000, gtid::seeds(), gtid::run);
 }
 
 #[test]
@@ -77,22 +78,22 @@ fn changed_sidecars_are_read_or_refused() {
             serde_json::from_slice::<backup_core::SegmentInfo>(line).unwrap();
         }
     }
-    fuzz(5_000, &sidecar::seeds(), sidecar::run);
+    fuzz("sidecar", 5_000, sidecar::seeds(), sidecar::run);
 }
 
 #[test]
 fn changed_tablespaces_are_read_or_refused() {
-    fuzz(5_000, &innodb::seeds(), innodb::run);
+    fuzz("innodb", 5_000, innodb::seeds(), innodb::run);
 }
 
 #[test]
 fn changed_streams_of_files_are_read_or_refused() {
-    fuzz(20_000, &xbstream::seeds(), xbstream::run);
+    fuzz("xbstream", 20_000, xbstream::seeds(), xbstream::run);
 }
 
 #[test]
 fn changed_words_of_tools_are_read_or_refused() {
-    fuzz(20_000, &tool::seeds(), tool::run);
+    fuzz("tool", 20_000, tool::seeds(), tool::run);
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn changed_catalogs_of_files_are_read_or_refused() {
     for seed in catalog::seeds() {
         backup_drivers::files::Catalog::parse(&seed).unwrap();
     }
-    fuzz(10_000, &catalog::seeds(), catalog::run);
+    fuzz("catalog", 10_000, catalog::seeds(), catalog::run);
 }
 
 #[test]
@@ -108,5 +109,5 @@ fn changed_answers_of_donors_are_read_or_refused() {
     let files =
         clone::seeds().iter().filter_map(|seed| backup_drivers::clone::read_answer(seed)).count();
     assert_eq!(files, 3);
-    fuzz(50_000, &clone::seeds(), clone::run);
+    fuzz("clone", 50_000, clone::seeds(), clone::run);
 }

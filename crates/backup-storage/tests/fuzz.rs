@@ -20,20 +20,10 @@ use harness::Harness;
 const INPUTS: usize = 10_000;
 const LONGEST: usize = 8192;
 
-/// What was found before, and must not come back.
-fn regressions(target: &Target) -> Vec<Vec<u8>> {
-    let directory =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions").join(target.name);
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
-}
-
 /// Good inputs, and those that were found bad once.
 fn inputs(target: &Target) -> Vec<Vec<u8>> {
     let mut inputs = (target.seeds)();
-    inputs.extend(regressions(target));
+    inputs.extend(harness::regressions(target.name));
     inputs.push(Vec::new());
     inputs
 }

@@ -287,9 +287,11 @@ impl Lexer {
         if self.fresh
             && let Some(line) = delimiter_command(rest)
         {
-            let end = match memchr::memchr(b'\n', rest) {
+            // A longer one ends there, wherever the stream was cut.
+            let head = &rest[..rest.len().min(DELIMITER_LINE)];
+            let end = match memchr::memchr(b'\n', head) {
                 Some(end) => end,
-                None if last || rest.len() > DELIMITER_LINE => rest.len(),
+                None if last || head.len() == DELIMITER_LINE => head.len(),
                 None => return 0,
             };
             let text = rest[line..end].trim_ascii();
