@@ -28,6 +28,7 @@ impl Harness {
     }
 
     /// Other inputs each time, on one core.
+    #[allow(clippy::print_stdout, reason = "what a run by hand did")]
     pub fn long(&self, time: Duration, mut inputs: Vec<Vec<u8>>) {
         let started = Instant::now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -46,7 +47,6 @@ impl Harness {
                 }
             }
         }
-        #[allow(clippy::print_stdout, reason = "what a run by hand did")]
         println!("{}: {count} inputs in {} s", self.name, started.elapsed().as_secs());
     }
 
