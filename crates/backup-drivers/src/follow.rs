@@ -58,28 +58,82 @@ pub async fn can_follow(
             ));
         }
     }
+    goes_by_gtid(target).await?;
+    has_what_follows(source, at).await?;
+    pair.close().await
+}
+
+/// Looks whether a server with the transactions `at`, which does not run yet, could be made a replica of
+/// `source`.
+///
+/// # Errors
+/// As [`can_follow`].
+pub async fn can_be_followed(
+    source: &ConnectOptions,
+    flavor: Flavor,
+    at: Option<&GtidSet>,
+) -> Result<()> {
+    address(source)?;
+    let mut source = Target::open(source).await?;
+    if source.facts.flavor != flavor {
+        return Err(source.refuse(
+            format!("it is a {}, and the backup of a {flavor}", source.facts.flavor),
+            "replicate between servers of one kind",
+        ));
+    }
+    has_what_follows(&mut source, at).await?;
+    source.session.close().await
+}
+
+/// Whether the source still has what comes behind these transactions.
+async fn has_what_follows(source: &mut Target, at: Option<&GtidSet>) -> Result<()> {
     let no_gtids = || {
         Error::new(ErrorKind::Unreachable, "the backup has no GTIDs, by which a replica goes on")
             .with_remedy("set gtid_mode to ON at the source and take a backup, or set the replica up by hand")
     };
     let at = at.ok_or_else(no_gtids)?;
-    if target.mysql() {
-        for server in [&mut *source, &mut *target] {
-            let mode = server.value("SELECT @@GLOBAL.gtid_mode").await?;
-            if mode != "ON" {
-                return Err(server.refuse(
-                    format!("its gtid_mode is {mode}"),
-                    "set gtid_mode and enforce_gtid_consistency to ON",
-                ));
-            }
-        }
+    goes_by_gtid(source).await?;
+    if source.mysql() {
         let purged = source.value("SELECT @@GLOBAL.gtid_purged").await?;
         let lacking = GtidSet::parse(Flavor::MySql, &purged)?.difference(at)?;
         if !lacking.is_empty() {
             return Err(gone(&source.options, &lacking.to_string()));
         }
     }
-    pair.close().await
+    Ok(())
+}
+
+async fn goes_by_gtid(server: &mut Target) -> Result<()> {
+    if !server.mysql() {
+        return Ok(());
+    }
+    match server.value("SELECT @@GLOBAL.gtid_mode").await?.as_str() {
+        "ON" => Ok(()),
+        mode => Err(server.refuse(
+            format!("its gtid_mode is {mode}"),
+            "set gtid_mode and enforce_gtid_consistency to ON",
+        )),
+    }
+}
+
+/// Tells a server that replicates nothing, and that others cannot reach, where its files are to go on once they
+/// are somebody else's: it is configured as a replica of `source`, and not started.
+///
+/// # Errors
+/// What the server says.
+pub(crate) async fn configure(
+    server: &ConnectOptions,
+    source: &ConnectOptions,
+    at: &GtidSet,
+) -> Result<()> {
+    let mut server = Target::open(server).await?;
+    tell(&mut server, at).await?;
+    server.session.run(&change(server.facts.flavor, source)?).await?;
+    if server.mysql() {
+        // Names no relay log of ours any more, or the next server would look for it; where to go on is kept.
+        server.session.run("RESET REPLICA").await?;
+    }
+    server.session.close().await
 }
 
 /// Makes `target`, which has the transactions `at`, a replica of `source`, starts it, and waits until it
@@ -108,9 +162,9 @@ pub async fn follow(
             ));
         }
     }
-    for sql in statements(pair.target.facts.flavor, source)? {
-        pair.target.session.run(&sql).await?;
-    }
+    pair.target.session.run(&change(pair.target.facts.flavor, source)?).await?;
+    let start = if pair.target.mysql() { "START REPLICA" } else { "START SLAVE" };
+    pair.target.session.run(start).await?;
     let lag_seconds = wait(cx, &mut pair, &goal).await?;
     let gtid = pair.target.executed().await?;
     pair.close().await?;
@@ -183,7 +237,8 @@ async fn tell(target: &mut Target, at: &GtidSet) -> Result<()> {
     target.session.run(&sql).await.map(drop)
 }
 
-fn statements(flavor: Flavor, source: &ConnectOptions) -> Result<Vec<String>> {
+/// The statement that names the source.
+fn change(flavor: Flavor, source: &ConnectOptions) -> Result<String> {
     let (host, port) = address(source)?;
     let quote = |text: &str| text.replace('\\', "\\\\").replace('\'', "''");
     let (host, user) = (quote(host), quote(&source.user));
@@ -200,26 +255,20 @@ fn statements(flavor: Flavor, source: &ConnectOptions) -> Result<Vec<String>> {
     Ok(match flavor {
         Flavor::MySql => {
             let ca = ca.map(|ca| format!(", SOURCE_SSL_CA = '{ca}'")).unwrap_or_default();
-            vec![
-                format!(
-                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
-                     SOURCE_AUTO_POSITION = 1, SOURCE_SSL = {tls}, SOURCE_SSL_VERIFY_SERVER_CERT = \
-                     {verified}{ca}, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 5, SOURCE_USER = \
-                     '{user}', SOURCE_PASSWORD = '{password}'"
-                ),
-                "START REPLICA".to_owned(),
-            ]
+            format!(
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
+                 SOURCE_AUTO_POSITION = 1, SOURCE_SSL = {tls}, SOURCE_SSL_VERIFY_SERVER_CERT = \
+                 {verified}{ca}, GET_SOURCE_PUBLIC_KEY = 1, SOURCE_CONNECT_RETRY = 5, SOURCE_USER = \
+                 '{user}', SOURCE_PASSWORD = '{password}'"
+            )
         }
         Flavor::MariaDb => {
             let ca = ca.map(|ca| format!(", MASTER_SSL_CA = '{ca}'")).unwrap_or_default();
-            vec![
-                format!(
-                    "CHANGE MASTER TO MASTER_HOST = '{host}', MASTER_PORT = {port}, MASTER_USE_GTID = \
-                     slave_pos, MASTER_SSL = {tls}, MASTER_SSL_VERIFY_SERVER_CERT = {verified}{ca}, \
-                     MASTER_CONNECT_RETRY = 5, MASTER_USER = '{user}', MASTER_PASSWORD = '{password}'"
-                ),
-                "START SLAVE".to_owned(),
-            ]
+            format!(
+                "CHANGE MASTER TO MASTER_HOST = '{host}', MASTER_PORT = {port}, MASTER_USE_GTID = \
+                 slave_pos, MASTER_SSL = {tls}, MASTER_SSL_VERIFY_SERVER_CERT = {verified}{ca}, \
+                 MASTER_CONNECT_RETRY = 5, MASTER_USER = '{user}', MASTER_PASSWORD = '{password}'"
+            )
         }
     })
 }

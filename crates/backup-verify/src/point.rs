@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    Context, ErrorKind, Finding, Manifest, Repository, Result, ServerVersion, Severity, io_error,
+    Context, ErrorKind, Finding, GtidSet, Manifest, Repository, Result, ServerVersion, Severity,
+    io_error,
 };
 use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::Applied;
+use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, Catalog, OnFiles};
 use backup_drivers::sandbox::ServerInstall;
 use backup_storage::Repo;
@@ -21,6 +23,8 @@ pub struct FilesPoint<'a> {
     route: Arc<Route>,
     options: DrillOptions,
     install: ServerInstall,
+    /// The server that the directory is to replicate from.
+    source: Option<ConnectOptions>,
 }
 
 impl<'a> FilesPoint<'a> {
@@ -35,23 +39,38 @@ impl<'a> FilesPoint<'a> {
         options: DrillOptions,
     ) -> Result<Self> {
         let install = options.install(manifest)?;
-        Ok(FilesPoint { repo, manifest, route, options, install })
+        Ok(FilesPoint { repo, manifest, route, options, install, source: None })
+    }
+
+    /// The directory is to be that of a replica of `source` then.
+    #[must_use]
+    pub fn following(mut self, source: Option<ConnectOptions>) -> Self {
+        self.source = source;
+        self
     }
 
     /// What [`run`](Self::run) would do.
     #[must_use]
     pub fn steps(&self) -> Vec<String> {
-        if self.route.is_empty() {
-            return vec!["apply no binlogs: the backup is at that point".to_owned()];
-        }
         let (flavor, version) = (self.install.flavor(), self.install.version());
-        vec![
-            format!(
-                "start a private {flavor} {version} on them, of {}",
-                self.install.base().display()
-            ),
-            "apply all archived binlogs up to that point there, and shut it down".to_owned(),
-        ]
+        let start = format!(
+            "start a private {flavor} {version} on them, of {}",
+            self.install.base().display()
+        );
+        let mut steps = match self.route.is_empty() {
+            true => vec!["apply no binlogs: the backup is at that point".to_owned()],
+            false => vec![
+                start.clone(),
+                "apply all archived binlogs up to that point there, and shut it down".to_owned(),
+            ],
+        };
+        if let Some(source) = &self.source {
+            steps.push(start);
+            steps.push(format!(
+                "make it a replica of {source}, which the next server on them begins, and shut it down"
+            ));
+        }
+        steps
     }
 
     /// What is worth knowing of a directory that this server has run on.
@@ -63,7 +82,7 @@ impl<'a> FilesPoint<'a> {
         let later = version(own).zip(version(of_backup)).is_some_and(|(own, backup)| {
             own.series() == backup.series() && own.patch() > backup.patch()
         });
-        if !later || self.route.is_empty() {
+        if !later || self.route.is_empty() && self.source.is_none() {
             return Vec::new();
         }
         let problem =
@@ -80,6 +99,34 @@ impl<'a> FilesPoint<'a> {
         if self.route.is_empty() {
             return Ok(None);
         }
+        let (scratch, catalog) = self.place(cx).await?;
+        let server = self.server(directory, scratch.path(), &catalog);
+        let store = Arc::new(self.repo.clone());
+        files::bring_to(cx, server, store, Arc::clone(&self.route)).await.map(Some)
+    }
+
+    /// Makes the files, which have the transactions `at`, those of a replica.
+    ///
+    /// # Errors
+    /// When the server does not start on them, or refuses what it is told.
+    pub async fn make_replica(&self, cx: &Context, directory: &Path, at: &GtidSet) -> Result<()> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let (scratch, catalog) = self.place(cx).await?;
+        let server = self.server(directory, scratch.path(), &catalog);
+        files::make_replica(cx, server, source, at).await
+    }
+
+    fn server<'s>(
+        &'s self,
+        directory: &Path,
+        scratch: &'s Path,
+        catalog: &'s Catalog,
+    ) -> OnFiles<'s> {
+        OnFiles { data: directory.to_owned(), ..OnFiles::new(&self.install, scratch, catalog) }
+    }
+
+    /// Where the private server has what is its own, and what the backup says of the files.
+    async fn place(&self, cx: &Context) -> Result<(tempfile::TempDir, Catalog)> {
         let parent = self.options.directory.clone().unwrap_or_else(std::env::temp_dir);
         let scratch = tempfile::Builder::new().prefix("holdfast-point-").tempdir_in(&parent);
         let scratch = scratch.map_err(|e| {
@@ -87,11 +134,6 @@ impl<'a> FilesPoint<'a> {
         })?;
         let artifacts = self.repo.artifacts(cx, self.manifest).await?;
         let catalog = Catalog::read(&*artifacts).await?;
-        let server = OnFiles {
-            data: directory.to_owned(),
-            ..OnFiles::new(&self.install, scratch.path(), &catalog)
-        };
-        let store = Arc::new(self.repo.clone());
-        files::bring_to(cx, server, store, Arc::clone(&self.route)).await.map(Some)
+        Ok((scratch, catalog))
     }
 }

@@ -1,8 +1,8 @@
 //! `restore --as-replica-of`: the restored server goes on as a replica.
 
-use backup_core::{Context, GtidSet, Manifest, Result};
+use backup_core::{Context, Flavor, GtidSet, Manifest, Result};
 use backup_drivers::connect::ConnectOptions;
-use backup_drivers::follow::{Following, can_follow, follow};
+use backup_drivers::follow::{Following, can_be_followed, can_follow, follow};
 use serde_json::{Value, json};
 
 use super::point::Way;
@@ -10,7 +10,7 @@ use crate::login::Server;
 
 /// The source that the target is made a replica of.
 pub(super) struct NewReplica {
-    source: ConnectOptions,
+    pub(super) source: ConnectOptions,
 }
 
 impl NewReplica {
@@ -26,7 +26,7 @@ impl NewReplica {
     }
 
     /// The transactions that the target has when everything is restored and applied.
-    fn start(manifest: &Manifest, way: Option<&Way>) -> Option<GtidSet> {
+    pub(super) fn start(manifest: &Manifest, way: Option<&Way>) -> Option<GtidSet> {
         let reached = way.and_then(|way| way.route.reached.clone());
         reached.or_else(|| manifest.outcome.position.gtid.clone())
     }
@@ -41,6 +41,18 @@ impl NewReplica {
     ) -> Result<()> {
         let at = NewReplica::start(manifest, way);
         cx.run(can_follow(target, &self.source, at.as_ref())).await
+    }
+
+    /// Whether a server on the restored files could go on from there.
+    pub(super) async fn check_source(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        way: Option<&Way>,
+    ) -> Result<()> {
+        let at = NewReplica::start(manifest, way);
+        let flavor = manifest.outcome.source.flavor;
+        cx.run(can_be_followed(&self.source, flavor, at.as_ref())).await
     }
 
     /// Starts it and waits until it has caught up.
@@ -63,6 +75,18 @@ impl NewReplica {
     pub(super) fn step(&self) -> String {
         format!(
             "Then it is made a replica of {}, and waited for until it has caught up.\n",
+            self.source
+        )
+    }
+
+    /// What is said at the end of a directory.
+    pub(super) fn done_files(&self, flavor: Flavor) -> String {
+        let start = match flavor {
+            Flavor::MySql => "; `START REPLICA` there begins it",
+            Flavor::MariaDb => "; it begins at once",
+        };
+        format!(
+            "A server that is started on it, with a server_id of its own, is a replica of {}{start}.\n",
             self.source
         )
     }

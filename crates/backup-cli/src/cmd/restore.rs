@@ -94,9 +94,10 @@ pub(crate) struct Restore {
     point: Point,
     /// Make the target a replica of this server, mysql://user@host:port/ as the target reaches it, with
     /// the password of HOLDFAST_SOURCE_PASSWORD, and wait until it has caught up. Without a point in time
-    /// everything that is archived is applied first. Nothing of it goes into the target's binary log
-    #[arg(long, value_name = "DSN", conflicts_with = "target_dir")]
-    as_replica_of: Option<String>,
+    /// everything that is archived is applied first. Nothing of it goes into the target's binary log. With
+    /// --target-dir the server that is started on the directory is told to
+    #[arg(long, value_name = "DSN")]
+    pub(super) as_replica_of: Option<String>,
     /// For data files, tables or databases to a point: the server to run privately, the directory that holds
     /// bin/mysqld or usr/sbin/mysqld
     #[arg(long, value_name = "DIR")]

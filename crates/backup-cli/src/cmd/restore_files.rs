@@ -14,6 +14,7 @@ use backup_storage::Repo;
 use backup_verify::{AsideOptions, FilesPoint, FilesServer, plan_tables, restore_tables};
 
 use super::backup_tool::search_path;
+use super::new_replica::NewReplica;
 use super::point::Way;
 use super::restore::{Restore, done, plan};
 use crate::answer::Answer;
@@ -113,11 +114,19 @@ impl Restore {
                 "restore into an empty directory, start a server there, take what you need",
             ));
         }
+        let replica = match &self.as_replica_of {
+            Some(url) => Some(NewReplica::of(cx, url).await?),
+            None => None,
+        };
+        if let Some(replica) = &replica {
+            replica.check_source(cx, manifest, way.as_ref()).await?;
+        }
         let point = match &way {
             Some(way) => {
                 let server = self.private_server();
                 let route = Arc::clone(&way.route);
-                Some(FilesPoint::prepare(repo, manifest, route, server)?)
+                let source = replica.as_ref().map(|replica| replica.source.clone());
+                Some(FilesPoint::prepare(repo, manifest, route, server)?.following(source))
             }
             None => None,
         };
@@ -144,7 +153,11 @@ impl Restore {
                 steps.steps.extend(point.steps());
                 steps.findings.extend(point.findings());
             }
-            return plan(manifest, &directory.display().to_string(), &steps, way.as_ref());
+            let answer = plan(manifest, &directory.display().to_string(), &steps, way.as_ref())?;
+            return Ok(match &replica {
+                Some(replica) => answer.with("replica", replica.as_json(None), ""),
+                None => answer,
+            });
         }
         pipeline::refuse(cx, &fit, "the server does not fit the backup")?;
         let started = cx.now();
@@ -168,7 +181,24 @@ impl Restore {
                 restored.warnings.extend(applied.warnings);
             }
         }
-        done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
+        let Some((replica, point)) = replica.as_ref().zip(point.as_ref()) else {
+            return done(manifest, &restored, cx.now().duration_since(started), way.as_ref());
+        };
+        if let Some(at) = NewReplica::start(manifest, way.as_ref()) {
+            point.make_replica(cx, &path, &at).await.map_err(|e| {
+                e.context("everything is restored; the directory is that of no replica yet")
+                    .with_remedy(
+                        "start a server on it with a server_id of its own, and name its source there \
+                         (CHANGE REPLICATION SOURCE TO, CHANGE MASTER TO)",
+                    )
+            })?;
+        }
+        let answer = done(manifest, &restored, cx.now().duration_since(started), way.as_ref())?;
+        Ok(answer.with(
+            "replica",
+            replica.as_json(None),
+            &replica.done_files(manifest.outcome.source.flavor),
+        ))
     }
 }
 

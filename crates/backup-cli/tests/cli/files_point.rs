@@ -194,6 +194,80 @@ fn copied(home: &Home, directory: &Path) -> PathBuf {
     copy
 }
 
+/// A directory out of data files and the archive: the server that is started on it goes on as a replica.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_files_become_a_replica(
+    #[values(("mysql-9.7", How::Clone), ("mysql-9.7", How::Cold), ("mariadb-10.11", How::Tool))]
+    case: (&str, How),
+    #[values(true, false)] archived: bool,
+) {
+    let (name, how) = case;
+    let mysql = name.starts_with("mysql");
+    let home = Home::with_repo();
+    let source = backed_up(&home, name, how).await;
+    let mut session = source.session().await;
+    let account = [
+        "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'Secret-1'",
+        "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO repl@'127.0.0.1'",
+        "INSERT INTO shop.customers VALUES (4, 'd', NULL)",
+    ];
+    server::run(&mut session, &account).await;
+    let url = source.url();
+    if archived {
+        let archive =
+            ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+        home.on_repo(archive).expect(0);
+    }
+    server::run(&mut session, &["UPDATE shop.noted SET note = 'later'"]).await;
+
+    let (server_dir, target) = (install(name), home.path("target"));
+    let server_dir = server_dir.to_str().unwrap();
+    let from = source.tcp_url("repl");
+    let restore = |password: &str, more: &[&str]| {
+        let all =
+            ["restore", "--cluster", "shop", "--server-dir", server_dir, "--tool", server_dir];
+        let to =
+            ["--repo", "repo", "--target-dir", target.to_str().unwrap(), "--as-replica-of", &from];
+        let mut command = home.command([&all[..], &to, more].concat());
+        command.env("HOLDFAST_SOURCE_PASSWORD", password);
+        crate::home::Run::of(&mut command)
+    };
+    restore("wrong", &[]).expect(3);
+    assert!(!target.exists());
+    let plan = restore("Secret-1", &["--dry-run"]).expect(0).stdout;
+    assert!(plan.contains("make it a replica of repl@127.0.0.1"), "{plan}");
+    assert!(!target.exists());
+    let done = restore("Secret-1", &["--json"]).expect(0).hides("Secret-1").json();
+    assert!(done["replica"]["source"].as_str().unwrap().starts_with("repl@127.0.0.1"), "{done:#}");
+    assert!(!target.join("auto.cnf").exists());
+
+    // It is configured, whatever the server calls its relay logs.
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(&target).durable(false);
+    let relay = "elsewhere-relay-bin";
+    let builder = builder.option("server_id", "2").option("relay_log", relay).tcp(true);
+    let replica = Server(builder.start(&cx).await.unwrap());
+    server::run(&mut session, &["INSERT INTO shop.other VALUES (77)"]).await;
+    if mysql {
+        server::run(&mut replica.session().await, &["START REPLICA"]).await;
+    }
+    let wait = match mysql {
+        true => {
+            let there = source.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+            format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{there}', 60)")
+        }
+        false => {
+            let there = source.value("SELECT @@GLOBAL.gtid_binlog_pos").await.unwrap();
+            format!("SELECT MASTER_GTID_WAIT('{there}', 60)")
+        }
+    };
+    let answer = replica.value(&wait).await;
+    let log = std::fs::read_to_string(replica.0.error_log()).unwrap_or_default();
+    assert_eq!(answer.as_deref(), Some("0"), "{log}");
+    assert_eq!(content(&replica).await, content(&source).await);
+}
+
 /// The first server on such files takes their keys into its keyring: of the private one they come back.
 #[tokio::test]
 async fn encrypted_clones_come_to_a_point_with_keys_that_any_server_takes() {

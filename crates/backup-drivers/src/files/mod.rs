@@ -45,7 +45,7 @@ pub use drill::{OnFiles, data, drill, starts_by_itself};
 pub use fit::Successor;
 pub use lock::LockOptions;
 pub use locked::LockedBackup;
-pub use point::bring_to;
+pub use point::{bring_to, make_replica};
 pub use restore::{FilesRestore, FilesRestoreOptions};
 pub(crate) use settle::settle;
 pub use stream::export_stream;

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use backup_core::{Context, ErrorKind, Event, Flavor, Result, SegmentStore, io_error};
+use backup_core::{Context, ErrorKind, Event, Flavor, GtidSet, Result, SegmentStore, io_error};
 
 use super::catalog::Catalog;
 use super::drill::OnFiles;
@@ -15,6 +15,7 @@ use super::settle::settle;
 use crate::binlog::Route;
 use crate::binlog::replay::{Applied, ApplyOptions, apply};
 use crate::connect::{ConnectOptions, Session};
+use crate::follow::configure;
 use crate::sandbox::Sandbox;
 
 /// `innodb_page_size`, where nobody said another.
@@ -44,7 +45,7 @@ pub async fn bring_to(
     let stopped = sandbox.stop().await;
     let rekeyed = keys_back(&sandbox, &data, server.catalog);
     drop(sandbox);
-    let cleaned = clean(&data, &before).and_then(|()| settle(&data, server.catalog));
+    let cleaned = clean(&data, &before, &[]).and_then(|()| settle(&data, server.catalog));
     let applied = match applied {
         Ok(applied) => applied,
         Err(e) => {
@@ -57,7 +58,50 @@ pub async fn bring_to(
     left.and(stopped).and(rekeyed).and(cleaned).map(|()| applied)
 }
 
+/// Makes the files, which have the transactions `at`, those of a replica of `source`: the next server that starts
+/// on them replicates from there, a MariaDB at once, a MySQL when it is told `START REPLICA`. The server that `server` describes is gone at the end, shut down in order, and so
+/// is what it had of its own.
+///
+/// # Errors
+/// When the server does not start on the files, or refuses what it is told.
+pub async fn make_replica(
+    cx: &Context,
+    server: OnFiles<'_>,
+    source: &ConnectOptions,
+    at: &GtidSet,
+) -> Result<()> {
+    let before = names(&server.data)?;
+    let data = server.data.clone();
+    let server = server.for_replication();
+    cx.phase(format!("starting {} {}", server.install.flavor(), server.install.version()));
+    let (mut sandbox, target) = server.open(cx).await?;
+    let configured = configure(&target, source, at).await;
+    let left = leave(&target).await;
+    let stopped = sandbox.stop().await;
+    let rekeyed = keys_back(&sandbox, &data, server.catalog);
+    drop(sandbox);
+    configured.and(left).and(stopped).and(rekeyed)?;
+    clean(&data, &before, &["master.info", "multi-master.info"])?;
+    settle(&data, server.catalog)
+}
+
 impl OnFiles<'_> {
+    /// Set up so that it can be told what to replicate.
+    fn for_replication(mut self) -> Self {
+        let path = |name: &str| self.scratch.join(name).to_string_lossy().into_owned();
+        let mut options = vec![("relay_log", path("relay"))];
+        match self.install.flavor() {
+            Flavor::MySql => {
+                options.push(("gtid_mode", "ON".to_owned()));
+                options.push(("enforce_gtid_consistency", "ON".to_owned()));
+            }
+            // Where to go on is in `master.info` among the files; all else is the next server's own.
+            Flavor::MariaDb => options.push(("relay_log_info_file", path("relay-log.info"))),
+        }
+        self.options.extend(options);
+        self
+    }
+
     /// Set up so that the transactions of `route` can be applied, with what a replica writes elsewhere than
     /// among the files.
     #[must_use]
@@ -101,8 +145,8 @@ fn names(directory: &Path) -> Result<BTreeSet<OsString>> {
     entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(failed)).collect()
 }
 
-/// Takes away what says who the private server was: the next one is somebody else.
-fn clean(directory: &Path, before: &BTreeSet<OsString>) -> Result<()> {
+/// Takes away what says who the private server was, but `kept`: the next one is somebody else.
+fn clean(directory: &Path, before: &BTreeSet<OsString>, kept: &[&str]) -> Result<()> {
     for name in names(directory)?.difference(before) {
         let Some(text) = name.to_str() else { continue };
         let ours =
@@ -110,7 +154,7 @@ fn clean(directory: &Path, before: &BTreeSet<OsString>) -> Result<()> {
                 || text.ends_with(".pem")
                 || text.starts_with("relay.")
                 || text.starts_with("relay-");
-        if ours {
+        if ours && !kept.contains(&text) {
             let path = directory.join(name);
             std::fs::remove_file(&path).map_err(|e| {
                 io_error(e, ErrorKind::Target, format!("cannot remove {}", path.display()))

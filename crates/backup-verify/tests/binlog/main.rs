@@ -12,6 +12,7 @@ mod executed;
 mod failover;
 mod failover_load;
 mod follow;
+mod full;
 mod hostile;
 mod keep;
 mod killed;

@@ -1,5 +1,21 @@
 //! What to do where a transaction cannot be applied.
 
+use backup_core::ErrorKind;
+
+use crate::connect::kind_of_server_error;
+
+/// What to do where the target has no room.
+pub(super) const FREE_SPACE: &str = "everything before it is applied; free space at the target, for its data, relay logs and temporary files, \
+     then go on with `holdfast binlog apply`";
+
+/// Whether an error of an applier says that there is no room: by its number, or by that of the system in it.
+pub(super) fn is_full(number: u32, text: &str) -> bool {
+    u16::try_from(number).is_ok_and(|n| kind_of_server_error(n) == ErrorKind::Space)
+        || ["No space left on device", "error 28 ", "errno: 28 ", "errno 28 "]
+            .iter()
+            .any(|words| text.contains(words))
+}
+
 /// The remedy for the server's error of this number.
 pub(super) fn remedy(number: u32) -> &'static str {
     match number {

@@ -8,7 +8,7 @@ use mysql_async::Row;
 
 use super::super::route::{Route, Skipping};
 use super::lookup;
-use super::remedy::remedy;
+use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::serve::Server;
 use super::target::{Target, text};
 
@@ -265,11 +265,12 @@ impl Stop {
             (None, true) => String::new(),
             (None, false) => format!(" at {gtid}"),
         };
-        Error::new(
-            ErrorKind::Target,
-            format!("{} cannot apply the binlog{which}: error {number}: {text}", target.options),
-        )
-        .with_remedy(remedy(number))
+        let text =
+            format!("{} cannot apply the binlog{which}: error {number}: {text}", target.options);
+        match is_full(number, &text) {
+            true => Error::new(ErrorKind::Space, text).with_remedy(FREE_SPACE),
+            false => Error::new(ErrorKind::Target, text).with_remedy(remedy(number)),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use super::super::read::Reader;
 use super::super::route::Route;
 use super::super::rows::change;
 use super::groups::{From, Groups, Step};
-use super::remedy::remedy;
+use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::target::Target;
 use context::Statement;
 use mark::Mark;
@@ -246,9 +246,11 @@ impl<'a> Direct<'a> {
         let name = gtid.as_ref().map(|gtid| format!("{gtid}, ")).unwrap_or_default();
         let report = error.chain();
         let number = error.server().map_or(0, |server| server.code.into());
+        let full = is_full(number, &report);
         Error::new(
             match error.kind() {
                 ErrorKind::Privilege => ErrorKind::Privilege,
+                _ if full => ErrorKind::Space,
                 _ => ErrorKind::Target,
             },
             format!(
@@ -257,6 +259,7 @@ impl<'a> Direct<'a> {
             ),
         )
         .with_remedy(match number {
+            _ if full => FREE_SPACE.to_owned(),
             // It says itself what to do.
             0 if !error.remedy().is_empty() => {
                 format!(

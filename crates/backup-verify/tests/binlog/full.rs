@@ -1,0 +1,86 @@
+//! A target whose disk fills while binlogs are applied.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use backup_core::{Context, ErrorKind, ReplayTarget};
+use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, Means, apply};
+use rstest::rstest;
+
+use crate::replay::{beginning, content, route};
+use crate::server::Server;
+use crate::store::Store;
+
+/// A small file system; it is gone with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Under the files of a directory.
+    fn under(path: &Path) -> SmallDisk {
+        let kept = path.with_extension("kept");
+        std::fs::rename(path, &kept).unwrap();
+        std::fs::create_dir(path).unwrap();
+        let disk = SmallDisk(path.to_owned());
+        disk.mount("size=6m,mode=755");
+        let copied = Command::new("cp").arg("-a").arg(kept.join(".")).arg(path).status().unwrap();
+        assert!(copied.success());
+        std::fs::remove_dir_all(kept).unwrap();
+        disk
+    }
+
+    fn mount(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        let status =
+            mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&self.0).status().unwrap();
+        assert!(status.success(), "mounting a tmpfs needs root; run this suite as root");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The tables have no room any more, and then they have: nothing is lost, nothing is applied twice. A MariaDB ends
+/// itself when InnoDB has no room to write to, and there is nobody to say why.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_target_is_told_and_gone_on_with(
+    #[values(Means::Replica, Means::Direct)] means: Means,
+) {
+    let name = "mysql-9.7";
+    let source = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a LONGBLOB)"]).await;
+    let store = Store::new().await;
+    store.archive(&source).await;
+    for id in 0..24 {
+        let sql = format!("INSERT INTO d.t VALUES ({id}, REPEAT(RANDOM_BYTES(1024), 1024))");
+        source.run(&[&sql]).await;
+    }
+    let mut target = Server::start(name, |builder| builder.binary_log(false)).await;
+    let go = async |target: &Server, first: bool| {
+        let there = match first {
+            true => String::new(),
+            false => replaying::position(&target.options()).await.unwrap().to_string(),
+        };
+        let way = route(&store, &beginning(target, &there), &ReplayTarget::End, &[]).await.unwrap();
+        let options = ApplyOptions { tell_applied: first, means, ..ApplyOptions::default() };
+        let repo = Arc::new(store.repo.clone());
+        apply(&store.cx, &target.options(), repo, Arc::new(way), &options).await.map(drop)
+    };
+    go(&target, true).await.unwrap_or_else(|e| panic!("{}", e.report()));
+    store.archive(&source).await;
+    target.0.stop().await.unwrap();
+    let disk = SmallDisk::under(&target.0.datadir().join("d"));
+    target.0.restart(&Context::builder().build()).await.unwrap();
+
+    let e = go(&target, false).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Space, "{}", e.report());
+    assert!(e.report().contains("free space"), "{}", e.report());
+    disk.mount("remount,size=200m");
+    go(&target, false).await.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+    target.0.stop().await.unwrap();
+}
