@@ -2,11 +2,13 @@
 //! had at that moment.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::{
-    BackupSpec, BackupType, Flavor, GtidSet, Manifest, ReplayBase, ReplayTarget, Strategy, pipeline,
+    Backup, BackupSpec, BackupType, Flavor, GtidSet, Manifest, ReplayBase, ReplayTarget, Restore,
+    Strategy, pipeline,
 };
 use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, apply};
@@ -15,6 +17,7 @@ use backup_drivers::files::{FilesRestore, FilesRestoreOptions, LockOptions, Lock
 use backup_drivers::logical::{
     LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions,
 };
+use backup_drivers::physical::{PhysicalBackup, PhysicalRestore, ToolOptions, details};
 use backup_verify::{DrillOptions, FilesPoint};
 use jiff::Timestamp;
 use rstest::rstest;
@@ -215,6 +218,11 @@ async fn compare(target: &Server, n: usize, moment: &Moment) {
     assert_eq!(there.len(), moment.content.len(), "moment {n}: {there:#?}");
 }
 
+/// Where mariadb-backup is.
+fn tool(name: &str) -> Option<PathBuf> {
+    Some(xtask::servers::Server::named(name).unwrap().directory())
+}
+
 /// Data files, brought to a moment, and a server on them.
 async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, moment: &Moment) {
     let route = way(store, &ReplayBase::of(manifest), n, moment).await;
@@ -223,8 +231,13 @@ async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, m
     let point = FilesPoint::prepare(&store.repo, manifest, route, options);
     let point = point.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
     let directory = store.path(&format!("files-{n}"));
-    let driver = FilesRestore::new(&directory, FilesRestoreOptions::default());
-    pipeline::restore(&store.cx, &store.repo, &driver, manifest).await.unwrap();
+    let options = FilesRestoreOptions::default();
+    // What a tool read, the tool prepares.
+    let driver: Box<dyn Restore> = match details(manifest) {
+        Ok(_) => Box::new(PhysicalRestore::new(&directory, options, tool(name), Vec::new())),
+        Err(_) => Box::new(FilesRestore::new(&directory, options)),
+    };
+    pipeline::restore(&store.cx, &store.repo, &*driver, manifest).await.unwrap();
     let applied = point.run(&store.cx, &directory).await;
     applied.unwrap_or_else(|e| panic!("moment {n}, files: {}", e.report()));
     let target = Server::start(name, |builder| {
@@ -275,10 +288,16 @@ async fn every_moment_of_a_wild_history_comes_back(
         backup_type: BackupType::Full,
         parent: None,
     };
-    let driver = LockedBackup::new(source.options(), LockOptions::default());
+    let driver: Box<dyn Backup> = match name.starts_with("mysql") {
+        true => Box::new(LockedBackup::new(source.options(), LockOptions::default())),
+        false => {
+            let options = ToolOptions::default();
+            Box::new(PhysicalBackup::new(source.options(), tool(name), Vec::new(), options))
+        }
+    };
     // Nobody may write meanwhile, and the work does not wait for as long as that takes.
     let undisturbed = work.gate.write().await;
-    let files = pipeline::backup(&store.cx, &store.repo, &driver, spec).await;
+    let files = pipeline::backup(&store.cx, &store.repo, &*driver, spec).await;
     let files = files.unwrap_or_else(|e| panic!("{}", e.report()));
     drop(undisturbed);
     let rounds = rounds(6);
