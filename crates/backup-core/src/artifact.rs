@@ -245,6 +245,20 @@ pub trait ArtifactSource: Send + Sync {
     /// [`ErrorKind::Damaged`](crate::ErrorKind::Damaged) when the backup has no such artifact.
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactReader>>;
 
+    /// Opens an artifact of which somebody has an older state: what is the same there is not read.
+    /// `None` where the backup does not tell enough of the artifact, which is read as a whole then.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    async fn open_over(
+        &self,
+        name: &ArtifactName,
+        older: Arc<dyn Older>,
+    ) -> Result<Option<Box<dyn ChangedReader>>> {
+        let _ = (name, older);
+        Ok(None)
+    }
+
     /// Reads a whole artifact of at most `limit` bytes.
     ///
     /// # Errors
@@ -262,6 +276,32 @@ pub trait ArtifactSource: Send + Sync {
         }
         Ok(all)
     }
+}
+
+/// What somebody has of an artifact already: an older state of it, or anything else.
+pub trait Older: Send + Sync {
+    /// Reads from `offset` on as much of `bytes` as there is, and says how much that was.
+    ///
+    /// # Errors
+    /// What goes wrong while it is read.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> std::io::Result<usize>;
+}
+
+/// One artifact being read where an older state of it differs.
+#[async_trait]
+pub trait ChangedReader: Send {
+    /// The length of the artifact.
+    fn bytes(&self) -> u64;
+
+    /// The next bytes that differ, with the offset where they begin; offsets only go up. `None` once every
+    /// byte of the artifact was either given out or found to be the same: compared by a digest that was
+    /// recorded at backup time. What was given out was checked against that too.
+    ///
+    /// The older state may be written over up to the end of what was given out.
+    ///
+    /// # Errors
+    /// As [`ArtifactReader::next`], and when the older state cannot be read.
+    async fn next(&mut self) -> Result<Option<(u64, Bytes)>>;
 }
 
 /// One artifact being read.

@@ -22,7 +22,7 @@ mod verify;
 
 pub use artifact::{
     ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSink, ArtifactSource, ArtifactWriter,
-    Layout, Leftover,
+    ChangedReader, Layout, Leftover, Older,
 };
 pub use backup::{Backup, Restore, RestoreSteps, Restored};
 pub use binlog_chain::{BinlogChain, Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};

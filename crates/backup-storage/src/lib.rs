@@ -13,6 +13,7 @@
 mod auto;
 mod base;
 mod catalog;
+mod changed;
 mod check;
 mod copy;
 mod cut;
@@ -30,6 +31,7 @@ mod marker;
 mod marks;
 mod options;
 mod packer;
+mod part;
 mod process;
 mod prune;
 mod reader;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, BackupId, Context, Error, Manifest,
-    MemoryPermit, Result,
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, BackupId, ChangedReader, Context,
+    Error, Manifest, MemoryPermit, Older, Result,
 };
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
+use crate::changed::{self, Changed};
 use crate::frames::Frames;
 use crate::index::{Index, Indexed, Line};
 use crate::reader::{Reader, prove};
@@ -81,6 +82,19 @@ impl ArtifactSource for Source {
     async fn open(&self, name: &ArtifactName) -> Result<Box<dyn ArtifactReader>> {
         let (info, parts) = self.0.known(name)?;
         Ok(Box::new(Reader::start(Arc::clone(&self.0), info, parts)))
+    }
+
+    async fn open_over(
+        &self,
+        name: &ArtifactName,
+        older: Arc<dyn Older>,
+    ) -> Result<Option<Box<dyn ChangedReader>>> {
+        let (info, _) = self.0.known(name)?;
+        let map = changed::map(&self.0, name).await?;
+        if map.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Changed::start(Arc::clone(&self.0), info, map, older))))
     }
 }
 

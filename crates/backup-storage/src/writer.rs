@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use backup_core::{ArtifactInfo, ArtifactName, ArtifactWriter, Error, Layout, Result};
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use crate::base::{BaseArtifact, Copy, Found, Unit};
 use crate::cut;
-use crate::format::{End, MapPart, UnitHash, hex, unit_hash};
+use crate::digesting::Digesting;
+use crate::format::{End, MapPart, UnitHash, unit_hash};
 use crate::mapping::Mapping;
 use crate::packer::{Draft, FRAME_MAX, FRAME_TARGET, Packer, Placed};
 use crate::sync::{lock, lost_task};
@@ -39,8 +39,7 @@ pub(crate) struct Writer {
     draft: Draft,
     buffer: BytesMut,
     bytes: u64,
-    /// `None` while, or because, a task has it.
-    digest: Option<Sha256>,
+    digest: Digesting,
     /// The same artifact in the base; `None` before it was looked for.
     base: Option<Option<BaseArtifact>>,
     /// How many units there were so far.
@@ -147,7 +146,7 @@ impl Writer {
             draft: Draft::new(packer.next_id.fetch_add(1, Ordering::Relaxed), name),
             buffer: BytesMut::new(),
             bytes: 0,
-            digest: Some(Sha256::new()),
+            digest: Digesting::new(),
             base: None,
             units: 0,
             mapping: Mapping::default(),
@@ -221,14 +220,15 @@ impl Writer {
         };
         let (lengths, hashes) = self.examine(piece.clone(), cut).await?;
         let rest = piece.split_off(lengths.iter().sum());
+        // Goes on while the piece is compared, and the next one comes.
+        self.digest.add(vec![piece.clone()], ()).await?;
         self.keep(&rest, STREAM);
         drop(rest);
         self.compare(&piece, &lengths, &hashes).await
     }
 
-    /// Cuts, hashes and digests on a thread that may be busy for long.
+    /// Cuts and hashes on a thread that may be busy for long.
     async fn examine(&mut self, piece: Bytes, cut: Cut) -> Result<(Vec<usize>, Vec<UnitHash>)> {
-        let mut digest = self.digest.take().ok_or_else(|| self.given_up())?;
         let task = tokio::task::spawn_blocking(move || {
             let lengths = cut(&piece);
             let mut rest = &piece[..];
@@ -237,15 +237,12 @@ impl Writer {
                 .map(|&len| {
                     let (unit, tail) = rest.split_at(len);
                     rest = tail;
-                    digest.update(unit);
                     unit_hash(unit)
                 })
                 .collect();
-            (digest, lengths, hashes)
+            (lengths, hashes)
         });
-        let (digest, lengths, hashes) = task.await.map_err(lost_task)?;
-        self.digest = Some(digest);
-        Ok((lengths, hashes))
+        task.await.map_err(lost_task)
     }
 
     fn given_up(&self) -> Error {
@@ -534,8 +531,7 @@ impl ArtifactWriter for Writer {
         let small = self.units == 0 && self.buffer.len() < SMALL;
         if small {
             // Too short for a thread of its own.
-            let digest = self.digest.as_mut();
-            digest.into_iter().for_each(|digest| digest.update(&self.buffer));
+            self.digest.add(vec![Bytes::copy_from_slice(&self.buffer)], ()).await?;
         }
         while !small && !self.buffer.is_empty() {
             let piece = std::mem::take(&mut self.buffer).freeze();
@@ -544,7 +540,7 @@ impl ArtifactWriter for Writer {
         let info = ArtifactInfo {
             name: self.draft.name.clone(),
             bytes: self.bytes,
-            sha256: hex(&self.digest.take().unwrap_or_default().finalize()),
+            sha256: std::mem::replace(&mut self.digest, Digesting::new()).finish().await?,
             layout: self.layout,
             attributes,
         };

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use backup_core::{Error, Result};
+use backup_core::{Error, Older, Result};
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
@@ -38,11 +38,42 @@ pub(super) struct Placed {
     pub(super) owned: bool,
 }
 
+/// What is there of a file, to be compared with.
+pub(super) struct There(File);
+
+impl There {
+    /// Opens what stands at `path`, where it is of the kind that [`place`] writes over: `None` where it is
+    /// not, or is empty.
+    pub(super) fn open(path: &Path) -> Option<There> {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        if !can_stay(&metadata) || metadata.len() == 0 {
+            return None;
+        }
+        let no_links = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        OpenOptions::new().read(true).custom_flags(no_links).open(path).ok().map(There)
+    }
+}
+
+impl Older for There {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(bytes, offset)
+    }
+}
+
+/// A link would lead out of the directory; a second name of the file may be another's.
+fn can_stay(metadata: &std::fs::Metadata) -> bool {
+    metadata.is_file() && metadata.nlink() == 1
+}
+
 /// Bytes of a file.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// Those behind the last ones.
     Next(Bytes),
+    /// Those from an offset on, where what is there differs; nothing of what is between was different.
+    Differs(u64, Bytes),
+    /// So far nothing more differs.
+    Same(u64),
     /// Those from an offset on, over what is there.
     Over(u64, Bytes),
 }
@@ -58,14 +89,23 @@ pub(super) fn place(
     whole: &CancellationToken,
 ) -> Result<Placed> {
     let mut output = Output::open(entry, path, way).map_err(failed(path))?;
+    let mut over = false;
     while let Some(piece) = pieces.blocking_recv() {
+        if matches!(piece, Piece::Over(..)) && !std::mem::replace(&mut over, true) {
+            output.end().map_err(failed(path))?;
+        }
         match piece {
             Piece::Next(bytes) => output.add(&bytes),
+            Piece::Differs(offset, bytes) => output.put(offset, &bytes),
+            Piece::Same(end) => output.keep(end),
             Piece::Over(offset, bytes) => output.over(offset, &bytes),
         }
         .map_err(failed(path))?;
     }
     if entry.changes {
+        if !over {
+            output.end().map_err(failed(path))?;
+        }
         output.lengthen(entry.bytes).map_err(failed(path))?;
     }
     if whole.is_cancelled() && output.at != entry.bytes {
@@ -92,8 +132,7 @@ impl Output {
     fn open(entry: &Entry, path: &Path, way: Way) -> io::Result<Self> {
         let mut there = 0;
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            // A link would lead out of the directory; a second name of the file may be another's.
-            match way == Way::Update && metadata.is_file() && metadata.nlink() == 1 {
+            match way == Way::Update && can_stay(&metadata) {
                 true => there = metadata.len(),
                 false => std::fs::remove_file(path)?,
             }
@@ -125,6 +164,26 @@ impl Output {
             self.write(known, unit, |range| known[range.clone()] != old[range])?;
             self.old = old;
         }
+        self.extend(beyond)
+    }
+
+    /// Writes what is known to differ, behind what is known to be the same.
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.at = offset;
+        let common = usize::try_from(self.there.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (known, beyond) = bytes.split_at(common.min(bytes.len()));
+        self.write(known, known.len().max(1), |_| true)?;
+        self.extend(beyond)
+    }
+
+    /// What is there is the same up to here.
+    fn keep(&mut self, end: u64) -> io::Result<()> {
+        self.at = end;
+        Ok(())
+    }
+
+    /// Writes behind what was there.
+    fn extend(&mut self, beyond: &[u8]) -> io::Result<()> {
         match self.sparse {
             false => self.write(beyond, beyond.len().max(1), |_| true),
             true => self.write(beyond, BLOCK, |range| beyond[range].iter().any(|&byte| byte != 0)),
@@ -135,6 +194,14 @@ impl Output {
     fn over(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.written += bytes.len() as u64;
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Ends what comes in order: an older state that was longer is zeros from here on.
+    fn end(&mut self) -> io::Result<()> {
+        match self.there > self.at {
+            true => self.file.set_len(self.at),
+            false => Ok(()),
+        }
     }
 
     /// Makes it so long, with zeros behind what was written in order.
@@ -257,6 +324,61 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap(), content);
         }
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
+    }
+
+    /// Gives the pieces as they are.
+    fn give(path: &Path, entry: &Entry, pieces: Vec<Piece>) -> Result<Placed> {
+        let (sender, receiver) = mpsc::channel(pieces.len() + 1);
+        pieces.into_iter().for_each(|piece| sender.try_send(piece).unwrap());
+        drop(sender);
+        let whole = CancellationToken::new();
+        whole.cancel();
+        place(entry, path, Way::Update, receiver, &Names::default(), &whole)
+    }
+
+    #[test]
+    fn what_is_known_to_differ_is_written_and_the_end_is_that_of_the_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.ibd");
+        let old = vec![7; 10 * BLOCK];
+        // Shorter and longer than what is there, and over its end.
+        for bytes in [8 * BLOCK, 13 * BLOCK] {
+            std::fs::write(&path, &old).unwrap();
+            let mut new = old.clone();
+            new.resize(bytes, 0);
+            let differs = |from: usize, to: usize| {
+                Piece::Differs(from as u64, Bytes::copy_from_slice(&new[from..to]))
+            };
+            let mut pieces = vec![differs(2 * BLOCK, 3 * BLOCK)];
+            if bytes > old.len() {
+                pieces.push(differs(9 * BLOCK, bytes));
+            }
+            pieces.push(Piece::Same(bytes as u64));
+            let placed = give(&path, &entry(bytes, true), pieces).unwrap();
+            assert_eq!(placed.bytes, bytes as u64);
+            assert_eq!(std::fs::read(&path).unwrap(), new);
+        }
+        let e = give(&path, &entry(5, false), vec![Piece::Same(4)]).unwrap_err();
+        assert_eq!(e.kind(), backup_core::ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn of_an_older_state_nothing_stays_behind_the_artifact() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.ibd");
+        let whole = Entry { changes: true, ..entry(8 * BLOCK, false) };
+        let mut content = vec![0; 8 * BLOCK];
+        content[..2 * BLOCK].fill(3);
+        content[6 * BLOCK..7 * BLOCK].fill(4);
+        for start in [
+            Piece::Next(Bytes::copy_from_slice(&content[..2 * BLOCK])),
+            Piece::Differs(0, Bytes::copy_from_slice(&content[..2 * BLOCK])),
+        ] {
+            std::fs::write(&path, vec![7; 9 * BLOCK]).unwrap();
+            let over = Bytes::copy_from_slice(&content[6 * BLOCK..7 * BLOCK]);
+            give(&path, &whole, vec![start, Piece::Over(6 * BLOCK as u64, over)]).unwrap();
+            assert!(std::fs::read(&path).unwrap() == content);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::catalog::{Catalog, Entry, Kind};
 use super::changes::ChangesReader;
 use super::names::Names;
-use super::place::{Piece, Placed, Way, place};
+use super::place::{Piece, Placed, There, Way, place};
 use super::target::{Found, Target};
 
 /// How many pieces of a file wait to be written.
@@ -265,13 +265,8 @@ impl FilesRestore {
             move || place(&entry, &path, way, pieces, &names, &whole)
         });
         let read = async {
-            let mut reader = artifacts.open(&entry.artifact()?).await?;
-            while let Some(piece) = cx.run(reader.next()).await? {
-                cx.progress().add_bytes(piece.len() as u64);
-                if sender.send(Piece::Next(piece)).await.is_err() {
-                    // The writer has failed, and says why.
-                    return Ok(());
-                }
+            if !content(cx, &entry, &path, way, artifacts, &sender).await? {
+                return Ok(());
             }
             if let Some(changes) = entry.changes_artifact()? {
                 let mut changes = ChangesReader::new(artifacts.open(&changes).await?);
@@ -294,6 +289,49 @@ impl FilesRestore {
         cx.event(Event::Done { kind: "file".into(), name: entry.path.clone(), rows: None });
         Ok(placed)
     }
+}
+
+/// Gives the bytes of an artifact to the writer of its file, or only those that differ from what is there.
+/// `false`: the writer has failed, and says why.
+async fn content(
+    cx: &Context,
+    entry: &Entry,
+    path: &Path,
+    way: Way,
+    artifacts: &Arc<dyn ArtifactSource>,
+    sender: &mpsc::Sender<Piece>,
+) -> Result<bool> {
+    let name = entry.artifact()?;
+    let there = match way {
+        Way::Fresh => None,
+        Way::Update => There::open(path),
+    };
+    let changed = match there {
+        Some(there) => artifacts.open_over(&name, Arc::new(there)).await?,
+        None => None,
+    };
+    let Some(mut changed) = changed else {
+        let mut reader = artifacts.open(&name).await?;
+        while let Some(piece) = cx.run(reader.next()).await? {
+            cx.progress().add_bytes(piece.len() as u64);
+            if sender.send(Piece::Next(piece)).await.is_err() {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    };
+    let mut at = 0;
+    while let Some((offset, piece)) = cx.run(changed.next()).await? {
+        let end = offset + piece.len() as u64;
+        cx.progress().add_bytes(end - at);
+        at = end;
+        if sender.send(Piece::Differs(offset, piece)).await.is_err() {
+            return Ok(false);
+        }
+    }
+    let end = changed.bytes();
+    cx.progress().add_bytes(end - at);
+    Ok(sender.send(Piece::Same(end)).await.is_ok())
 }
 
 /// A path of the catalog in a directory.

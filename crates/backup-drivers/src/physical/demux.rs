@@ -17,8 +17,8 @@ use crate::xbstream::{Dialect, Event as Stream, StreamReader};
 /// Bytes of one file that a tool writes over what it wrote before, and an artifact cannot take any more: the
 /// header of MariaDB's log of Aria, which names the end of the log. There are seven of them.
 const MAX_CHANGES: usize = 64 << 10;
-/// Pieces of a file that wait.
-const AHEAD: usize = 2;
+/// Pieces of a file that wait: files come in turns, and one that is slow must not hold up the others.
+const AHEAD: usize = 8;
 /// Zeros that a tool left out are written in such pieces.
 const ZEROS: usize = 256 << 10;
 /// The tool's own files are shorter.

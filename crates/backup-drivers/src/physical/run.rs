@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 use super::log::{Line, LogEvent, Severity, diagnose};
 use super::tool::Tool;
 
+/// Bytes that a pipe from a tool holds, where the system allows it.
+const PIPE: usize = 1 << 20;
 /// Lines of the log that are kept for an error.
 const TAIL: usize = 40;
 /// A line longer than this is cut.
@@ -61,7 +63,12 @@ impl Running {
     }
 
     pub(super) fn stdout(&mut self) -> Result<ChildStdout> {
-        self.child.stdout.take().ok_or_else(|| Error::internal("no pipe to the tool"))
+        let stdout = self.child.stdout.take();
+        let stdout = stdout.ok_or_else(|| Error::internal("no pipe to the tool"))?;
+        // A tool that finds the pipe full waits, and so do its reads. That a user has no more pipes of
+        // that size is no reason to fail.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE);
+        Ok(stdout)
     }
 
     /// Ends when commits have waited longer than that, else never.

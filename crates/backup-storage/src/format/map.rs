@@ -1,7 +1,7 @@
-//! Maps: what the next backup compares an artifact with.
+//! Maps: what the next backup compares an artifact with, and a restore what is there.
 //!
 //! A map tells of each *unit* of an artifact (a page, a block, a chunk) its hash and where a copy of it
-//! is. It is for writers alone: nothing that a restore needs is in it.
+//! is. A restore over an older state compares that by it; no other restore needs it.
 
 use backup_core::{BackupId, Error, Result};
 

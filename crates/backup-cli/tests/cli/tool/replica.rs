@@ -1,0 +1,95 @@
+//! A replica that `mariadb-backup` reads: where its source stood, and its applier while it has temporary tables.
+
+use std::process::Stdio;
+
+use backup_core::Context;
+use rstest::rstest;
+
+use super::{fill, install, number, on};
+use crate::home::Home;
+use crate::server::{self, Server};
+
+async fn started(name: &str, id: &str) -> Server {
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().durable(false).binary_log(true);
+    // Only statements make temporary tables on a replica.
+    let builder = builder.tcp(true).option("server-id", id).option("binlog-format", "STATEMENT");
+    Server(builder.option("log-slave-updates", "ON").start(&cx).await.unwrap())
+}
+
+/// Waits until a value of the server is this.
+async fn until(server: &Server, sql: &str, wanted: &str) {
+    while server.value(sql).await.as_deref() != Some(wanted) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_tells_where_its_source_stood_and_waits_for_its_temporary_tables(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let home = Home::with_repo();
+    let (primary, replica) = (started(name, "7").await, started(name, "8").await);
+    let mut session = primary.session().await;
+    let account =
+        ["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"];
+    server::run(&mut session, &account).await;
+    let port = primary.0.port().unwrap();
+    let source = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
+         MASTER_PASSWORD = 'repl', MASTER_USE_GTID = slave_pos"
+    );
+    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    fill(&mut session).await;
+    let open = ["CREATE TEMPORARY TABLE bank.mine (id INT)", "INSERT INTO bank.mine VALUES (1)"];
+    server::run(&mut session, &open).await;
+    let at = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
+    until(&replica, "SELECT @@gtid_slave_pos", &at).await;
+    let temporary = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE \
+                     VARIABLE_NAME = 'Slave_open_temp_tables'";
+    assert_eq!(replica.value(temporary).await.as_deref(), Some("1"));
+
+    // The applier is stopped only when the table is gone, which the primary decides.
+    let (url, tool) = (replica.url(), install(name));
+    let tool = tool.to_str().unwrap();
+    let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
+    let more = ["--tool", tool, "--replica-position", "--pause-replication"];
+    let mut command = home.command([&args[..], &more].concat());
+    let child = command.env("HOLDFAST_REPO", "repo").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let applier = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE \
+                   VARIABLE_NAME = 'Slave_running'";
+    // The tool stops the applier, sees the table, and lets it go on.
+    until(&replica, applier, "OFF").await;
+    until(&replica, applier, "ON").await;
+    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    server::run(&mut session, &["DROP TEMPORARY TABLE bank.mine"]).await;
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+
+    // It goes on, and the backup names where the source stood.
+    server::run(&mut session, &["UPDATE bank.accounts SET v = v + 1"]).await;
+    let last = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
+    until(&replica, "SELECT @@gtid_slave_pos", &last).await;
+    let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    let position = shown["details"]["replica_position"].as_str().unwrap_or_default();
+    let file = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
+    assert!(position.contains("CHANGE MASTER TO"), "{shown:#}");
+    assert!(position.contains("gtid_slave_pos") && file.starts_with("0-7-"), "{position}");
+
+    // A server on it is the next replica.
+    let target = home.path("target");
+    let to = target.to_str().unwrap();
+    let restore = ["restore", "--cluster", "bank", "--tool", tool, "--target-dir", to];
+    home.on_repo(restore).expect(0);
+    let restored = on(name, &target).await;
+    let kept: Vec<&str> =
+        position.split(['\'', '"']).filter(|part| part.starts_with("0-7-")).collect();
+    let set = format!("SET GLOBAL gtid_slave_pos = '{}'", kept[0]);
+    server::run(&mut restored.session().await, &[&set, &source, "START SLAVE"]).await;
+    until(&restored, "SELECT @@gtid_slave_pos", &last).await;
+    let sql = "SELECT SUM(v) FROM bank.accounts";
+    assert_eq!(number(&restored, sql).await, number(&primary, sql).await);
+}
