@@ -281,6 +281,19 @@ impl Frames {
 
     /// The bytes that `parts` name, one after the other. Their frames must be whole ones.
     pub(crate) async fn parts(&self, parts: &[BasePart]) -> Result<Vec<u8>> {
+        self.whole_parts(parts).await?.map_err(|at| {
+            Error::damaged(format!(
+                "{} is a delta, and another delta is made against it",
+                self.here(&at)
+            ))
+        })
+    }
+
+    /// As [`parts`](Self::parts); the inner error is a frame that is a delta.
+    pub(crate) async fn whole_parts(
+        &self,
+        parts: &[BasePart],
+    ) -> Result<std::result::Result<Vec<u8>, FrameAt>> {
         let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len as usize).sum());
         // Few frames at a time: a base may be scattered over a hundred of them.
         let frames: Vec<&[BasePart]> = parts
@@ -288,7 +301,10 @@ impl Frames {
             .collect();
         for some in frames.chunks(AT_ONCE) {
             let wanted: Vec<FrameAt> = some.iter().map(|parts| (&parts[0]).into()).collect();
-            let contents = self.whole(wanted).await?;
+            let contents = match self.whole(wanted).await? {
+                Ok(contents) => contents,
+                Err(delta) => return Ok(Err(delta)),
+            };
             for (content, part) in
                 contents.iter().zip(some).flat_map(|(c, parts)| parts.iter().map(move |p| (c, p)))
             {
@@ -302,37 +318,38 @@ impl Frames {
                 bytes.extend_from_slice(piece);
             }
         }
-        Ok(bytes)
+        Ok(Ok(bytes))
     }
 
-    /// The contents of whole frames; a delta among them is damage.
-    async fn whole(&self, wanted: Vec<FrameAt>) -> Result<Vec<Bytes>> {
+    /// The contents of whole frames, or the first among them that is a delta.
+    async fn whole(
+        &self,
+        wanted: Vec<FrameAt>,
+    ) -> Result<std::result::Result<Vec<Bytes>, FrameAt>> {
         stream::iter(wanted)
             .map(|at| async move {
                 let turn = match self.recent.look(&at) {
-                    Look::Here(content) => return Ok(content),
+                    Look::Here(content) => return Ok(Ok(content)),
                     Look::Yours(turn) => Some(turn),
                     Look::Coming(content) => match content.await {
-                        Some(content) => return Ok(content),
+                        Some(content) => return Ok(Ok(content)),
                         None => None,
                     },
                 };
                 let decoded = self.fetch(vec![(0, at.clone())], FrameKind::Data).await?.pop();
                 let Some((_, Decoded::Whole(content))) = decoded else {
-                    return Err(Error::damaged(format!(
-                        "{} is a delta, and another delta is made against it",
-                        self.here(&at)
-                    )));
+                    return Ok(Err(at));
                 };
                 match turn {
                     Some(turn) => turn.give(&content, true),
                     None => self.recent.keep(&at, &content),
                 }
-                Ok(content)
+                Ok(Ok(content))
             })
             .buffered(AT_ONCE)
-            .try_collect()
+            .try_collect::<Vec<_>>()
             .await
+            .map(|all| all.into_iter().collect())
     }
 
     fn here(&self, at: &FrameAt) -> String {

@@ -348,6 +348,12 @@ impl Writer {
         // A base that is much longer than what it helps with is not worth reading.
         let useful = |base: &Copy| self.packer.deltas && base.len as usize <= 2 * range.len();
         let whole = whole.filter(useful);
+        // A page without an earlier version, at the end of a file that grew, is not made part of a delta: the
+        // next backup could not be compared with it.
+        let mixed = self.fresh.len() > 0 && self.fresh.bases.is_empty() == whole.is_some();
+        if mixed && matches!(self.layout, Layout::Pages(_)) {
+            self.flush(piece).await?;
+        }
         let raw_offset = self.fresh.len() as u32;
         let len32 = range.len() as u32;
         self.packer.new_bytes.fetch_add(u64::from(len32), Ordering::Relaxed);

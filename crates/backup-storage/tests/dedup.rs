@@ -80,6 +80,32 @@ async fn only_pages_that_changed_are_new() {
     }
 }
 
+/// What is new beside something that changed can share a frame with it, and then stands in a delta.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grew_is_compared_with_afterwards_and_is_no_damage() {
+    let cx = context();
+    for layout in [PAGES, Layout::Blocks, Layout::Stream] {
+        let (repo, _) = repo(&cx, Deltas::Always).await;
+        let mut file = text(1, 100 * PAGE);
+        for day in 0..4 {
+            let samples = [sample("a.ibd", layout, &file)];
+            let manifest = back_up(&cx, &repo, &samples).await.unwrap();
+            assert_eq!(manifest.outcome.warnings, Vec::<String>::new(), "{layout:?}, day {day}");
+            must_be_whole(&cx, &repo, &manifest, &samples).await;
+            let stored: u64 = manifest.packs.iter().map(|pack| pack.bytes).sum();
+            if day > 0 && layout == PAGES {
+                // Ten pages are new, with three bits a byte; all others are deltas.
+                let new = 10 * PAGE as u64 * 3 / 8;
+                assert!(stored < 2 * new, "day {day}: {stored}");
+            }
+            for page in file.chunks_mut(PAGE) {
+                page[100 + day as usize] ^= 0xff;
+            }
+            file.extend_from_slice(&text(10 + day, 10 * PAGE));
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_change_costs_next_to_nothing() {
     let cx = context();

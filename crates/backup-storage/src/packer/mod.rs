@@ -290,8 +290,11 @@ impl Packer {
     async fn read_bases(&self, bases: Vec<Copy>) -> Option<DeltaBase> {
         let base = self.base.as_ref()?;
         let parts: Vec<BasePart> = bases.into_iter().map(BasePart::from).collect();
-        match base.frames.parts(&parts).await {
-            Ok(bytes) => Some((bytes, parts)),
+        match base.frames.whole_parts(&parts).await {
+            Ok(Ok(bytes)) => Some((bytes, parts)),
+            // What was new in a stream that had changed all around it is in a delta without being one. It has no
+            // whole version to be compared with, which is no damage.
+            Ok(Err(_)) => None,
             Err(e) => {
                 base.unreadable(&e);
                 None
