@@ -71,6 +71,10 @@ async fn files_arrive_byte_for_byte(#[case] name: &str, #[case] settings: &[(&st
         if Some(name) == names.last() {
             // The flag of a file that is being written.
             there[4 + 17] &= !1;
+            // MariaDB says when it gets round to it which binlogs a crash needs (BINLOG_CHECKPOINT_EVENT, 161).
+            if there.len() > content.len() && there[content.len() + 4] == 161 {
+                there.truncate(content.len());
+            }
         }
         assert!(*content == there, "{name}: {} and {} bytes", content.len(), there.len());
     }
