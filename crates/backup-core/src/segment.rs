@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::gtid::{Gtid, GtidSet, MariaDbBinlogState};
 use crate::id::ClusterName;
 use crate::manifest::SourceInfo;
+use crate::position::BinlogFile;
 use crate::server::Flavor;
 
 /// The server that wrote a binlog, as far as the archive tells servers apart.
@@ -210,6 +211,15 @@ impl SegmentInfo {
         self.server == next.server
             && self.range.same_file(&next.range)
             && self.range.end == next.range.start
+    }
+
+    /// The file that its server goes on with behind this one: the one that it named, or, where it was stopped or
+    /// died, the one with the next number. `None` where the name has no number.
+    #[must_use]
+    pub fn file_after(&self) -> Option<String> {
+        let counted =
+            || self.range.file.parse::<BinlogFile>().ok().map(|file| file.next().to_string());
+        self.next_file.clone().or_else(counted)
     }
 
     /// Whether something in it was committed at this time or later, as far as its server's times tell

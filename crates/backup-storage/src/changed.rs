@@ -21,6 +21,7 @@ use crate::base::Unit;
 use crate::format::{BasePart, Delta, FrameKind, MapPart, unit_hash};
 use crate::frames::{FrameAt, Shortcut, WINDOW};
 use crate::part::Part;
+use crate::pieces::Pieces;
 use crate::source::Opened;
 use crate::sync::lost_task;
 
@@ -38,12 +39,8 @@ const PIECES: usize = 4;
 type Piece = (u64, Bytes);
 
 pub(crate) struct Changed {
-    /// `None` after the last piece or an error was given out.
-    pieces: Option<mpsc::Receiver<Result<Option<Piece>>>>,
-    /// Whether the end was reached.
-    whole: bool,
+    pieces: Pieces<Piece>,
     bytes: u64,
-    _work: AbortOnDropHandle<()>,
 }
 
 impl Changed {
@@ -54,17 +51,13 @@ impl Changed {
         map: Vec<FrameAt>,
         older: Arc<dyn Older>,
     ) -> Self {
-        let (sender, pieces) = mpsc::channel(PIECES);
         let bytes = info.bytes;
-        let work = tokio::spawn(async move {
+        let pieces = Pieces::start(PIECES, |sender| async move {
             let name = info.name.clone();
-            let compare = Compare { source, info, older, sender: sender.clone() };
-            let result = compare.run(map).await;
-            let result = result.context(|| format!("artifact {name} cannot be compared"));
-            // Nobody listens any more only when the reader was dropped.
-            let _ = sender.send(result.map(|()| None)).await;
+            let result = Compare { source, info, older, sender }.run(map).await;
+            result.context(|| format!("artifact {name} cannot be compared"))
         });
-        Changed { pieces: Some(pieces), whole: false, bytes, _work: AbortOnDropHandle::new(work) }
+        Changed { pieces, bytes }
     }
 }
 
@@ -75,16 +68,7 @@ impl ChangedReader for Changed {
     }
 
     async fn next(&mut self) -> Result<Option<Piece>> {
-        let ended = || Error::internal("the reader of what changed ended early");
-        let Some(pieces) = &mut self.pieces else {
-            return if self.whole { Ok(None) } else { Err(ended()) };
-        };
-        let next = pieces.recv().await.unwrap_or_else(|| Err(ended()));
-        if !matches!(next, Ok(Some(_))) {
-            self.whole = next.is_ok();
-            self.pieces = None;
-        }
-        next
+        self.pieces.next().await
     }
 }
 

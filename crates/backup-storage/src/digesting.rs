@@ -46,6 +46,14 @@ impl Digesting {
         Ok(())
     }
 
+    /// Adds bytes at once: too few for a thread of their own.
+    pub(crate) async fn add_short(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut digest = self.ready().await?;
+        digest.update(bytes);
+        *self = Digesting::Idle(digest);
+        Ok(())
+    }
+
     /// The digest of everything, as hex.
     pub(crate) async fn finish(mut self) -> Result<String> {
         Ok(hex(&self.ready().await?.finalize()))

@@ -32,6 +32,7 @@ mod marks;
 mod options;
 mod packer;
 mod part;
+mod pieces;
 mod process;
 mod prune;
 mod reader;

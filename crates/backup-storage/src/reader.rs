@@ -13,6 +13,7 @@ use crate::digesting::Digesting;
 use crate::format::{Extent, FrameKind};
 use crate::frames::{FrameAt, WINDOW};
 use crate::index::Line;
+use crate::pieces::Pieces;
 use crate::source::{Ahead, Opened};
 use crate::sync::lost_task;
 
@@ -29,23 +30,13 @@ const PIECE: usize = 1 << 20;
 /// How many pieces wait for their consumer, besides the one that waits for its turn.
 const PIECES: usize = 1;
 
-pub(crate) struct Reader {
-    /// `None` after the last piece or an error was given out.
-    pieces: Option<mpsc::Receiver<Result<Option<Bytes>>>>,
-    /// Whether the end was reached with every digest right.
-    whole: bool,
-    _work: AbortOnDropHandle<()>,
-}
+pub(crate) struct Reader(Pieces<Bytes>);
 
 impl Reader {
     pub(crate) fn start(source: Arc<Opened>, info: ArtifactInfo, parts: Vec<Line>) -> Self {
-        let (sender, pieces) = mpsc::channel(PIECES);
-        let work = tokio::spawn(async move {
-            let result = Producer::new(source, info, parts, Some(sender.clone())).run().await;
-            // Nobody listens any more only when the reader was dropped.
-            let _ = sender.send(result.map(|()| None)).await;
-        });
-        Reader { pieces: Some(pieces), whole: false, _work: AbortOnDropHandle::new(work) }
+        Reader(Pieces::start(PIECES, |sender| {
+            Producer::new(source, info, parts, Some(sender)).run()
+        }))
     }
 }
 
@@ -60,16 +51,7 @@ pub(crate) async fn prove(source: Arc<Opened>, info: ArtifactInfo, parts: Vec<Li
 #[async_trait]
 impl ArtifactReader for Reader {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let ended = || Error::internal("the reader of an artifact ended early");
-        let Some(pieces) = &mut self.pieces else {
-            return if self.whole { Ok(None) } else { Err(ended()) };
-        };
-        let next = pieces.recv().await.unwrap_or_else(|| Err(ended()));
-        if !matches!(next, Ok(Some(_))) {
-            self.whole = next.is_ok();
-            self.pieces = None;
-        }
-        next
+        self.0.next().await
     }
 }
 

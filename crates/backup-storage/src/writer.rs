@@ -536,8 +536,7 @@ impl ArtifactWriter for Writer {
         }
         let small = self.units == 0 && self.buffer.len() < SMALL;
         if small {
-            // Too short for a thread of its own.
-            self.digest.add(vec![Bytes::copy_from_slice(&self.buffer)], ()).await?;
+            self.digest.add_short(&self.buffer).await?;
         }
         while !small && !self.buffer.is_empty() {
             let piece = std::mem::take(&mut self.buffer).freeze();

@@ -20,6 +20,12 @@ use backup_storage::Repo;
 const USUAL_PLACES: [&str; 5] =
     ["/usr", "/usr/local/mysql", "/usr/local", "/opt/mysql", "/opt/mariadb"];
 
+/// What is installed there.
+fn usual_installs() -> impl Iterator<Item = ServerInstall> {
+    let places = USUAL_PLACES.iter().filter(|place| Path::new(place).is_dir());
+    places.filter_map(|place| ServerInstall::detect(place).ok())
+}
+
 /// A server may take long to start on a machine that has other work.
 const START: Duration = Duration::from_secs(300);
 
@@ -84,15 +90,10 @@ impl DrillOptions {
             ))
             .with_remedy(remedy));
         }
-        USUAL_PLACES
-            .iter()
-            .filter(|place| Path::new(place).is_dir())
-            .filter_map(|place| ServerInstall::detect(place).ok())
-            .find(fits)
-            .ok_or_else(|| {
-                Error::usage(format!("this machine has no {needed} to hold a drill with"))
-                    .with_remedy(remedy)
-            })
+        usual_installs().find(fits).ok_or_else(|| {
+            Error::usage(format!("this machine has no {needed} to hold a drill with"))
+                .with_remedy(remedy)
+        })
     }
 
     /// The server that is named, or the first of this machine.
@@ -102,14 +103,10 @@ impl DrillOptions {
     pub fn any_install(&self) -> Result<ServerInstall> {
         match &self.server {
             Some(directory) => ServerInstall::detect(directory),
-            None => USUAL_PLACES
-                .iter()
-                .filter(|place| Path::new(place).is_dir())
-                .find_map(|place| ServerInstall::detect(place).ok())
-                .ok_or_else(|| {
-                    Error::usage("this machine has no server")
-                        .with_remedy("name its installation with --server-dir")
-                }),
+            None => usual_installs().next().ok_or_else(|| {
+                Error::usage("this machine has no server")
+                    .with_remedy("name its installation with --server-dir")
+            }),
         }
     }
 

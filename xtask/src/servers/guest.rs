@@ -1,16 +1,14 @@
 //! A Linux kernel that runs as an ordinary process (User-Mode Linux), for tests of what needs a kernel
 //! of its own: NFS servers and mounts, broken disks. It sees the files of this machine.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use backup_core::{Context, Error, ErrorKind, Result, io_error};
+use backup_core::{Error, ErrorKind, Result, io_error};
 
-use super::apt::{self, Apt};
 use super::sources::Mirror;
-use super::{FETCHING, directory, lock, remove_leftovers, write_error};
+use super::{directory, lock, tree};
 
 const NAME: &str = "guest";
 const SUITE: &str = "bookworm";
@@ -41,36 +39,11 @@ pub fn guest() -> Result<Guest> {
     if let Some(guest) = Guest::detect(&root) {
         return Ok(guest);
     }
-    fetch(&root, &Context::builder().build())
+    let suites = [(Mirror::of_this_machine().archive, SUITE.to_owned())];
+    tree::unpack(&root, &suites, |_| Ok(PACKAGES.map(str::to_owned).into()))
         .map_err(|e| e.context(format!("cannot fetch {} from Debian {SUITE}", PACKAGES[0])))?;
     Guest::detect(&root)
         .ok_or_else(|| Error::internal("the packages of the guest hold no kernel and busybox"))
-}
-
-fn fetch(root: &Path, cx: &Context) -> Result<()> {
-    remove_leftovers();
-    let work = tempfile::Builder::new()
-        .prefix(FETCHING)
-        .tempdir_in(directory())
-        .map_err(|e| write_error(e, &directory()))?;
-    let suites = [(Mirror::of_this_machine().archive, SUITE.to_owned())];
-    let apt = Apt::new(&work.path().join("apt"), &suites)?;
-    cx.note(format!("{NAME}: reading the package lists of {SUITE}"));
-    apt.update()?;
-    let (archives, unpacked) = (work.path().join("archives"), work.path().join("root"));
-    for dir in [&archives, &unpacked] {
-        std::fs::create_dir(dir).map_err(|e| write_error(e, dir))?;
-    }
-    let packages: BTreeSet<String> = PACKAGES.map(str::to_owned).into();
-    apt.download(&packages, &archives)?;
-    for archive in std::fs::read_dir(&archives).map_err(|e| write_error(e, &archives))? {
-        let archive = archive.map_err(|e| write_error(e, &archives))?;
-        apt::unpack(&archive.path(), &unpacked)?;
-    }
-    if root.exists() {
-        std::fs::rename(root, work.path().join("old")).map_err(|e| write_error(e, root))?;
-    }
-    std::fs::rename(&unpacked, root).map_err(|e| write_error(e, root))
 }
 
 impl Guest {

@@ -10,6 +10,7 @@ mod guest;
 mod mydumper;
 mod python;
 mod sources;
+mod tree;
 mod volumes;
 
 use std::fs::File;

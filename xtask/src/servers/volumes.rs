@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use backup_core::{Context, Error, Result};
+use backup_core::{Error, Result};
 
-use super::apt::{self, Apt};
 use super::sources::Mirror;
-use super::{FETCHING, directory, lock, remove_leftovers, write_error};
+use super::{directory, lock, tree};
 
 const NAME: &str = "volumes";
 const SUITE: &str = "bookworm";
@@ -37,35 +36,11 @@ pub fn volume_tools() -> Result<VolumeTools> {
     if let Some(tools) = VolumeTools::detect(&root) {
         return Ok(tools);
     }
-    fetch(&root, &Context::builder().build())
+    let suites = [(Mirror::of_this_machine().archive, SUITE.to_owned())];
+    tree::unpack(&root, &suites, |apt| apt.closure(&PACKAGES))
         .map_err(|e| e.context(format!("cannot fetch {} from Debian {SUITE}", PACKAGES[0])))?;
     VolumeTools::detect(&root)
         .ok_or_else(|| Error::internal("the packages of the volume tools lack a program"))
-}
-
-fn fetch(root: &Path, cx: &Context) -> Result<()> {
-    remove_leftovers();
-    let work = tempfile::Builder::new()
-        .prefix(FETCHING)
-        .tempdir_in(directory())
-        .map_err(|e| write_error(e, &directory()))?;
-    let suites = [(Mirror::of_this_machine().archive, SUITE.to_owned())];
-    let apt = Apt::new(&work.path().join("apt"), &suites)?;
-    cx.note(format!("{NAME}: reading the package lists of {SUITE}"));
-    apt.update()?;
-    let (archives, unpacked) = (work.path().join("archives"), work.path().join("root"));
-    for dir in [&archives, &unpacked] {
-        std::fs::create_dir(dir).map_err(|e| write_error(e, dir))?;
-    }
-    apt.download(&apt.closure(&PACKAGES)?, &archives)?;
-    for archive in std::fs::read_dir(&archives).map_err(|e| write_error(e, &archives))? {
-        let archive = archive.map_err(|e| write_error(e, &archives))?;
-        apt::unpack(&archive.path(), &unpacked)?;
-    }
-    if root.exists() {
-        std::fs::rename(root, work.path().join("old")).map_err(|e| write_error(e, root))?;
-    }
-    std::fs::rename(&unpacked, root).map_err(|e| write_error(e, root))
 }
 
 impl VolumeTools {

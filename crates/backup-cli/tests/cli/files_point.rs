@@ -8,17 +8,13 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::home::Home;
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 /// A server on a directory.
 async fn on(name: &str, directory: &Path) -> Server {
     let cx = Context::builder().build();
     let builder = xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
     Server(builder.tcp(true).option("binlog_format", "ROW").start(&cx).await.unwrap())
-}
-
-fn install(name: &str) -> PathBuf {
-    xtask::servers::install(name).unwrap().base().parent().unwrap().to_owned()
 }
 
 /// How the data files are read.

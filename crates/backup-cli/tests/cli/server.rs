@@ -1,5 +1,7 @@
 //! Real servers with something in them.
 
+use std::path::PathBuf;
+
 use backup_core::Context;
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::sandbox::Sandbox;
@@ -57,6 +59,11 @@ impl Server {
         let name = |table: &str| table.rsplit('.').next().unwrap().to_owned();
         sums.into_iter().map(|(table, sum)| (name(&table), sum)).collect()
     }
+}
+
+/// Where the installation of a server is.
+pub(crate) fn install(name: &str) -> PathBuf {
+    xtask::servers::install(name).unwrap().base().parent().unwrap().to_owned()
 }
 
 /// Statements, one after the other.

@@ -7,11 +7,6 @@ use backup_core::Context;
 use crate::home::Home;
 use crate::server::{self, Server};
 
-fn install(name: &str) -> String {
-    let base = xtask::servers::install(name).unwrap().base().parent().unwrap().to_owned();
-    base.to_str().unwrap().to_owned()
-}
-
 /// A server on `data` with options, or what it says when it does not start.
 async fn start(name: &str, data: &Path, options: &[(&str, &str)]) -> Result<Server, String> {
     let cx = Context::builder().build();
@@ -40,10 +35,10 @@ async fn a_server_that_would_not_start_is_told_of_before_anything_is_written() {
         .expect(0);
 
     let restored = home.path("restored");
-    let server_dir = install(name);
+    let server_dir = server::install(name);
     let restore = |more: &[&str]| {
         let words = ["restore", "--cluster", "c", "--target-dir", "restored"];
-        home.on_repo([&words, &["--server-dir", &*server_dir][..], more].concat())
+        home.on_repo([&words, &["--server-dir", server_dir.to_str().unwrap()][..], more].concat())
     };
     let with = |text: &str| {
         home.write("my.cnf", &format!("[client]\npassword=no\n[mysqld]\n{text}"));
@@ -99,9 +94,16 @@ async fn files_of_another_family_or_a_later_series_are_not_for_a_server() {
     home.on_repo([&["backup", "--cluster", "c"], &lock[..]].concat()).expect(0);
     home.write("my.cnf", "[mysqld]\n");
     let restore = |name: &str, directory: &str| {
-        let server = install(name);
-        let words =
-            ["restore", "--cluster", "c", "--target-dir", directory, "--server-dir", &server];
+        let server = server::install(name);
+        let words = [
+            "restore",
+            "--cluster",
+            "c",
+            "--target-dir",
+            directory,
+            "--server-dir",
+            server.to_str().unwrap(),
+        ];
         home.on_repo([&words[..], &["--server-config", "my.cnf"]].concat())
     };
     let run = restore("mysql-9.7", "a").expect(9);

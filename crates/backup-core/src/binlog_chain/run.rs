@@ -1,7 +1,6 @@
 //! Segments of one server, each joining the one before.
 
 use crate::gtid::GtidSet;
-use crate::position::BinlogFile;
 use crate::segment::{BinlogServer, SegmentInfo};
 
 #[derive(Debug, Clone)]
@@ -51,13 +50,7 @@ pub(super) fn joins(last: &SegmentInfo, next: &SegmentInfo) -> bool {
     if last.server != next.server || !begins || last.ends_inside {
         return false;
     }
-    let follows = match (&last.next_file, last.range.file.parse::<BinlogFile>()) {
-        (Some(next_file), _) => *next_file == next.range.file,
-        // The server was stopped, or died: its next file has the next number.
-        (None, Ok(file)) => file.next().to_string() == next.range.file,
-        (None, Err(_)) => false,
-    };
-    follows
+    last.file_after().as_ref() == Some(&next.range.file)
         && next.gap_before.is_none()
         && last.after.is_subset(&next.before).unwrap_or(false)
         // What came in without a transaction (a physical restore, gtid_purged) is in no binlog.

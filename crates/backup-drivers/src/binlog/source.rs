@@ -288,10 +288,7 @@ fn after_tip(source: &BinlogSource, tip: &SegmentInfo) -> Option<Start> {
         // Shorter than what we have of it: it is another file of that name.
         return (len >= tip.range.end).then(|| Start::Resume(Box::new(tip.clone())));
     }
-    let next = match &tip.next_file {
-        Some(next) => next.clone(),
-        None => file.parse::<BinlogFile>().ok()?.next().to_string(),
-    };
+    let next = tip.file_after()?;
     source.has(&next)?;
     Some(Start::File { name: next, gap: None })
 }

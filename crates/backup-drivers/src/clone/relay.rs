@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use super::descriptor::{Block, FileEntry, Stage};
 use super::session::Receive;
+use super::spool::{self, joined};
 
 /// What waits in memory, in bytes: some of the largest blocks (64 pages of 64 KiB).
 pub(super) const MEMORY: usize = 12 << 20;
@@ -89,11 +90,7 @@ impl Sealed {
 }
 
 fn failed(directory: &Path) -> impl FnOnce(io::Error) -> Error {
-    let what = format!("cannot keep what the store does not take in {}", directory.display());
-    |e| {
-        io_error(e, ErrorKind::Internal, what)
-            .with_remedy("make room there, or name another directory with --clone-spool")
-    }
+    spool::failed("what the store does not take", directory)
 }
 
 /// Where what waits goes, and how much that is.
@@ -258,10 +255,6 @@ async fn read(file: Arc<Sealed>, at: u64, bytes: usize) -> Result<Bytes> {
     let read = joined(work.await)?;
     read.map(Bytes::from)
         .map_err(|e| io_error(e, ErrorKind::Internal, "cannot read what waited for the store"))
-}
-
-fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T> {
-    outcome.map_err(|e| Error::internal("the relay's worker failed").with_source(e))
 }
 
 /// The other side says why.

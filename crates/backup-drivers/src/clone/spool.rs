@@ -61,11 +61,7 @@ impl Spool {
     }
 
     fn failed(&self) -> impl FnOnce(std::io::Error) -> Error {
-        let what = format!("cannot keep changed pages in {}", self.directory.display());
-        |e| {
-            io_error(e, ErrorKind::Internal, what)
-                .with_remedy("make room there, or name another directory with --clone-spool")
-        }
+        failed("changed pages", &self.directory)
     }
 
     /// Keeps `bytes` as the piece of a file that begins at `offset`.
@@ -134,7 +130,17 @@ impl Spool {
     }
 }
 
-fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T> {
+/// What goes wrong with `what` where it rests.
+pub(super) fn failed(what: &str, directory: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let what = format!("cannot keep {what} in {}", directory.display());
+    |e| {
+        io_error(e, ErrorKind::Internal, what)
+            .with_remedy("make room there, or name another directory with --clone-spool")
+    }
+}
+
+/// The outcome of a thread that wrote or read.
+pub(super) fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> Result<T> {
     outcome.map_err(|e| Error::internal("the spool's worker failed").with_source(e))
 }
 

@@ -14,6 +14,7 @@ use backup_core::{Error, ErrorKind, Result, io_error};
 use secrecy::zeroize::Zeroizing;
 
 use crate::innodb::{Geometry, Key, MAX_PAGE_BYTES, REDO_KEY_AT, key_place};
+use crate::logical::inventory::unhex;
 
 /// The first blocks of a file of the redo log.
 const REDO_HEAD: usize = 2048;
@@ -40,7 +41,7 @@ impl Keyring {
         let elements = json["elements"].as_array().ok_or_else(failed)?;
         let keys = elements.iter().filter_map(|element| {
             let id = element["data_id"].as_str()?;
-            Some((id.to_owned(), unhex(element["data"].as_str()?)?))
+            Some((id.to_owned(), key_of(element["data"].as_str()?)?))
         });
         Ok(Keyring(keys.collect()))
     }
@@ -50,15 +51,10 @@ impl Keyring {
     }
 }
 
-fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let mut key = Zeroizing::new([0; 32]);
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (n, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()?;
-    }
-    Some(key)
+/// A key in hexadecimal.
+fn key_of(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let bytes = Zeroizing::new(unhex(text)?);
+    Some(Zeroizing::new(bytes.as_slice().try_into().ok()?))
 }
 
 /// Puts every key in the files of a stopped server under the built-in key, and gives how many there were. Doing

@@ -205,6 +205,12 @@ impl Table {
     pub fn full_name(&self) -> TableName {
         TableName { database: self.database.clone(), table: self.name.clone() }
     }
+
+    /// Whether it has a primary key. Servers give it a line of its own, and write line ends in comments and
+    /// defaults as `\n`.
+    pub(super) fn has_primary_key(&self) -> bool {
+        self.create.contains("\n  PRIMARY KEY (")
+    }
 }
 
 /// A column whose values are kept.

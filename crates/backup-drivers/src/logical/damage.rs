@@ -181,7 +181,7 @@ impl Salvage<'_> {
         error: Error,
     ) -> Result<(Vec<Chunk>, Vec<Lost>)> {
         let (mut chunks, mut lost) = (Vec::new(), Vec::new());
-        let by_key = self.table.create.contains("PRIMARY KEY (");
+        let by_key = self.table.has_primary_key();
         let Some(column) = plan::range_column(self.table) else {
             let whole = Range { by_key, ..self.range.clone() };
             let (rows, _, error) = self.readable(reader, &whole, None).await?;

@@ -151,7 +151,7 @@ fn query(table: &Table, range: &Range, filter: Option<&str>) -> String {
     // InnoDB has its rows in the order of the key. Of others MySQL would sort them, and on the way cut
     // text off where it is none any more.
     let sorted = table.engine.eq_ignore_ascii_case("InnoDB");
-    if range.by_key || (!sorted && table.create.contains("PRIMARY KEY (")) {
+    if range.by_key || (!sorted && table.has_primary_key()) {
         sql.push_str(" FORCE INDEX (PRIMARY)");
     }
     let mut conditions = Vec::new();

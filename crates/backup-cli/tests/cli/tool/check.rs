@@ -3,9 +3,9 @@
 use rstest::rstest;
 use serde_json::Value;
 
-use super::{fill, install, on};
+use super::{fill, on};
 use crate::home::{Home, Run};
-use crate::server::{self, PASSWORD, Server};
+use crate::server::{self, PASSWORD, Server, install};
 
 fn check(home: &Home, server: &Server, tool: &str) -> Run {
     let url = server.url();

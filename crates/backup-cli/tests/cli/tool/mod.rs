@@ -17,7 +17,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::home::{Home, Run};
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 const ACCOUNTS: i64 = 50;
 
@@ -37,10 +37,6 @@ const TABLES: [&str; 10] = [
 /// How much of a long matrix is run.
 fn rounds(few: usize) -> usize {
     std::env::var("HOLDFAST_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
-}
-
-fn install(name: &str) -> PathBuf {
-    xtask::servers::install(name).unwrap().base().parent().unwrap().to_owned()
 }
 
 async fn fill(session: &mut Session) {

@@ -5,9 +5,9 @@ use std::process::Stdio;
 use backup_core::Context;
 use rstest::rstest;
 
-use super::{fill, install, number, on};
+use super::{fill, number, on};
 use crate::home::Home;
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 async fn started(name: &str, id: &str) -> Server {
     let cx = Context::builder().build();

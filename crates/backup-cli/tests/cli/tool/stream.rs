@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use rstest::rstest;
 
-use super::{ACCOUNTS, fill, install, number, on};
+use super::{ACCOUNTS, fill, number, on};
 use crate::home::{Home, Run};
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 /// A program of an installation.
 fn program(name: &str, program: &str) -> Command {

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rstest::rstest;
 
-use super::{fill, install, number, on, transfers};
+use super::{fill, number, on, transfers};
 use crate::home::{Home, Run};
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 /// Tables of kinds that move as files.
 const KINDS: [&str; 12] = [

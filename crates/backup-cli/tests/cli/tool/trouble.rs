@@ -9,10 +9,10 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::stream::extract;
-use super::{TABLES, backup, faulty, fill, install, number, on, rounds};
+use super::{TABLES, backup, faulty, fill, number, on, rounds};
 use crate::backup::SmallDisk;
 use crate::home::{Home, Run};
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 /// A tool that stands still after so many bytes of its stream, until it is told to go on.
 struct Stalled {

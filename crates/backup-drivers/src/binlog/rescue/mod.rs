@@ -109,13 +109,11 @@ pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).map(str::parse::<BinlogFile>);
         let Some(Ok(name)) = name else { continue };
-        let mut magic = [0; 4];
-        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut magic, 0));
-        match (read, magic) {
+        match LocalFile::magic(&path).unwrap_or_default() {
             // A relay log looks the same.
-            (Ok(()), MAGIC) if name.to_string().contains("relay") => {}
-            (Ok(()), MAGIC) => files.push((name, path)),
-            (Ok(()), ENCRYPTED_MAGIC) => return Err(encrypted(&path)),
+            MAGIC if name.to_string().contains("relay") => {}
+            MAGIC => files.push((name, path)),
+            ENCRYPTED_MAGIC => return Err(encrypted(&path)),
             _ => {}
         }
     }

@@ -78,9 +78,7 @@ impl<'a> Piece<'a> {
         if tip.range.file == self.name {
             return tip.range.end == start;
         }
-        let after = tip.range.file.parse::<BinlogFile>().map(|file| file.next().to_string());
-        let next = tip.next_file.clone().or(after.ok());
-        if tip.ends_inside || next.as_deref() != Some(&self.name) {
+        if tip.ends_inside || tip.file_after().as_ref() != Some(&self.name) {
             return false;
         }
         // Its first event and, on MySQL, the one that says what came before.
@@ -257,10 +255,7 @@ impl Rescue<'_> {
                 Err(e) => return Err(e),
             }
         }
-        let next = self.tip(server).and_then(|tip| match tip.next_file {
-            Some(next) => next.parse().ok(),
-            None => tip.range.file.parse::<BinlogFile>().ok().map(|file| file.next()),
-        });
+        let next = self.tip(server).and_then(|tip| tip.file_after()?.parse().ok());
         match next {
             Some(next) if saved.parts[0].start <= saved.head => Ok(next),
             _ => Err(other.unwrap_or_else(|| {

@@ -27,7 +27,8 @@ pub use accounts::accounts;
 pub(crate) use privileges::{Need, lacking};
 pub use privileges::{Privilege, ToolNeeds, missing_for_tool, missing_privileges};
 pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
-pub(super) use statement::{decode, encode, is_utf8, unhex};
+pub(crate) use statement::unhex;
+pub(super) use statement::{decode, encode, is_utf8};
 
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]

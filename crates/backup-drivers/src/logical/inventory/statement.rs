@@ -173,7 +173,7 @@ pub(in crate::logical) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Hexadecimal back into bytes.
-pub(in crate::logical) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
