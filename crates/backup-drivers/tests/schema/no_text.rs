@@ -153,3 +153,25 @@ async fn second_bytes_that_look_like_signs_come_back(
     assert_eq!(differing(&before, &everything(&loaded).await?), Vec::<String>::new());
     Ok(())
 }
+
+/// Tables without transactions are read along their primary key: one that only speaks of a key has none.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_is_no_key(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result<()> {
+    let source = Server::start(name).await?;
+    run(
+        &source,
+        &[
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (a INT COMMENT 'was:\n  PRIMARY KEY (a)') ENGINE=MyISAM COMMENT 'PRIMARY KEY (a)'",
+            "INSERT INTO d.t VALUES (2), (1)",
+        ],
+    )
+    .await;
+    let before = everything(&source).await?;
+    let kept = Kept::backup(&source, LogicalOptions::default()).await?;
+    let other = Server::start(name).await?;
+    kept.restore(&other, LogicalRestoreOptions::default()).await?;
+    assert_eq!(differing(&before, &everything(&other).await?), Vec::<String>::new());
+    Ok(())
+}
