@@ -42,6 +42,9 @@ struct Arguments {
     /// With what holdfast compresses in the repository contest; several may be given
     #[arg(long, default_value = "zstd:1")]
     compression: Vec<String>,
+    /// How large the redo log of the server of dumps and loads is; as servers come, MySQL's has 100M
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    redo_log: String,
     /// How many transactions the binlogs hold
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..))]
     transactions: u64,

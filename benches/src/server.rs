@@ -27,23 +27,27 @@ pub(crate) struct Server {
     sandbox: Sandbox,
     session: Session,
     binary_log: bool,
+    /// How large its redo log was made.
+    redo_log: Option<String>,
 }
 
 impl Server {
-    /// Starts it, with its data below `directory`, with or without a binary log.
+    /// Starts it, with its data below `directory`, with or without a binary log, and with a redo log of this size.
     pub(crate) async fn start(
         name: &str,
         directory: &Path,
         binary_log: bool,
+        redo_log: &str,
         cx: &Context,
     ) -> Result<Server> {
         let install = xtask::servers::install(name)?;
-        let redo = redo(install.flavor());
         let mut builder = Sandbox::builder(&install).directory(directory).durable(true);
-        for (name, value) in SETTINGS.into_iter().chain([redo]) {
+        for (name, value) in SETTINGS.into_iter().chain([redo(install.flavor(), redo_log)]) {
             builder = builder.option(name, value);
         }
-        Server::launch(builder, binary_log, cx).await
+        let mut server = Server::launch(builder, binary_log, cx).await?;
+        server.redo_log = Some(redo_log.to_owned());
+        Ok(server)
     }
 
     /// Starts it on the data directory `data`, which is made when it is missing and stays. No binary
@@ -64,7 +68,7 @@ impl Server {
             .stop_timeout(Duration::from_secs(300));
         let sandbox = builder.start(cx).await?;
         let session = Session::open(&ConnectOptions::socket(sandbox.socket(), "root")).await?;
-        Ok(Server { sandbox, session, binary_log })
+        Ok(Server { sandbox, session, binary_log, redo_log: None })
     }
 
     /// Its installation.
@@ -99,7 +103,7 @@ impl Server {
     pub(crate) fn describe(&self) -> String {
         let settings: Vec<String> = SETTINGS
             .into_iter()
-            .chain([redo(self.flavor())])
+            .chain(self.redo_log.as_deref().map(|size| redo(self.flavor(), size)))
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         format!(
@@ -191,11 +195,11 @@ impl Server {
     }
 }
 
-/// Room for the redo log of a load.
-fn redo(flavor: Flavor) -> (&'static str, &'static str) {
+/// The setting of the redo log.
+fn redo(flavor: Flavor, size: &str) -> (&'static str, &str) {
     match flavor {
-        Flavor::MySql => ("innodb_redo_log_capacity", "2G"),
-        Flavor::MariaDb => ("innodb_log_file_size", "2G"),
+        Flavor::MySql => ("innodb_redo_log_capacity", size),
+        Flavor::MariaDb => ("innodb_log_file_size", size),
     }
 }
 
