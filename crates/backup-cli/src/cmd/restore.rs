@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::{
     ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository, RestoreSteps,
@@ -70,6 +71,10 @@ pub(crate) struct Restore {
     /// a crash meanwhile destroys all of it
     #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
     redo_log: Switch,
+    /// For how long rows are loaded again that fail because the target, or the connection to it, went away, or by
+    /// a deadlock. A restore that gives up goes on when it is run again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    retry_for: u64,
     /// Without users, roles and grants; those that are there already stay as they are in any case
     #[arg(long)]
     no_users: bool,
@@ -187,6 +192,7 @@ impl Restore {
             // What the target has of its own, its source would lack.
             binary_log: self.binlog == Switch::On && self.as_replica_of.is_none(),
             redo_log: self.redo_log == Switch::On,
+            patience: Duration::from_secs(self.retry_for),
             no_accounts: self.no_users,
             definers: self.definers(),
             parts: match (self.schema_only, self.data_only) {

@@ -143,3 +143,51 @@ async fn a_restore_whose_target_is_killed_goes_on(
     }
     println!("{name}: {killed} killed, {alone} went on alone, {again} were run again");
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_target_stays_away_ends_and_goes_on_later(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values("0", "2")] seconds: &str,
+) {
+    let source = Server::with_shop(name).await;
+    fill(&mut source.session().await).await;
+    let mut target = Server::start(name).await;
+    let cx = Context::builder().build();
+    let home = Home::with_repo();
+    let url = source.url();
+    home.run(["backup", "--repo", "repo", "--source", &url, "--cluster", "shop"]).expect(0);
+    let expected = content(&source, "shop").await;
+    let url = target.url();
+    let restore = ["restore", "--repo", "repo", "--cluster", "shop", "--target", &url, "--json"];
+    let patient: Vec<&str> = restore.into_iter().chain(["--retry-for", seconds]).collect();
+    let began = Instant::now();
+    home.run(restore).expect(0);
+    let duration = began.elapsed();
+
+    let mut tries = 0;
+    let run = loop {
+        tries += 1;
+        assert!(tries < 50, "no restore lasts long enough for its target to die under its rows");
+        server::run(&mut target.session().await, &["DROP DATABASE IF EXISTS shop"]).await;
+        let mut command = home.command(patient.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        run_for(&mut child, duration.mul_f64(rand::random()));
+        target.0.kill();
+        // It ends by itself, with the target away.
+        let run = Run::from(child.wait_with_output().unwrap());
+        if run.stderr.contains("cannot load table shop.") {
+            break run;
+        }
+        target.0.restart(&cx).await.unwrap();
+    };
+    let run = run.expect(3);
+    assert_eq!(run.stderr.contains("trying again"), seconds != "0", "{run:#?}");
+    assert!(run.stderr.contains("it goes on where it stopped"), "{run:#?}");
+    target.0.restart(&cx).await.unwrap();
+    let plan: Vec<&str> = restore.into_iter().chain(["--dry-run"]).collect();
+    let plan = home.run(plan).expect(0).json();
+    assert!(plan["steps"].to_string().contains("interrupted"), "{plan:#}");
+    home.run(restore).expect(0);
+    assert_eq!(content(&target, "shop").await, expected, "{run:#?}");
+}

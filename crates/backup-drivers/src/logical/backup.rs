@@ -20,9 +20,9 @@ use super::pattern::TableGlob;
 use super::remember::Cuts;
 use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
-use super::select::{Selection, TableName};
+use super::select::{Selection, TableName, quote_name};
 use super::snapshot::{Snapshot, SnapshotOptions};
-use super::{dump, no_text, plan, prepared, snapshot};
+use super::{documents, dump, no_text, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
 
@@ -129,7 +129,7 @@ impl Backup for LogicalBackup {
         }
         if let Some(process) = inventory::missing_process(session.conn(), &facts).await? {
             let what = match facts.flavor {
-                Flavor::MySql => "tables in general tablespaces cannot be backed up",
+                Flavor::MySql => "general tablespaces are not backed up, nor tables in them",
                 Flavor::MariaDb => "EXCHANGE PARTITION during the backup is not noticed",
             };
             let problem = format!("{} has no {} privilege: {what}", self.source.user, process.name);
@@ -202,6 +202,7 @@ impl LogicalBackup {
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
         self.narrow(&facts, &mut catalog)?;
+        try_filters(&mut session, &catalog.tables).await?;
         if selection.is_whole_server() && !self.options.no_accounts && masks.is_none() {
             catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
         }
@@ -254,6 +255,7 @@ impl LogicalBackup {
         };
         let dump::Read { tables, released, lost } = dump::run(cx, work).await?;
         catalog.tables = tables;
+        documents::look(&mut session, &facts, &mut catalog.tables).await?;
         let misread = no_text::found(&catalog.tables);
         warnings.extend(misread.iter().take(SHOWN).map(ToString::to_string));
         let misread = serde_json::json!(misread.iter().take(SHOWN).collect::<Vec<_>>());
@@ -288,7 +290,14 @@ impl LogicalBackup {
                 || !lost.is_empty()
                 || catalog.tables.iter().any(is_narrowed),
             warnings,
-            details: details(&snapshot, resumption, &lost, misread, watcher.as_ref()),
+            details: details(
+                &snapshot,
+                resumption,
+                &lost,
+                misread,
+                &documents::found(&catalog.tables),
+                watcher.as_ref(),
+            ),
         })
     }
 }
@@ -403,6 +412,25 @@ impl LogicalBackup {
     }
 }
 
+/// Has the server look at the conditions, which would be refused after hours of reading else.
+async fn try_filters(session: &mut Session, tables: &[Table]) -> Result<()> {
+    for table in tables {
+        let Some(filter) = &table.filter else { continue };
+        let (database, name) = (quote_name(&table.database), quote_name(&table.name));
+        let sql = format!("SELECT 1 FROM {database}.{name} WHERE ({filter}\n) LIMIT 0");
+        if let Err(error) = session.run(&sql).await {
+            let Some(server) = error.server() else { return Err(error) };
+            let full_name = table.full_name();
+            let text = format!(
+                "the condition for the rows of {full_name} is not understood: the server said: ERROR {} ({}): {}",
+                server.code, server.state, server.message
+            );
+            return Err(Error::usage(text).with_remedy("correct --where"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether some of the table's rows are missing on purpose.
 fn is_narrowed(table: &Table) -> bool {
     table.filter.is_some() || table.rows_left_out
@@ -464,6 +492,7 @@ fn details(
     resumed: Option<serde_json::Value>,
     lost: &[Lost],
     no_text: serde_json::Value,
+    documents: &[documents::Found<'_>],
     watcher: Option<&Watcher>,
 ) -> serde_json::Value {
     let mut details = serde_json::Map::new();
@@ -480,6 +509,10 @@ fn details(
     }
     if no_text.as_array().is_some_and(|found| !found.is_empty()) {
         details.insert("no_text".into(), no_text);
+    }
+    if !documents.is_empty() {
+        let shown = &documents[..documents.len().min(SHOWN)];
+        details.insert("documents".into(), serde_json::json!(shown));
     }
     details.extend(resumed.map(|resumed| ("resumed".to_owned(), resumed)));
     match details.is_empty() {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::no_text::NoText;
-use super::select::TableName;
-use crate::rows::RowDigest;
+use super::select::{TableName, quote_name};
+use crate::rows::{RowDigest, SqlForm};
 
 /// Name of the catalogue's artifact.
 pub const CATALOG: &str = "logical/catalog";
@@ -183,6 +183,10 @@ pub struct Table {
     /// The columns whose values were masked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masked: Vec<String>,
+    /// Types of JSON inside documents that their text does not tell (MySQL), by column, as far as some rows
+    /// have them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub documents: BTreeMap<String, Vec<String>>,
     /// Whether the rows of the past are kept too (system-versioned tables of MariaDB), with the
     /// columns that say from when to when each was valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -211,6 +215,11 @@ impl Table {
     pub(super) fn has_primary_key(&self) -> bool {
         self.create.contains("\n  PRIMARY KEY (")
     }
+
+    /// Whether it is in this general tablespace (MySQL).
+    pub(super) fn is_in_tablespace(&self, name: &str) -> bool {
+        self.create.contains(&format!("TABLESPACE {} ", quote_name(name)))
+    }
 }
 
 /// A column whose values are kept.
@@ -231,6 +240,45 @@ pub struct Column {
     /// How a value goes back in.
     #[serde(default)]
     pub load: LoadMode,
+}
+
+impl Column {
+    /// Whether its values are documents that the server keeps in a form of its own (MySQL); MariaDB keeps
+    /// their text.
+    pub(super) fn holds_documents(&self) -> bool {
+        self.data_type == "json" && self.load == LoadMode::Utf8
+    }
+
+    /// How its values are written in SQL.
+    pub(super) fn sql_form(&self) -> SqlForm {
+        match self.load {
+            LoadMode::Number => return SqlForm::Number,
+            LoadMode::Utf8 if self.holds_documents() => return SqlForm::Document,
+            LoadMode::Utf8 => return SqlForm::Utf8,
+            LoadMode::Direct | LoadMode::RowEnd => {}
+        }
+        match (self.data_type.as_str(), self.charset.as_deref()) {
+            ("tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal", _) => {
+                SqlForm::Number
+            }
+            ("float" | "double", _) => SqlForm::Float,
+            ("year" | "date" | "time" | "datetime" | "timestamp", _) => {
+                SqlForm::Time(self.fraction_digits.unwrap_or(0))
+            }
+            (_, Some("utf8mb4" | "utf8mb3" | "utf8" | "ascii")) => SqlForm::Utf8,
+            (_, Some("latin1")) => SqlForm::Latin1,
+            // Character sets in which each byte below 128 is the ASCII character and nothing else.
+            (
+                _,
+                Some(
+                    "latin2" | "latin5" | "latin7" | "cp1250" | "cp1251" | "cp1256" | "cp1257"
+                    | "cp850" | "cp852" | "cp866" | "koi8r" | "koi8u" | "greek" | "hebrew"
+                    | "gb2312" | "euckr" | "ujis" | "eucjpms" | "tis620",
+                ),
+            ) => SqlForm::Ascii,
+            _ => SqlForm::Hex,
+        }
+    }
 }
 
 /// How `LOAD DATA … CHARACTER SET binary` gives a column its value.

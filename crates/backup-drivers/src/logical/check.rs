@@ -7,7 +7,7 @@ use backup_core::{ArtifactSource, Context, Error, Event, Result};
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
 
-use super::catalog::{Chunk, LoadMode, Table};
+use super::catalog::{Chunk, Column, Table};
 use super::plan::Range;
 use super::reader::reader;
 use super::scan;
@@ -91,8 +91,8 @@ pub(super) async fn run(
     }
     let warning = |table| {
         format!(
-            "decimal numbers inside the JSON documents of table {table} came back as doubles, for \
-             the server makes doubles of all that it reads from text; everything else is the same"
+            "decimal numbers inside the JSON documents of table {table} came back as doubles, for its rows \
+             are too long for one statement (max_allowed_packet of the target); everything else is the same"
         )
     };
     Ok(rounded.iter().map(warning).collect())
@@ -119,7 +119,7 @@ async fn check_chunk(
     if found == chunk.digest {
         return Ok(Match::Exact);
     }
-    let json: Vec<bool> = table.columns.iter().map(is_json).collect();
+    let json: Vec<bool> = table.columns.iter().map(Column::holds_documents).collect();
     if found.rows == chunk.digest.rows && json.contains(&true) {
         let expected = rounded_digest(chunk, &json, artifacts).await?;
         let mut rounded = Rounded::new(&json);
@@ -140,11 +140,6 @@ async fn check_chunk(
         "make sure that nobody else writes to the target, and that its version and character sets \
          can hold the data",
     ))
-}
-
-/// Documents that MySQL keeps in a form of its own. MariaDB keeps the text.
-fn is_json(column: &super::catalog::Column) -> bool {
-    column.data_type == "json" && column.load == LoadMode::Utf8
 }
 
 /// The digest of the backup's rows of a chunk, with the numbers inside documents rounded.

@@ -7,6 +7,7 @@ mod census;
 mod check;
 mod damage;
 mod ddl;
+mod documents;
 mod drill;
 mod dump;
 mod examine;

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
-    Restored, Result, Severity, Strategy,
+    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
+    RestoreSteps, Restored, Result, Severity, Strategy,
 };
 
 use super::account::AccountName;
 use super::catalog::{Catalog, StoredKind, Table};
-use super::check;
 use super::inventory::{self, ServerFacts};
 use super::load::{
     self, Load, LoadSettings, Mark, Progress, RedoLog, Shape, State, Way, has_binary_log,
@@ -22,6 +21,7 @@ use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::replica;
 use super::select::Selection;
+use super::{check, documents};
 use crate::connect::{ConnectOptions, Session};
 use crate::foreign::ForeignImport;
 use crate::rows::RowDigest;
@@ -203,6 +203,9 @@ impl LogicalRestore {
         }
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(adapted);
+        if self.options.parts != Parts::Schema && facts.flavor == Flavor::MySql {
+            plan.findings.extend(documents::findings(&catalog));
+        }
         if let Some(source) = replica::followed(&mut session, &facts).await? {
             plan.findings.push(Finding::new(
                 Severity::Error,

@@ -52,6 +52,7 @@ async fn mysql_keeps_what_was_encrypted_encrypted() -> Result<()> {
             "CREATE TABLE sealed.plain (a INT) ENCRYPTION = 'N'",
             "CREATE TABLE open.alone (a INT) ENCRYPTION = 'Y'",
             "CREATE TABLESPACE sealed_ts ADD DATAFILE 'sealed.ibd' ENCRYPTION = 'Y' AUTOEXTEND_SIZE = 8M",
+            "CREATE TABLESPACE `nobody's` ADD DATAFILE 'nobody.ibd' ENCRYPTION = 'Y' AUTOEXTEND_SIZE = 4M",
             "CREATE TABLE sealed.in_ts (a INT PRIMARY KEY, b VARCHAR(20)) TABLESPACE sealed_ts",
             "CREATE TABLE open.in_ts (a INT PRIMARY KEY) TABLESPACE sealed_ts ENCRYPTION = 'Y'",
             "CREATE TABLESPACE `zi``pped` ADD DATAFILE 'zipped.ibd' FILE_BLOCK_SIZE = 8192",
@@ -78,6 +79,7 @@ async fn mysql_keeps_what_was_encrypted_encrypted() -> Result<()> {
                NAME LIKE 'sealed/%' OR NAME LIKE 'open/%'";
     let before = files(&source, sql).await;
     assert_eq!(before["sealed_ts"], "General 0 Y 8388608");
+    assert_eq!(before["nobody's"], "General 0 Y 4194304");
     assert_eq!(before["sealed/inherits"], "Single 0 Y 0");
     assert!(before.len() > 9, "{before:#?}");
     assert_eq!(before, files(&target, sql).await);

@@ -45,6 +45,12 @@ pub(crate) async fn everything(server: &Server) -> Result<Lines> {
                  FROM information_schema.ST_SPATIAL_REFERENCE_SYSTEMS WHERE SRS_ID > 32767",
             ),
             (
+                "tablespace",
+                "SELECT NAME, CONCAT_WS('|', FILE_NAME, ZIP_PAGE_SIZE, s.AUTOEXTEND_SIZE, ENCRYPTION) FROM \
+                 information_schema.INNODB_TABLESPACES s JOIN (SELECT FILE_ID, SUBSTRING_INDEX(FILE_NAME, '/', -1) \
+                 FILE_NAME FROM information_schema.FILES) f ON f.FILE_ID = s.SPACE WHERE SPACE_TYPE = 'General'",
+            ),
+            (
                 "resource group",
                 "SELECT RESOURCE_GROUP_NAME, CONCAT_WS('|', RESOURCE_GROUP_TYPE, \
                  RESOURCE_GROUP_ENABLED, CAST(VCPU_IDS AS CHAR), THREAD_PRIORITY) \

@@ -123,6 +123,7 @@ const MYSQL: &[&str] = &[
     "SET restrict_fk_on_non_standard_key = ON",
     "CREATE TABLESPACE `t s` ADD DATAFILE 'holdfast ts.ibd' ENGINE = InnoDB",
     "CREATE TABLE in_tablespace (a INT) TABLESPACE `t s`",
+    "CREATE TABLESPACE `nothing in it` ADD DATAFILE 'nothing.ibd' FILE_BLOCK_SIZE = 8192 ENGINE = InnoDB",
     "CREATE TABLE `attributes` (a INT SECONDARY_ENGINE_ATTRIBUTE = '{\"k\": \"v''é\"}') AUTOEXTEND_SIZE = 4M",
     "ALTER DATABASE `ORDER` READ ONLY = 0",
     "CREATE TABLE merged (a INT, b VARCHAR(9), KEY (b)) ENGINE = MERGE UNION = (myisam) INSERT_METHOD = LAST",

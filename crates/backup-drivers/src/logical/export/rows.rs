@@ -2,7 +2,7 @@
 
 use backup_core::{Context, Error, Result, ResultExt};
 
-use super::super::catalog::{Column, LoadMode, Table};
+use super::super::catalog::{Column, Table};
 use super::super::select::quote_name;
 use super::Job;
 use super::script::Script;
@@ -44,34 +44,6 @@ pub(super) async fn each_block(
     Ok(())
 }
 
-/// How the values of a column are written in SQL.
-fn form(column: &Column) -> SqlForm {
-    match column.load {
-        LoadMode::Number => return SqlForm::Number,
-        LoadMode::Utf8 => return SqlForm::Utf8,
-        LoadMode::Direct | LoadMode::RowEnd => {}
-    }
-    match (column.data_type.as_str(), column.charset.as_deref()) {
-        ("tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal", _) => SqlForm::Number,
-        ("float" | "double", _) => SqlForm::Float,
-        ("year" | "date" | "time" | "datetime" | "timestamp", _) => {
-            SqlForm::Time(column.fraction_digits.unwrap_or(0))
-        }
-        (_, Some("utf8mb4" | "utf8mb3" | "utf8" | "ascii")) => SqlForm::Utf8,
-        (_, Some("latin1")) => SqlForm::Latin1,
-        // Character sets in which each byte below 128 is the ASCII character and nothing else.
-        (
-            _,
-            Some(
-                "latin2" | "latin5" | "latin7" | "cp1250" | "cp1251" | "cp1256" | "cp1257"
-                | "cp850" | "cp852" | "cp866" | "koi8r" | "koi8u" | "greek" | "hebrew" | "gb2312"
-                | "euckr" | "ujis" | "eucjpms" | "tis620",
-            ),
-        ) => SqlForm::Ascii,
-        _ => SqlForm::Hex,
-    }
-}
-
 /// Writes the rows of a table as statements of many rows each.
 pub(super) async fn inserts(job: &Job<'_>, table: &Table, script: &mut Script) -> Result<()> {
     if table.digest.rows == 0 {
@@ -91,7 +63,7 @@ pub(super) async fn inserts(job: &Job<'_>, table: &Table, script: &mut Script) -
         }
         return Ok(());
     }
-    let forms: Vec<SqlForm> = table.columns.iter().map(form).collect();
+    let forms: Vec<SqlForm> = table.columns.iter().map(Column::sql_form).collect();
     let columns: Vec<String> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
     let head = format!("INSERT INTO {name} ({}) VALUES\n", columns.join(","));
     let mut length = 0;

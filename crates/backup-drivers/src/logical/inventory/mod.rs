@@ -172,7 +172,7 @@ pub async fn read(conn: &mut Conn, facts: &ServerFacts, selection: &Selection) -
         tables::read(&mut scope, &relations).await?;
         stored::read(&mut scope, &relations).await?;
     }
-    tables::tablespaces(conn, &mut catalog).await?;
+    tables::tablespaces(conn, facts, selection, &mut catalog).await?;
     server::objects(conn, facts, selection, &mut catalog).await?;
     catalog.tables.sort_by_key(super::catalog::Table::full_name);
     // The order in which they are created again; within a kind as found.

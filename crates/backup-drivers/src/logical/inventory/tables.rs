@@ -7,8 +7,8 @@ use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, Column, LoadMode, StoredKind, StoredObject, Table};
 use super::super::ddl::{hex_literals, quote_text};
-use super::super::select::quote_name;
-use super::{Scope, history, query, repair};
+use super::super::select::{Selection, quote_name};
+use super::{Scope, ServerFacts, history, query, repair};
 use crate::rows::RowDigest;
 
 /// What a name in a database is.
@@ -107,6 +107,7 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
             filter: None,
             rows_left_out: false,
             masked: Vec::new(),
+            documents: BTreeMap::new(),
             estimated_rows: relation.rows,
             data_bytes: relation.bytes,
             digest: RowDigest::default(),
@@ -285,23 +286,43 @@ async fn histograms(scope: &mut Scope<'_>) -> Result<HashMap<String, BTreeMap<St
     Ok(tables)
 }
 
-/// The general tablespaces (MySQL) that tables are in.
-pub(super) async fn tablespaces(conn: &mut Conn, catalog: &mut Catalog) -> Result<()> {
-    let used =
-        |create: &str, name: &str| create.contains(&format!("TABLESPACE {} ", quote_name(name)));
-    if !catalog.tables.iter().any(|t| t.create.contains("/*!50100 TABLESPACE ")) {
+/// The general tablespaces (MySQL): all of a whole server, else those that tables are in.
+pub(super) async fn tablespaces(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    selection: &Selection,
+    catalog: &mut Catalog,
+) -> Result<()> {
+    let everything = selection.is_whole_server();
+    let needed = catalog.tables.iter().any(|t| t.create.contains("/*!50100 TABLESPACE "));
+    if facts.flavor != Flavor::MySql || !(needed || everything) {
         return Ok(());
     }
-    let sql = "SELECT s.NAME, f.FILE_NAME, s.ZIP_PAGE_SIZE, s.ENCRYPTION, s.AUTOEXTEND_SIZE \
-               FROM information_schema.INNODB_TABLESPACES s JOIN information_schema.FILES f \
-               ON f.FILE_ID = s.SPACE WHERE s.SPACE_TYPE = 'General'";
-    let rows = query::rows(conn, sql, "cannot read the definitions of tablespaces").await;
-    let rows = rows.map_err(|e| {
-        e.with_remedy("grant the privilege PROCESS, which tables in general tablespaces need")
-    })?;
+    let tables = if facts.version.at_least(8, 0, 3) { "INNODB" } else { "INNODB_SYS" };
+    let column = |name: &str, since: (u16, u16, u16)| match facts
+        .version
+        .at_least(since.0, since.1, since.2)
+    {
+        true => format!("s.{name}"),
+        false => "NULL".to_owned(),
+    };
+    let sql = format!(
+        "SELECT s.NAME, f.FILE_NAME, s.ZIP_PAGE_SIZE, {}, {} FROM information_schema.{tables}_TABLESPACES s \
+         JOIN information_schema.FILES f ON f.FILE_ID = s.SPACE WHERE s.SPACE_TYPE = 'General' \
+         AND s.NAME <> 'mysql'",
+        column("ENCRYPTION", (8, 0, 13)),
+        column("AUTOEXTEND_SIZE", (8, 0, 23)),
+    );
+    let rows = match query::rows(conn, sql, "cannot read the definitions of tablespaces").await {
+        // Without PROCESS nobody can tell whether there are some that no table is in.
+        Err(e) if !needed && e.kind() == ErrorKind::Privilege => return Ok(()),
+        rows => rows.map_err(|e| {
+            e.with_remedy("grant the privilege PROCESS, which tables in general tablespaces need")
+        })?,
+    };
     for row in rows {
         let (name, path) = (query::required(&row, 0)?, query::required(&row, 1)?);
-        if !catalog.tables.iter().any(|t| used(&t.create, &name)) {
+        if !everything && !catalog.tables.iter().any(|t| t.is_in_tablespace(&name)) {
             continue;
         }
         // The target has directories of its own.

@@ -10,6 +10,7 @@
 //! The tables are those of the backup under the names that they have at the target.
 
 mod alter;
+mod documents;
 mod patience;
 mod progress;
 mod rows;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::super::catalog::{Chunk, Column, LoadMode, Table};
 use super::super::plan::{LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
 use super::super::select::quote_name;
+use super::documents::Documents;
 use crate::rows::{BlockReader, TextFormat};
 use crate::wire;
 
@@ -62,8 +63,8 @@ pub(in crate::logical) fn text_formats(columns: &[Column]) -> Vec<TextFormat> {
     columns.iter().map(|c| TextFormat { decimals: c.fraction_digits.unwrap_or(0) }).collect()
 }
 
-/// Sends the rows of `chunks`, and checks that the server took all of them. `id` is in the statement,
-/// so that it can be found at the server.
+/// Sends the rows of `chunks`, and checks that the server took all of them. `id` is in the statements,
+/// so that they can be found at the server.
 pub(super) async fn load(
     cx: &Context,
     connection: &mut wire::Connection,
@@ -73,15 +74,21 @@ pub(super) async fn load(
     id: &str,
 ) -> Result<()> {
     let formats = text_formats(&table.columns);
+    let mut documents = Documents::of(connection, table, id).await?;
+    let mut left: Vec<&Chunk> = Vec::new();
     let mut text = Vec::with_capacity(2 * SEND_BYTES);
     let mut load = connection.start_load(&load_statement(table, id)).await?;
     for chunk in chunks {
+        let left_before = documents.rows;
         let mut source = artifacts.open(&chunk.artifact).await?;
         let mut blocks = BlockReader::default();
         while let Some(bytes) = source.next().await? {
             blocks.push(bytes);
             while let Some(block) = blocks.next_block()? {
                 cx.check()?;
+                if documents.leaves_out(&block)? {
+                    continue;
+                }
                 block.write_tsv(&mut text, &formats)?;
                 cx.progress().add_rows(u64::from(block.rows()));
                 if text.len() >= SEND_BYTES {
@@ -91,19 +98,29 @@ pub(super) async fn load(
             }
         }
         blocks.finish()?;
+        if documents.rows > left_before {
+            left.push(chunk);
+        }
     }
     cx.progress().add_bytes(text.len() as u64);
     load.write(Bytes::from(text)).await?;
     let done = load.finish().await?;
-    let expected: u64 = chunks.iter().map(|chunk| chunk.digest.rows).sum();
-    if done.affected_rows != expected {
-        let warning = first_warning(connection).await?;
-        return Err(Error::damaged(format!(
-            "the target took {} of {expected} rows{warning}",
-            done.affected_rows
-        )));
+    let all: u64 = chunks.iter().map(|chunk| chunk.digest.rows).sum();
+    all_taken(connection, done.affected_rows, all.saturating_sub(documents.rows)).await?;
+    documents.insert(cx, connection, left, artifacts).await
+}
+
+/// Fails where the server took fewer rows than it was given.
+pub(super) async fn all_taken(
+    connection: &mut wire::Connection,
+    taken: u64,
+    given: u64,
+) -> Result<()> {
+    if taken == given {
+        return Ok(());
     }
-    Ok(())
+    let warning = first_warning(connection).await?;
+    Err(Error::damaged(format!("the target took {taken} of {given} rows{warning}")))
 }
 
 /// What the server has to say about the last statement, for an error message.

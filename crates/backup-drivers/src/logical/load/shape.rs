@@ -178,6 +178,7 @@ mod tests {
             filter: None,
             rows_left_out: false,
             masked: Vec::new(),
+            documents: BTreeMap::new(),
             history: false,
             estimated_rows: rows,
             data_bytes: rows * 100,

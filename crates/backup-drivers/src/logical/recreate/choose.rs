@@ -93,7 +93,7 @@ fn select(mut catalog: Catalog, selection: &Selection) -> Catalog {
         StoredKind::SpatialReferenceSystem => everything || uses(&format!("SRID {} ", object.name)),
         StoredKind::Tablespace => {
             object.keep_existing = true;
-            uses(&format!("TABLESPACE {} ", quote_name(&object.name)))
+            everything || tables.iter().any(|t| t.is_in_tablespace(&object.name))
         }
         StoredKind::Sequence => {
             let call = format!("({}.{})", quote_name(&object.database), quote_name(&object.name));
@@ -297,6 +297,7 @@ mod tests {
             filter: None,
             rows_left_out: false,
             masked: Vec::new(),
+            documents: std::collections::BTreeMap::new(),
             estimated_rows: 0,
             data_bytes: 0,
             digest: RowDigest::default(),

@@ -2,7 +2,7 @@
 
 use backup_core::{ErrorKind, Finding, Flavor, ServerVersion, Severity};
 
-use super::super::catalog::{Catalog, StoredKind, Table};
+use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Dialect, TokenKind, conditions, significant};
 use super::super::inventory::ServerFacts;
 
@@ -11,6 +11,19 @@ const SHOWN: usize = 5;
 
 /// Something that only some servers have: the first version of MySQL and of MariaDB that does.
 type Since = (Option<(u16, u16, u16)>, Option<(u16, u16, u16)>);
+
+const TABLESPACES: Since = (Some((5, 7, 6)), None);
+
+/// Whether a server has general tablespaces.
+pub(super) fn has_tablespaces(facts: &ServerFacts) -> bool {
+    has(&facts.version, TABLESPACES)
+}
+
+/// A tablespace that no table of the backup is in.
+fn is_unused(catalog: &Catalog, object: &StoredObject) -> bool {
+    object.kind == StoredKind::Tablespace
+        && !catalog.tables.iter().any(|t| t.is_in_tablespace(&object.name))
+}
 
 fn has(target: &ServerVersion, since: Since) -> bool {
     let since = match target.flavor() {
@@ -54,9 +67,9 @@ pub(super) fn findings(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
         (StoredKind::Sequence, "sequences", (None, Some((10, 3, 0)))),
         (StoredKind::Package, "packages", (None, Some((10, 3, 5)))),
         (StoredKind::Library, "libraries", (Some((9, 2, 0)), None)),
-        (StoredKind::Tablespace, "general tablespaces", (Some((5, 7, 6)), None)),
+        (StoredKind::Tablespace, "general tablespaces", TABLESPACES),
     ] {
-        let objects = catalog.stored.iter().filter(|o| o.kind == kind);
+        let objects = catalog.stored.iter().filter(|o| o.kind == kind && !is_unused(catalog, o));
         lacks(what, since, objects.map(|o| o.full_name().to_string()).collect());
     }
     findings.extend(passed_over(catalog, facts));
@@ -146,6 +159,14 @@ fn otherwise(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
             "check the coordinates after the restore",
         );
     }
+    if !has_tablespaces(facts) {
+        let unused = catalog.stored.iter().filter(|o| is_unused(catalog, o));
+        add(
+            unused.map(|o| o.name.clone()).collect(),
+            "the target has no general tablespaces; no table is in these",
+            "nothing, they are left out",
+        );
+    }
     if facts.flavor == Flavor::MySql && !facts.version.at_least(8, 0, 16) {
         add(
             tables(catalog, |t| has_words(t, "CHECK", "(")),
@@ -219,6 +240,7 @@ mod tests {
                 filter: None,
                 rows_left_out: false,
                 masked: Vec::new(),
+                documents: BTreeMap::new(),
                 history: false,
                 estimated_rows: 0,
                 data_bytes: 0,

@@ -9,7 +9,7 @@ use super::super::inventory::{DEFINITION_SETTINGS, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::super::settings::{self, Setting, required, wanted};
 use super::extras::spatial_reference_system;
-use super::target_error;
+use super::{compat, target_error};
 
 /// The settings under which every definition that a server may hold is taken as it is.
 const CREATE_SETTINGS: [Setting; 11] = [
@@ -175,6 +175,10 @@ pub(super) async fn use_database(
 }
 
 async fn tablespace(conn: &mut Conn, facts: &ServerFacts, object: &StoredObject) -> Result<()> {
+    if !compat::has_tablespaces(facts) {
+        // Of one that a table is in was told before.
+        return Ok(());
+    }
     let what = format!("cannot create the tablespace {}", object.name);
     match query::run(conn, object.create.clone(), &what).await {
         // "already exists".

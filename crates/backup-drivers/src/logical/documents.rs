@@ -1,0 +1,109 @@
+//! Types inside JSON documents that their text does not tell (MySQL).
+//!
+//! A document may hold a date, bytes or a decimal number, where SQL put one into it. Both protocols give out
+//! text, in which a date is a string. So some rows of each column with documents are looked at, and what
+//! is in them is told, in the backup and before a restore.
+
+use backup_core::{Finding, Flavor, Result, Severity};
+use serde::Serialize;
+
+use super::catalog::{Catalog, Column, Table};
+use super::inventory::ServerFacts;
+use super::select::quote_name;
+use crate::connect::Session;
+
+/// How many rows of a table are looked at. A column mostly holds documents of one kind.
+const ROWS: u32 = 200;
+/// The largest document that is looked at, in bytes.
+const LARGEST: u32 = 64 << 10;
+
+/// Those that come back as something else; a whole number that is UNSIGNED, or a DECIMAL without a fraction,
+/// is the same number afterwards.
+const TYPES: [&str; 7] = ["DECIMAL", "DATE", "TIME", "DATETIME", "BLOB", "BIT", "OPAQUE"];
+
+/// What a column of documents holds.
+#[derive(Debug, Serialize)]
+pub(super) struct Found<'a> {
+    table: String,
+    column: &'a str,
+    types: &'a [String],
+}
+
+/// Looks at the documents of tables that have rows, and notes the types.
+pub(super) async fn look(
+    session: &mut Session,
+    facts: &ServerFacts,
+    tables: &mut [Table],
+) -> Result<()> {
+    if facts.flavor != Flavor::MySql || !facts.version.at_least(8, 0, 4) {
+        return Ok(());
+    }
+    for table in tables.iter_mut().filter(|table| table.digest.rows > 0) {
+        let is_wanted = |c: &&Column| c.holds_documents() && !table.masked.contains(&c.name);
+        let wanted = table.columns.iter().filter(is_wanted).map(|c| c.name.clone());
+        for column in wanted.collect::<Vec<_>>() {
+            match session.query_rows::<String>(&types_in(table, &column)).await {
+                Ok(types) if !types.is_empty() => drop(table.documents.insert(column, types)),
+                Ok(_) => {}
+                // It was changed by now, which is for others to see.
+                Err(e) if e.server().is_some_and(|s| [1146, 1054, 1412].contains(&s.code)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn types_in(table: &Table, column: &str) -> String {
+    let types = TYPES.map(|name| format!("'{name}'")).join(", ");
+    format!(
+        "SELECT DISTINCT CONVERT(JSON_TYPE(v.v) USING utf8mb4) FROM (SELECT {} AS j FROM {}.{} LIMIT {ROWS}) d \
+         JOIN JSON_TABLE(JSON_EXTRACT(IF(JSON_STORAGE_SIZE(d.j) <= {LARGEST}, d.j, NULL), '$', '$**.*', '$**[*]'), \
+         '$[*]' COLUMNS (v JSON PATH '$')) v WHERE JSON_TYPE(v.v) IN ({types}) ORDER BY 1",
+        quote_name(column),
+        quote_name(&table.database),
+        quote_name(&table.name)
+    )
+}
+
+/// All of them, by table and column.
+pub(super) fn found(tables: &[Table]) -> Vec<Found<'_>> {
+    let all = tables.iter().flat_map(|table| table.documents.iter().map(move |of| (table, of)));
+    all.map(|(table, (column, types))| Found {
+        table: table.full_name().to_string(),
+        column,
+        types,
+    })
+    .collect()
+}
+
+/// What a restore makes of them.
+pub(super) fn findings(catalog: &Catalog) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for Found { table, column, types } in found(&catalog.tables) {
+        let mut add = |severity, types: String, become_what: &str, remedy: &str| {
+            let problem = format!("its documents hold values of type {types}, which {become_what}");
+            findings.push(Finding::new(severity, format!("{table}.{column}"), problem, remedy));
+        };
+        let strings: Vec<&str> =
+            types.iter().map(String::as_str).filter(|name| *name != "DECIMAL").collect();
+        if !strings.is_empty() {
+            add(
+                Severity::Warning,
+                strings.join(", "),
+                "come back as strings of the same text",
+                "see whether programs compare them as what they were; UPDATE with JSON_SET and CAST makes them so \
+                 again",
+            );
+        }
+        if types.iter().any(|name| name == "DECIMAL") {
+            add(
+                Severity::Info,
+                "DECIMAL".to_owned(),
+                "come back with all their digits, and as DOUBLE where one is printed the same",
+                "",
+            );
+        }
+    }
+    findings
+}
