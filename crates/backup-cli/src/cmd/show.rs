@@ -30,13 +30,18 @@ pub(crate) struct Show {
 }
 
 /// A table of a logical backup.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct TableLine {
     table: String,
     engine: String,
     rows: u64,
     bytes: u64,
     artifacts: usize,
+    /// The columns whose values were changed.
+    masked: Vec<String>,
+    /// The condition that chose the rows.
+    filter: Option<String>,
+    rows_left_out: bool,
 }
 
 impl Show {
@@ -98,6 +103,9 @@ async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Ve
         rows: table.digest.rows,
         table: TableName { database: table.database, table: table.name }.to_string(),
         engine: table.engine,
+        masked: table.masked,
+        filter: table.filter,
+        rows_left_out: table.rows_left_out,
     };
     Ok(Some(catalog.tables.into_iter().map(line).collect()))
 }
@@ -108,8 +116,7 @@ async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
     let parts: Vec<DumpPart> = serde_json::from_slice(&text)
         .map_err(|e| Error::damaged("the contents of the dump cannot be read").with_source(e))?;
     let tables = Dump { parts, findings: Vec::new() }.contents().tables;
-    let line =
-        |(table, rows)| TableLine { table, engine: String::new(), rows, bytes: 0, artifacts: 0 };
+    let line = |(table, rows)| TableLine { table, rows, ..TableLine::default() };
     Ok(tables.into_iter().map(line).collect())
 }
 
@@ -163,6 +170,7 @@ fn page(
             })
             .collect();
         let _ = write!(page, "\n{}", human::table(&columns, &rows));
+        page.push_str(&changed(tables));
     }
     page.push_str("\nVerified:\n");
     let mut proofs = 0;
@@ -194,6 +202,26 @@ fn page(
         let _ = writeln!(page, "  {}  {}", human::time(copy.time), human::plain(&copy.to));
     }
     page
+}
+
+/// What of the tables is not as it is at the source.
+fn changed(tables: &[TableLine]) -> String {
+    let mut lines = String::new();
+    for table in tables {
+        let mut what = Vec::new();
+        if !table.masked.is_empty() {
+            what.push(format!("masked: {}", table.masked.join(", ")));
+        }
+        what.extend(table.filter.as_ref().map(|filter| format!("only rows where {filter}")));
+        if table.rows_left_out {
+            what.push("without its rows".to_owned());
+        }
+        if !what.is_empty() {
+            let line = human::plain(&format!("{}: {}", table.table, what.join("; ")));
+            let _ = writeln!(lines, "  {line}");
+        }
+    }
+    if lines.is_empty() { lines } else { format!("\nNot as at the source:\n{lines}") }
 }
 
 fn facts(m: &Manifest) -> Vec<(&'static str, String)> {

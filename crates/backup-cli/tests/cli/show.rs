@@ -27,3 +27,39 @@ async fn a_backup_is_shown_with_its_tables_and_its_history() {
     home.on_repo(["show", "1999"]).expect(2).says("no backup `1999`");
     home.on_repo(["show", "latest", "--cluster", "other"]).expect(2);
 }
+
+#[tokio::test]
+async fn what_is_not_as_at_the_source_is_shown() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let rules = "[[mask]]\ncolumn = '*.customers.name'\nwith = 'hash'\n\n\
+                 [[mask]]\ncolumn = '*.customers.joined'\nwith = 'null'\n";
+    std::fs::write(home.path("mask.toml"), rules).unwrap();
+    let url = server.url();
+    let backup = [
+        "backup",
+        "--source",
+        &url,
+        "--cluster",
+        "shop",
+        "--mask",
+        "mask.toml",
+        "--no-rows",
+        "*.orders",
+    ];
+    let where_ = ["--where", "shop.customers:id < 3"];
+    home.on_repo(backup.into_iter().chain(where_)).expect(0);
+    let page = home.on_repo(["show", "latest"]).expect(0).stdout;
+    for part in [
+        "shop.customers: masked: name, joined; only rows where id < 3",
+        "shop.orders: without its rows",
+    ] {
+        assert!(page.contains(part), "no {part} in\n{page}");
+    }
+    let tables = &home.on_repo(["show", "latest", "--json"]).expect(0).json()["tables"];
+    assert_eq!(tables[0]["masked"], serde_json::json!(["name", "joined"]));
+    assert_eq!(
+        (&tables[0]["filter"], &tables[1]["rows_left_out"]),
+        (&"id < 3".into(), &true.into())
+    );
+}

@@ -140,6 +140,70 @@ async fn no_masked_value_is_in_the_backup_and_equal_ones_stay_equal(
     Ok(())
 }
 
+/// A masked backup that could not be restored would be found out too late.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_of_a_value_is_what_its_column_gives_back(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "CREATE DATABASE d CHARACTER SET utf8mb4",
+        "CREATE TABLE d.t (id INT PRIMARY KEY, price DECIMAL(12,2), kind ENUM('m', 'f', 'it''s'), code CHAR(9), uid \
+         BINARY(16), mac BINARY(40), doc JSON, y YEAR, f FLOAT, ts TIMESTAMP NULL, day DATE, note CHAR(20))",
+        "INSERT INTO d.t VALUES (1, 77.70, 'm', 'abc', 'x', 'y', '[1]', 1999, 1.5, '2001-01-01 00:00:00', '2001-01-01', \
+         'call 12345')",
+    ] {
+        conn.query_drop(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let fixed = |text: &str| MaskWith::Fixed(text.into());
+    let cut = MaskWith::Regex { pattern: "[0-9]+".into(), replace: "  ".into() };
+    let mask = rules(&[
+        ("d.t.price", fixed("-5")),
+        ("d.t.kind", fixed("it's")),
+        ("d.t.code", fixed("a  ")),
+        ("d.t.uid", fixed("short")),
+        ("d.t.mac", MaskWith::Hash),
+        ("d.t.doc", fixed(r#"{"bb":1.5,"a":[true,{}]}"#)),
+        ("d.t.y", fixed("2000")),
+        ("d.t.f", fixed("0.1")),
+        ("d.t.ts", fixed("2000-01-02 03:04:05")),
+        ("d.t.day", fixed("2000-02-29")),
+        ("d.t.note", cut),
+    ]);
+    let kept = Kept::backup(&source, LogicalOptions { mask, ..Default::default() }).await?;
+    let target = Server::start(name).await?;
+    let restored = kept.restore(&target, LogicalRestoreOptions::default()).await?;
+    assert!(restored.warnings.is_empty(), "{restored:?}");
+    let mut conn = target.connect().await?;
+    conn.query_drop("SET time_zone = '+00:00'").await.unwrap();
+    let row: Option<String> = conn
+        .query_first(
+            "SELECT CONCAT_WS('|', price, kind, code, HEX(uid), LENGTH(TRIM(TRAILING '\\0' FROM mac)), y, f, ts, day, note) \
+             FROM d.t",
+        )
+        .await
+        .unwrap();
+    let expected = "-5.00|it's|a|73686F72740000000000000000000000|32|2000|0.1|2000-01-02 03:04:05|2000-02-29|call";
+    assert_eq!(row.as_deref(), Some(expected));
+    for (column, text) in [
+        ("d.t.price", "12345678901"),
+        ("d.t.kind", "q"),
+        ("d.t.y", "1"),
+        ("d.t.f", "1e39"),
+        ("d.t.id", "2147483648"),
+        ("d.t.ts", "1960-01-01"),
+    ] {
+        let mask = rules(&[(column, fixed(text))]);
+        let error =
+            Kept::backup(&source, LogicalOptions { mask, ..Default::default() }).await.err();
+        let error = error.unwrap_or_else(|| panic!("{column} took {text}"));
+        assert!(error.report().contains("is no value of it"), "{}", error.report());
+    }
+    Ok(())
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_a_server_by_pattern_condition_and_without_rows(
@@ -235,6 +299,8 @@ async fn a_part_of_a_server_by_pattern_condition_and_without_rows(
         let options = LogicalOptions { selection, filters, ..Default::default() };
         let error = Kept::backup(&source, options).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Usage, "{}", error.report());
+        // Conditions are tried before a row is read.
+        assert!(!error.report().contains("cannot run"), "{}", error.report());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use aws_lc_rs::{hmac, rand::SecureRandom, rand::SystemRandom};
 use backup_core::{Error, Result};
 
 use super::super::catalog::{Catalog, Column, LoadMode, Table};
+use super::fixed::Fixed;
 use super::rules::{Compiled, MaskRules, MaskWith};
 use super::value::{self, Stream};
 use crate::rows::{Kind, fields, put_fields};
@@ -98,18 +99,9 @@ struct ColumnMask {
     fixed: Option<Fixed>,
 }
 
-/// A fixed value as it stands in a row packet.
-#[derive(Debug)]
-enum Fixed {
-    Text(String),
-    Number(f64),
-    Integer(i128),
-    Date([u16; 6]),
-}
-
 const TEXTS: [&str; 6] = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext"];
 const BYTES: [&str; 6] = ["binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
-const INTEGERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
+pub(super) const INTEGERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
 
 impl ColumnMask {
     fn new(rule: &Compiled, table: &Table, column: &Column) -> Result<Self> {
@@ -152,9 +144,9 @@ impl ColumnMask {
             return refuse("it has an empty member");
         }
         let fixed = match &rule.with {
-            MaskWith::Fixed(text) => match Fixed::parse(text, data_type) {
+            MaskWith::Fixed(text) => match Fixed::parse(text, column) {
                 Some(fixed) => Some(fixed),
-                None => return refuse("the text is no value of its type"),
+                None => return refuse("the text is no value of it"),
             },
             _ => None,
         };
@@ -223,11 +215,17 @@ impl ColumnMask {
             _ => return None,
         };
         let short: String = text.chars().take(self.length).collect();
-        // Blobs have no character set.
-        Some(if BYTES.contains(&self.data_type.as_str()) {
-            short.into_bytes()
-        } else {
-            value::encode(&short, charset)
+        // What the server would make of it anyway is no difference when it is read back.
+        Some(match self.data_type.as_str() {
+            "binary" => {
+                let mut bytes: Vec<u8> = short.into_bytes();
+                bytes.resize(self.length, 0);
+                bytes
+            }
+            "char" => value::encode(short.trim_end_matches(' '), charset),
+            // Blobs have no character set.
+            bytes if BYTES.contains(&bytes) => short.into_bytes(),
+            _ => value::encode(&short, charset),
         })
     }
 
@@ -315,36 +313,6 @@ impl ColumnMask {
     }
 }
 
-impl Fixed {
-    fn parse(text: &str, data_type: &str) -> Option<Fixed> {
-        Some(match data_type {
-            t if INTEGERS.contains(&t) || t == "year" => Fixed::Integer(text.parse().ok()?),
-            "float" | "double" => Fixed::Number(text.parse().ok().filter(|n: &f64| n.is_finite())?),
-            "decimal" => {
-                let digits = text.strip_prefix('-').unwrap_or(text);
-                let fine =
-                    digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !digits.is_empty();
-                fine.then(|| Fixed::Text(text.to_owned()))?
-            }
-            "date" | "datetime" | "timestamp" => {
-                let mut parts = [0; 6];
-                let numbers = text.split(['-', ' ', 'T', ':']);
-                for (part, number) in parts.iter_mut().zip(numbers) {
-                    *part = number.parse().ok()?;
-                }
-                let [_, month, day, hour, minute, second] = parts;
-                let fine = month <= 12 && day <= 31 && hour < 24 && minute < 60 && second < 60;
-                fine.then_some(Fixed::Date(parts))?
-            }
-            "json" => {
-                serde_json::from_str::<serde_json::Value>(text).ok()?;
-                Fixed::Text(text.to_owned())
-            }
-            _ => Fixed::Text(text.to_owned()),
-        })
-    }
-}
-
 /// A decimal number with as many digits before and after the point; the sign stays.
 fn decimal(text: &str, stream: &mut Stream<'_>) -> String {
     let mut leading = true;
@@ -374,7 +342,10 @@ fn length(column_type: &str, data_type: &str) -> usize {
             let digits = column_type.split(['(', ')']).nth(1);
             digits.and_then(|d| d.parse().ok()).unwrap_or(1)
         }
+        // In characters of four bytes.
         "tinytext" | "tinyblob" => 63,
+        "text" | "blob" => 16_383,
+        "mediumtext" | "mediumblob" => 4_194_303,
         _ => usize::MAX,
     }
 }
