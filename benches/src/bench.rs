@@ -54,8 +54,14 @@ impl Bench {
         let binary_log = !matches!(arguments.work, Work::Load);
         eprintln!("starting {} and loading", arguments.server);
         let cx = Context::builder().build();
-        let mut server =
-            Server::start(&arguments.server, directory.path(), binary_log, &arguments.redo_log, &cx).await?;
+        let mut server = Server::start(
+            &arguments.server,
+            directory.path(),
+            binary_log,
+            &arguments.redo_log,
+            &cx,
+        )
+        .await?;
         server.fill(&tsv).await?;
 
         let rows: u32 = shop::TABLES.iter().map(|table| table.rows(arguments.scale)).sum();
