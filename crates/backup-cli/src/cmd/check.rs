@@ -8,12 +8,14 @@ use backup_core::{
 use backup_drivers::clone::{CloneBackup, CloneOptions};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::LockOptions;
-use backup_drivers::logical::{LogicalBackup, LogicalOptions, SYSTEM_DATABASES, inventory};
+use backup_drivers::logical::{
+    Glob, LogicalBackup, LogicalOptions, SYSTEM_DATABASES, TableGlob, inventory,
+};
 use backup_storage::{RepoUrl, RepositoryOptions};
 use rustix::fs::{Access, access, statvfs};
 use serde_json::json;
 
-use super::backup::source;
+use super::backup::{Names, Wanted, globs, source, table_globs};
 use super::backup_files::FilesFlags;
 use super::backup_tool::ToolFlags;
 use crate::answer::Answer;
@@ -33,6 +35,18 @@ pub(crate) struct Check {
     /// How a backup would read it
     #[arg(long, value_parser = args::strategy(), default_value = "logical")]
     strategy: Strategy,
+    /// For a logical backup of these databases alone
+    #[arg(long, value_name = "DB,…", value_parser = globs, conflicts_with = "tables")]
+    databases: Vec<Names<Glob>>,
+    /// For one without these databases
+    #[arg(long, value_name = "DB,…", value_parser = globs)]
+    exclude_databases: Vec<Names<Glob>>,
+    /// For one of these tables alone
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    tables: Vec<Names<TableGlob>>,
+    /// For one without these tables
+    #[arg(long, value_name = "DB.TABLE,…", value_parser = table_globs)]
+    exclude_tables: Vec<Names<TableGlob>>,
     #[command(flatten)]
     files: FilesFlags,
     #[command(flatten)]
@@ -40,9 +54,25 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// What a logical backup is going to be asked for.
+    fn options(&self) -> LogicalOptions {
+        let wanted = Wanted {
+            databases: &self.databases,
+            exclude_databases: &self.exclude_databases,
+            tables: &self.tables,
+            exclude_tables: &self.exclude_tables,
+        };
+        LogicalOptions { selection: wanted.selection(), ..LogicalOptions::default() }
+    }
+
     /// Looks.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
+        let options = self.options();
+        if self.strategy != Strategy::Logical && !options.selection.is_all() {
+            return Err(Error::usage(format!("a {} backup is of a whole server", self.strategy))
+                .with_remedy("leave --databases, --tables and their like out"));
+        }
         let directory = FilesFlags::is_directory(app, self.source.as_deref());
         let (shown, data) = if directory && self.strategy != Strategy::Logical {
             let url = self.source.as_deref().or(app.config.source.as_deref());
@@ -54,7 +84,7 @@ impl Check {
         };
         let driver: Box<dyn Backup> = match (self.strategy, &data) {
             (Strategy::Logical, Some(source)) => {
-                Box::new(LogicalBackup::new(source.clone(), LogicalOptions::default()))
+                Box::new(LogicalBackup::new(source.clone(), options))
             }
             // Nothing is written, so the spool may be anywhere.
             (Strategy::Clone, Some(source)) => {

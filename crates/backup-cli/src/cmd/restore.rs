@@ -204,7 +204,6 @@ impl Restore {
                 "binary" => InvalidText::Binary,
                 _ => InvalidText::Refuse,
             },
-            ..LogicalRestoreOptions::default()
         };
         let server = self.private_server();
         if manifest.strategy.has_data_files() {

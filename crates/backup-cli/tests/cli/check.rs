@@ -55,6 +55,39 @@ async fn a_missing_privilege_is_named_with_its_grant(
     assert!(error["remedy"].as_str().unwrap().contains("GRANT "), "{error:#}");
 }
 
+/// Whoever may read one database is told what that takes, and no more.
+#[rstest]
+#[tokio::test]
+async fn a_part_of_a_server_needs_less(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let server = Server::with_shop(name).await;
+    let mut session = server.session().await;
+    let (position, routines) = match name.starts_with("mysql") {
+        true => ("REPLICATION CLIENT", "GRANT SHOW_ROUTINE ON *.* TO part@'%'"),
+        false => ("BINLOG MONITOR", "GRANT SELECT ON mysql.proc TO part@'%'"),
+    };
+    let grant = format!("GRANT {position}, RELOAD ON *.* TO part@'%'");
+    let statements = [
+        "CREATE USER part@'%' IDENTIFIED BY 'part'",
+        "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON shop.* TO part@'%'",
+        routines,
+        grant.as_str(),
+    ];
+    server::run(&mut session, &statements).await;
+    let home = Home::with_repo();
+    let url = server.tcp_url("part");
+    let run = |args: &[&str]| {
+        let mut command = home.command(args);
+        command.args(["--source", &url, "--repo", "repo"]);
+        Run::of(command.env("HOLDFAST_SOURCE_PASSWORD", "part"))
+    };
+    run(&["check"]).expect(4);
+    run(&["check", "--databases", "shop"]).expect(0);
+    run(&["check", "--tables", "shop.*", "--exclude-tables", "shop.orders"]).expect(0);
+    run(&["check", "--databases", "no*"]).expect(2).says("nothing fits");
+    run(&["check", "--databases", "shop", "--strategy", "clone"]).expect(2).says("whole server");
+    run(&["backup", "--cluster", "c", "--databases", "shop"]).expect(0);
+}
+
 #[test]
 fn a_server_that_is_not_there() {
     let home = Home::new();
