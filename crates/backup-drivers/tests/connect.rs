@@ -18,14 +18,24 @@ use tokio::net::TcpListener;
 /// The longest payload of a packet that is not continued.
 const PART: usize = 0xff_ffff;
 
-async fn start(name: &str) -> Result<Sandbox> {
-    xtask::servers::sandbox(name)
+/// A server, by its name and maybe a compression: `mysql-9.7 zstd`.
+async fn start(how: &str) -> Result<Sandbox> {
+    xtask::servers::sandbox(name_of(how))
         .await?
         .tcp(true)
         .option("max-allowed-packet", "128M")
         .option("local-infile", "1")
         .start(&Context::builder().build())
         .await
+}
+
+fn name_of(how: &str) -> &str {
+    how.split(' ').next().unwrap()
+}
+
+fn compressed(options: ConnectOptions, how: &str) -> ConnectOptions {
+    let compression = how.split_once(' ').map(|(_, compression)| compression.parse().unwrap());
+    ConnectOptions { compression, ..options }
 }
 
 fn socket(server: &Sandbox) -> ConnectOptions {
@@ -51,10 +61,19 @@ async fn numbers(wire: &mut Connection, count: u32) -> Result<String> {
 #[rstest]
 #[tokio::test]
 async fn statements(
-    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+    #[values(
+        "mysql-9.7",
+        "mysql-9.7 zlib",
+        "mysql-9.7 zstd:1",
+        "mariadb-10.11",
+        "mariadb-11.8",
+        "mariadb-11.8 zlib"
+    )]
+    name: &str,
 ) -> Result<()> {
     let server = start(name).await?;
     for options in [socket(&server), tcp(&server)] {
+        let options = compressed(options, name);
         let mut session = Session::open(&options).await?;
         assert_eq!(session.query_first::<u32>("SELECT 1 + 1").await?, Some(2));
         assert_eq!(
@@ -126,9 +145,18 @@ async fn all(rows: &mut RowStream<'_>) -> Result<Vec<Bytes>> {
 
 #[rstest]
 #[tokio::test]
-async fn long_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result<()> {
+async fn long_rows(
+    #[values(
+        "mysql-9.7",
+        "mysql-9.7 zlib",
+        "mysql-9.7 zstd",
+        "mariadb-10.11",
+        "mariadb-10.11 zlib"
+    )]
+    name: &str,
+) -> Result<()> {
     let server = start(name).await?;
-    let mut wire = Connection::connect(&socket(&server)).await?;
+    let mut wire = Connection::connect(&compressed(socket(&server), name)).await?;
     // A text row holds the value behind a length of 4 bytes (below 16 MiB); a binary row has a
     // header and a bitmap of one byte each before that. So the first lengths end right before, at
     // and behind the end of a packet, which the last continues.
@@ -161,9 +189,18 @@ async fn long_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result
 
 #[rstest]
 #[tokio::test]
-async fn many_rows(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result<()> {
+async fn many_rows(
+    #[values(
+        "mysql-9.7",
+        "mysql-9.7 zlib",
+        "mysql-9.7 zstd",
+        "mariadb-10.11",
+        "mariadb-10.11 zlib"
+    )]
+    name: &str,
+) -> Result<()> {
     let server = start(name).await?;
-    let mut wire = Connection::connect(&tcp(&server)).await?;
+    let mut wire = Connection::connect(&compressed(tcp(&server), name)).await?;
     let numbers = numbers(&mut wire, 500_000).await?;
     wire.widen().await?;
     let sql = format!("SELECT CAST(i AS SIGNED), REPEAT('v', i % 50) FROM {numbers}");
@@ -204,9 +241,18 @@ async fn widening_respects_the_limits_of_the_server(
 
 #[rstest]
 #[tokio::test]
-async fn errors_in_mid_stream(#[values("mysql-9.7", "mariadb-10.11")] name: &str) -> Result<()> {
+async fn errors_in_mid_stream(
+    #[values(
+        "mysql-9.7",
+        "mysql-9.7 zlib",
+        "mysql-9.7 zstd",
+        "mariadb-10.11",
+        "mariadb-10.11 zlib"
+    )]
+    name: &str,
+) -> Result<()> {
     let server = start(name).await?;
-    let mut wire = Connection::connect(&socket(&server)).await?;
+    let mut wire = Connection::connect(&compressed(socket(&server), name)).await?;
     let kill = wire.kill_handle();
     let numbers = numbers(&mut wire, 1_000_000).await?;
     // As long as nobody reads, the server waits with its buffers full: KILL always meets it.
@@ -238,9 +284,19 @@ const LOAD: &str = "LOAD DATA LOCAL INFILE 'stream' INTO TABLE d.t CHARACTER SET
 
 #[rstest]
 #[tokio::test]
-async fn loads(#[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str) -> Result<()> {
+async fn loads(
+    #[values(
+        "mysql-9.7",
+        "mysql-9.7 zlib",
+        "mysql-9.7 zstd",
+        "mariadb-10.11",
+        "mariadb-11.8",
+        "mariadb-11.8 zlib"
+    )]
+    name: &str,
+) -> Result<()> {
     let server = start(name).await?;
-    let mut wire = Connection::connect(&tcp(&server)).await?;
+    let mut wire = Connection::connect(&compressed(tcp(&server), name)).await?;
     wire.query("CREATE DATABASE d").await?;
     wire.query("CREATE TABLE d.t (a INT PRIMARY KEY, b LONGBLOB)").await?;
 
@@ -294,13 +350,13 @@ async fn loads(#[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &st
     assert_eq!(e.kind(), ErrorKind::Connect);
     let id = wire.id();
     wire.close().await;
-    let mut wire = Connection::connect(&tcp(&server)).await?;
+    let mut wire = Connection::connect(&compressed(tcp(&server), name)).await?;
     let alive = format!("SELECT 1 FROM information_schema.processlist WHERE id = {id}");
     while !wire.query_values(&alive).await?.is_empty() {}
     assert!(wire.query_values("SELECT 1 FROM d.t WHERE a = 61000").await?.is_empty());
 
     // Killed in mid-load: the error comes while there is still data to send.
-    let mut load_wire = Connection::connect(&tcp(&server)).await?;
+    let mut load_wire = Connection::connect(&compressed(tcp(&server), name)).await?;
     let kill = load_wire.kill_handle();
     let mut load = load_wire.start_load(LOAD).await?;
     let piece = Bytes::from((70_000..90_000).map(|i| format!("{i}\tkilled\n")).collect::<String>());
@@ -316,6 +372,41 @@ async fn loads(#[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &st
     wire.query("SET GLOBAL local_infile = OFF").await?;
     let e = wire.start_load(LOAD).await.map(drop).unwrap_err();
     assert!(e.remedy().contains("local_infile"), "{e:?}");
+    Ok(())
+}
+
+/// The server itself says that it compresses, and with what; bytes that it sent are few.
+#[rstest]
+#[tokio::test]
+async fn what_goes_over_the_line_is_compressed(
+    #[values("mysql-9.7 zlib", "mysql-9.7 zstd:7", "mariadb-10.11 zlib")] name: &str,
+) -> Result<()> {
+    const STATUS: &str = "SELECT variable_value FROM WHERE.session_status WHERE variable_name = ";
+    let server = start(name).await?;
+    let mut wire = Connection::connect(&compressed(tcp(&server), name)).await?;
+    let schema = if wire.is_mariadb() { "information_schema" } else { "performance_schema" };
+    let status =
+        |name: &str| format!("{}'{name}'", STATUS.replace("WHERE.", &format!("{schema}.")));
+    assert_eq!(wire.query_values(&status("Compression")).await?[0][0].as_deref(), Some(&b"ON"[..]));
+    if let Some(level) = name.strip_prefix("mysql-9.7 zstd:") {
+        let found = wire.query_values(&status("Compression_level")).await?;
+        assert_eq!(found[0][0].as_deref(), Some(level.as_bytes()));
+    }
+    wire.query("SELECT REPEAT('a', 4000000)").await?;
+    let sent = wire.query_values(&status("Bytes_sent")).await?;
+    let sent = std::str::from_utf8(sent[0][0].as_deref().unwrap()).unwrap().parse::<u64>().unwrap();
+    assert!(sent < 100_000, "{sent} bytes");
+    Ok(())
+}
+
+/// A server that does not compress so is told apart from one that cannot be reached.
+#[tokio::test]
+async fn compression_that_is_not_offered_is_refused() -> Result<()> {
+    let server = start("mariadb-10.11").await?;
+    let e = Connection::connect(&compressed(tcp(&server), "mariadb-10.11 zstd")).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Connect);
+    assert!(e.chain().contains("does not compress with zstd"), "{e:?}");
+    assert!(e.remedy().contains("zlib"), "{e:?}");
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
+use crate::wire::Compression;
 use backup_core::{Error, ErrorKind, ServerError};
 use mysql_async::{DriverError, IoError};
 
@@ -185,6 +186,23 @@ pub(crate) fn no_tls_offered(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Connect, what)
         .with_source("the server offers no TLS")
         .with_remedy("set up TLS on the server, or use ssl-mode=preferred")
+}
+
+/// Compression was asked for, and the server has none of that kind.
+pub(crate) fn no_compression_offered(
+    compression: Compression,
+    what: impl Into<Cow<'static, str>>,
+) -> Error {
+    let name = match compression {
+        Compression::Zlib => "zlib",
+        Compression::Zstd(_) => "zstd",
+    };
+    Error::new(ErrorKind::Connect, what)
+        .with_source(format!("the server does not compress with {name}"))
+        .with_remedy(
+            "take compression= out of the URL, or name the other one (zlib, zstd); MySQL offers what \
+             protocol_compression_algorithms says, MariaDB zlib",
+        )
 }
 
 /// The server wants the password itself, on a connection where it must not be sent.

@@ -21,8 +21,8 @@ pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use session::Session;
 
 pub(crate) use error::{
-    cleartext_refused, connect_io_error, io_failure, is_refused, lost, no_tls_offered, protocol,
-    timed_out, tls_failure,
+    cleartext_refused, connect_io_error, io_failure, is_refused, lost, no_compression_offered,
+    no_tls_offered, protocol, timed_out, tls_failure,
 };
 pub(crate) use open::{KEEPALIVE, SESSION, resolve};
 pub(crate) use session::{cannot_run, without_secrets};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use backup_core::{Error, Result, Secret};
 
 use super::{option_file, url};
+use crate::wire::Compression;
 
 /// The port of MySQL and MariaDB.
 pub(super) const DEFAULT_PORT: u16 = 3306;
@@ -41,6 +42,9 @@ pub struct ConnectOptions {
     /// The most time to wait for the next bytes of an answer ([`crate::wire`] only); no limit if
     /// none, since a statement may rightly take hours. TCP keep-alive finds dead peers either way.
     pub read_timeout: Option<Duration>,
+    /// How what goes over the connections of [`crate::wire`] is compressed: rows, data files of clones and binary
+    /// logs. The server pays for it with processor time; it gains where the network is slow.
+    pub compression: Option<Compression>,
     /// Lets the server have the password as it is (`mysql_clear_password`: PAM, LDAP), and only
     /// over TLS with [`SslMode::Required`] or stricter, or over a socket.
     pub enable_cleartext_plugin: bool,
@@ -129,6 +133,7 @@ impl ConnectOptions {
             tls: TlsOptions::default(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             read_timeout: None,
+            compression: None,
             enable_cleartext_plugin: false,
             attributes: BTreeMap::from([
                 ("program_name".into(), "holdfast".into()),
@@ -144,7 +149,7 @@ impl ConnectOptions {
     ///
     /// Names, passwords and values may be percent-encoded; an IPv6 address stands in brackets.
     /// Parameters: `socket`, `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`, `connect-timeout` and
-    /// `read-timeout` (seconds), `enable-cleartext-plugin`.
+    /// `read-timeout` (seconds), `compression` (`zlib`, `zstd`, `zstd:LEVEL`), `enable-cleartext-plugin`.
     ///
     /// # Errors
     /// [`backup_core::ErrorKind::Usage`], with the part of the URL that is wrong; never with the
@@ -187,6 +192,7 @@ impl ConnectOptions {
             options.connect_timeout = timeout;
         }
         options.read_timeout = settings.read_timeout;
+        options.compression = settings.compression;
         options.enable_cleartext_plugin = settings.enable_cleartext_plugin.unwrap_or(false);
         Ok(options)
     }
@@ -248,6 +254,7 @@ pub(super) struct Settings {
     pub(super) ssl_key: Option<PathBuf>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) read_timeout: Option<Duration>,
+    pub(super) compression: Option<Compression>,
     pub(super) enable_cleartext_plugin: Option<bool>,
 }
 
@@ -281,6 +288,7 @@ impl Settings {
             ssl_key: self.ssl_key.or(fallback.ssl_key),
             connect_timeout: self.connect_timeout.or(fallback.connect_timeout),
             read_timeout: self.read_timeout.or(fallback.read_timeout),
+            compression: self.compression.or(fallback.compression),
             enable_cleartext_plugin: self
                 .enable_cleartext_plugin
                 .or(fallback.enable_cleartext_plugin),

@@ -10,7 +10,7 @@ use super::options::{Settings, parse_bool, parse_port, parse_seconds};
 const FORM: &str = "write it as mysql://USER@HOST:PORT/ or mysql://USER@localhost/?socket=/PATH; \
                     special characters percent-encoded (@ is %40, / is %2F, # is %23)";
 const PARAMETERS: &str = "the parameters are socket, ssl-mode, ssl-ca, ssl-cert, ssl-key, \
-                          connect-timeout, read-timeout and enable-cleartext-plugin";
+                          connect-timeout, read-timeout, compression and enable-cleartext-plugin";
 
 /// Reads a URL. No error quotes the URL as a whole, because a password may be in it.
 pub(super) fn parse(text: &str) -> Result<Settings> {
@@ -81,6 +81,7 @@ fn set(settings: &mut Settings, name: &str, value: String) -> Result<()> {
         "ssl-key" => settings.ssl_key = path(value)?,
         "connect-timeout" => settings.connect_timeout = Some(parse_seconds(name, &value)?),
         "read-timeout" => settings.read_timeout = Some(parse_seconds(name, &value)?),
+        "compression" => settings.compression = Some(value.parse()?),
         "enable-cleartext-plugin" => {
             settings.enable_cleartext_plugin = Some(parse_bool(name, &value)?);
         }

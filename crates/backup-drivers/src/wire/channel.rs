@@ -13,6 +13,7 @@ use backup_core::{Error, Result, ServerError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::compress::{Compressed, Compression};
 use super::message;
 use crate::connect::{io_failure, lost, protocol, timed_out};
 
@@ -34,9 +35,24 @@ const WRITE: &str = "cannot write to the server";
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
+/// What packets go through.
+enum Line {
+    Plain(Box<dyn Stream>),
+    Compressed(Compressed),
+}
+
+impl Line {
+    fn stream(&mut self) -> &mut dyn Stream {
+        match self {
+            Line::Plain(stream) => stream,
+            Line::Compressed(stream) => stream,
+        }
+    }
+}
+
 /// Reads and writes packets.
 pub(super) struct Channel {
-    stream: Box<dyn Stream>,
+    line: Line,
     input: BytesMut,
     /// A long packet under way. It is kept here so that a cancelled read loses nothing.
     long: Option<Long>,
@@ -87,7 +103,7 @@ fn out_of_order() -> Error {
 
 /// Reads at least one byte.
 async fn read_some(
-    stream: &mut (impl AsyncRead + Unpin),
+    stream: &mut dyn Stream,
     target: &mut impl BufMut,
     limit: Option<Duration>,
 ) -> Result<usize> {
@@ -107,16 +123,24 @@ async fn read_some(
 
 impl Channel {
     pub(super) fn new(stream: Box<dyn Stream>, read_timeout: Option<Duration>) -> Self {
-        Channel { stream, input: BytesMut::new(), long: None, seq: Some(0), read_timeout }
+        let line = Line::Plain(stream);
+        Channel { line, input: BytesMut::new(), long: None, seq: Some(0), read_timeout }
     }
 
-    /// Takes the stream out, to wrap it (TLS). What is in the buffer was sent before and must not
-    /// be taken for something that came through the wrapper.
+    /// Has everything from here on compressed. What is in the buffer came before.
+    pub(super) fn compress(self, compression: Compression) -> Result<Self> {
+        let read_timeout = self.read_timeout;
+        let line = Line::Compressed(Compressed::new(self.into_stream()?, compression));
+        Ok(Channel { line, input: BytesMut::new(), long: None, seq: None, read_timeout })
+    }
+
+    /// Takes the stream out, to wrap it (TLS, compression). What is in the buffer was sent before and must
+    /// not be taken for something that came through the wrapper.
     pub(super) fn into_stream(self) -> Result<Box<dyn Stream>> {
-        if self.input.is_empty() {
-            Ok(self.stream)
-        } else {
-            Err(protocol("it sent bytes between its greeting and TLS", READ))
+        match self.line {
+            Line::Plain(stream) if self.input.is_empty() => Ok(stream),
+            Line::Plain(_) => Err(protocol("it sent bytes before their turn", READ)),
+            Line::Compressed(_) => Err(Error::internal("a compressed connection is wrapped")),
         }
     }
 
@@ -124,8 +148,14 @@ impl Channel {
         self.seq
     }
 
+    /// The number that the next packet of either side has. Numbers inside of compressed packets say nothing;
+    /// of those of the outside one knows only where they begin.
     pub(super) fn set_sequence(&mut self, seq: Option<u8>) {
-        self.seq = seq;
+        match &mut self.line {
+            Line::Plain(_) => self.seq = seq,
+            Line::Compressed(stream) if seq == Some(0) => stream.restart(),
+            Line::Compressed(_) => {}
+        }
     }
 
     /// Reads at least one byte into the buffer, room for `wanted` more being made first.
@@ -135,14 +165,22 @@ impl Channel {
             // Moves what is left to the front if no batch holds on to the memory any more.
             self.input.reserve(wanted.max(BLOCK));
         }
-        read_some(&mut self.stream, &mut self.input, self.read_timeout).await.map(drop)
+        read_some(self.line.stream(), &mut self.input, self.read_timeout).await.map(drop)
+    }
+
+    /// The number that comes after that of a packet.
+    fn next(&self, header: &Header) -> Option<u8> {
+        match self.line {
+            Line::Plain(_) => Some(header.seq.wrapping_add(1)),
+            Line::Compressed(_) => None,
+        }
     }
 
     /// Takes a header off the buffer; false if its number is not the one that is due.
     fn take(&mut self, header: &Header) -> bool {
         self.input.advance(Header::LEN);
         let in_order = self.seq.is_none_or(|expected| expected == header.seq);
-        self.seq = Some(header.seq.wrapping_add(1));
+        self.seq = self.next(header);
         in_order
     }
 
@@ -189,7 +227,8 @@ impl Channel {
             } else if long.missing > 0 {
                 long.payload.reserve(long.missing.min(BLOCK));
                 let mut target = (&mut long.payload).limit(long.missing);
-                long.missing -= read_some(&mut self.stream, &mut target, self.read_timeout).await?;
+                long.missing -=
+                    read_some(self.line.stream(), &mut target, self.read_timeout).await?;
             } else if !long.continued {
                 break;
             } else if let Some(header) = Header::parse(&self.input) {
@@ -239,7 +278,7 @@ impl Channel {
                     }
                     Some(_) if self.input.len() >= start + header.len => {
                         rows.push((start as u32, header.len as u32));
-                        expected = Some(header.seq.wrapping_add(1));
+                        expected = self.next(&header);
                         at = start + header.len;
                     }
                     _ => break,
@@ -274,10 +313,10 @@ impl Channel {
     pub(super) async fn write_part(&mut self, payload: &[u8]) -> Result<()> {
         let [a, b, c, _] = (payload.len() as u32).to_le_bytes();
         let seq = self.seq.unwrap_or(0);
-        self.seq = Some(seq.wrapping_add(1));
         let header = [a, b, c, seq];
+        self.seq = self.next(&Header { len: payload.len(), seq });
         let mut packet = Buf::chain(&header[..], payload);
-        let sent = self.stream.write_all_buf(&mut packet).await;
+        let sent = AsyncWriteExt::write_all_buf(&mut self.line.stream(), &mut packet).await;
         match sent {
             Ok(()) => Ok(()),
             Err(e) => Err(self.farewell().await.unwrap_or_else(|| io_failure(e, WRITE))),
@@ -285,7 +324,7 @@ impl Channel {
     }
 
     pub(super) async fn flush(&mut self) -> Result<()> {
-        match self.stream.flush().await {
+        match AsyncWriteExt::flush(&mut self.line.stream()).await {
             Ok(()) => Ok(()),
             Err(e) => Err(self.farewell().await.unwrap_or_else(|| io_failure(e, WRITE))),
         }
@@ -303,7 +342,7 @@ impl Channel {
         if self.input.is_empty() {
             let mut bytes = [0; 512];
             let mut target = ReadBuf::new(&mut bytes);
-            let stream = &mut self.stream;
+            let stream = self.line.stream();
             let ready = std::future::poll_fn(|cx| {
                 Poll::Ready(match Pin::new(&mut *stream).poll_read(cx, &mut target) {
                     Poll::Ready(result) => Some(result),
@@ -326,6 +365,6 @@ impl Channel {
     /// Closes the sending side; the server sees the end of the connection.
     pub(super) async fn shutdown(mut self) {
         // The peer may have closed already, which is what is wanted.
-        let _ = self.stream.shutdown().await;
+        let _ = AsyncWriteExt::shutdown(&mut self.line.stream()).await;
     }
 }

@@ -11,10 +11,11 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::auth;
 use super::channel::{Channel, MAX_PACKET, Stream};
+use super::compress::Compression;
 use super::message;
 use crate::connect::{
-    ConnectOptions, Endpoint, SslMode, connect_io_error, no_tls_offered, protocol, server_error,
-    tls, tls_failure,
+    ConnectOptions, Endpoint, SslMode, connect_io_error, no_compression_offered, no_tls_offered,
+    protocol, server_error, tls, tls_failure,
 };
 
 /// What the client can do; the session has what the server can do too.
@@ -103,6 +104,9 @@ pub(super) async fn sign_in(stream: Box<dyn Stream>, options: &ConnectOptions) -
     let answer = auth.first_answer();
     channel.write(&login(options, capabilities, answer, auth.plugin())).await?;
     auth.run(&mut channel).await?;
+    if let Some(compression) = options.compression {
+        channel = channel.compress(compression)?;
+    }
     Ok(Session { channel, greeting, capabilities, tls })
 }
 
@@ -145,6 +149,10 @@ fn login(
     );
     let mut bytes = Vec::with_capacity(256);
     response.serialize(&mut bytes);
+    if let Some(Compression::Zstd(level)) = options.compression {
+        // Behind the attributes, of which mysql_common knows nothing more.
+        bytes.push(level);
+    }
     bytes
 }
 
@@ -163,6 +171,16 @@ async fn greet(stream: Box<dyn Stream>, options: &ConnectOptions) -> Result<Gree
     }
     let mut capabilities = greeting.capabilities & WANTED | CapabilityFlags::CLIENT_LONG_PASSWORD;
 
+    if let Some(compression) = options.compression {
+        let needed = match compression {
+            Compression::Zlib => CapabilityFlags::CLIENT_COMPRESS,
+            Compression::Zstd(_) => CapabilityFlags::CLIENT_ZSTD_COMPRESSION_ALGORITHM,
+        };
+        if !greeting.capabilities.contains(needed) {
+            return Err(no_compression_offered(compression, what()));
+        }
+        capabilities |= needed;
+    }
     let mut tls = false;
     let mut secure = matches!(options.endpoint, Endpoint::Socket(_));
     if let Endpoint::Tcp { host, .. } = &options.endpoint {

@@ -28,6 +28,7 @@
 
 mod auth;
 mod channel;
+mod compress;
 mod handshake;
 mod load;
 mod message;
@@ -50,6 +51,7 @@ use crate::connect::{
 use channel::{Channel, MAX_PACKET};
 
 pub use channel::Stream;
+pub use compress::Compression;
 pub use load::LoadStream;
 pub use message::OkInfo;
 pub use mysql_async::Column;

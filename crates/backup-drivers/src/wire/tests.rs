@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::channel::{Channel, PART};
+use super::compress::Compressed;
 use super::handshake::Greeting;
 use super::*;
 use crate::connect::SslMode;
@@ -410,5 +411,110 @@ proptest! {
                 },
             };
         });
+    }
+}
+
+/// A compressed packet.
+fn squeezed(payload: &[u8], raw_len: u32) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_le_bytes()[..3].to_vec();
+    bytes.push(0);
+    bytes.extend(&raw_len.to_le_bytes()[..3]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// What comes out of a compressed stream that a peer sends, and how it ends.
+async fn unsqueezed(bytes: Vec<u8>, compression: Compression) -> (Vec<u8>, std::io::Result<()>) {
+    let (stream, _) = peer(bytes).await;
+    let mut stream = Compressed::new(Box::new(stream), compression);
+    let (mut all, mut some) = (Vec::new(), [0; 1000]);
+    loop {
+        match stream.read(&mut some).await {
+            Ok(0) => return (all, Ok(())),
+            Ok(n) => all.extend_from_slice(&some[..n]),
+            Err(e) => return (all, Err(e)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn compressed_packets_that_lie_are_refused() {
+    let zeros = vec![0; 1 << 20];
+    for compression in [Compression::Zlib, Compression::Zstd(1)] {
+        let payload = match compression {
+            Compression::Zlib => {
+                let mut encoder =
+                    flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+                std::io::Write::write_all(&mut encoder, &zeros).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::Zstd(level) => zstd::bulk::compress(&zeros, level.into()).unwrap(),
+        };
+        let honest = squeezed(&payload, 1 << 20);
+        let plain = squeezed(b"as it is", 0);
+        let both = [honest.clone(), plain.clone()].concat();
+        let (all, end) = unsqueezed(both, compression).await;
+        assert!(end.is_ok() && all.len() == (1 << 20) + 8 && all.ends_with(b"as it is"));
+        for (lie, problem) in [
+            // Longer and shorter than it says.
+            (squeezed(&payload, (1 << 20) - 1), "compressed packet"),
+            (squeezed(&payload, (1 << 20) + 1), "shorter than it says"),
+            (squeezed(b"not compressed at all", 100), "cannot be decompressed"),
+            (squeezed(&payload[..payload.len() / 2], 1 << 20), "compressed packet"),
+            (squeezed(b"", 0), "empty"),
+            (squeezed(b"", 5), "empty"),
+            (honest[..honest.len() - 1].to_vec(), "unexpected end"),
+            (honest[..6].to_vec(), "unexpected end"),
+        ] {
+            let (all, end) = unsqueezed([plain.clone(), lie].concat(), compression).await;
+            assert_eq!(all, b"as it is");
+            let e = end.unwrap_err().to_string();
+            assert!(e.contains(problem), "{compression}: {e}");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is written, in whatever pieces, comes out at the other end.
+    #[test]
+    fn compression_changes_nothing(
+        pieces in prop::collection::vec((0..600_000usize, any::<u8>(), any::<bool>()), 1..6),
+        zlib in any::<bool>(),
+    ) {
+        let compression = if zlib { Compression::Zlib } else { Compression::Zstd(1) };
+        let sent: Vec<Vec<u8>> = pieces
+            .iter()
+            .map(|&(len, step, _)| (0..len).map(|i| (i * usize::from(step) / 7) as u8).collect())
+            .collect();
+        let all = sent.concat();
+        let received = runtime().block_on(async {
+            let (ours, theirs) = duplex(10_000);
+            let mut write = Compressed::new(Box::new(ours), compression);
+            let flushes = pieces.iter().map(|&(_, _, flush)| flush).collect::<Vec<_>>();
+            let writing = tokio::spawn(async move {
+                for (piece, flush) in sent.iter().zip(flushes) {
+                    write.write_all(piece).await.unwrap();
+                    if flush {
+                        write.flush().await.unwrap();
+                    }
+                }
+                write.shutdown().await.unwrap();
+            });
+            let mut read = Compressed::new(Box::new(theirs), compression);
+            let mut received = Vec::new();
+            read.read_to_end(&mut received).await.unwrap();
+            writing.await.unwrap();
+            received
+        });
+        prop_assert!(received == all);
+    }
+
+    #[test]
+    fn no_compressed_bytes_bring_the_client_down(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        zlib in any::<bool>(),
+    ) {
+        let compression = if zlib { Compression::Zlib } else { Compression::Zstd(1) };
+        let _ = runtime().block_on(unsqueezed(bytes, compression));
     }
 }

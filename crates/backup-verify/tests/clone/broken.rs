@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backup_core::{Context, ErrorKind, Manifest, Repository as _, Result, pipeline};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
+use backup_drivers::connect::ConnectOptions;
 use tokio::task::JoinHandle;
 
 use crate::line::Line;
@@ -56,6 +57,30 @@ async fn a_cut_line_is_taken_up_again() {
         line.cut_after(i64::MAX);
     }
     assert!(resumed > 0, "no clone was resumed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_line_carries_less_and_is_taken_up_again() {
+    let (stage, line) = stage().await;
+    let sums = checksums(&mut stage.session().await).await;
+    let mut carried = Vec::new();
+    for compression in [None, Some("zlib"), Some("zstd:1")] {
+        let compression = compression.map(|text| text.parse().unwrap());
+        let source = || ConnectOptions { compression, ..line.options("backup", "secret") };
+        let before = line.carried();
+        let whole = stage.try_backup(&stage.cx, source()).await.unwrap();
+        let sent = line.carried() - before;
+        assert_eq!(whole.outcome.details["restarts"], 0);
+        carried.push(sent);
+
+        line.cut_after(sent as i64 / 2);
+        let resumed = stage.try_backup(&stage.cx, source()).await.unwrap();
+        assert_eq!(resumed.outcome.details["restarts"], 1);
+        let restored = stage.restored(&resumed, |builder| builder).await;
+        assert_eq!(checksums(&mut restored.session().await).await, sums);
+        restored.check_tables().await;
+    }
+    assert!(carried[1] * 2 < carried[0] && carried[2] * 2 < carried[0], "{carried:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
