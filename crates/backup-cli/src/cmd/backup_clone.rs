@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backup_core::{BackupSpec, Error, Manifest, Result, Strategy, pipeline};
+use backup_core::{BackupSpec, Error, ErrorKind, Manifest, Result, Strategy, pipeline};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection};
@@ -69,10 +69,16 @@ impl Backup {
         };
         options.others = others.as_ref().map(|manifest| manifest.backup.clone());
         let driver = CloneBackup::new(source, options);
-        let clone = answer(&pipeline::backup(cx, repo, &driver, spec).await?)?;
+        let manifest = pipeline::backup(cx, repo, &driver, spec).await?;
+        let clone = answer(&manifest)?;
         Ok(match &others {
             None => clone,
-            Some(others) => clone.with("others", document(others), &text(others)),
+            Some(others) => {
+                let clone = clone.with("others", document(others), &text(others));
+                // What there is to look at is in either.
+                let warned = [&manifest, others].iter().any(|m| !m.outcome.warnings.is_empty());
+                clone.ending(warned.then_some(ErrorKind::Warnings))
+            }
         })
     }
 

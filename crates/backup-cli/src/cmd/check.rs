@@ -113,8 +113,8 @@ impl Check {
         };
         if app.has_repo() {
             let bytes = match data {
-                Some(source) => cx.run(data_bytes(&source)).await?,
-                None => 0,
+                Some(source) => cx.run(data_bytes(&source, self.strategy)).await?,
+                None => None,
             };
             findings.extend(repository(app, bytes).await?);
         }
@@ -140,8 +140,8 @@ impl Check {
     }
 }
 
-/// What the server says that its tables take, without its own.
-async fn data_bytes(source: &ConnectOptions) -> Result<u64> {
+/// What the server says that a backup reads, without its own tables; `None` where the account sees no others.
+async fn data_bytes(source: &ConnectOptions, strategy: Strategy) -> Result<Option<u64>> {
     let mut session = Session::open(source).await?;
     // MySQL answers with figures of up to a day ago; this asks for those of now.
     let facts = inventory::server(session.conn()).await?;
@@ -149,17 +149,22 @@ async fn data_bytes(source: &ConnectOptions) -> Result<u64> {
         session.run("SET SESSION information_schema_stats_expiry = 0").await?;
     }
     let own = SYSTEM_DATABASES.map(|name| format!("'{name}'")).join(", ");
+    // Rows alone, or files with their indexes.
+    let what = match strategy {
+        Strategy::Logical => "data_length",
+        _ => "data_length + index_length",
+    };
     let sql = format!(
-        "SELECT CAST(COALESCE(SUM(data_length), 0) AS UNSIGNED) FROM information_schema.tables \
+        "SELECT CAST(SUM({what}) AS UNSIGNED) FROM information_schema.tables \
          WHERE table_schema NOT IN ({own})"
     );
-    let bytes: Option<u64> = session.query_first(&sql).await?;
+    let bytes: Option<Option<u64>> = session.query_first(&sql).await?;
     session.close().await?;
-    Ok(bytes.unwrap_or_default())
+    Ok(bytes.flatten())
 }
 
 /// Whether the repository can be used, and has room for `data` bytes.
-async fn repository(app: &App, data: u64) -> Result<Vec<Finding>> {
+async fn repository(app: &App, data: Option<u64>) -> Result<Vec<Finding>> {
     let url = app.repo_url()?;
     if let Err(e) = app.repo(RepositoryOptions::default()).await {
         return Ok(vec![finding(&url, &e)]);
@@ -182,7 +187,7 @@ fn finding(url: &RepoUrl, error: &Error) -> Finding {
 /// A backup that does not shrink at all is rare, and one that shrinks to less than a tenth too.
 const BEST_RATIO: u64 = 10;
 
-fn room(path: &Path, data: u64) -> Result<Finding> {
+fn room(path: &Path, data: Option<u64>) -> Result<Finding> {
     let failed = |what: &str| format!("cannot {what} {}", path.display());
     // For root this still tells of a file system that is mounted read-only.
     access(path, Access::WRITE_OK)
@@ -190,11 +195,15 @@ fn room(path: &Path, data: u64) -> Result<Finding> {
     let stat = statvfs(path)
         .map_err(|e| io_error(e.into(), ErrorKind::Store, failed("ask for the free space of")))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let problem = format!(
-        "{} free; the source has {} of data before compression",
-        human::bytes(free),
-        human::bytes(data)
-    );
+    let free_text = format!("{} free", human::bytes(free));
+    let problem = match data {
+        Some(data) => {
+            let data = human::bytes(data);
+            format!("{free_text}; the source has {data} of data before compression")
+        }
+        None => free_text,
+    };
+    let data = data.unwrap_or_default();
     let object = path.display().to_string();
     Ok(if free < data / BEST_RATIO {
         Finding::new(Severity::Error, object, problem, "free space, or choose another repository")
@@ -215,11 +224,11 @@ mod tests {
     fn room_is_judged_by_what_compression_can_do() {
         let dir = tempfile::tempdir().unwrap();
         let free = statvfs(dir.path()).map(|s| s.f_bavail * s.f_frsize).unwrap();
-        let severity = |data| room(dir.path(), data).unwrap().severity;
+        let severity = |data| room(dir.path(), Some(data)).unwrap().severity;
         assert_eq!(severity(0), Severity::Info);
         assert_eq!(severity(free.saturating_mul(3)), Severity::Warning);
         assert_eq!(severity(free.saturating_mul(100)), Severity::Error);
-        let e = room(&dir.path().join("none"), 0).unwrap_err();
+        let e = room(&dir.path().join("none"), None).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Store);
     }
 }

@@ -59,4 +59,21 @@ async fn what_a_clone_leaves_empty_is_dumped_beside_it() {
     home.on_repo(back).expect(0);
     let rows = "SELECT (SELECT COUNT(*) FROM shop.old) + (SELECT COUNT(*) FROM shop.sheet)";
     assert_eq!(server.value(rows).await.as_deref(), Some("3"));
+
+    // An account that may not lock the tables: their dump has something to look at, which the clone does not hide.
+    server::run(
+        &mut session,
+        &[
+            "CREATE USER frugal@localhost",
+            "GRANT BACKUP_ADMIN, RELOAD, REPLICATION CLIENT, SELECT ON *.* TO frugal@localhost",
+            "GRANT TRIGGER ON shop.* TO frugal@localhost",
+        ],
+    )
+    .await;
+    let url = url.replace("root@", "frugal@");
+    let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url, "--json"];
+    let with = home.on_repo(clone.into_iter().chain(["--clone-others"])).expect(14).json();
+    assert_eq!(with["warnings"], serde_json::json!([]), "{with:#}");
+    let warning = with["others"]["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("may not lock them: shop.old (MyISAM)"), "{with:#}");
 }

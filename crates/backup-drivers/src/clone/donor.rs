@@ -239,16 +239,21 @@ impl Donor {
                 "set log_bin in the server's configuration and restart it",
             ));
         }
+        Ok(findings)
+    }
+
+    /// The tables that a clone leaves empty, as findings.
+    pub(super) async fn empty_tables(&mut self) -> Result<Vec<Finding>> {
         let (tables, _) = self.left_empty().await?;
-        for table in tables {
-            findings.push(Finding::new(
+        let finding = |table: LeftEmpty| {
+            Finding::new(
                 Severity::Warning,
                 table.to_string(),
                 "a clone holds no rows of tables that are not InnoDB's",
                 "ALTER TABLE … ENGINE=InnoDB, or have it dumped beside the clone (--clone-others)",
-            ));
-        }
-        Ok(findings)
+            )
+        };
+        Ok(tables.into_iter().map(finding).collect())
     }
 
     pub(super) async fn close(self) -> Result<()> {

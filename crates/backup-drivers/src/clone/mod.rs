@@ -109,7 +109,10 @@ impl Backup for CloneBackup {
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
         let mut donor = Donor::ask(&self.source).await?;
         donor.check()?;
-        let findings = donor.findings(&self.source).await?;
+        let mut findings = donor.findings(&self.source).await?;
+        if self.options.others.is_none() {
+            findings.extend(donor.empty_tables().await?);
+        }
         donor.close().await?;
         Ok(findings)
     }

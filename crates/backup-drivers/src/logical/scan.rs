@@ -3,6 +3,7 @@
 use backup_core::{ArtifactWriter, Context, Error, ErrorKind, Flavor, Result, ResultExt};
 
 use mysql_async::consts::ColumnFlags;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::catalog::Table;
 use super::mask::TableMask;
@@ -90,43 +91,56 @@ pub(super) async fn into_blocks(
     let texts = table.columns.iter().map(|c| c.charset.as_deref().and_then(form));
     let mut encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?.with_texts(texts);
     let mut masked = Vec::new();
-    let mut scanned = Scanned::default();
-    let mut rows = reader.execute(&statement, &[]).await.map_err(|e| changed(e, table))?;
-    while let Some(batch) = rows.next_batch().await.map_err(|e| changed(e, table))? {
-        cx.check()?;
-        for packet in batch.iter() {
-            let pushed = match mask {
-                None => encoder.push(packet),
-                Some(mask) => {
-                    mask.apply(packet, &kinds, &mut masked).and_then(|()| encoder.push(&masked))
+    // One block is written while the next one is read: the server would have to wait otherwise.
+    let turn = Semaphore::new(1);
+    let (blocks, mut coming) = mpsc::unbounded_channel();
+    let read = async {
+        let blocks = blocks;
+        let mut scanned = Scanned::default();
+        let mut rows = reader.execute(&statement, &[]).await.map_err(|e| changed(e, table))?;
+        while let Some(batch) = rows.next_batch().await.map_err(|e| changed(e, table))? {
+            cx.check()?;
+            for packet in batch.iter() {
+                let pushed = match mask {
+                    None => encoder.push(packet),
+                    Some(mask) => {
+                        mask.apply(packet, &kinds, &mut masked).and_then(|()| encoder.push(&masked))
+                    }
+                };
+                pushed.context(|| format!("a row of {}", table.full_name()))?;
+                if encoder.is_full() {
+                    let permit = turn.acquire().await;
+                    let block = finish(cx, &mut encoder);
+                    scanned.add(table, mask, &kinds, &block)?;
+                    // What writes is gone only after an error, which is the one that counts.
+                    let _ = blocks.send((block.bytes, permit));
                 }
-            };
-            pushed.context(|| format!("a row of {}", table.full_name()))?;
-            if encoder.is_full() {
-                let block = flush(cx, &mut encoder, writer).await?;
-                scanned.add(table, mask, &kinds, &block)?;
             }
         }
-    }
-    drop(rows);
-    if !encoder.is_empty() {
-        let block = flush(cx, &mut encoder, writer).await?;
-        scanned.add(table, mask, &kinds, &block)?;
-    }
+        drop(rows);
+        if !encoder.is_empty() {
+            let block = finish(cx, &mut encoder);
+            scanned.add(table, mask, &kinds, &block)?;
+            let _ = blocks.send((block.bytes, turn.acquire().await));
+        }
+        Ok::<_, Error>(scanned)
+    };
+    let write = async {
+        while let Some((bytes, _permit)) = coming.recv().await {
+            writer.write(bytes).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let (scanned, ()) = tokio::try_join!(read, write)?;
     reader.close_statement(statement).await?;
     Ok(scanned)
 }
 
-async fn flush(
-    cx: &Context,
-    encoder: &mut BlockEncoder,
-    writer: &mut dyn ArtifactWriter,
-) -> Result<EncodedBlock> {
+fn finish(cx: &Context, encoder: &mut BlockEncoder) -> EncodedBlock {
     let block = encoder.finish();
     cx.progress().add_rows(u64::from(block.rows));
     cx.progress().add_bytes(block.raw_bytes);
-    writer.write(block.bytes.clone()).await?;
-    Ok(block)
+    block
 }
 
 /// Reads a range for its digest alone.
