@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backup_core::Uuid;
 use backup_drivers::binlog::{Dump, DumpOptions, Part, Sent};
+use backup_drivers::connect::ConnectOptions;
 use rstest::rstest;
 
 use crate::server::{Server, WORK};
@@ -20,8 +21,8 @@ pub(crate) fn options() -> DumpOptions {
 }
 
 /// Every file from this one on, and the number of transactions.
-async fn read(server: &Server, file: &str) -> (BTreeMap<String, Vec<u8>>, usize) {
-    let mut dump = Dump::begin(&server.options(), file, &options()).await.unwrap();
+async fn read(source: &ConnectOptions, file: &str) -> (BTreeMap<String, Vec<u8>>, usize) {
+    let mut dump = Dump::begin(source, file, &options()).await.unwrap();
     let mut files = BTreeMap::new();
     let mut current = String::new();
     let (mut begun, mut ended) = (0, 0);
@@ -62,8 +63,13 @@ async fn files_arrive_byte_for_byte(#[case] name: &str, #[case] settings: &[(&st
     .await;
     server.run(&WORK).await;
     server.run(&["FLUSH BINARY LOGS"]).await;
-    let (files, transactions) = read(&server, "binlog.000001").await;
+    let (files, transactions) = read(&server.options(), "binlog.000001").await;
     assert!(transactions > 10, "{transactions}");
+    for compression in if name.starts_with("mysql") { &["zlib", "zstd"][..] } else { &["zlib"] } {
+        let compression = Some(compression.parse().unwrap());
+        let squeezed = ConnectOptions { compression, ..server.options() };
+        assert!(read(&squeezed, "binlog.000001").await.0 == files, "{compression:?}");
+    }
     let names = server.binlogs().await;
     assert_eq!(names, files.keys().cloned().collect::<Vec<_>>());
     for (name, content) in &files {
