@@ -7,6 +7,8 @@ pub fn run(bytes: &[u8]) {
     assert!(part.hashes.len() <= MAP_PART as usize && part.hashes.len() == part.lengths.len());
     let units: u64 = part.runs.iter().map(|run| u64::from(run.units)).sum();
     assert_eq!(units, part.hashes.len() as u64);
+    let length: u64 = part.lengths.iter().map(|&len| u64::from(len)).sum();
+    assert!(part.start.checked_add(length).is_some());
     for spot in part.runs.iter().flat_map(|run| [Some(run.spot), run.base.map(|base| base.spot)]) {
         let Some(spot) = spot else { continue };
         assert!(usize::from(spot.backup) < part.backups.len() && spot.raw_offset <= MAX_RAW);

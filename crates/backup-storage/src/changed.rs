@@ -113,6 +113,10 @@ impl Compare {
         let layout = self.info.layout;
         let parse = move || MapPart::parse(&content).map(|map| Part::new(map, layout));
         let part = tokio::task::spawn_blocking(parse).await.map_err(lost_task)??;
+        // What is there is read only where the artifact has something.
+        if part.start(part.map.hashes.len() as u32) > self.info.bytes {
+            return Err(Error::damaged("a part of its map lies behind its end"));
+        }
         let part = Arc::new(part);
         let jobs = stream::iter(jobs(&part)).map(|units| {
             let (part, older) = (Arc::clone(&part), Arc::clone(&self.older));
@@ -365,3 +369,6 @@ pub(crate) async fn map(source: &Opened, name: &ArtifactName) -> Result<Vec<Fram
     };
     end.map.iter().map(at).collect()
 }
+
+#[cfg(test)]
+mod tests;

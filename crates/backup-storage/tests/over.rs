@@ -16,6 +16,9 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 mod common;
+#[path = "../../../fuzz/harness.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the fuzz tests use all of it")]
+mod harness;
 
 const PAGE: usize = 16_384;
 const PAGES: Layout = Layout::Pages(PAGE as u32);
@@ -191,4 +194,68 @@ async fn what_is_too_short_for_a_map_is_read_as_a_whole() {
     let source = repo.artifacts(&cx, &two).await.unwrap();
     let there = There(Arc::default());
     assert!(source.open_over(&NAME.parse().unwrap(), Arc::new(there)).await.unwrap().is_none());
+}
+
+/// A backup of a small file whose pages are deltas, deltas of some pages only, and whole.
+struct Small {
+    runtime: tokio::runtime::Runtime,
+    source: Arc<dyn ArtifactSource>,
+    first: Vec<u8>,
+    now: Vec<u8>,
+}
+
+fn small() -> &'static Small {
+    static SMALL: std::sync::OnceLock<Small> = std::sync::OnceLock::new();
+    SMALL.get_or_init(|| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let first = noise(1, 200 << 10);
+        let mut now = first.clone();
+        let source = runtime.block_on(async {
+            let cx = context();
+            let (repo, _) = repo(&cx, Deltas::Always).await;
+            let mut last = back_up(&cx, &repo, &[sample(Layout::Pages(1024), &now)]).await.unwrap();
+            for day in 1..3_usize {
+                (0..now.len()).step_by(3000 * day).for_each(|at| now[at] ^= day as u8);
+                now.extend_from_slice(&noise(day as u64 + 1, 5 << 10));
+                last = back_up(&cx, &repo, &[sample(Layout::Pages(1024), &now)]).await.unwrap();
+            }
+            repo.artifacts(&cx, &last).await.unwrap()
+        });
+        Small { runtime, source, first, now }
+    })
+}
+
+/// Eight bytes are one change of what is there: where, how much, what is written there; the last one tells its
+/// length, too.
+fn over_changes(bytes: &[u8]) {
+    let Small { runtime, source, first, now } = small();
+    let mut older = if bytes.len().is_multiple_of(2) { first.clone() } else { now.clone() };
+    for change in bytes.chunks(8) {
+        let mut whole = [0; 8];
+        whole[..change.len()].copy_from_slice(change);
+        let [a, b, c, len, more, byte, cut, how] = whole;
+        let at = u32::from_le_bytes([a, b, c, 0]) as usize % (older.len() + 1);
+        let to = older.len().min(at + (usize::from(len) << (more % 8)));
+        older[at..to].fill(byte);
+        if how == 1 {
+            older.truncate(older.len() - (usize::from(cut) << 4).min(older.len()));
+        } else if how == 2 && older.len() < 1 << 20 {
+            older.extend(vec![byte; usize::from(cut) << 4]);
+        }
+    }
+    let (is, _) = runtime.block_on(bring_up(&**source, &older)).unwrap();
+    assert!(is == *now);
+}
+
+#[test]
+fn any_change_of_what_is_there_is_undone() {
+    let seeds = [
+        vec![],
+        vec![0],
+        [0, 0, 1, 200, 5, 7, 0, 0].repeat(3),
+        [0, 128, 0, 1, 0, 0, 200, 1].to_vec(),
+        [1, 2, 3, 255, 7, 0, 100, 2, 9].to_vec(),
+    ];
+    harness::Harness { name: "over", run: over_changes, longest: 400 }.short(2000, &seeds);
 }

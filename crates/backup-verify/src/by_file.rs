@@ -59,7 +59,9 @@ pub(crate) async fn move_tables(
         let chosen = choose(options, &by_file);
         cx.phase("reading the tables");
         let before = Census::of(cx, source, &chosen.restore.selection).await?;
-        move_over(cx, cluster, &place("definitions")?, source, &chosen, Rows::Leave).await?;
+        let made =
+            move_over(cx, cluster, &place("definitions")?, source, &chosen, Rows::Leave).await?;
+        total.warnings.extend(made.warnings);
         cx.phase("importing the tables");
         let mut refused = BTreeSet::new();
         for table in &by_file {
@@ -125,7 +127,10 @@ fn choose(options: &AsideOptions, tables: &BTreeSet<TableName>) -> AsideOptions 
 fn add(total: &mut Restored, moved: Restored) {
     total.rows += moved.rows;
     total.bytes += moved.bytes;
-    total.warnings.extend(moved.warnings);
+    // Tables that are moved a second way have been warned of.
+    let new = moved.warnings.into_iter().filter(|text| !total.warnings.contains(text));
+    let new: Vec<String> = new.collect();
+    total.warnings.extend(new);
 }
 
 /// Reads what the target has now, and fails unless it is what the private server had. Gives the rows.

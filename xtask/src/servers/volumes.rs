@@ -7,9 +7,9 @@ use backup_core::{Error, Result};
 use super::sources::Mirror;
 use super::{directory, lock, tree};
 
-const NAME: &str = "volumes";
+const NAME: &str = "volumes-2";
 const SUITE: &str = "bookworm";
-const PACKAGES: [&str; 3] = ["lvm2", "btrfs-progs", "e2fsprogs"];
+const PACKAGES: [&str; 4] = ["lvm2", "btrfs-progs", "e2fsprogs", "xfsprogs"];
 
 /// What LVM is told where there is no udev, and the disks are those of User-Mode Linux.
 const CONFIG: &str = "devices{use_devicesfile=0 types=[\"ubd\",16]} \
@@ -46,7 +46,7 @@ pub fn volume_tools() -> Result<VolumeTools> {
 impl VolumeTools {
     fn detect(root: &Path) -> Option<VolumeTools> {
         let tools = VolumeTools { root: root.to_owned() };
-        ["lvm", "btrfs", "mkfs.btrfs", "mke2fs"]
+        ["lvm", "btrfs", "mkfs.btrfs", "mke2fs", "mkfs.xfs"]
             .iter()
             .all(|program| tools.find(program).is_some())
             .then_some(tools)
@@ -59,7 +59,7 @@ impl VolumeTools {
             .find(|path| path.is_file())
     }
 
-    /// A shell script that does what a program does: `lvcreate` and its like, `btrfs`, `mke2fs`.
+    /// A shell script that does what a program does: `lvcreate` and its like, `btrfs`, `mke2fs`, `mkfs.xfs`.
     ///
     /// # Errors
     /// A usage error for a program that is not among the tools.

@@ -76,6 +76,19 @@ async fn content(server: &Server) -> (Vec<(String, Option<u64>)>, Vec<String>) {
     (sums, users)
 }
 
+/// Waits for the next second of a server, and gives it.
+async fn next_second(server: &Server) -> String {
+    let clock = "SELECT DATE_FORMAT(UTC_TIMESTAMP(), '%Y-%m-%dT%H:%i:%sZ')";
+    let before = server.value(clock).await.unwrap();
+    loop {
+        let now = server.value(clock).await.unwrap();
+        if now != before {
+            return now;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_files_come_to_a_point(
@@ -109,6 +122,9 @@ async fn data_files_come_to_a_point(
     let before = content(&source).await;
     let variable = if mysql { "gtid_executed" } else { "gtid_binlog_pos" };
     let at = source.value(&format!("SELECT @@GLOBAL.{variable}")).await;
+    // A moment that all of it is before, the backup too, and nothing that follows.
+    let moment = next_second(&source).await;
+    next_second(&source).await;
     server::run(&mut session, &["DELETE FROM shop.noted", "INSERT INTO shop.other VALUES (10)"])
         .await;
     let url = source.url();
@@ -169,6 +185,13 @@ async fn data_files_come_to_a_point(
     restore(&to).expect(0);
     let rows = "SELECT GROUP_CONCAT(id, note, more ORDER BY id) FROM shop.noted_then";
     assert_eq!(source.value(rows).await.as_deref(), Some("1a5,2both5"));
+    // The same by the time.
+    let then = ["--tables", "shop.noted", "--rename", "shop.noted=shop.noted_at"];
+    let then = [&["--target", &url][..], &then, &["--to-time", &moment, "--json"]].concat();
+    let done = restore(&then).expect(0).json();
+    assert!(done["reached"]["time"].as_str().unwrap() <= &*moment, "{done:#}");
+    let at = rows.replace("noted_then", "noted_at");
+    assert_eq!(source.value(&at).await.as_deref(), Some("1a5,2both5"));
     // Never over data, which is told at once.
     for more in [&["--dry-run"][..], &[]] {
         restore(&[&to[..], more].concat()).expect(9).says("has already: table shop.noted_then");

@@ -20,6 +20,7 @@ mod crash;
 mod damaged;
 mod export;
 mod files;
+mod files_elsewhere;
 mod files_point;
 mod home;
 mod init;

@@ -13,6 +13,7 @@ use backup_core::{
 use super::catalog::{CATALOG_FORMAT, Catalog, Header, Settings, State};
 use super::copy::{Held, copy_in};
 use super::directory::DataDirectory;
+use super::elsewhere;
 use super::idle;
 use super::redo::Redo;
 use super::tree::{Tree, header};
@@ -46,19 +47,27 @@ impl ColdBackup {
         ColdBackup { source, options }
     }
 
-    /// Keeps servers off, and looks at what the last one left.
-    fn hold(&self) -> Result<(Held, Facts)> {
+    /// Keeps servers off. Lost as soon as anything else closes one of these files.
+    fn hold(&self) -> Result<Held> {
+        let mut held = idle::hold(&self.source.path)?;
+        if let Some(data) = self.source.data.as_deref() {
+            held.0.extend(idle::hold(data)?.0);
+        }
+        Ok(held)
+    }
+
+    /// What the last server left: what it says of itself, and its files.
+    fn look(&self) -> Result<(Facts, Tree)> {
         let path = &self.source.path;
         std::fs::read_dir(path).map_err(|e| {
             io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()))
         })?;
-        let mut held = idle::hold(path)?;
-        if let Some(data) = self.source.data.as_deref() {
-            held.0.extend(idle::hold(data)?.0);
-        }
+        self.hold()?;
         let redo = Redo::read(self.source.redo(), self.source.data())?;
         let binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
-        Ok((held, Facts { redo, binlogs }))
+        // A server that was killed decides by its binary log which transactions it had committed.
+        let tree = Tree::walk(&self.source.roots(), redo.unclean.is_some())?;
+        Ok((Facts { redo, binlogs }, tree))
     }
 }
 
@@ -77,7 +86,7 @@ impl Backup for ColdBackup {
     }
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
-        let (_held, facts) = self.hold()?;
+        let (facts, tree) = self.look()?;
         let mut findings = vec![Finding::new(
             Severity::Info,
             "server",
@@ -93,6 +102,16 @@ impl Backup for ColdBackup {
             findings.push(
                 Finding::new(severity, "shutdown", problem, remedy).with_kind(ErrorKind::Source),
             );
+        }
+        match elsewhere::check(&tree) {
+            Ok(unseen) => findings.extend(unseen.map(|unseen| {
+                let remedy =
+                    "name their directories, if there are any: file:///var/lib/mysql?also=/DIR";
+                Finding::new(Severity::Warning, "files", unseen, remedy)
+            })),
+            Err(e) => findings.push(
+                Finding::new(Severity::Error, "files", e.chain(), e.remedy()).with_kind(e.kind()),
+            ),
         }
         let missing = match &facts.binlogs {
             Ok(Some(_)) => None,
@@ -111,18 +130,21 @@ impl Backup for ColdBackup {
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
-        let (held, facts) = self.hold()?;
+        let (facts, tree) = self.look()?;
         if let Some(problem) = facts.redo.unclean.as_ref().filter(|_| !self.options.allow_unclean) {
             let (problem, remedy) = unclean(problem);
             return Err(Error::new(ErrorKind::Source, problem).with_remedy(remedy));
         }
         let crashed = facts.redo.unclean.is_some();
-        let roots = self.source.roots();
-        // A server that was killed decides by its binary log which transactions it had committed.
-        let tree = Tree::walk(&roots, crashed)?;
+        if let Some(unseen) = elsewhere::check(&tree)? {
+            cx.note(unseen);
+        }
         cx.phase("copying files");
+        // Only now, for what was looked at would have taken the locks away. What ran in between is seen at the end.
+        let held = self.hold()?;
         copy_in(cx, &tree, &sink, &held).await?;
-        tree.check_unchanged(&roots, crashed)?;
+        drop(held);
+        tree.check_unchanged(&self.source.roots(), crashed)?;
         let system = self.source.data().join("ibdata1");
         let page_size = header(&system).ok().flatten().map(|(_, size)| size);
         let catalog = Catalog {
@@ -139,7 +161,6 @@ impl Backup for ColdBackup {
             entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
         };
         catalog.write(&*sink).await?;
-        drop(held);
         Ok(self.outcome(cx, facts, &catalog))
     }
 }

@@ -51,8 +51,8 @@ impl DataDirectory {
             }
         };
         add(&self.redo, &["#innodb_redo", "ib_logfile"]);
-        add(&self.undo, &["undo"]);
-        add(&self.data, &["ibdata", "#ib_"]);
+        add(&self.undo, &["undo", ".ibu"]);
+        add(&self.data, &["ibdata", "#ib_", "ib_buffer_pool"]);
         for directory in &self.also {
             add(&Some(directory.clone()), &[]);
         }

@@ -56,16 +56,18 @@ impl LiveServer {
             also: Vec::new(),
             path: datadir.clone(),
         };
-        is_here(&datadir, &facts)?;
-        let outside = outside(&mut session, &facts, &datadir).await?;
+        is_here(&directory, &facts)?;
+        let mut outside = tablespaces(&mut session, &facts).await?;
+        outside.extend(system_files(&variables, &directory));
+        outside.retain(|path| !is_inside(Path::new(path), &directory));
         if let Some(path) = outside.first() {
             return Err(Error::new(
                 ErrorKind::Source,
                 format!("the tablespace {path} is outside of the data directory"),
             )
             .with_remedy(
-                "move it into the data directory, or use --strategy logical: files of a running \
-                 server are taken from one directory tree",
+                "move it into the data directory; or use --strategy logical, or copy the stopped server with \
+                 file:///…?also=/DIR: files of a running server are taken from one directory tree",
             ));
         }
         let plugins = "SELECT plugin_name, plugin_library FROM information_schema.plugins WHERE \
@@ -103,7 +105,8 @@ impl LiveServer {
 }
 
 /// Whether the server that answered is the one whose files are here.
-fn is_here(datadir: &Path, facts: &ServerFacts) -> Result<()> {
+fn is_here(directory: &DataDirectory, facts: &ServerFacts) -> Result<()> {
+    let datadir = &*directory.path;
     let not_here = |why: String| {
         Error::new(
             ErrorKind::Source,
@@ -117,7 +120,12 @@ fn is_here(datadir: &Path, facts: &ServerFacts) -> Result<()> {
              --strategy logical",
         )
     };
-    match idle::holder(datadir) {
+    // The file whose lock it holds may be elsewhere.
+    let holder = match idle::holder(datadir) {
+        Ok(None) => idle::holder(directory.data()),
+        other => other,
+    };
+    match holder {
         Ok(Some(_)) => {}
         Ok(None) => return Err(not_here("no server runs on the one here".to_owned())),
         Err(e) => return Err(not_here(e.chain())),
@@ -131,23 +139,73 @@ fn is_here(datadir: &Path, facts: &ServerFacts) -> Result<()> {
     Ok(())
 }
 
-/// Tablespaces that are not below the data directory.
-async fn outside(
-    session: &mut Session,
-    facts: &ServerFacts,
-    datadir: &Path,
-) -> Result<Vec<String>> {
+/// The files of all tablespaces, but of temporary ones.
+async fn tablespaces(session: &mut Session, facts: &ServerFacts) -> Result<Vec<String>> {
     let sql = match facts.flavor {
-        Flavor::MySql => "SELECT PATH FROM information_schema.INNODB_DATAFILES",
+        // Undo tablespaces among them.
+        Flavor::MySql => {
+            "SELECT FILE_NAME FROM information_schema.FILES WHERE FILE_TYPE <> 'TEMPORARY' AND FILE_NAME IS NOT NULL"
+        }
         Flavor::MariaDb => {
             "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME IS NOT NULL"
         }
     };
-    let paths: Vec<String> = session.query_rows(sql).await?;
-    let outside = |path: &String| {
-        let at = Path::new(path);
-        let normal = at.components().all(|part| part != std::path::Component::ParentDir);
-        at.is_absolute() && !at.starts_with(datadir) || !normal
+    session.query_rows(sql).await
+}
+
+/// The files of the system tablespace, where they need not be in the data directory.
+fn system_files(variables: &BTreeMap<String, String>, directory: &DataDirectory) -> Vec<String> {
+    let all = variables.get("innodb_data_file_path").map(String::as_str).unwrap_or_default();
+    let names = all.split(';').filter_map(|file| file.split(':').next());
+    let home = directory.data.clone().unwrap_or_default();
+    names.map(|name| home.join(name).to_string_lossy().into_owned()).collect()
+}
+
+/// Whether a file is in one of the directories that are copied.
+fn is_inside(path: &Path, directory: &DataDirectory) -> bool {
+    let DataDirectory { path: datadir, undo, data, .. } = directory;
+    let normal = path.components().all(|part| part != std::path::Component::ParentDir);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let beside = |directory: &Option<PathBuf>, known: bool| {
+        known && directory.as_ref().is_some_and(|directory| path.parent() == Some(directory))
     };
-    Ok(paths.into_iter().filter(outside).collect())
+    normal
+        && (!path.is_absolute()
+            || path.starts_with(datadir)
+            || beside(undo, name.starts_with("undo") || name.ends_with(".ibu"))
+            || beside(data, name.starts_with("ibdata")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_no_directory_that_is_copied_is_outside() {
+        let directory = DataDirectory {
+            undo: Some("/undo".into()),
+            data: Some("/system".into()),
+            ..DataDirectory::new("/data")
+        };
+        for (path, inside) in [
+            ("./shop/t.ibd", true),
+            ("undo_001", true),
+            ("/data/shop/t.ibd", true),
+            ("/undo/undo_001", true),
+            ("/undo/more.ibu", true),
+            ("/system/ibdata2", true),
+            ("../elsewhere/t.ibd", false),
+            ("/data/../t.ibd", false),
+            ("/undo/shop/t.ibd", false),
+            ("/ext/shop/t.ibd", false),
+            ("/system/other1", false),
+        ] {
+            assert_eq!(is_inside(Path::new(path), &directory), inside, "{path}");
+        }
+        let all = "ibdata1:12M;/ext/ibdata2:50M:autoextend";
+        let variables = BTreeMap::from([("innodb_data_file_path".into(), all.to_owned())]);
+        assert_eq!(system_files(&variables, &directory), ["/system/ibdata1", "/ext/ibdata2"]);
+        let one = DataDirectory::new("/data");
+        assert_eq!(system_files(&variables, &one), ["ibdata1", "/ext/ibdata2"]);
+    }
 }

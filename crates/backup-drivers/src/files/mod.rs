@@ -14,6 +14,7 @@ mod cold;
 mod copy;
 mod directory;
 mod drill;
+mod elsewhere;
 mod fit;
 mod idle;
 pub(crate) mod live;

@@ -108,10 +108,24 @@ impl Transport {
         if full_text.first().is_some_and(|&count| count > 0) {
             return Ok(Some("its full-text indexes have files of their own"));
         }
+        let files = self.files(table)?;
         if options.contains("partitioned") && self.flavor == Flavor::MariaDb {
-            return Ok(Some("MariaDB imports no partitions"));
+            // One after the other, under names that are those of their files.
+            let sql = "SELECT COUNT(*) FROM information_schema.PARTITIONS WHERE TABLE_SCHEMA = ? AND \
+                       TABLE_NAME = ?";
+            let there: Vec<u64> = self.source.exec_rows(sql, names).await?;
+            if there.first() != Some(&(files.len() as u64)) {
+                return Ok(Some("some of its partitions are elsewhere"));
+            }
+            let plain = |path: &PathBuf| {
+                let name = partition(path).and_then(partition_name).unwrap_or_default();
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            };
+            if !files.iter().all(plain) {
+                return Ok(Some("its partitions have other names in the file system"));
+            }
         }
-        Ok(self.files(table)?.is_empty().then_some("it has no file of its own"))
+        Ok(files.is_empty().then_some("it has no file of its own"))
     }
 
     /// Moves the rows of `table` into `to`, a table of the same definition that is there and empty. Gives the
@@ -131,15 +145,34 @@ impl Transport {
             ));
         }
         let partitioned = files.iter().any(|path| partition(path).is_some());
-        let part = if partitioned { "PARTITION ALL " } else { "" };
-        let quoted = |name: &TableName| {
-            format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
+        let imported = match partitioned && self.flavor == Flavor::MariaDb {
+            false => self.import(cx, table, to, &files, partitioned).await,
+            true => self.exchange(cx, table, to, &files).await,
         };
+        imported?;
+        // An import takes the largest number that is used.
+        if let Some(next) = self.next_number(table).await? {
+            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {next}", quoted(to));
+            self.target.run(&sql).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// Puts files in the place of those of `to`. None of them is left when it fails.
+    async fn import(
+        &mut self,
+        cx: &Context,
+        table: &TableName,
+        to: &TableName,
+        files: &[PathBuf],
+        partitioned: bool,
+    ) -> Result<()> {
+        let part = if partitioned { "PARTITION ALL " } else { "" };
         let (source, target) = (quoted(table), quoted(to));
         self.target.run(&format!("ALTER TABLE {target} DISCARD {part}TABLESPACE")).await?;
         self.source.run(&format!("FLUSH TABLES {source} FOR EXPORT")).await?;
         let mut placed = Vec::new();
-        let copied = self.copy(cx, &files, to, &mut placed).await;
+        let copied = self.copy(cx, files, to, partitioned, &mut placed).await;
         self.source.run("UNLOCK TABLES").await?;
         let imported = match copied {
             Ok(()) => {
@@ -147,14 +180,6 @@ impl Transport {
                 self.target.run(&sql).await.map(drop)
             }
             Err(e) => Err(e),
-        };
-        // An import takes the largest number that is used.
-        let imported = match (imported, self.next_number(table).await?) {
-            (Ok(()), Some(next)) => {
-                let sql = format!("ALTER TABLE {target} AUTO_INCREMENT = {next}");
-                self.target.run(&sql).await.map(drop)
-            }
-            (imported, _) => imported,
         };
         // What the pages look like is in the dictionary by now.
         let done = imported.is_ok();
@@ -169,7 +194,42 @@ impl Transport {
                 _ => {}
             }
         }
-        imported.map(|()| bytes)
+        imported
+    }
+
+    /// Puts files in the places of the partitions of `to`: MariaDB imports tables only, and takes one for a
+    /// partition when all of its rows belong there.
+    async fn exchange(
+        &mut self,
+        cx: &Context,
+        table: &TableName,
+        to: &TableName,
+        files: &[PathBuf],
+    ) -> Result<()> {
+        let single = TableName {
+            database: to.database.clone(),
+            table: format!("holdfast_partition_{:016x}", u64::from_le_bytes(cx.random())),
+        };
+        let (target, alone) = (quoted(to), quoted(&single));
+        let mut done = Ok(());
+        for file in files {
+            let name = partition(file).and_then(partition_name).unwrap_or_default().to_owned();
+            done = async {
+                self.target.run(&format!("CREATE TABLE {alone} LIKE {target}")).await?;
+                self.target.run(&format!("ALTER TABLE {alone} REMOVE PARTITIONING")).await?;
+                self.import(cx, table, &single, std::slice::from_ref(file), false).await?;
+                let name = quote_name(&name);
+                let sql =
+                    format!("ALTER TABLE {target} EXCHANGE PARTITION {name} WITH TABLE {alone}");
+                self.target.run(&sql).await.map(drop)
+            }
+            .await;
+            self.target.run(&format!("DROP TABLE IF EXISTS {alone}")).await?;
+            if done.is_err() {
+                break;
+            }
+        }
+        done
     }
 
     /// What `AUTO_INCREMENT` gives next.
@@ -208,11 +268,13 @@ impl Transport {
         cx: &Context,
         files: &[PathBuf],
         to: &TableName,
+        partitioned: bool,
         placed: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let directory = self.to.join(&to.database);
         for file in files {
-            let name = format!("{}{}", to.table, partition(file).unwrap_or_default());
+            let part = partition(file).filter(|_| partitioned).unwrap_or_default();
+            let name = format!("{}{part}", to.table);
             for ending in ENDINGS {
                 cx.check()?;
                 let (from, to) =
@@ -248,6 +310,15 @@ fn differ(source: &ServerFacts, target: &ServerFacts) -> Option<String> {
     }
     let names = source.lower_case_table_names != target.lower_case_table_names;
     names.then(|| "the target has other rules for the case of names".to_owned())
+}
+
+fn quoted(name: &TableName) -> String {
+    format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
+}
+
+/// What is exchanged: `p0` of `#P#p0`, `s1` of `#P#p0#SP#s1`.
+fn partition_name(ending: &str) -> Option<&str> {
+    ending.rsplit('#').next()
 }
 
 /// `#P#p0` of `t#P#p0.ibd`.

@@ -1,6 +1,6 @@
 //! What there is in a data directory, and what of it goes into a backup.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,8 @@ pub(crate) struct Root {
     pub(crate) directory: PathBuf,
     /// Where its files go, from the data directory; empty for the data directory itself.
     pub(crate) place: String,
-    /// The only files that are taken, by the beginnings of their names; all where it is empty.
+    /// The only files that are taken, by the beginnings of their names, or by their endings (`.ibu`); all where
+    /// it is empty.
     pub(crate) only: Vec<String>,
 }
 
@@ -102,15 +103,28 @@ impl Tree {
         for root in roots {
             walk.directory(root, &root.directory, &root.place, 0)?;
         }
-        let mut places = HashSet::new();
-        for found in &walk.tree.found {
-            if found.entry.kind == Kind::File && !places.insert(&found.entry.path) {
+        let mut places = HashMap::new();
+        let mut again = HashSet::new();
+        for (n, found) in walk.tree.found.iter().enumerate() {
+            let path = &found.entry.path;
+            let Some(first) = places.insert(path.clone(), n).map(|n| &walk.tree.found[n]) else {
+                continue;
+            };
+            if found.entry.kind == Kind::Directory && first.entry.kind == Kind::Directory {
+                continue;
+            }
+            // A link or a text leads to what a directory that was named has, too.
+            let real = |found: &Found| found.source.canonicalize().ok();
+            if found.stamp != first.stamp || real(found) != real(first) {
                 return Err(Error::new(
                     ErrorKind::Source,
-                    format!("two files of the source would both be {}", found.entry.path),
+                    format!("two files of the source would both be {path}"),
                 ));
             }
+            again.insert(n);
         }
+        let mut n = 0..;
+        walk.tree.found.retain(|_| n.next().is_none_or(|n| !again.contains(&n)));
         Ok(walk.tree)
     }
 
@@ -175,7 +189,10 @@ impl Walk {
                 continue;
             };
             let place = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
-            let wanted = |start: &String| name.starts_with(start.as_str());
+            let wanted = |part: &String| match part.starts_with('.') {
+                true => name.ends_with(part.as_str()),
+                false => name.starts_with(part.as_str()),
+            };
             if depth == 0 && !root.only.is_empty() && !root.only.iter().any(wanted) {
                 continue;
             }

@@ -126,7 +126,7 @@ pub struct PhysicalBackup {
 pub(super) struct Known {
     facts: ServerFacts,
     tool: Tool,
-    datadir: PathBuf,
+    pub(super) datadir: PathBuf,
     settings: Settings,
 }
 

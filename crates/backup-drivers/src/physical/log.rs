@@ -62,6 +62,9 @@ impl Line {
             || begins("mariadb-backup: Error")
             || begins("Error:")
             || begins("ERROR")
+            || begins("error:")
+            || begins("Error on ")
+            || has(": Can't find file: ")
             || begins("Failed to connect")
             || begins("failed to execute query");
         let warning =
@@ -140,7 +143,7 @@ struct Cause {
 }
 
 /// In the sources of both tools; the first that fits is told.
-const CAUSES: [Cause; 12] = [
+const CAUSES: [Cause; 13] = [
     Cause {
         marks: &[
             "try increasing innodb_log_file_size",
@@ -186,10 +189,18 @@ const CAUSES: [Cause; 12] = [
         remedy: "check that the server runs, and its address",
     },
     Cause {
-        marks: &["no space left on device", "errno: 28", "error: 28", "disk is full"],
+        marks: &[
+            "no space left on device",
+            "errno: 28",
+            "error: 28",
+            "error 28",
+            "error number 28",
+            "disk is full",
+        ],
         kind: ErrorKind::Space,
-        problem: "the tool had no room for its temporary files",
-        remedy: "make room where the operating system has temporary files (TMPDIR)",
+        problem: "a disk that the tool writes to is full",
+        remedy: "make room: for a restore in the directory, where the redo log makes files longer than they came; for \
+                 a backup where the operating system has temporary files (TMPDIR)",
     },
     Cause {
         marks: &[
@@ -238,6 +249,13 @@ const CAUSES: [Cause; 12] = [
         kind: ErrorKind::Source,
         problem: "a data file of the server is damaged",
         remedy: "run CHECK TABLE on the table that is named, and bring it back from an earlier backup",
+    },
+    Cause {
+        marks: &["too many levels of symbolic links", "errno: 40"],
+        kind: ErrorKind::Source,
+        problem: "a table of Aria is behind a symbolic link, which the tool does not follow",
+        remedy: "move it into the data directory (ALTER TABLE … ENGINE=InnoDB), or use --lock-and-copy, --strategy \
+                 logical, or a copy of the stopped server",
     },
     Cause {
         marks: &["too many open files", "errno: 24"],
@@ -309,6 +327,12 @@ mod tests {
                 Error,
                 None,
             ),
+            ("[00] 2026-11-27 23:04:48 Error on aria table file open ./shop/aria.MAD", Error, None),
+            (
+                "[00] 2026-11-27 23:04:48 error: aria_read data from ./t.MAD failed with error 9",
+                Error,
+                None,
+            ),
             ("2026-11-27 23:04:48 0 [Warning] InnoDB: odd", Warning, None),
             ("", Note, None),
         ] {
@@ -337,6 +361,14 @@ mod tests {
             (
                 "Can't create/write to file (Errcode: 28 \"No space left on device\")",
                 ErrorKind::Space,
+            ),
+            (
+                "InnoDB: preallocating 79691776 bytes for file ./ibdata1 failed with error 28",
+                ErrorKind::Space,
+            ),
+            (
+                "mariadb-backup: Can't find file: './shop/aria.MAD' (errno: 40 \"Too many levels of symbolic links\")",
+                ErrorKind::Source,
             ),
             (
                 "[ERROR] [MY-011825] [Xtrabackup] Unsupported server version 9.7.4. Please use Percona XtraBackup 9.7 for this database.",

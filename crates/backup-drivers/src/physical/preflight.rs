@@ -1,6 +1,7 @@
 //! What stands in the way of a backup by a tool, all of it at once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity};
 use rustix::process::{Resource, getrlimit};
@@ -54,7 +55,7 @@ pub(super) async fn look(backup: &PhysicalBackup) -> Result<Vec<Finding>> {
     findings.extend(log_bin(backup.source()).await?);
     // What only somebody who runs on the machine of the server sees.
     match backup.examine().await {
-        Ok(Known { .. }) => {}
+        Ok(Known { datadir, .. }) => findings.extend(links_of_aria(&datadir)),
         // Told above already.
         Err(_) if tool.is_none_or(|tool| tool.check(&facts.version).is_err()) => {}
         Err(e) if e.kind() == ErrorKind::Connect => return Err(e),
@@ -70,6 +71,33 @@ fn info(object: &str, problem: String) -> Finding {
 fn error(object: &str, error: &Error) -> Finding {
     Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
         .with_kind(error.kind())
+}
+
+/// Tables of Aria behind symbolic links (`DATA DIRECTORY`), at which `mariadb-backup` fails.
+fn links_of_aria(datadir: &Path) -> Option<Finding> {
+    let entries = |at: &Path| std::fs::read_dir(at).into_iter().flatten().flatten();
+    let is_linked = |entry: &std::fs::DirEntry| {
+        let path = entry.path();
+        let of_aria = path.extension().is_some_and(|ending| ending == "MAD" || ending == "MAI");
+        of_aria && entry.file_type().is_ok_and(|kind| kind.is_symlink())
+    };
+    let first = entries(datadir)
+        .filter(|entry| entry.path().is_dir())
+        .flat_map(|database| entries(&database.path()))
+        .find(is_linked)?;
+    Some(
+        Finding::new(
+            Severity::Error,
+            "links",
+            format!(
+                "{} is a symbolic link, and mariadb-backup does not follow those of Aria",
+                first.path().display()
+            ),
+            "move the table into the data directory (ALTER TABLE … ENGINE=InnoDB), or use --lock-and-copy, \
+             --strategy logical, or a copy of the stopped server",
+        )
+        .with_kind(ErrorKind::Source),
+    )
 }
 
 fn tool_finding(tool: &Tool, facts: &ServerFacts) -> Finding {

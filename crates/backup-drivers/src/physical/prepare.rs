@@ -65,14 +65,22 @@ async fn step(
     });
     let ended = running.finish(cx).await;
     drained.abort();
-    ended.map(drop).map_err(|e| {
+    let log = ended.map_err(|e| {
         let remedy = format!(
             "{}; the files in {} are not ready for a server",
             e.remedy().trim_end_matches('.'),
             directory.display()
         );
         e.context(format!("cannot prepare {}", directory.display())).with_remedy(remedy)
-    })
+    })?;
+    if log.absent > 0 {
+        cx.note(format!(
+            "{}: {} tablespaces that the redo log names are not among the files",
+            tool.name(),
+            log.absent
+        ));
+    }
+    Ok(())
 }
 
 fn checkpoints(directory: &Path) -> Result<Checkpoints> {

@@ -206,10 +206,31 @@ impl Restore for PhysicalRestore {
             directories.push(directory);
         }
         prepare(cx, &tool, &self.directory, &directories).await?;
+        remove_places(&self.directory)?;
         let catalog = Catalog::read(&*full.artifacts).await?;
         debug_assert_eq!(catalog.header.state, State::Unprepared);
         settle(&self.directory, &catalog)?;
         restored.reached = manifest.outcome.position.clone();
         Ok(restored)
     }
+}
+
+/// Removes what says of tablespaces that they are elsewhere (`.isl`): they are here, in their places. A server would
+/// look for them there, and find those of the source, or what is left of them.
+fn remove_places(directory: &Path) -> Result<()> {
+    let failed = |path: &Path| {
+        let message = format!("cannot finish {}", path.display());
+        move |e| io_error(e, ErrorKind::Target, message)
+    };
+    for database in std::fs::read_dir(directory).map_err(failed(directory))?.flatten() {
+        for entry in std::fs::read_dir(database.path()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "isl")
+                && path.with_extension("ibd").exists()
+            {
+                std::fs::remove_file(&path).map_err(failed(&path))?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -22,6 +22,9 @@ const TAIL: usize = 40;
 const LINE: u64 = 4096;
 /// Lines with errors and warnings that are kept.
 const KEPT: usize = 20;
+/// What a prepare says of each tablespace that its redo log knows and that is not there. Where single tables are
+/// prepared, that is each of the others.
+const ABSENT: &str = "when restoring a (partial?) backup";
 
 /// What a tool said until its end.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Log {
     pub(super) completed: bool,
     /// How long commits waited.
     pub(super) locked: Duration,
+    /// Tablespaces that were not there for a prepare.
+    pub(super) absent: usize,
 }
 
 /// A tool that was started. Dropping it kills it.
@@ -183,6 +188,7 @@ impl Log {
             _ => {}
         }
         match read.severity {
+            Severity::Warning if read.text.contains(ABSENT) => self.absent += 1,
             Severity::Error if self.errors.len() < KEPT => self.errors.push(read.text.clone()),
             Severity::Warning if self.warnings.len() < KEPT => {
                 self.warnings.push(format!("{name}: {}", read.text));

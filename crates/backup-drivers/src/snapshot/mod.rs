@@ -113,7 +113,7 @@ impl SnapshotBackup {
         let roots = live.directory.roots();
         let tree = Tree::walk(&roots, false)?;
         if roots.len() == 1 && tree.devices.len() == 1 {
-            return Ok(());
+            return no_way_out(&tree, &live.directory.path);
         }
         let linked = tree.found.iter().find(|found| found.entry.origin.is_some());
         let elsewhere = match (roots.get(1), linked) {
@@ -126,6 +126,30 @@ impl SnapshotBackup {
         }
         Err(spans(live, &elsewhere, "are on several file systems"))
     }
+}
+
+/// Fails when a link leads out of a directory: in a snapshot, it would lead to files that go on changing.
+fn no_way_out(tree: &Tree, directory: &Path) -> Result<()> {
+    let real = directory.canonicalize().map_err(|e| {
+        io_error(e, ErrorKind::Source, format!("cannot find {}", directory.display()))
+    })?;
+    let out = tree.found.iter().find_map(|found| {
+        let origin =
+            found.entry.origin.as_deref().filter(|to| !Path::new(to).starts_with(&real))?;
+        Some((found, origin))
+    });
+    let Some((found, origin)) = out else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Source,
+        format!(
+            "{} of the server leads to {origin}, out of {}: a snapshot would not hold what is there",
+            found.entry.path,
+            directory.display()
+        ),
+    )
+    .with_remedy(
+        "move it into the data directory, or use --lock-and-copy, --strategy logical, or the tool of the server",
+    ))
 }
 
 fn spans(live: &LiveServer, elsewhere: &str, how: &str) -> Error {
@@ -344,8 +368,10 @@ impl SnapshotBackup {
         cx.phase("mount");
         let directory = cx.run(snapshot.run(|volume, name| volume.open(name))).await?;
         cx.phase("copying files");
-        let roots = DataDirectory::new(directory).roots();
+        let roots = DataDirectory::new(&directory).roots();
         let tree = Tree::walk(&roots, false)?;
+        // Links that were made meanwhile, and those that name their target from the root.
+        no_way_out(&tree, &directory)?;
         let copied = copy_tree(cx, &tree, sink);
         let watched = async {
             let mut told = false;

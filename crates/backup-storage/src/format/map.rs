@@ -207,6 +207,10 @@ impl MapPart {
 
     /// Whether the runs are of as many units as there are, and every spot is within bounds.
     fn is_sound(&self) -> bool {
+        let bytes: u64 = self.lengths.iter().map(|&n| u64::from(n)).sum();
+        if self.start.checked_add(bytes).is_none() {
+            return false;
+        }
         let header = FRAME_HEADER_LEN as u32;
         let spot_is_sound = |spot: &Spot, len: u64| {
             usize::from(spot.backup) < self.backups.len()
@@ -308,6 +312,7 @@ mod tests {
         refused(|p| p.runs[0].spot.offset = u64::MAX);
         refused(|p| p.lengths[0] = 0);
         refused(|p| p.lengths[2] = MAX_RAW + 1);
+        refused(|p| p.start = u64::MAX - 100);
     }
 
     proptest! {

@@ -149,6 +149,13 @@ impl Scene {
     }
 }
 
+/// Snapshots of the group `data`, and mounts of them.
+fn leftovers() -> usize {
+    let there = tool("lvs", &["--noheadings", "-o", "lv_name", "data"]);
+    let mounted = std::fs::read_to_string("/proc/mounts").unwrap();
+    there.matches("holdfast-snap-").count() + mounted.matches("/run/holdfast").count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "runs in the guest of another test"]
 async fn lvm() {
@@ -166,11 +173,6 @@ async fn lvm() {
     let scene = Scene::new(started, data, &["--snapshot-size", "300M"]).await;
     let busy = Load::begin(&scene.server).await;
     scene.whole().await;
-    let leftovers = || {
-        let there = tool("lvs", &["--noheadings", "-o", "lv_name", "data"]);
-        let mounted = std::fs::read_to_string("/proc/mounts").unwrap();
-        there.matches("holdfast-snap-").count() + mounted.matches("/run/holdfast").count()
-    };
     assert_eq!(leftovers(), 0);
     scene.kills(leftovers).await;
     busy.end().await;
@@ -256,5 +258,32 @@ async fn btrfs() {
     scene.kills(leftovers).await;
     busy.end().await;
     drop(scene);
+    step(started, "done");
+}
+
+/// A snapshot of XFS has the identity of what it is of, and a log to be replayed before anything can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "runs in the guest of another test"]
+async fn xfs() {
+    let started = Instant::now();
+    tool("pvcreate", &["/dev/ubda", "/dev/ubdb"]);
+    tool("vgcreate", &["data", "/dev/ubda", "/dev/ubdb"]);
+    tool("lvcreate", &["-Wn", "-Zn", "-y", "-L", "700M", "-n", "thick", "data"]);
+    tool("lvcreate", &["-Wn", "-Zn", "-y", "-L", "1000M", "-T", "data/pool"]);
+    tool("lvcreate", &["-Wn", "-y", "-V", "800M", "-T", "data/pool", "-n", "thin"]);
+    for (volume, how) in [("thick", &["--snapshot-size", "300M"][..]), ("thin", &[])] {
+        step(started, &format!("XFS on a {volume} volume"));
+        let (device, at) = (format!("/dev/data/{volume}"), format!("/mnt/{volume}"));
+        tool("mkfs.xfs", &["-q", &device]);
+        std::fs::create_dir(&at).unwrap();
+        tool("mount", &["-t", "xfs", &device, &at]);
+        let data = Path::new(&at).join("mysql");
+        plant(&data);
+        let scene = Scene::new(started, &data, how).await;
+        let busy = Load::begin(&scene.server).await;
+        scene.whole().await;
+        scene.kills(leftovers).await;
+        busy.end().await;
+    }
     step(started, "done");
 }

@@ -3,7 +3,7 @@
 
 mod guest;
 mod load;
-mod pair;
+pub(crate) mod pair;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ const DIRECTORY: &str = "HOLDFAST_TEST_GUEST_DIRECTORY";
 /// How long a guest may take; it needs one or two minutes.
 const LIMIT: Duration = Duration::from_secs(900);
 
-const TOOLS: [&str; 11] = [
+const TOOLS: [&str; 12] = [
     "lvs",
     "lvcreate",
     "lvremove",
@@ -28,12 +28,18 @@ const TOOLS: [&str; 11] = [
     "btrfs",
     "mkfs.btrfs",
     "mke2fs",
+    "mkfs.xfs",
     "lvextend",
 ];
 
 #[tokio::test]
 async fn lvm_volumes_thick_and_thin() {
     in_guest("snapshots::guest::lvm").await;
+}
+
+#[tokio::test]
+async fn lvm_volumes_with_xfs() {
+    in_guest("snapshots::guest::xfs").await;
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use backup_core::Context;
 
-use super::executable;
+use super::load::Load;
+use super::{executable, rounds};
 use crate::home::{Home, Run};
 use crate::server::{self, Server};
 
@@ -12,6 +13,11 @@ use crate::server::{self, Server};
 const CREATE: &str = "#!/bin/sh\necho \"create $1 $2 $(env | grep -c HOLDFAST)\" >> DIR/diary\n\
                       cp -a \"$2\" \"DIR/$1\" && echo \"DIR/$1\"\n";
 const REMOVE: &str = "#!/bin/sh\necho \"remove $1\" >> DIR/diary\nrm -rf \"DIR/$1\"\n";
+
+/// A pair of commands that copies.
+pub(crate) fn copying(home: &Home) -> (PathBuf, PathBuf) {
+    (script(home, "create", CREATE), script(home, "remove", REMOVE))
+}
 
 fn script(home: &Home, name: &str, text: &str) -> PathBuf {
     let text = text.replace("DIR", home.path("").to_str().unwrap().trim_end_matches('/'));
@@ -26,7 +32,7 @@ fn snapshots(home: &Home) -> usize {
 }
 
 /// A backup by two commands.
-fn backup(home: &Home, url: &str, create: &Path, remove: &Path) -> Run {
+pub(crate) fn backup(home: &Home, url: &str, create: &Path, remove: &Path) -> Run {
     let (create, remove) = (create.to_str().unwrap(), remove.to_str().unwrap());
     home.on_repo([
         "backup",
@@ -146,4 +152,58 @@ async fn a_snapshot_of_mariadb_does_not_wait_for_queries() {
         session.query_rows("CHECK TABLE shop.old EXTENDED").await.unwrap();
     // Closed, as the lock leaves it: nothing to repair.
     assert!(said.iter().all(|(.., text)| text == "OK"), "{said:?}");
+}
+
+/// A snapshot of MySQL under transfers is of one moment, the one that its position names. Between two writes of the
+/// server: it stands still while it is copied, as below a file system that is frozen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_snapshot_of_mysql_under_load_is_of_one_moment() {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let cx = Context::builder().build();
+    let start = async |data: &Path| {
+        let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap().datadir(data);
+        // What the kernel writes for a process goes on while that stands still.
+        let builder = builder.option("innodb_use_native_aio", "0").binary_log(true);
+        Server(builder.durable(true).start(&cx).await.unwrap())
+    };
+    let server = start(&data).await;
+    let tables = [
+        "CREATE DATABASE bank",
+        "CREATE TABLE bank.accounts (id INT PRIMARY KEY, money BIGINT NOT NULL)",
+        "CREATE TABLE bank.moves (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(200))",
+        "INSERT INTO bank.accounts WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n \
+         WHERE i < 100) SELECT i, 1000 FROM n",
+    ];
+    server::run(&mut server.session().await, &tables).await;
+    let last = |gtid: &str| -> u64 { gtid.rsplit(['-', ':']).next().unwrap().parse().unwrap() };
+    let first = last(&server.value("SELECT @@GLOBAL.gtid_executed").await.unwrap());
+    let pid = server.0.pid().unwrap();
+    let stand = CREATE.replace("cp -a", &format!("kill -STOP {pid}\ncp -a"));
+    let stand = stand.replace("&& echo", &format!("\nkill -CONT {pid}\necho"));
+    let (create, remove) = (script(&home, "create", &stand), script(&home, "remove", REMOVE));
+
+    let load = Load::begin(&server).await;
+    let url = server.url();
+    let mut counts = Vec::new();
+    for round in 0..rounds().max(3) {
+        tokio::task::block_in_place(|| backup(&home, &url, &create, &remove)).expect(0);
+        let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+        let gtid = shown["position"]["gtid"].as_str().unwrap().to_owned();
+        let target = home.path(&format!("target-{round}"));
+        let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+        home.on_repo(to).expect(0);
+        let mut restored = start(&target).await;
+        let money = restored.value("SELECT SUM(money) FROM bank.accounts").await;
+        assert_eq!(money.as_deref(), Some("100000"), "round {round}");
+        let moves = restored.value("SELECT COUNT(*) FROM bank.moves").await.unwrap();
+        let moves: u64 = moves.parse().unwrap();
+        assert_eq!(first + moves, last(&gtid), "round {round}: up to {gtid}, and no further");
+        restored.0.stop().await.unwrap();
+        std::fs::remove_dir_all(target).unwrap();
+        counts.push(moves);
+    }
+    load.end().await;
+    assert!(counts.is_sorted() && counts[0] > 0, "the load went on meanwhile: {counts:?}");
+    assert_eq!(snapshots(&home), 0);
 }

@@ -1,6 +1,7 @@
 //! Running servers backed up by `mariadb-backup`: restored, prepared, started, and exact.
 
 mod check;
+mod disk;
 mod replica;
 mod stream;
 mod tables;

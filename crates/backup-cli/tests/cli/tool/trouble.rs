@@ -15,8 +15,8 @@ use crate::home::{Home, Run};
 use crate::server::{self, Server, install};
 
 /// A tool that stands still after so many bytes of its stream, until it is told to go on.
-struct Stalled {
-    tool: PathBuf,
+pub(super) struct Stalled {
+    pub(super) tool: PathBuf,
     /// What it wrote.
     stream: PathBuf,
     stands: PathBuf,
@@ -24,7 +24,7 @@ struct Stalled {
 }
 
 impl Stalled {
-    fn after(home: &Home, name: &str, bytes: u64) -> Stalled {
+    pub(super) fn after(home: &Home, name: &str, bytes: u64) -> Stalled {
         let (stands, on, stream) = (home.path("stands"), home.path("on"), home.path("stream"));
         let script = format!(
             "set -o pipefail\n$REAL \"$@\" | {{ head -c {bytes}; touch {}; \
@@ -38,7 +38,7 @@ impl Stalled {
     }
 
     /// Begins a backup, and waits until the tool stands still.
-    fn begin(&self, home: &Home, server: &Server) -> Child {
+    pub(super) fn begin(&self, home: &Home, server: &Server) -> Child {
         let url = server.url();
         let tool = self.tool.to_str().unwrap();
         let args = ["backup", "--strategy", "physical", "--cluster", "bank", "--source", &url];
@@ -52,7 +52,7 @@ impl Stalled {
         child
     }
 
-    fn go_on(&self, child: Child) -> Run {
+    pub(super) fn go_on(&self, child: Child) -> Run {
         std::fs::write(&self.on, "").unwrap();
         Run::from(child.wait_with_output().unwrap())
     }

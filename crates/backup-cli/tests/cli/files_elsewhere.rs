@@ -1,0 +1,292 @@
+//! Files of a server that are not in its data directory: in the backup and back in their places, or refused by name.
+//! Never left out.
+
+use std::path::Path;
+
+use backup_core::Context;
+
+use crate::home::{Home, Run};
+use crate::server::{self, Server, install};
+use crate::snapshots::pair;
+
+/// A server on a directory, with options that say what is elsewhere.
+async fn on(name: &str, directory: &Path, options: &[(&str, &Path)]) -> Server {
+    let cx = Context::builder().build();
+    let mut builder =
+        xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
+    for (name, value) in options {
+        builder = builder.option(*name, value.to_str().unwrap());
+    }
+    Server(builder.start(&cx).await.unwrap())
+}
+
+/// Every table of the users with its content, each of them sound.
+async fn sums(server: &Server) -> Vec<(String, Option<u64>)> {
+    let mut session = server.session().await;
+    let sql = "SELECT CONCAT(table_schema, '.', table_name) FROM information_schema.tables WHERE table_schema IN \
+               ('shop', 'linked') AND table_type = 'BASE TABLE' ORDER BY 1";
+    let tables = session.query_rows::<String>(sql).await.unwrap().join(", ");
+    let sums = session.query_rows(&format!("CHECKSUM TABLE {tables} EXTENDED")).await.unwrap();
+    let check = format!("CHECK TABLE {tables} EXTENDED");
+    let said: Vec<(String, String, String, String)> = session.query_rows(&check).await.unwrap();
+    assert!(said.iter().all(|(.., text)| text == "OK"), "{said:?}");
+    session.close().await.unwrap();
+    sums
+}
+
+/// Directories for what is elsewhere.
+fn places<const N: usize>(home: &Home, names: [&str; N]) -> [std::path::PathBuf; N] {
+    names.map(|name| {
+        std::fs::create_dir(home.path(name)).unwrap();
+        home.path(name)
+    })
+}
+
+/// Every file below a directory, with what it holds.
+fn content(home: &Home, name: &str) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let files = home.files(name).into_iter().filter(|(path, _)| path.is_file());
+    files.map(|(path, _)| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+fn cold(home: &Home, source: &str) -> Run {
+    home.on_repo(["backup", "--strategy", "physical", "--source", source, "--cluster", "shop"])
+}
+
+/// Restores the last backup beside the source, proves it there by a drill and by a server, and looks whether
+/// anything of the source was touched.
+async fn comes_back(home: &Home, name: &str, elsewhere: &[&str], before: &[(String, Option<u64>)]) {
+    let was: Vec<_> = elsewhere.iter().map(|name| content(home, name)).collect();
+    let servers = install(name);
+    let servers = servers.to_str().unwrap();
+    let drill = ["verify", "--level", "drill", "--server-dir", servers, "--cluster", "shop"];
+    home.on_repo(drill).expect(0);
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--tool", servers, "--target-dir"];
+    home.on_repo([&to[..], &[target.to_str().unwrap()]].concat()).expect(0);
+    let mut restored = on(name, &target, &[]).await;
+    assert_eq!(sums(&restored).await, before);
+    let writes = "UPDATE shop.far SET t = 'the restored one'";
+    server::run(&mut restored.session().await, &[writes]).await;
+    restored.0.stop().await.unwrap();
+    let is: Vec<_> = elsewhere.iter().map(|name| content(home, name)).collect();
+    assert!(was == is, "a server on restored files wrote to those of the source");
+    std::fs::remove_dir_all(target).unwrap();
+}
+
+#[tokio::test]
+async fn tablespaces_of_a_stopped_mysql_are_copied_wherever_they_are() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mysql-9.7");
+    let [ext, undo, redo, system] = places(&home, ["ext", "undo", "redo", "system"]);
+    let options = [
+        ("innodb_directories", &*ext),
+        ("innodb_undo_directory", &*undo),
+        ("innodb_log_group_home_dir", &*redo),
+        ("innodb_data_home_dir", &*system),
+    ];
+    let mut server = on(name, &data, &options).await;
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    let at = ext.display();
+    let kinds = [
+        format!("CREATE TABLE shop.far (id INT PRIMARY KEY, t VARCHAR(50)) DATA DIRECTORY='{at}'"),
+        "INSERT INTO shop.far SELECT id, 'far' FROM shop.orders".to_owned(),
+        format!("CREATE TABLESPACE general ADD DATAFILE '{at}/general.ibd'"),
+        "CREATE TABLE shop.in_general (id INT PRIMARY KEY) TABLESPACE general".to_owned(),
+        "INSERT INTO shop.in_general SELECT id FROM shop.orders".to_owned(),
+        format!(
+            "CREATE TABLE shop.parts (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN \
+             (100) DATA DIRECTORY='{at}', PARTITION high VALUES LESS THAN MAXVALUE)"
+        ),
+        "INSERT INTO shop.parts SELECT id FROM shop.orders".to_owned(),
+        format!("CREATE UNDO TABLESPACE more ADD DATAFILE '{}/more.ibu'", undo.display()),
+        // What is gone leaves its name in the dictionary for a while.
+        format!("CREATE TABLE shop.gone (id INT PRIMARY KEY) DATA DIRECTORY='{at}'"),
+        "DROP TABLE shop.gone".to_owned(),
+    ];
+    for sql in &kinds {
+        server::run(&mut session, &[sql]).await;
+    }
+    let before = sums(&server).await;
+    // Of a running server they are not copied, and that is said.
+    let url = server.url();
+    let live = ["--strategy", "physical", "--lock-and-copy", "--source", &url];
+    let outside = "is outside of the data directory";
+    home.on_repo([&["backup", "--cluster", "shop"], &live[..]].concat()).expect(6).says(outside);
+    let check = home.on_repo([&["check"], &live[..]].concat()).expect(6);
+    assert!(check.stdout.contains(outside), "{check:?}");
+    server.0.stop().await.unwrap();
+
+    let source = format!("file://{}", data.display());
+    cold(&home, &source).expect(6).says("there is no redo log in");
+    let source = format!("{source}?redo={}&data={}", redo.display(), system.display());
+    let general = ext.join("general.ibd");
+    cold(&home, &source)
+        .expect(6)
+        .says("files that are not below its data directory")
+        .says("also=/DIR");
+    let check = ["check", "--strategy", "physical", "--source", &source];
+    let check = home.on_repo(check).expect(6);
+    assert!(check.stdout.contains(general.to_str().unwrap()), "{check:?}");
+    let source = format!("{source}&also={at}");
+    cold(&home, &source).expect(6).says(undo.join("more.ibu").to_str().unwrap());
+    let source = format!("{source}&undo={}", undo.display());
+    // A disk that is not mounted.
+    std::fs::rename(&general, home.path("away")).unwrap();
+    cold(&home, &source).expect(6).says(general.to_str().unwrap());
+    std::fs::rename(home.path("away"), &general).unwrap();
+    cold(&home, &source).expect(0);
+    comes_back(&home, name, &["data", "ext", "undo", "redo", "system"], &before).await;
+}
+
+#[tokio::test]
+async fn tablespaces_of_a_stopped_mariadb_are_copied_wherever_they_are() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mariadb-10.11");
+    let [ext, undo, redo, linked] = places(&home, ["ext", "undo", "redo", "linked"]);
+    let files = format!("ibdata1:12M;{}/ibdata2:12M:autoextend", ext.display());
+    let options = [
+        ("innodb_undo_tablespaces", Path::new("3")),
+        ("innodb_undo_directory", &*undo),
+        ("innodb_log_group_home_dir", &*redo),
+        ("innodb_data_home_dir", Path::new("")),
+        ("innodb_data_file_path", Path::new(&files)),
+    ];
+    let mut server = on(name, &data, &options).await;
+    make_mariadb(&server, &data, &ext, &linked).await;
+    let before = sums(&server).await;
+    let url = server.url();
+    let live = ["--strategy", "physical", "--lock-and-copy", "--source", &url];
+    let outside = "is outside of the data directory";
+    home.on_repo([&["backup", "--cluster", "shop"], &live[..]].concat()).expect(6).says(outside);
+    let check = home.on_repo([&["check"], &live[..]].concat()).expect(6);
+    assert!(check.stdout.contains(outside), "{check:?}");
+    server.0.stop().await.unwrap();
+
+    let source = format!("file://{}?redo={}", data.display(), redo.display());
+    let run = cold(&home, &source).expect(6).says("of the system tablespace").says("and 3 more");
+    let check = ["check", "--strategy", "physical", "--source", &source];
+    let check = home.on_repo(check).expect(run.code.unwrap());
+    assert!(check.stdout.contains("of the system tablespace"), "{check:?}");
+    let source = format!("{source}&also={}", ext.display());
+    cold(&home, &source).expect(6).says("the undo tablespace with the number");
+    let source = format!("{source}&undo={}", undo.display());
+    cold(&home, &source).expect(0);
+    let target = home.path("target");
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    home.on_repo(to).expect(0);
+    // All of it is in one directory now.
+    let length = target.join("ibdata1").metadata().unwrap().len() >> 20;
+    let files = format!("ibdata1:{length}M;ibdata2:12M:autoextend");
+    let options = [("innodb_undo_tablespaces", "3"), ("innodb_data_file_path", &files)];
+    let options = options.map(|(name, value)| (name, Path::new(value)));
+    let restored = on(name, &target, &options).await;
+    assert_eq!(sums(&restored).await, before);
+}
+
+/// Tables of MariaDB in places of all kinds.
+async fn make_mariadb(server: &Server, data: &Path, ext: &Path, linked: &Path) {
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    // A database that somebody moved.
+    std::fs::remove_dir(linked).unwrap();
+    server::run(&mut session, &["CREATE DATABASE linked"]).await;
+    std::fs::rename(data.join("linked"), linked).unwrap();
+    std::os::unix::fs::symlink(linked, data.join("linked")).unwrap();
+    let at = ext.display();
+    let far = format!("DATA DIRECTORY='{at}'");
+    for sql in [
+        format!("CREATE TABLE shop.far (id INT PRIMARY KEY, t VARCHAR(50)) {far}"),
+        "INSERT INTO shop.far SELECT id, 'far' FROM shop.orders".to_owned(),
+        format!(
+            "CREATE TABLE shop.old (id INT PRIMARY KEY) ENGINE=MyISAM {far} INDEX DIRECTORY='{at}'"
+        ),
+        "INSERT INTO shop.old SELECT id FROM shop.orders".to_owned(),
+        format!("CREATE TABLE shop.aria (id INT PRIMARY KEY) ENGINE=Aria {far}"),
+        "INSERT INTO shop.aria SELECT id FROM shop.orders".to_owned(),
+        format!(
+            "CREATE TABLE shop.parts (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN \
+             (100) {far}, PARTITION high VALUES LESS THAN MAXVALUE)"
+        ),
+        "INSERT INTO shop.parts SELECT id FROM shop.orders".to_owned(),
+        "CREATE TABLE linked.t (id INT PRIMARY KEY) SELECT id FROM shop.orders".to_owned(),
+        "CREATE TABLE linked.old (id INT PRIMARY KEY) ENGINE=MyISAM SELECT id FROM shop.orders"
+            .to_owned(),
+    ] {
+        server::run(&mut session, &[&sql]).await;
+    }
+    session.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn links_and_far_tablespaces_of_a_stopped_mariadb_come_back_as_plain_files() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mariadb-10.11");
+    let [ext, linked] = places(&home, ["ext", "linked"]);
+    let mut server = on(name, &data, &[]).await;
+    make_mariadb(&server, &data, &ext, &linked).await;
+    let before = sums(&server).await;
+    server.0.stop().await.unwrap();
+    cold(&home, &format!("file://{}", data.display())).expect(0);
+    comes_back(&home, name, &["data", "ext", "linked"], &before).await;
+}
+
+#[tokio::test]
+async fn a_tool_takes_links_and_far_tablespaces_with_it() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mariadb-10.11");
+    let [ext, linked, undo] = places(&home, ["ext", "linked", "undo"]);
+    let options = [("innodb_undo_tablespaces", Path::new("3")), ("innodb_undo_directory", &*undo)];
+    let mut server = on(name, &data, &options).await;
+    make_mariadb(&server, &data, &ext, &linked).await;
+    let before = sums(&server).await;
+    let (url, tool) = (server.url(), install(name));
+    let more = ["--strategy", "physical", "--source", &url, "--tool", tool.to_str().unwrap()];
+    // Those of Aria it does not follow.
+    let backup = || home.on_repo([&["backup", "--cluster", "shop"], &more[..]].concat());
+    backup().expect(6).says("aria.MAD is a symbolic link").says("--lock-and-copy");
+    server::run(&mut server.session().await, &["DROP TABLE shop.aria"]).await;
+    let before: Vec<_> = before.into_iter().filter(|(name, _)| name != "shop.aria").collect();
+    backup().expect(0);
+    // The server must not write while its files are looked at.
+    server.0.stop().await.unwrap();
+    comes_back(&home, name, &["data", "ext", "linked", "undo"], &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_a_link_is_copied_under_the_lock_and_refused_for_a_snapshot() {
+    for name in ["mysql-9.7", "mariadb-10.11"] {
+        let home = Home::with_repo();
+        let data = home.path("data");
+        let [linked] = places(&home, ["linked"]);
+        let mut server = on(name, &data, &[]).await;
+        let mut session = server.session().await;
+        server::shop(&mut session).await;
+        let far = "CREATE TABLE shop.far (id INT PRIMARY KEY, t VARCHAR(50))";
+        server::run(&mut session, &[far, "INSERT INTO shop.far SELECT id, 'far' FROM shop.orders"])
+            .await;
+        server.0.stop().await.unwrap();
+        std::fs::remove_dir(&linked).unwrap();
+        std::fs::rename(data.join("shop"), &linked).unwrap();
+        std::os::unix::fs::symlink(&linked, data.join("shop")).unwrap();
+        let mut server = on(name, &data, &[]).await;
+        let before = sums(&server).await;
+        let url = server.url();
+
+        let (create, remove) = pair::copying(&home);
+        let run = tokio::task::block_in_place(|| pair::backup(&home, &url, &create, &remove));
+        run.expect(6).says("shop of the server leads to").says("--lock-and-copy");
+        assert!(!home.path("diary").exists(), "no snapshot was taken");
+        let check = ["check", "--strategy", "snapshot", "--source", &url];
+        let pair =
+            ["--snapshot-create", create.to_str().unwrap(), "--snapshot-remove", "/bin/true"];
+        let check = home.on_repo([&check[..], &pair].concat()).expect(6);
+        assert!(check.stdout.contains("leads to"), "{check:?}");
+
+        let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "shop"];
+        let more = ["--lock-and-copy", "--lock-timeout", "120"];
+        tokio::task::block_in_place(|| home.on_repo([&args[..], &more].concat())).expect(0);
+        server.0.stop().await.unwrap();
+        comes_back(&home, name, &["data", "linked"], &before).await;
+    }
+}
