@@ -1,14 +1,17 @@
 //! Every page of the tablespaces of a backup: what the server itself would say of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Result, Severity, Strategy,
 };
 use backup_drivers::files::{Catalog, Entry, State, WholeFile};
-use backup_drivers::innodb::{PageChecker, PageSummary, TableFile};
+use backup_drivers::innodb::{DeltaChecker, HEAD_BYTES, PageChecker, PageSummary, TableFile};
 use futures::{StreamExt, TryStreamExt, stream};
 
+/// The longest text that says what an increment is of, in bytes.
+const MAX_META: usize = 4096;
 /// So many pages are findings of their own.
 const NAMED: usize = 100;
 
@@ -61,7 +64,71 @@ pub(crate) async fn check_pages(
             checked.push((entry, summary));
         }
     }
+    checked.extend(headless(cx, artifacts, &catalog).await?);
+    checked.extend(increments(cx, artifacts, &catalog).await?);
     Ok(findings(backup, &catalog, &checked))
+}
+
+/// Files of tables whose first page is none, which is all that can be said of them. Those of zeros were only just made.
+async fn headless(
+    cx: &Context,
+    artifacts: &Arc<dyn ArtifactSource>,
+    catalog: &Catalog,
+) -> Result<Vec<(Entry, PageSummary)>> {
+    let mut found = Vec::new();
+    let is_table =
+        |path: &str| path.ends_with(".ibd") || path.contains('/') && path.ends_with(".new");
+    let tables = catalog.files().filter(|entry| is_table(&entry.path) && entry.bytes > 0);
+    for entry in tables.filter(|entry| entry.page_size.is_none()) {
+        let read = async {
+            let mut file = WholeFile::open(entry, &**artifacts).await?;
+            let mut head = Vec::new();
+            while let Some(bytes) = file.next().await?.filter(|_| head.len() < HEAD_BYTES) {
+                head.extend_from_slice(&bytes);
+            }
+            Ok(head)
+        };
+        let head = cx.run(read).await?;
+        if head.iter().take(HEAD_BYTES).any(|&byte| byte != 0) {
+            let mut checker = PageChecker::new();
+            checker.push(&head);
+            found.push((entry.clone(), checker.finish()));
+        }
+    }
+    Ok(found)
+}
+
+/// The pages in increments of a tool.
+async fn increments(
+    cx: &Context,
+    artifacts: &Arc<dyn ArtifactSource>,
+    catalog: &Catalog,
+) -> Result<Vec<(Entry, PageSummary)>> {
+    let metas =
+        catalog.files().filter_map(|entry| Some((entry.path.strip_suffix(".meta")?, entry)));
+    let metas: HashMap<&str, &Entry> = metas.collect();
+    let both = catalog.files().filter_map(|entry| {
+        Some((entry.clone(), (*metas.get(entry.path.strip_suffix(".delta")?)?).clone()))
+    });
+    let both: Vec<(Entry, Entry)> = both.collect();
+    let checked = stream::iter(both).map(|(entry, meta)| async move {
+        let text = artifacts.read(&meta.artifact()?, MAX_META).await?;
+        let checker = DeltaChecker::new(&String::from_utf8_lossy(&text));
+        let Some(mut checker) = checker else {
+            return Err(Error::damaged(format!("{} does not say what it is of", meta.path)));
+        };
+        let read = async {
+            let mut file = WholeFile::open(&entry, &**artifacts).await?;
+            while let Some(bytes) = file.next().await? {
+                checker.push(&bytes);
+            }
+            Ok(checker.finish())
+        };
+        let summary = cx.run(read).await?;
+        let path = entry.path.strip_suffix(".delta").unwrap_or(&entry.path).to_owned();
+        Ok((Entry { path, ..entry }, summary))
+    });
+    checked.buffer_unordered(cx.threads()).try_collect().await
 }
 
 async fn pages(

@@ -295,6 +295,10 @@ impl<'a> Keep<'a> {
     }
 
     fn wants(&self, path: &str) -> bool {
+        // The list of damaged pages that a backup took along; a tool wants all of their files.
+        if path == "innodb_corrupted_pages" {
+            return false;
+        }
         let Some(table) = path.contains('/').then(|| TableFile::of(path)).flatten() else {
             return true;
         };

@@ -133,6 +133,7 @@ fn is_needed(package: &str) -> bool {
         "lvm2",
         "btrfs-progs",
         "e2fsprogs",
+        "xfsprogs",
     ];
     family.iter().any(|prefix| package.starts_with(prefix)) && !package.ends_with("-perl")
 }

@@ -66,8 +66,9 @@ impl LiveServer {
                 format!("the tablespace {path} is outside of the data directory"),
             )
             .with_remedy(
-                "move it into the data directory; or use --strategy logical, or copy the stopped server with \
-                 file:///…?also=/DIR: files of a running server are taken from one directory tree",
+                "move it into the data directory; or use the tool of the server (--strategy physical alone), --strategy \
+                 logical, or a copy of the stopped server (file:///…?also=/DIR): files of a running server are taken \
+                 from one directory tree",
             ));
         }
         let plugins = "SELECT plugin_name, plugin_library FROM information_schema.plugins WHERE \

@@ -16,7 +16,7 @@ const FLAGS_AT: usize = 54;
 /// MariaDB since 10.4: the bit that says that the flags are of the full_crc32 format
 /// (`FSP_FLAGS_FCRC32_POS_MARKER`). In the older format it is the highest bit of a field of four whose
 /// values end at 5.
-const FULL_CRC32: u32 = 1 << 4;
+pub(super) const FULL_CRC32: u32 = 1 << 4;
 
 /// The pages of a tablespace: their size, and how their checksums are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@
 
 mod checker;
 mod checksum;
+mod delta;
 mod geometry;
 mod key;
 mod kind;
@@ -29,6 +30,7 @@ pub use checker::{BadPage, MAX_BAD_PAGES, PageChecker, PageSummary};
 pub(crate) use checker::{SYSTEM_PAGE, doublewrite};
 pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
+pub use delta::DeltaChecker;
 pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
 pub(crate) use key::{Key, REDO_KEY_AT, key_place};

@@ -40,6 +40,8 @@ pub enum Problem {
     Compression,
     /// The file ends inside it, after so many bytes.
     Cut(u32),
+    /// It does not begin a block of an increment, or the increment ends too early.
+    NoIncrement,
 }
 
 impl fmt::Display for Problem {
@@ -51,6 +53,7 @@ impl fmt::Display for Problem {
             Problem::Number(number) => write!(f, "it says that it is page {number}"),
             Problem::Space(space) => write!(f, "it says that it is of tablespace {space}"),
             Problem::Compression => f.write_str("its compressed contents cannot be read"),
+            Problem::NoIncrement => f.write_str("the increment is none that a tool writes"),
             Problem::Cut(bytes) => write!(f, "the file ends inside it, after {bytes} bytes"),
         }
     }

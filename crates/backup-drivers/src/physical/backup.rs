@@ -128,6 +128,7 @@ pub(super) struct Known {
     tool: Tool,
     pub(super) datadir: PathBuf,
     settings: Settings,
+    log_bin: bool,
 }
 
 impl PhysicalBackup {
@@ -167,10 +168,11 @@ impl PhysicalBackup {
         let facts = inventory::server(session.conn()).await?;
         let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('datadir', 'innodb_page_size', \
                    'innodb_data_file_path', 'innodb_undo_tablespaces', 'innodb_undo_directory', \
-                   'innodb_data_home_dir', 'innodb_checksum_algorithm')";
+                   'innodb_data_home_dir', 'innodb_checksum_algorithm', 'log_bin')";
         let rows: Vec<(String, String)> = session.query_rows(sql).await?;
         let mut variables: BTreeMap<String, String> = rows.into_iter().collect();
         let datadir = PathBuf::from(variables.remove("datadir").unwrap_or_default());
+        let log_bin = variables.remove("log_bin").is_some_and(|value| value == "ON");
         let page_size = variables.remove("innodb_page_size").and_then(|text| text.parse().ok());
         // Only what a server would not guess right.
         variables.retain(|name, value| {
@@ -213,7 +215,7 @@ impl PhysicalBackup {
             keyring,
             keys_in_files: false,
         };
-        Ok(Known { facts, tool, datadir, settings })
+        Ok(Known { facts, tool, datadir, settings, log_bin })
     }
 
     /// The tool copies files of this machine: those must be the server's.
@@ -381,7 +383,7 @@ impl PhysicalBackup {
         read: Demuxed,
         log: Log,
     ) -> Result<Outcome> {
-        let Known { facts, tool, settings, datadir } = known;
+        let Known { facts, tool, settings, datadir, log_bin } = known;
         let name = tool.name();
         let file = |names: [&str; 2]| names.iter().find_map(|name| read.metadata.get(*name));
         let incomplete = |what: String| {
@@ -392,7 +394,7 @@ impl PhysicalBackup {
         };
         let checkpoints = file(["xtrabackup_checkpoints", "mariadb_backup_checkpoints"])
             .ok_or_else(|| incomplete("its checkpoints are not in the stream".to_owned()))?;
-        let checkpoints = Checkpoints::parse(checkpoints)?;
+        let checkpoints = Checkpoints::parse(checkpoints).map_err(|e| incomplete(e.to_string()))?;
         let info = file(["xtrabackup_info", "mariadb_backup_info"])
             .ok_or_else(|| incomplete("its info file is not in the stream".to_owned()))?;
         let redo = ["ib_logfile0", "xtrabackup_logfile"];
@@ -424,7 +426,13 @@ impl PhysicalBackup {
             )));
         }
         let position = match file(["xtrabackup_binlog_info", "mariadb_backup_binlog_info"]) {
-            Some(text) => binlog_position(text, facts.flavor)?,
+            Some(text) => {
+                binlog_position(text, facts.flavor).map_err(|e| incomplete(e.to_string()))?
+            }
+            None if log_bin => {
+                let what = "its position in the binary log is not in the stream";
+                return Err(incomplete(what.to_owned()));
+            }
             None => Position::default(),
         };
         let mut warnings = log.warnings;

@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::files::{ChangesWriter, Entry, Kind};
-use crate::innodb::{Geometry, HEAD_BYTES, PageChecker, PageSummary, TableFile, is_tablespace};
+use crate::innodb::{
+    DeltaChecker, Geometry, HEAD_BYTES, PageChecker, PageSummary, TableFile, is_tablespace,
+};
 use crate::xbstream::{Dialect, Event as Stream, StreamReader};
 
 /// Bytes of one file that a tool writes over what it wrote before, and an artifact cannot take any more: the
@@ -89,6 +91,7 @@ pub(super) async fn demux(
                     cx.clone(),
                     path.to_string(),
                     done.stored_as(&path),
+                    done.delta(&path),
                     Arc::clone(sink),
                     owner.clone(),
                     pieces,
@@ -138,6 +141,12 @@ impl Files {
         let stored_as = format!("{path}@{begun}");
         self.note(path);
         Some(stored_as)
+    }
+
+    /// What checks an increment of a tablespace: the tools tell before what it is of.
+    fn delta(&self, path: &str) -> Option<DeltaChecker> {
+        let meta = format!("{}.meta", path.strip_suffix(".delta")?);
+        DeltaChecker::new(self.done.get(&meta)?.metadata.as_deref()?)
     }
 
     /// Notes a table, as it was or is called.
@@ -194,12 +203,12 @@ async fn finished(task: JoinHandle<Result<Finished>>) -> Result<Finished> {
 }
 
 fn take(done: &mut Demuxed, file: Finished) {
-    if let Some(text) = file.metadata {
+    if let Some(text) = file.metadata.filter(|_| is_metadata(&file.entry.path)) {
         done.metadata.insert(file.entry.path.clone(), text);
     }
     if let Some(summary) = file.summary {
-        let table = TableFile::of(&file.entry.path);
-        let name = table.map_or_else(|| file.entry.path.clone(), |table| table.to_string());
+        let path = file.entry.path.strip_suffix(".delta").unwrap_or(&file.entry.path);
+        let name = TableFile::of(path).map_or_else(|| path.to_owned(), |table| table.to_string());
         done.bad_pages.extend(summary.bad.iter().map(|bad| format!("{name}, {bad}")));
         done.sound_pages += summary.sound.values().sum::<u64>() + summary.zero + summary.compressed;
         done.encrypted_pages += summary.encrypted;
@@ -268,6 +277,7 @@ struct Writing {
     undecided: bool,
     writer: Option<Box<dyn ArtifactWriter>>,
     checker: Option<PageChecker>,
+    delta: Option<DeltaChecker>,
     metadata: Option<Vec<u8>>,
     /// What is to be written over it, byte by byte.
     over: BTreeMap<u64, u8>,
@@ -277,18 +287,20 @@ async fn file(
     cx: Context,
     path: String,
     stored_as: Option<String>,
+    delta: Option<DeltaChecker>,
     sink: Arc<dyn ArtifactSink>,
     owner: Owner,
     mut pieces: mpsc::Receiver<Piece>,
 ) -> Result<Finished> {
     let mut writing = Writing {
         undecided: may_have_pages(&path),
-        metadata: is_metadata(&path).then(Vec::new),
+        metadata: (is_metadata(&path) || path.ends_with(".meta")).then(Vec::new),
         entry: Entry { modified: cx.now(), stored_as, ..entry(&path, &owner) },
         sink,
         head: BytesMut::new(),
         writer: None,
         checker: None,
+        delta,
         over: BTreeMap::new(),
     };
     let zeros = Bytes::from_static(&[0; ZEROS]);
@@ -345,6 +357,11 @@ impl Writing {
             self.entry.page_size = Some(geometry.page_bytes);
             self.entry.space_id = Some(geometry.space);
             self.checker = Some(PageChecker::new());
+        } else if !self.entry.path.starts_with("ibdata")
+            && head[..HEAD_BYTES].iter().any(|&byte| byte != 0)
+        {
+            // Its first page is damaged. One of zeros was only just made.
+            self.checker = Some(PageChecker::new());
         }
         self.create().await
     }
@@ -365,6 +382,9 @@ impl Writing {
         if let Some(checker) = &mut self.checker {
             checker.push(&bytes);
         }
+        if let Some(delta) = &mut self.delta {
+            delta.push(&bytes);
+        }
         match &mut self.writer {
             Some(writer) => writer.write(bytes).await,
             None => Err(Error::internal("no artifact was created")),
@@ -373,7 +393,11 @@ impl Writing {
 
     fn over(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.over.extend((offset..).zip(bytes.iter().copied()));
-        if self.over.len() > MAX_CHANGES || self.checker.is_some() || self.metadata.is_some() {
+        if self.over.len() > MAX_CHANGES
+            || self.checker.is_some()
+            || self.delta.is_some()
+            || self.metadata.is_some()
+        {
             return Err(Error::damaged(format!(
                 "the tool wrote over what it had written of {} before",
                 self.entry.path
@@ -421,7 +445,10 @@ impl Writing {
         }
         self.store_changes().await?;
         let metadata = self.metadata.take().map(|text| String::from_utf8_lossy(&text).into_owned());
-        let summary = self.checker.take().map(PageChecker::finish);
+        let summary = match self.delta.take() {
+            Some(delta) => Some(delta.finish()),
+            None => self.checker.take().map(PageChecker::finish),
+        };
         Ok(Finished { entry: self.entry, summary, metadata })
     }
 }

@@ -62,14 +62,14 @@ impl Line {
             || begins("mariadb-backup: Error")
             || begins("Error:")
             || begins("ERROR")
-            || begins("error:")
-            || begins("Error on ")
-            || has(": Can't find file: ")
             || begins("Failed to connect")
             || begins("failed to execute query");
+        // Said only of what it was told to take along.
+        let taken = has("The corruption is ignored due to log-innodb-page-corruption")
+            || has("corrupted innodb pages are found and logged to");
         let warning =
-            has("[Warning]") || has("[WARNING]") || begins("WARNING") || begins("Warning");
-        let severity = match (error, warning) {
+            taken || has("[Warning]") || has("[WARNING]") || begins("WARNING") || begins("Warning");
+        let severity = match (error && !taken, warning) {
             (true, _) => Severity::Error,
             (_, true) => Severity::Warning,
             _ => Severity::Note,
@@ -141,6 +141,9 @@ struct Cause {
     problem: &'static str,
     remedy: &'static str,
 }
+
+/// What a tool says of pages, in our words.
+pub(super) const DAMAGED: &str = "a data file of the server is damaged";
 
 /// In the sources of both tools; the first that fits is told.
 const CAUSES: [Cause; 13] = [
@@ -243,11 +246,12 @@ const CAUSES: [Cause; 13] = [
             "page corruption",
             "corrupt page",
             "corrupted page",
+            "corrupted innodb pages",
             "database page corruption",
             "is corrupted",
         ],
         kind: ErrorKind::Source,
-        problem: "a data file of the server is damaged",
+        problem: DAMAGED,
         remedy: "run CHECK TABLE on the table that is named, and bring it back from an earlier backup",
     },
     Cause {
@@ -327,13 +331,14 @@ mod tests {
                 Error,
                 None,
             ),
-            ("[00] 2026-11-27 23:04:48 Error on aria table file open ./shop/aria.MAD", Error, None),
+            // Of a table that was renamed meanwhile: the tool goes on.
+            ("[00] 2026-11-27 23:04:48 Error on aria table file open ./shop/aria.MAD", Note, None),
+            ("2026-11-27 23:04:48 0 [Warning] InnoDB: odd", Warning, None),
             (
-                "[00] 2026-11-27 23:04:48 error: aria_read data from ./t.MAD failed with error 9",
-                Error,
+                "[00] 2026-11-27 23:04:48 Error: corrupted innodb pages are found and logged to innodb_corrupted_pages file",
+                Warning,
                 None,
             ),
-            ("2026-11-27 23:04:48 0 [Warning] InnoDB: odd", Warning, None),
             ("", Note, None),
         ] {
             let read = Line::parse(line);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{Context, Error, ErrorKind, Result};
 
+use super::log::DAMAGED;
 use super::metadata::Checkpoints;
 use super::options::prepare_arguments;
 use super::run::Running;
@@ -66,6 +67,14 @@ async fn step(
     let ended = running.finish(cx).await;
     drained.abort();
     let log = ended.map_err(|e| {
+        // Of a backup that took damaged pages along.
+        let e = match e.chain().contains(DAMAGED) {
+            true => e.with_kind(ErrorKind::Damaged).with_remedy(
+                "restore an earlier backup; tables that are sound come out of this one with --tables, into a server \
+                 that runs",
+            ),
+            false => e,
+        };
         let remedy = format!(
             "{}; the files in {} are not ready for a server",
             e.remedy().trim_end_matches('.'),

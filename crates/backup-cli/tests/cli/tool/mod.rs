@@ -2,6 +2,7 @@
 
 mod check;
 mod disk;
+mod proof;
 mod replica;
 mod stream;
 mod tables;
@@ -283,7 +284,7 @@ async fn a_tool_is_believed_only_with_all_proofs() {
             6,
             "wrote over its redo log",
         ),
-        ("echo 'Error: No space left on device' >&2; exit 1", 5, "no room"),
+        ("echo 'Error: No space left on device' >&2; exit 1", 5, "is full"),
         ("$REAL --defaults-file=/nonexistent --backup; exit 1", 6, "ended with"),
     ] {
         let tool = faulty(&home, "mariadb-10.11", script);

@@ -10,7 +10,7 @@ use crate::home::{Home, Run};
 use crate::server::{self, Server, install};
 
 /// A program of an installation.
-fn program(name: &str, program: &str) -> Command {
+pub(super) fn program(name: &str, program: &str) -> Command {
     xtask::servers::install(name).unwrap().command(program).unwrap()
 }
 
