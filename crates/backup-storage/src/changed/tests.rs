@@ -110,6 +110,8 @@ fn seeds() -> Vec<Vec<u8>> {
     [
         part(0, vec![1024; 8], vec![run(8, None)]),
         part(0, vec![1024; 8], vec![run(3, None), run(5, base(5 * 1024))]),
+        // As far as numbers go.
+        part(u64::MAX - 8 * 1024, vec![1024; 8], vec![run(8, None)]),
         part(32_768, vec![16_384, 100], vec![run(1, base(200)), run(1, base(1))]),
         part(0, vec![100, 200, 7], vec![run(1, None), run(1, base(300)), run(1, base(7))]),
     ]
