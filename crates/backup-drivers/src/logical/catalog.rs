@@ -10,9 +10,10 @@ use backup_core::{ArtifactName, ArtifactSource, Error, Flavor, Result};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use super::documents;
 use super::no_text::NoText;
 use super::select::{TableName, quote_name};
-use crate::rows::{RowDigest, SqlForm};
+use crate::rows::{DocumentTypes, RowDigest, SqlForm};
 
 /// Name of the catalogue's artifact.
 pub const CATALOG: &str = "logical/catalog";
@@ -184,7 +185,7 @@ pub struct Table {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masked: Vec<String>,
     /// Types of JSON inside documents that their text does not tell (MySQL), by column, as far as some rows
-    /// have them.
+    /// have them; with those that look the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub documents: BTreeMap<String, Vec<String>>,
     /// Whether the rows of the past are kept too (system-versioned tables of MariaDB), with the
@@ -214,6 +215,16 @@ impl Table {
     /// defaults as `\n`.
     pub(super) fn has_primary_key(&self) -> bool {
         self.create.contains("\n  PRIMARY KEY (")
+    }
+
+    /// What is known of the documents in a column.
+    pub(super) fn document_types(&self, column: &Column) -> DocumentTypes {
+        self.documents.get(&column.name).map(|types| documents::known(types)).unwrap_or_default()
+    }
+
+    /// How the values of each column are written in SQL.
+    pub(super) fn sql_forms(&self) -> Vec<SqlForm> {
+        self.columns.iter().map(|column| column.sql_form(self.document_types(column))).collect()
     }
 
     /// Whether it is in this general tablespace (MySQL).
@@ -249,11 +260,11 @@ impl Column {
         self.data_type == "json" && self.load == LoadMode::Utf8
     }
 
-    /// How its values are written in SQL.
-    pub(super) fn sql_form(&self) -> SqlForm {
+    /// How its values are written in SQL. `types` is what is known of its documents.
+    fn sql_form(&self, types: DocumentTypes) -> SqlForm {
         match self.load {
             LoadMode::Number => return SqlForm::Number,
-            LoadMode::Utf8 if self.holds_documents() => return SqlForm::Document,
+            LoadMode::Utf8 if self.holds_documents() => return SqlForm::Document(types),
             LoadMode::Utf8 => return SqlForm::Utf8,
             LoadMode::Direct | LoadMode::RowEnd => {}
         }

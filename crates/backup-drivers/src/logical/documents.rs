@@ -1,8 +1,8 @@
 //! Types inside JSON documents that their text does not tell (MySQL).
 //!
 //! A document may hold a date, bytes or a decimal number, where SQL put one into it. Both protocols give out
-//! text, in which a date is a string. So some rows of each column with documents are looked at, and what
-//! is in them is told, in the backup and before a restore.
+//! text, in which a date is a string. So some rows of each column with documents are looked at. Where all that
+//! looks like a date is one, a restore makes dates of it; of what comes back otherwise it tells.
 
 use backup_core::{Finding, Flavor, Result, Severity};
 use serde::Serialize;
@@ -11,15 +11,38 @@ use super::catalog::{Catalog, Column, Table};
 use super::inventory::ServerFacts;
 use super::select::quote_name;
 use crate::connect::Session;
+use crate::rows::DocumentTypes;
 
 /// How many rows of a table are looked at. A column mostly holds documents of one kind.
 const ROWS: u32 = 200;
 /// The largest document that is looked at, in bytes.
 const LARGEST: u32 = 64 << 10;
 
-/// Those that come back as something else; a whole number that is UNSIGNED, or a DECIMAL without a fraction,
-/// is the same number afterwards.
+/// Those whose text does not tell them. A whole number that is UNSIGNED, or a DECIMAL without a fraction, is
+/// the same number afterwards.
 const TYPES: [&str; 7] = ["DECIMAL", "DATE", "TIME", "DATETIME", "BLOB", "BIT", "OPAQUE"];
+
+/// Those that can be said in SQL, if nothing else in the column looks so.
+const LIKE: [(&str, &str); 4] = [
+    ("DECIMAL", "DOUBLE"),
+    ("DATE", "STRING like DATE"),
+    ("TIME", "STRING like TIME"),
+    ("DATETIME", "STRING like DATETIME"),
+];
+
+/// What a restore can make of the text.
+pub(super) fn known(types: &[String]) -> DocumentTypes {
+    let alone = |name: &str| {
+        let has = |name: &str| types.iter().any(|found| found == name);
+        has(name) && LIKE.iter().any(|(of, like)| *of == name && !has(like))
+    };
+    DocumentTypes {
+        decimals: alone("DECIMAL"),
+        dates: alone("DATE"),
+        times: alone("TIME"),
+        datetimes: alone("DATETIME"),
+    }
+}
 
 /// What a column of documents holds.
 #[derive(Debug, Serialize)]
@@ -43,7 +66,9 @@ pub(super) async fn look(
         let wanted = table.columns.iter().filter(is_wanted).map(|c| c.name.clone());
         for column in wanted.collect::<Vec<_>>() {
             match session.query_rows::<String>(&types_in(table, &column)).await {
-                Ok(types) if !types.is_empty() => drop(table.documents.insert(column, types)),
+                Ok(types) if types.iter().any(|name| TYPES.contains(&name.as_str())) => {
+                    drop(table.documents.insert(column, types))
+                }
                 Ok(_) => {}
                 // It was changed by now, which is for others to see.
                 Err(e) if e.server().is_some_and(|s| [1146, 1054, 1412].contains(&s.code)) => {}
@@ -56,10 +81,15 @@ pub(super) async fn look(
 
 fn types_in(table: &Table, column: &str) -> String {
     let types = TYPES.map(|name| format!("'{name}'")).join(", ");
+    let (date, time) = ("[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2,3}:[0-9]{2}:[0-9]{2}[.][0-9]{6}");
     format!(
-        "SELECT DISTINCT CONVERT(JSON_TYPE(v.v) USING utf8mb4) FROM (SELECT {} AS j FROM {}.{} LIMIT {ROWS}) d \
+        "SELECT DISTINCT CONVERT(CASE WHEN JSON_TYPE(v.v) <> 'STRING' THEN JSON_TYPE(v.v) \
+         WHEN JSON_UNQUOTE(v.v) REGEXP '^{date}$' THEN 'STRING like DATE' \
+         WHEN JSON_UNQUOTE(v.v) REGEXP '^-?{time}$' THEN 'STRING like TIME' \
+         WHEN JSON_UNQUOTE(v.v) REGEXP '^{date} {time}$' THEN 'STRING like DATETIME' END USING utf8mb4) AS type \
+         FROM (SELECT {} AS j FROM {}.{} LIMIT {ROWS}) d \
          JOIN JSON_TABLE(JSON_EXTRACT(IF(JSON_STORAGE_SIZE(d.j) <= {LARGEST}, d.j, NULL), '$', '$**.*', '$**[*]'), \
-         '$[*]' COLUMNS (v JSON PATH '$')) v WHERE JSON_TYPE(v.v) IN ({types}) ORDER BY 1",
+         '$[*]' COLUMNS (v JSON PATH '$')) v HAVING type IN ({types}, 'DOUBLE') OR type LIKE 'STRING%' ORDER BY 1",
         quote_name(column),
         quote_name(&table.database),
         quote_name(&table.name)
@@ -85,8 +115,14 @@ pub(super) fn findings(catalog: &Catalog) -> Vec<Finding> {
             let problem = format!("its documents hold values of type {types}, which {become_what}");
             findings.push(Finding::new(severity, format!("{table}.{column}"), problem, remedy));
         };
-        let strings: Vec<&str> =
-            types.iter().map(String::as_str).filter(|name| *name != "DECIMAL").collect();
+        let DocumentTypes { decimals, dates, times, datetimes } = known(types);
+        let exact =
+            [(decimals, "DECIMAL"), (dates, "DATE"), (times, "TIME"), (datetimes, "DATETIME")];
+        let is_lost = |name: &&str| {
+            TYPES.contains(name) && !exact.iter().any(|(exact, of)| *exact && of == name)
+        };
+        let lost: Vec<&str> = types.iter().map(String::as_str).filter(is_lost).collect();
+        let strings: Vec<&str> = lost.iter().copied().filter(|name| *name != "DECIMAL").collect();
         if !strings.is_empty() {
             add(
                 Severity::Warning,
@@ -96,7 +132,7 @@ pub(super) fn findings(catalog: &Catalog) -> Vec<Finding> {
                  again",
             );
         }
-        if types.iter().any(|name| name == "DECIMAL") {
+        if lost.contains(&"DECIMAL") {
             add(
                 Severity::Info,
                 "DECIMAL".to_owned(),

@@ -56,7 +56,7 @@ pub use block::Block;
 pub use charset::{Pairs, TextForm};
 pub use csv::{CsvFormat, put_field};
 pub use digest::RowDigest;
-pub use document::{holds_decimals, may_hold_decimals};
+pub use document::DocumentTypes;
 pub use encode::{BlockEncoder, EncodedBlock, NoText};
 pub use kind::Kind;
 pub use row::{fields, put_fields};

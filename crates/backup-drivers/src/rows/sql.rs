@@ -3,7 +3,7 @@
 use backup_core::{Error, Result};
 
 use super::block::Block;
-use super::document::{decimals, may_hold_decimals};
+use super::document::DocumentTypes;
 use super::text::{TextFormat, append_text};
 use super::walk::{Visitor, walk};
 use super::{Kind, decimal};
@@ -27,8 +27,8 @@ pub enum SqlForm {
     Ascii,
     /// Hexadecimal: bytes.
     Hex,
-    /// A JSON document of MySQL, as a string; with its [decimal numbers](super::holds_decimals) put in by `JSON_SET`.
-    Document,
+    /// A JSON document of MySQL, as a string; what is no more than text in it is put in by `JSON_SET`.
+    Document(DocumentTypes),
 }
 
 impl Block {
@@ -138,26 +138,23 @@ pub fn put_literal(form: SqlForm, text: &[u8], out: &mut Vec<u8>) {
             let text: String = text.iter().map(|byte| windows_1252(*byte)).collect();
             quote(text.as_bytes(), out);
         }
-        SqlForm::Document => put_document(text, out),
+        SqlForm::Document(types) => put_document(types, text, out),
         SqlForm::Utf8 | SqlForm::Ascii | SqlForm::Hex => hex(text, out),
     }
 }
 
-fn put_document(text: &[u8], out: &mut Vec<u8>) {
-    let decimals = match may_hold_decimals(text) {
-        true => decimals(text),
-        false => Vec::new(),
-    };
-    if decimals.is_empty() {
+fn put_document(types: DocumentTypes, text: &[u8], out: &mut Vec<u8>) {
+    let values = types.values(text);
+    if values.is_empty() {
         return put_literal(SqlForm::Utf8, text, out);
     }
     out.extend_from_slice(b"JSON_SET(");
     quote(text, out);
-    for (path, number) in decimals {
+    for (path, sql) in values {
         out.push(b',');
         quote(path.as_bytes(), out);
         out.push(b',');
-        out.extend_from_slice(number.as_bytes());
+        out.extend_from_slice(sql.as_bytes());
     }
     out.push(b')');
 }
@@ -239,9 +236,15 @@ mod tests {
         assert_eq!(literal(SqlForm::Ascii, b"\x81\x5c"), "0x815C");
         assert_eq!(literal(SqlForm::Hex, b""), "''");
         assert_eq!(literal(SqlForm::Hex, b"a\0"), "0x6100");
-        assert_eq!(literal(SqlForm::Document, br#"{"it's": 1.5}"#), r#"'{"it\'s": 1.5}'"#);
         assert_eq!(
-            literal(SqlForm::Document, br#"{"it's": 1.50, "a\"": [-2.00]}"#),
+            literal(SqlForm::Document(DocumentTypes::default()), br#"{"it's": 1.5}"#),
+            r#"'{"it\'s": 1.5}'"#
+        );
+        assert_eq!(
+            literal(
+                SqlForm::Document(DocumentTypes::default()),
+                br#"{"it's": 1.50, "a\"": [-2.00]}"#
+            ),
             r#"JSON_SET('{"it\'s": 1.50, "a\\"": [-2.00]}','$."it\'s"',1.50,'$."a\\""[0]',-2.00)"#
         );
     }

@@ -2,7 +2,7 @@
 
 use backup_core::{Context, Error, Result, ResultExt};
 
-use super::super::catalog::{Column, Table};
+use super::super::catalog::Table;
 use super::super::select::quote_name;
 use super::Job;
 use super::script::Script;
@@ -63,7 +63,7 @@ pub(super) async fn inserts(job: &Job<'_>, table: &Table, script: &mut Script) -
         }
         return Ok(());
     }
-    let forms: Vec<SqlForm> = table.columns.iter().map(Column::sql_form).collect();
+    let forms: Vec<SqlForm> = table.sql_forms();
     let columns: Vec<String> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
     let head = format!("INSERT INTO {name} ({}) VALUES\n", columns.join(","));
     let mut length = 0;

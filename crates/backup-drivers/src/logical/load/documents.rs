@@ -1,12 +1,12 @@
-//! Rows whose JSON documents hold decimal numbers (MySQL): by `INSERT`, with the numbers as literals, for
-//! `LOAD DATA` makes doubles of them.
+//! Rows whose JSON documents hold decimal numbers, dates or times (MySQL): by `INSERT`, with these as
+//! literals, for `LOAD DATA` makes doubles and strings of them.
 
 use backup_core::{ArtifactSource, Context, Error, Result};
 
 use super::super::catalog::{Chunk, Column, Table};
 use super::super::select::quote_name;
 use super::rows::all_taken;
-use crate::rows::{Block, BlockReader, SqlForm};
+use crate::rows::{Block, BlockReader, DocumentTypes, SqlForm};
 use crate::wire;
 
 /// About how long a statement is.
@@ -14,8 +14,8 @@ const STATEMENT_BYTES: usize = 512 << 10;
 
 /// The blocks of a table that do not go by `LOAD DATA`.
 pub(super) struct Documents {
-    /// The numbers of the columns with documents. None on MariaDB, which keeps their text.
-    columns: Vec<usize>,
+    /// The columns with documents, by number. None on MariaDB, which keeps their text.
+    columns: Vec<(usize, DocumentTypes)>,
     forms: Vec<SqlForm>,
     /// The start of a statement.
     head: String,
@@ -35,7 +35,10 @@ impl Documents {
             table.columns.iter().any(Column::holds_documents) && !connection.is_mariadb();
         let numbered = table.columns.iter().enumerate();
         let columns = match has_some {
-            true => numbered.filter(|(_, c)| c.holds_documents()).map(|(i, _)| i).collect(),
+            true => numbered
+                .filter(|(_, c)| c.holds_documents())
+                .map(|(i, c)| (i, table.document_types(c)))
+                .collect(),
             false => Vec::new(),
         };
         let names: Vec<String> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
@@ -45,7 +48,7 @@ impl Documents {
             quote_name(&table.name),
             names.join(",")
         );
-        let forms = table.columns.iter().map(Column::sql_form).collect();
+        let forms = table.sql_forms();
         let longest = if has_some { longest_statement(connection).await? } else { 0 };
         Ok(Documents { columns, forms, head, longest, rows: 0 })
     }
@@ -54,7 +57,7 @@ impl Documents {
     /// not hold them goes by `LOAD DATA` all the same: what that makes of it is seen when it is read back.
     pub(super) fn leaves_out(&mut self, block: &Block) -> Result<bool> {
         let fits = block.raw_bytes() < self.longest / 4;
-        let leaves = !self.columns.is_empty() && fits && block.holds_decimals(&self.columns)?;
+        let leaves = !self.columns.is_empty() && fits && block.holds_types(&self.columns)?;
         if leaves {
             self.rows += u64::from(block.rows());
         }
