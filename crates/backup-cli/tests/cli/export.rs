@@ -159,3 +159,32 @@ async fn patterns_choose_what_is_restored_and_verified() {
     let run = home.on_repo(["verify", "--cluster", "shop", "--level", "logical"]).expect(0);
     assert!(run.stdout.contains("logical: ok"), "{run:?}");
 }
+
+#[tokio::test]
+async fn what_documents_hold_is_in_the_file_too() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let mut session = server.session().await;
+    let statements = [
+        "CREATE TABLE shop.documents (id INT PRIMARY KEY, j JSON)",
+        "INSERT INTO shop.documents VALUES (1, JSON_OBJECT('price', 1.50, 'sum', 2.5, 'at', CAST('2024-02-29' AS DATETIME)))",
+    ];
+    server::run(&mut session, &statements).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "shop"]).expect(0);
+    let types = "SELECT CONCAT_WS(' ', j, JSON_TYPE(j->'$.price'), JSON_TYPE(j->'$.sum'), JSON_TYPE(j->'$.at')) FROM \
+                 shop.documents";
+    let before = server.value(types).await.unwrap();
+    assert!(before.ends_with("DECIMAL DECIMAL DATETIME"), "{before}");
+    let file = home.path("shop.sql");
+    home.on_repo(["export", "latest", "--output", file.to_str().unwrap(), "--no-users"]).expect(0);
+    server::run(&mut session, &["DROP DATABASE shop"]).await;
+    client(&server, &std::fs::read(file).unwrap());
+    assert_eq!(server.value(types).await.unwrap(), before);
+
+    // Whoever reads a pipe may go away.
+    let mut command = home.command(["export", "latest", "--repo", "repo", "--output", "-"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let run = crate::home::Run::from(child.wait_with_output().unwrap());
+    run.expect(9).says("whatever reads standard output has ended");
+}

@@ -36,6 +36,7 @@ mod server_config;
 mod server_killed;
 mod show;
 mod snapshots;
+mod table_locks;
 mod tool;
 mod usage;
 mod verify;

@@ -374,5 +374,10 @@ fn is_there(path: &Path) -> Error {
 }
 
 fn cannot(error: io::Error, path: &Path) -> Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Error::new(ErrorKind::Target, "whatever reads standard output has ended")
+            .with_source(error)
+            .with_remedy("see what it said, and export again");
+    }
     io_error(error, ErrorKind::Target, format!("cannot write {}", path.display()))
 }
