@@ -4,7 +4,7 @@
 //! text, in which a date is a string. So some rows of each column with documents are looked at. Where all that
 //! looks like a date is one, a restore makes dates of it; of what comes back otherwise it tells.
 
-use backup_core::{Finding, Flavor, Result, Severity};
+use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 use serde::Serialize;
 
 use super::catalog::{Catalog, Column, Table};
@@ -67,11 +67,12 @@ pub(super) async fn look(
         for column in wanted.collect::<Vec<_>>() {
             match session.query_rows::<String>(&types_in(table, &column)).await {
                 Ok(types) if types.iter().any(|name| TYPES.contains(&name.as_str())) => {
-                    drop(table.documents.insert(column, types))
+                    table.documents.insert(column, types);
                 }
                 Ok(_) => {}
-                // It was changed by now, which is for others to see.
-                Err(e) if e.server().is_some_and(|s| [1146, 1054, 1412].contains(&s.code)) => {}
+                // The table was changed by now, which is for others to see; or the server cannot take a document
+                // apart. Nothing is known then.
+                Err(e) if e.server().is_some() && e.kind() != ErrorKind::Connect => {}
                 Err(e) => return Err(e),
             }
         }
