@@ -2,8 +2,8 @@
 //! bytes are there (but for what is compressed, which has a bound), and what is read joins.
 
 use backup_core::{
-    Appended, BinlogRange, BinlogServer, ClusterName, Context, Flavor, GtidSet, ListedSegment,
-    Result, SegmentInfo, SegmentStore,
+    Appended, BinlogServer, Claim, ClusterName, Context, Error, ListedSegment, Result, SegmentInfo,
+    SegmentStore,
 };
 use backup_drivers::binlog::event::{Checksum, Event, Events, Format, Header, MAGIC, kind};
 use backup_drivers::binlog::{
@@ -11,7 +11,8 @@ use backup_drivers::binlog::{
 };
 use bytes::Bytes;
 use futures::executor::block_on;
-use jiff::Timestamp;
+
+use super::events::{format, info};
 
 /// An archive of one segment.
 struct One(Bytes);
@@ -35,44 +36,13 @@ impl SegmentStore for One {
     async fn append(&self, _: &Context, _: &SegmentInfo, _: Bytes) -> Result<Appended> {
         Ok(Appended::Taken)
     }
-}
-
-fn format(version: &str) -> Format {
-    let mut body = vec![4, 0];
-    body.extend(version.bytes());
-    body.resize(2 + 50 + 4, 0);
-    body.extend([19, 0, 0, 0, 1]);
-    let header =
-        Header { time: 1, kind: kind::FORMAT_DESCRIPTION, server_id: 1, len: 0, end: 0, flags: 0 };
-    Format::parse(Event::build(header, &body, Checksum::Crc32)).expect("a good one")
-}
-
-fn info(format: &Format, len: u64) -> SegmentInfo {
-    let hex = format.event.bytes().iter().map(|b| format!("{b:02x}")).collect();
-    let flavor = if format.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
-    SegmentInfo {
-        cluster: "c".parse().expect("a name"),
-        server: BinlogServer::of_id(1),
-        seq: 1,
-        flavor,
-        version: format.version.clone(),
-        range: BinlogRange { file: "binlog.000001".into(), file_started: 1, start: 0, end: len },
-        format_description: hex,
-        before: GtidSet::empty(flavor),
-        after: GtidSet::empty(flavor),
-        state_before: None,
-        state_after: None,
-        begins_inside: false,
-        ends_inside: false,
-        transactions: 0,
-        anonymous: 0,
-        first_time: None,
-        last_time: None,
-        closes_file: false,
-        next_file: None,
-        gap_before: None,
-        sha256: String::new(),
-        archived_at: Timestamp::UNIX_EPOCH,
+    async fn claim(
+        &self,
+        _: &Context,
+        _: &ClusterName,
+        _: &BinlogServer,
+    ) -> Result<Box<dyn Claim>> {
+        Err(Error::internal("nobody receives here"))
     }
 }
 

@@ -5,6 +5,7 @@ mod artifact;
 mod backup;
 mod binlog_chain;
 mod chain;
+mod claim;
 mod context;
 mod error;
 mod gtid;
@@ -27,6 +28,7 @@ pub use artifact::{
 pub use backup::{Backup, Restore, RestoreSteps, Restored};
 pub use binlog_chain::{BinlogChain, Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 pub use chain::{BackupChain, Chain, ChainBreak, RestorePlan, Unreachable};
+pub use claim::Claim;
 pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,
 };

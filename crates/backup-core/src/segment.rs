@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::claim::Claim;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::gtid::{Gtid, GtidSet, MariaDbBinlogState};
@@ -323,6 +324,17 @@ pub trait SegmentStore: Send + Sync {
     /// Archives a segment.
     async fn append(&self, cx: &Context, segment: &SegmentInfo, content: Bytes)
     -> Result<Appended>;
+
+    /// Takes the right to archive the binlogs of a server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another one has it, with who that is.
+    async fn claim(
+        &self,
+        cx: &Context,
+        cluster: &ClusterName,
+        server: &BinlogServer,
+    ) -> Result<Box<dyn Claim>>;
 }
 
 #[cfg(test)]

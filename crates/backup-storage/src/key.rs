@@ -85,7 +85,7 @@ pub(crate) fn locks() -> Path {
 }
 
 /// The directory of one lease.
-pub(crate) fn lease(name: LeaseName) -> Path {
+pub(crate) fn lease(name: &LeaseName) -> Path {
     Path::from(format!("locks/{name}"))
 }
 
@@ -200,7 +200,7 @@ impl FromStr for BackupObject {
 }
 
 /// What a lease is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LeaseName {
     /// Removing backups.
     Prune,
@@ -208,15 +208,38 @@ pub enum LeaseName {
     Tier,
     /// Copying backups of another repository to here.
     Copy,
+    /// Archiving the binlogs of a server of a cluster.
+    Binlog(ClusterName, BinlogServer),
 }
 
 impl fmt::Display for LeaseName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LeaseName::Prune => "prune",
-            LeaseName::Tier => "tier",
-            LeaseName::Copy => "copy",
-        })
+        match self {
+            LeaseName::Prune => f.write_str("prune"),
+            LeaseName::Tier => f.write_str("tier"),
+            LeaseName::Copy => f.write_str("copy"),
+            LeaseName::Binlog(cluster, server) => write!(f, "binlog-{cluster}-{server}"),
+        }
+    }
+}
+
+impl FromStr for LeaseName {
+    type Err = ();
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "prune" => return Ok(LeaseName::Prune),
+            "tier" => return Ok(LeaseName::Tier),
+            "copy" => return Ok(LeaseName::Copy),
+            _ => {}
+        }
+        // Names of clusters have dashes in them, but only one end of it is the name of a server.
+        let rest = name.strip_prefix("binlog-").ok_or(())?;
+        rest.match_indices('-')
+            .find_map(|(at, _)| {
+                let (cluster, server) = (rest[..at].parse().ok()?, rest[at + 1..].parse().ok()?);
+                Some(LeaseName::Binlog(cluster, server))
+            })
+            .ok_or(())
     }
 }
 
@@ -321,6 +344,23 @@ mod tests {
             "retired-1",
         ] {
             assert_eq!(name.parse::<BackupObject>(), Err(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn leases_have_one_name_each() {
+        for name in [
+            "prune",
+            "tier",
+            "copy",
+            "binlog-shop-id-7",
+            "binlog-a-id-1-id-2",
+            "binlog-a-3e11fa47-71ca-11e1-9e33-c80aa9429562",
+        ] {
+            assert_eq!(name.parse::<LeaseName>().unwrap().to_string(), name);
+        }
+        for name in ["", "Prune", "binlog-", "binlog-shop", "binlog-id-7", "binlog-shop-id-07"] {
+            assert_eq!(name.parse::<LeaseName>(), Err(()), "{name}");
         }
     }
 

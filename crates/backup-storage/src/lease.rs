@@ -123,9 +123,9 @@ impl Lease {
         ttl: Duration,
     ) -> Result<Lease> {
         let ttl = ttl.clamp(Duration::from_millis(30), MAX_TTL);
-        let last = highest(store, name).await?;
+        let last = highest(store, &name).await?;
         if let Some((epoch, modified)) = last {
-            Self::wait_for_dead(cx, store, name, epoch, modified).await?;
+            Self::wait_for_dead(cx, store, &name, epoch, modified).await?;
         }
         let token = last.map_or(1, |(epoch, _)| epoch + 1);
         let shared = Arc::new(Shared {
@@ -145,7 +145,7 @@ impl Lease {
         // From before the store got it: what counts is when others may take over.
         let asked = Instant::now();
         if !shared.create(token, Kind::Hold).await? {
-            return Err(busy(name, "somebody else was quicker"));
+            return Err(busy(&shared.name, "somebody else was quicker"));
         }
         shared.renewed_at(asked);
         let renewer = Arc::clone(&shared);
@@ -157,11 +157,11 @@ impl Lease {
     async fn wait_for_dead(
         cx: &Context,
         store: &Store,
-        name: LeaseName,
+        name: &LeaseName,
         epoch: u64,
         modified: Timestamp,
     ) -> Result<()> {
-        let holder = match store.get(&Key::Lease(name, epoch), MAX_BYTES).await {
+        let holder = match store.get(&Key::Lease(name.clone(), epoch), MAX_BYTES).await {
             // It became old just now, because there is a higher one.
             Ok(None) => return Err(busy(name, "somebody else was quicker")),
             Ok(Some(bytes)) => match serde_json::from_slice::<Epoch>(&bytes) {
@@ -243,12 +243,19 @@ impl Lease {
             .elapsed()
             .saturating_sub(Duration::from_millis(shared.renewed.load(Ordering::SeqCst)));
         if shared.lost.load(Ordering::SeqCst) {
-            return Err(busy(shared.name, "it was taken over while this run stood still"));
+            return Err(busy(&shared.name, "it was taken over while this run stood still"));
         }
         if since > shared.ttl {
-            return Err(busy(shared.name, &format!("it could not be renewed for {since:.0?}")));
+            return Err(busy(&shared.name, &format!("it could not be renewed for {since:.0?}")));
         }
         Ok(())
+    }
+
+    /// Whether it is known that somebody else took it over. Unlike [`check`](Self::check), this bears a store
+    /// that is away for long: it is for work that two may do at once, only better not.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.load(Ordering::SeqCst)
     }
 
     /// Gives the lease back, so that the next one need not wait.
@@ -305,12 +312,12 @@ impl Shared {
         let mut json = serde_json::to_vec_pretty(&content)
             .map_err(|e| Error::internal("a lease cannot be written as JSON").with_source(e))?;
         json.push(b'\n');
-        let key = Key::Lease(self.name, epoch);
+        let key = Key::Lease(self.name.clone(), epoch);
         match self.store.create(&key, json).await? {
             Created::Exists => Ok(false),
             // Old epochs are removed: one that was free because of that is not ours.
             Created::New => {
-                let highest = highest(&self.store, self.name).await?;
+                let highest = highest(&self.store, &self.name).await?;
                 Ok(highest.map(|(epoch, _)| epoch) == Some(epoch))
             }
         }
@@ -326,25 +333,39 @@ impl Shared {
                     self.epoch.store(last + 1, Ordering::SeqCst);
                     self.renewed_at(asked);
                     // One that cannot be removed is removed by a later prune.
-                    let _ = self.store.delete(&Key::Lease(self.name, last)).await;
+                    let _ = self.store.delete(&Key::Lease(self.name.clone(), last)).await;
                 }
-                Ok(false) => {
-                    self.lost.store(true, Ordering::SeqCst);
-                    return;
-                }
+                // It may be ours: what the store did may not have been told.
+                Ok(false) => match self.has_renewed(last + 1).await {
+                    Ok(true) => {
+                        self.epoch.store(last + 1, Ordering::SeqCst);
+                        self.renewed_at(asked);
+                    }
+                    Ok(false) => {
+                        self.lost.store(true, Ordering::SeqCst);
+                        return;
+                    }
+                    Err(e) => self.not_renewed(&e),
+                },
                 // The next turn may be luckier; until then `check` counts.
-                Err(e) => self.cx.note(format!(
-                    "the lease `{}` was not renewed: {}",
-                    self.name,
-                    e.chain()
-                )),
+                Err(e) => self.not_renewed(&e),
             }
         }
     }
 
+    fn not_renewed(&self, e: &Error) {
+        self.cx.note(format!("the lease `{}` was not renewed: {}", self.name, e.chain()));
+    }
+
+    /// Whether the highest epoch is this one, and ours.
+    async fn has_renewed(&self, epoch: u64) -> Result<bool> {
+        let highest = highest(&self.store, &self.name).await?.map(|(epoch, _)| epoch);
+        Ok(highest == Some(epoch) && self.is_ours(epoch).await?)
+    }
+
     async fn release(&self) -> Result<()> {
         // A renewal that was cut off may have taken the next one.
-        let last = highest(&self.store, self.name).await?.map_or(0, |(epoch, _)| epoch);
+        let last = highest(&self.store, &self.name).await?.map_or(0, |(epoch, _)| epoch);
         let own = self.epoch.load(Ordering::SeqCst);
         if last > own + 1 {
             return Ok(());
@@ -354,25 +375,25 @@ impl Shared {
         }
         self.create(last + 1, Kind::Release).await?;
         for old in own..=last {
-            self.store.delete(&Key::Lease(self.name, old)).await?;
+            self.store.delete(&Key::Lease(self.name.clone(), old)).await?;
         }
         Ok(())
     }
 
     async fn is_ours(&self, epoch: u64) -> Result<bool> {
-        let bytes = self.store.get(&Key::Lease(self.name, epoch), MAX_BYTES).await?;
+        let bytes = self.store.get(&Key::Lease(self.name.clone(), epoch), MAX_BYTES).await?;
         let content = bytes.and_then(|bytes| serde_json::from_slice::<Epoch>(&bytes).ok());
         Ok(content.is_some_and(|content| content.nonce == self.nonce))
     }
 }
 
 /// The highest epoch, and when the store got it.
-async fn highest(store: &Store, name: LeaseName) -> Result<Option<(u64, Timestamp)>> {
+async fn highest(store: &Store, name: &LeaseName) -> Result<Option<(u64, Timestamp)>> {
     Ok(epochs(store, name).await?.pop())
 }
 
 /// The epochs of a lease with their times, sorted.
-pub(crate) async fn epochs(store: &Store, name: LeaseName) -> Result<Vec<(u64, Timestamp)>> {
+pub(crate) async fn epochs(store: &Store, name: &LeaseName) -> Result<Vec<(u64, Timestamp)>> {
     let found = store.list(&key::lease(name)).await?.objects;
     let mut epochs: Vec<(u64, Timestamp)> = found
         .into_iter()
@@ -385,7 +406,7 @@ pub(crate) async fn epochs(store: &Store, name: LeaseName) -> Result<Vec<(u64, T
     Ok(epochs)
 }
 
-fn busy(name: LeaseName, why: &str) -> Error {
+fn busy(name: &LeaseName, why: &str) -> Error {
     Error::new(ErrorKind::Busy, format!("the lease `{name}` cannot be had: {why}"))
         .with_remedy("wait until the other run ends, then try again")
 }

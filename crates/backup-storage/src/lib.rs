@@ -15,6 +15,7 @@ mod base;
 mod catalog;
 mod changed;
 mod check;
+mod claim;
 mod copy;
 mod cut;
 mod digesting;

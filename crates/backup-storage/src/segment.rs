@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use backup_core::{
-    Appended, BinlogServer, ClusterName, Context, Error, ErrorKind, ListedSegment, Result,
+    Appended, BinlogServer, Claim, ClusterName, Context, Error, ErrorKind, ListedSegment, Result,
     SegmentInfo, SegmentStore,
 };
 use bytes::{Bytes, BytesMut};
@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::PutPayload;
 use sha2::{Digest, Sha256};
 
+use crate::claim::claim;
 use crate::format::{
     Compression, FRAME_HEADER_LEN, FrameHeader, FrameKind, OBJECT_HEADER_LEN, ObjectKind, Place,
     compress, hex, open, seal,
@@ -136,6 +137,15 @@ impl SegmentStore for Repo {
             Created::New => Appended::Stored(stored),
             Created::Exists => Appended::Taken,
         })
+    }
+
+    async fn claim(
+        &self,
+        cx: &Context,
+        cluster: &ClusterName,
+        server: &BinlogServer,
+    ) -> Result<Box<dyn Claim>> {
+        claim(cx, self, cluster, server).await
     }
 }
 

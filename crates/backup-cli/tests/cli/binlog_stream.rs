@@ -123,14 +123,24 @@ async fn what_is_left_in_a_spool_is_archived_once(
     archive("a").await.expect(0);
     assert_eq!(inserted(&home), 2);
 
-    // A part of it is archived, and the server with the rest is gone.
+    // A part of it is archived, by one that this one could not see, and the server with the rest is gone.
     let stream = Running::start(&home, "stream", &url, "", "a");
     spool_row(&home, &mut session, "a").await;
+    let (repo, other) = (home.path("repo"), home.path("other"));
+    let copied = std::process::Command::new("cp").arg("-a").args([&repo, &other]).status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_dir_all(home.path("other/locks")).unwrap();
+    std::fs::rename(home.path("repo"), home.path("aside")).unwrap();
+    std::fs::rename(home.path("other"), home.path("repo")).unwrap();
     archive("b").await.expect(0);
     assert_eq!(inserted(&home), 3);
+    std::fs::rename(home.path("repo"), home.path("other")).unwrap();
+    std::fs::rename(home.path("aside"), home.path("repo")).unwrap();
     spool_row(&home, &mut session, "a").await;
     stream.signal(Signal::KILL);
     stream.end().await;
+    std::fs::rename(home.path("repo"), home.path("aside")).unwrap();
+    std::fs::rename(home.path("other"), home.path("repo")).unwrap();
     assert_eq!(inserted(&home), 3);
     server.0.kill();
     archive("a").await.expect(3);
@@ -142,7 +152,62 @@ async fn what_is_left_in_a_spool_is_archived_once(
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
 }
 
-/// Of two streams with a spool each, one ends, and says why.
+/// Where the leases of receivers are.
+const LOCKS: &str = "repo/locks";
+
+/// Waits until somebody archives the server.
+async fn claimed(home: &Home) {
+    let locks = home.path(LOCKS);
+    let is_claim = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.unwrap().file_name().to_str().unwrap().starts_with("binlog-shop-")
+    };
+    while !std::fs::read_dir(&locks).is_ok_and(|mut all| all.any(is_claim)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A second receiver of the same server is refused before it does anything, with who the first one is, whatever its
+/// spool is; one that died is taken over from.
+#[rstest]
+#[tokio::test]
+async fn one_receiver_archives_a_server(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let server = Server::start(name).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let mut session = server.session().await;
+    let table = "CREATE TABLE shop.t (id INT AUTO_INCREMENT PRIMARY KEY, a TEXT)";
+    server::run(&mut session, &["SET SESSION binlog_format = ROW", "CREATE DATABASE shop", table])
+        .await;
+    let start = |what, spool| Running::start(&home, what, &url, "", spool);
+    let first = start("stream", "a");
+    spool_row(&home, &mut session, "a").await;
+    let who = format!("process {} on ", first.0.id());
+    for (what, spool) in [("stream", "b"), ("backup", "b")] {
+        let refused = start(what, spool).end().await.expect(12);
+        refused.says("another receiver archives the binlogs of").says(&who).says("since 2");
+        assert!(home.files(spool).iter().all(|(path, _)| path.ends_with("lock")));
+    }
+    // The spool's own word comes first.
+    let refused = start("stream", "a").end().await.expect(12);
+    refused.says("uses the spool").says(&format!("process {}, since 2", first.0.id()));
+
+    // It was killed, and the next one goes on at once, with another spool or with its own.
+    first.signal(Signal::KILL);
+    first.end().await;
+    let second = start("stream", "b");
+    spool_row(&home, &mut session, "b").await;
+    start("backup", "a").end().await.expect(12).says(&format!("process {} on ", second.0.id()));
+    // It ends in its own time, and leaves nobody waiting.
+    second.signal(Signal::TERM);
+    let ended = second.end().await.expect(0);
+    ended.says("was taken over: it has died");
+    let run = start("backup", "a").end().await.expect(0);
+    assert!(!run.stderr.contains("taken over"), "{run:?}");
+    assert_eq!(inserted(&home), 2);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}
+
+/// Of two streams with a spool each that do not know of each other, one ends, and says why.
 #[tokio::test]
 async fn of_two_streams_one_says_that_there_is_another() {
     let server = Server::start("mariadb-10.11").await;
@@ -154,6 +219,8 @@ async fn of_two_streams_one_says_that_there_is_another() {
     let a = start("a");
     // So that they do not end their segments at the same transaction.
     tokio::time::sleep(Duration::from_secs(2)).await;
+    claimed(&home).await;
+    std::fs::remove_dir_all(home.path(LOCKS)).unwrap();
     let mut streams = [a, start("b")];
     let begun = Instant::now();
     let loser = loop {
@@ -168,7 +235,9 @@ async fn of_two_streams_one_says_that_there_is_another() {
     };
     let [a, b] = streams;
     let (loser, winner) = if loser == 0 { (a, b) } else { (b, a) };
-    loser.end().await.expect(12).says("another receiver archives");
+    let said = loser.end().await.expect(12).stderr;
+    let known = ["another receiver archives", "another receiver took over"];
+    assert!(known.iter().any(|text| said.contains(text)), "{said}");
     winner.signal(Signal::TERM);
     winner.end().await.expect(0);
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use backup_core::{BinlogServer, ClusterName, Error, ErrorKind, Result, io_error};
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::segment::Head;
 
@@ -67,24 +68,43 @@ impl Spool {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] while another receiver has it.
-    pub(super) fn open(root: &Path, cluster: &ClusterName) -> Result<Self> {
+    pub(super) fn open(root: &Path, cluster: &ClusterName, now: Timestamp) -> Result<Self> {
         let directory = root.join(cluster.to_string());
         make(&directory)?;
         let path = directory.join("lock");
-        let lock = OpenOptions::new()
+        let mut lock = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(&path)
             .map_err(failed(&path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Spool { directory, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::new(
-                ErrorKind::Busy,
-                format!("another receiver uses the spool {}", directory.display()),
-            )
-            .with_remedy("one receiver a cluster is enough; or give this one another --spool")),
+            Ok(()) => {
+                // For people.
+                let since = now.strftime("%Y-%m-%d %H:%M:%S UTC");
+                let who = format!("process {}, since {since}\n", std::process::id());
+                lock.set_len(0)
+                    .and_then(|()| lock.write_all(who.as_bytes()))
+                    .map_err(failed(&path))?;
+                Ok(Spool { directory, _lock: lock })
+            }
+            Err(TryLockError::WouldBlock) => {
+                let who = std::fs::read_to_string(&path).unwrap_or_default();
+                let who = match who.trim() {
+                    "" => String::new(),
+                    who => format!(": {who}"),
+                };
+                Err(Error::new(
+                    ErrorKind::Busy,
+                    format!("another receiver uses the spool {}{who}", directory.display()),
+                )
+                .with_remedy(
+                    "one receiver a cluster is enough; or give this one, for another server of the \
+                     cluster, another --spool",
+                ))
+            }
             Err(TryLockError::Error(e)) => Err(failed(&path)(e)),
         }
     }
@@ -268,7 +288,7 @@ mod tests {
     #[test]
     fn torn_heads_are_removed_with_what_is_behind_them() {
         let root = tempfile::tempdir().unwrap();
-        let spool = Spool::open(root.path(), &"c".parse().unwrap()).unwrap();
+        let spool = Spool::open(root.path(), &"c".parse().unwrap(), Timestamp::UNIX_EPOCH).unwrap();
         let directory = spool.directory.join("id-1");
         make(&directory).unwrap();
         for n in 0..100 {
@@ -283,14 +303,16 @@ mod tests {
     #[tokio::test]
     async fn what_was_synced_is_found_again() {
         let root = tempfile::tempdir().unwrap();
-        let cluster = "c".parse().unwrap();
-        let spool = Spool::open(root.path(), &cluster).unwrap();
-        assert_eq!(Spool::open(root.path(), &cluster).unwrap_err().kind(), ErrorKind::Busy);
+        let (cluster, now) = ("c".parse().unwrap(), Timestamp::UNIX_EPOCH);
+        let spool = Spool::open(root.path(), &cluster, now).unwrap();
+        let e = Spool::open(root.path(), &cluster, now).unwrap_err();
+        let who = format!("process {}, since 1970-01-01", std::process::id());
+        assert!(e.kind() == ErrorKind::Busy && e.report().contains(&who), "{}", e.report());
         let mut draft = spool.begin(head(2)).unwrap();
         draft.add(b"hello").unwrap();
         draft.sync().await.unwrap();
         drop((draft, spool));
-        let spool = Spool::open(root.path(), &cluster).unwrap();
+        let spool = Spool::open(root.path(), &cluster, now).unwrap();
         drop(spool.begin(head(1)).unwrap());
         let waiting = spool.waiting().unwrap();
         assert_eq!(waiting.iter().map(|w| w.head.seq).collect::<Vec<_>>(), [1, 2]);

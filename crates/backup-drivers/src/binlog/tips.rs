@@ -36,9 +36,20 @@ impl Archive {
         cluster: &ClusterName,
     ) -> Result<Self> {
         let mut archive = Archive { tips: Vec::new(), ends: HashMap::new() };
+        archive.refresh(cx, store, cluster).await?;
+        Ok(archive)
+    }
+
+    /// Adds what others archived since.
+    pub(super) async fn refresh(
+        &mut self,
+        cx: &Context,
+        store: &dyn SegmentStore,
+        cluster: &ClusterName,
+    ) -> Result<()> {
         for listed in store.segments(cx, cluster).await? {
             match listed.info {
-                Ok(info) => archive.add(info),
+                Ok(info) => self.add(info),
                 Err(e) => cx.event(Told::Warning {
                     text: format!(
                         "segment {}/{} is damaged: {}; run `holdfast binlog check`",
@@ -49,7 +60,13 @@ impl Archive {
                 }),
             }
         }
-        Ok(archive)
+        Ok(())
+    }
+
+    /// The number of the next segment of a server.
+    pub(super) fn next_seq(&self, server: &BinlogServer) -> u64 {
+        let tip = self.tips.iter().find(|tip| tip.server == *server);
+        tip.map_or(1, |tip| tip.seq + 1)
     }
 
     pub(super) fn add(&mut self, info: SegmentInfo) {

@@ -143,17 +143,18 @@ async fn old_marks(
 /// Removes epochs below the highest, which is the state, and questions of the time.
 async fn old_epochs(run: &Run<'_>, sweep: &Sweep<'_>, report: &mut PruneReport) -> Result<()> {
     let store = run.repo.store();
-    for name in [LeaseName::Prune, LeaseName::Tier, LeaseName::Copy] {
-        let mut epochs = lease::epochs(store, name).await?;
+    let found = store.list(&key::locks()).await?;
+    for name in found.directories.iter().filter_map(|name| name.parse::<LeaseName>().ok()) {
+        let mut epochs = lease::epochs(store, &name).await?;
         epochs.pop();
         for (epoch, modified) in epochs {
-            if is_old(run, modified, DEAD) && sweep.delete(&Key::Lease(name, epoch), report).await?
-            {
+            let key = Key::Lease(name.clone(), epoch);
+            if is_old(run, modified, DEAD) && sweep.delete(&key, report).await? {
                 report.leftovers.other += 1;
             }
         }
     }
-    for (name, meta) in store.list(&key::locks()).await?.objects {
+    for (name, meta) in found.objects {
         if (name.starts_with("now-") || name.starts_with("copy-"))
             && let Some(name) = RecordName::new(&name)
             && is_old(run, meta.modified, DEAD)
@@ -175,8 +176,10 @@ async fn unfinished_files(
     if !store.is_directory() {
         return Ok(());
     }
-    let mut places: Vec<Path> =
-        vec![Path::default(), key::marks(), key::locks(), key::lease(LeaseName::Prune)];
+    let mut places: Vec<Path> = vec![Path::default(), key::marks(), key::locks()];
+    let leases = store.list(&key::locks()).await?.directories;
+    let leases = leases.iter().filter_map(|name| name.parse::<LeaseName>().ok());
+    places.extend(leases.map(|name| key::lease(&name)));
     let clusters: BTreeSet<_> = sweep.directories.iter().map(|d| &d.cluster).collect();
     places.extend(clusters.into_iter().map(key::records));
     places.extend(sweep.directories.iter().map(|d| key::backup(&d.cluster, &d.backup)));
