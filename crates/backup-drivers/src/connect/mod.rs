@@ -11,6 +11,7 @@ mod error;
 mod open;
 mod option_file;
 mod options;
+mod proven;
 mod session;
 pub(crate) mod tls;
 mod url;
@@ -18,6 +19,7 @@ mod url;
 pub use error::{kind_of_server_error, server_error, sql_error};
 pub use open::open;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
+pub use proven::Proven;
 pub use session::Session;
 
 pub(crate) use error::{

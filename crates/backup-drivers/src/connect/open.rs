@@ -48,6 +48,7 @@ pub async fn open(options: &ConnectOptions) -> Result<Conn> {
 }
 
 async fn connect(options: &ConnectOptions) -> Result<Conn> {
+    prove(options).await?;
     let mut opts = OptsBuilder::default()
         .user(Some(&options.user))
         .pass(options.password.as_ref().map(Secret::expose))
@@ -96,18 +97,36 @@ async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
     attempt(options, opts).await.map_err(|e| connect_error(options, e))
 }
 
-/// A refused password is tried once more where it may have been right: `mysql_common` 0.37 takes a last
-/// byte 0 off the nonce of every plugin, but those of MariaDB's `client_ed25519` and `parsec` are 32 random
-/// bytes, of which the last is 0 once in 256 times. For all others a wrong password is one failed sign-in,
-/// as servers lock accounts after some of them.
+/// A wrong password is one failed sign-in, as servers lock accounts after some of them. But a right one may be
+/// refused: `mysql_common` 0.37 takes a last byte 0 off the nonce of every plugin, and those of MariaDB's
+/// `client_ed25519` and `parsec` are 32 random bytes, of which the last is 0 once in 256 times. So the first
+/// sign-in with a password is one of [`wire`], which takes nonces as they are; with one that was right there,
+/// a refused sign-in is tried once more.
 async fn attempt(options: &ConnectOptions, opts: Opts) -> Result<Conn, mysql_async::Error> {
     match once(opts.clone()).await {
         Err(mysql_async::Error::Server(e))
-            if e.code == ACCESS_DENIED && opts.pass().is_some() && loses_nonces(options).await =>
+            if e.code == ACCESS_DENIED && options.proven.holds_for(options) =>
         {
             once(opts).await
         }
         result => result,
+    }
+}
+
+/// Fails where the server refuses the password. What else goes wrong is left to the sign-in that follows.
+async fn prove(options: &ConnectOptions) -> Result<()> {
+    let has_password = options.password.as_ref().is_some_and(|p| !p.expose().is_empty());
+    if !has_password || options.proven.holds_for(options) {
+        return Ok(());
+    }
+    match wire::Connection::connect(options).await {
+        Ok(connection) => {
+            connection.close().await;
+            options.proven.remember(options);
+            Ok(())
+        }
+        Err(e) if e.server().is_some_and(|said| said.code == ACCESS_DENIED) => Err(e),
+        Err(_) => Ok(()),
     }
 }
 
@@ -118,12 +137,6 @@ async fn once(opts: Opts) -> Result<Conn, mysql_async::Error> {
     AssertUnwindSafe(Conn::new(opts)).catch_unwind().await.unwrap_or_else(|_| {
         Err(mysql_async::Error::Driver(DriverError::UnexpectedPacket { payload: Vec::new() }))
     })
-}
-
-/// Whether the account signs in by a plugin whose nonces may end in 0. Who cannot be asked is not tried again.
-async fn loses_nonces(options: &ConnectOptions) -> bool {
-    let plugin = wire::plugin_of_account(options).await.ok().flatten();
-    plugin.is_some_and(|name| matches!(name.as_slice(), b"client_ed25519" | b"parsec"))
 }
 
 fn connect_error(options: &ConnectOptions, error: mysql_async::Error) -> Error {

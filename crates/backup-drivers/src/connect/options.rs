@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backup_core::{Error, Result, Secret};
 
+use super::proven::Proven;
 use super::{option_file, url};
 use crate::wire::Compression;
 
@@ -53,6 +54,8 @@ pub struct ConnectOptions {
     /// The password was part of the URL, where the process list and the shell's history show it:
     /// worth a warning.
     pub password_in_url: bool,
+    /// The password that a server has taken; filled by [`open`](super::open).
+    pub proven: Proven,
 }
 
 /// The address of a server.
@@ -141,6 +144,7 @@ impl ConnectOptions {
                 ("_client_version".into(), env!("CARGO_PKG_VERSION").into()),
             ]),
             password_in_url: false,
+            proven: Proven::default(),
         }
     }
 

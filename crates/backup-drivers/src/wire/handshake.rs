@@ -110,26 +110,6 @@ pub(super) async fn sign_in(stream: Box<dyn Stream>, options: &ConnectOptions) -
     Ok(Session { channel, greeting, capabilities, tls })
 }
 
-/// No account's plugin, so that the server says which one it is.
-const NO_PLUGIN: &[u8] = b"holdfast_asks";
-
-/// The plugin that the server has for the account; `None` where it does not say. No password is sent, so
-/// that this is no failed sign-in of the account. Of MySQL nothing is asked.
-pub(super) async fn plugin_of_account(
-    stream: Box<dyn Stream>,
-    options: &ConnectOptions,
-) -> Result<Option<Vec<u8>>> {
-    let Greeted { mut channel, greeting, capabilities, .. } = greet(stream, options).await?;
-    if !greeting.is_mariadb() {
-        return Ok(None);
-    }
-    channel.write(&login(options, capabilities, Vec::new(), NO_PLUGIN)).await?;
-    let answer = channel.read().await?;
-    let [message::EOF, ref rest @ ..] = *answer else { return Ok(None) };
-    let mut rest = rest;
-    Ok(message::until_nul(&mut rest).map(<[u8]>::to_vec))
-}
-
 /// The packet that names the account.
 fn login(
     options: &ConnectOptions,

@@ -384,17 +384,6 @@ impl Connection {
     }
 }
 
-/// The plugin that a MariaDB has for an account; `None` where it does not say, and of MySQL.
-///
-/// # Errors
-/// As [`Connection::connect`], but for the password, which is not sent.
-pub(crate) async fn plugin_of_account(options: &ConnectOptions) -> Result<Option<Vec<u8>>> {
-    let asking = async { handshake::plugin_of_account(dial(options).await?, options).await };
-    tokio::time::timeout(options.connect_timeout, asking)
-        .await
-        .unwrap_or_else(|_| Err(timed_out(options.connect_timeout, options.cannot_connect())))
-}
-
 /// Stops what a connection does, over a connection of its own.
 #[derive(Debug, Clone)]
 pub struct KillHandle {
