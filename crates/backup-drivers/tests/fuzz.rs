@@ -11,12 +11,16 @@ mod catalog;
 mod clone;
 #[path = "../../../fuzz/bodies/dump.rs"]
 mod dump;
+#[path = "../../../fuzz/bodies/events.rs"]
+mod events;
 #[path = "../../../fuzz/bodies/gtid.rs"]
 mod gtid;
 #[path = "../../../fuzz/harness.rs"]
 mod harness;
 #[path = "../../../fuzz/bodies/innodb.rs"]
 mod innodb;
+#[path = "../../../fuzz/bodies/saved.rs"]
+mod saved;
 #[path = "../../../fuzz/bodies/sidecar.rs"]
 mod sidecar;
 #[path = "../../../fuzz/bodies/tool.rs"]
@@ -39,13 +43,14 @@ fn fuzz(name: &'static str, count: usize, mut inputs: Vec<Vec<u8>>, run: fn(&[u8
 #[ignore = "takes as long as one likes"]
 fn every_target_survives_for_long() {
     type Target = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
-    let targets: [Target; 9] = [
+    let targets: [Target; 10] = [
         ("binlog", binlog::seeds(), binlog::run),
         ("catalog", catalog::seeds(), catalog::run),
         ("clone", clone::seeds(), clone::run),
         ("dump", dump::seeds(), dump::run),
         ("gtid", gtid::seeds(), gtid::run),
         ("innodb", innodb::seeds(), innodb::run),
+        ("saved", saved::seeds(), saved::run),
         ("sidecar", sidecar::seeds(), sidecar::run),
         ("tool", tool::seeds(), tool::run),
         ("xbstream", xbstream::seeds(), xbstream::run),
@@ -79,6 +84,13 @@ fn changed_sidecars_are_read_or_refused() {
         }
     }
     fuzz("sidecar", 5_000, sidecar::seeds(), sidecar::run);
+}
+
+#[test]
+fn changed_files_of_mha_are_rescued_or_refused() {
+    let archived: Vec<usize> = saved::seeds().iter().map(|seed| saved::archived(seed)).collect();
+    assert_eq!(archived, [2, 2, 0, 2, 2, 0]);
+    fuzz("saved", 10_000, saved::seeds(), saved::run);
 }
 
 #[test]
