@@ -41,6 +41,7 @@ pub async fn narrow(
     let mut transactions = 0;
     let mut reached = route.applied.clone();
     narrowed.skip.clear();
+    narrowed.demands = Arc::default();
     narrowed.skipping = Skipping::Omitted;
     for (file, narrow) in route.files.iter().zip(&mut narrowed.files) {
         let mut kept = Vec::new();

@@ -3,7 +3,7 @@
 //! border of a transaction, which no later question can move.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use backup_core::{
     BinlogChain, Context, Error, Flavor, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use super::event::Format;
 use super::group::Part;
 use super::gtid::Begin;
+use super::replay::Demands;
 use super::segment::{Placed, SegmentReader, format_of};
 use super::summary::{Summary, Transaction};
 
@@ -50,6 +51,8 @@ pub struct Route {
     pub bytes: u64,
     /// About how many transactions are read.
     pub transactions: u64,
+    /// What its statements need where they are run as such, once that was looked for.
+    pub(super) demands: Arc<OnceLock<Demands>>,
 }
 
 /// A file as the target sees it: pieces of one file of a server, under a name of ours.
@@ -127,6 +130,7 @@ impl Route {
             skipping,
             bytes: 0,
             transactions: 0,
+            demands: Arc::default(),
         };
         if !route.files.is_empty() {
             route.find_stop(cx, store, chain, target).await?;

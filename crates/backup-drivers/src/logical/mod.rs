@@ -42,7 +42,7 @@ pub use catalog::{
 };
 pub use census::Census;
 pub use damage::OnCorrupt;
-pub(crate) use ddl::{Reach, Touch};
+pub(crate) use ddl::{Code, Demand, Dialect, Place, Reach, Touch};
 pub use drill::{DrillReport, drill};
 pub use examine::examine;
 pub use export::{ExportFormat, ExportOptions, Exported, export, export_artifacts};

@@ -424,3 +424,169 @@ async fn a_mark_does_not_outlive_its_data(#[values("mysql-9.7", "mariadb-10.11")
         assert_eq!(content(&target).await, content(&source).await, "{means:?}");
     }
 }
+
+/// What definitions leave in the binlog, in the name of accounts that are there, that come and that never were.
+const DEFINED: [&str; 14] = [
+    "CREATE USER app@'%'",
+    "CREATE TABLE d.t (id INT PRIMARY KEY)",
+    "INSERT INTO d.t VALUES (1)",
+    "CREATE DEFINER = root@localhost VIEW d.v AS SELECT id FROM d.t",
+    "CREATE DEFINER = app@'%' PROCEDURE d.p() SELECT 1",
+    "CREATE DEFINER = ghost@'%' FUNCTION d.f() RETURNS INT DETERMINISTIC RETURN 1",
+    "CREATE DEFINER = app@'%' EVENT d.e ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM d.t",
+    "CREATE INDEX i ON d.t (id)",
+    "ALTER TABLE d.t ADD a INT",
+    "DROP INDEX i ON d.t",
+    "INSERT INTO d.t VALUES (2, 2)",
+    "UPDATE d.t SET a = 3 WHERE id = 2",
+    "DELETE FROM d.t WHERE id = 1",
+    "CREATE DEFINER = app@'%' TRIGGER d.g BEFORE INSERT ON d.t FOR EACH ROW SET NEW.id = NEW.id + 0",
+];
+
+/// What the account lacks for the statements is told before the first of them, all at once, with what to paste; and
+/// with that everything is applied.
+#[rstest]
+#[case("mysql-9.7", "ROW", "SET_ANY_DEFINER")]
+#[case("mysql-9.7", "STATEMENT", "SET_ANY_DEFINER")]
+#[case("mariadb-10.11", "ROW", "SET USER")]
+#[case("mariadb-10.11", "MIXED", "SET USER")]
+#[case("mariadb-11.8", "ROW", "SET USER")]
+#[case("mariadb-11.8", "MIXED", "SET USER")]
+#[tokio::test]
+async fn what_statements_need_is_told_before_the_first(
+    #[case] name: &str,
+    #[case] format: &str,
+    #[case] of_definers: &str,
+    #[values(Means::Direct, Means::Auto)] means: Means,
+) {
+    let mysql = name.starts_with("mysql");
+    let source = Server::start(name, |builder| builder.option("binlog_format", format)).await;
+    let store = Store::new().await;
+    source.run(&["CREATE DATABASE d"]).await;
+    source.run(&["SET GLOBAL log_bin_trust_function_creators = 1"]).await;
+    source.run(&DEFINED).await;
+    store.archive(&source).await;
+    let way =
+        Arc::new(route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap());
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let may = if mysql { "REPLICATION_APPLIER" } else { "BINLOG REPLAY" };
+    target
+        .run(&[
+            "CREATE USER poor@localhost IDENTIFIED BY 'Secret-1'",
+            &format!("GRANT {may} ON *.* TO poor@localhost"),
+        ])
+        .await;
+    let account = ConnectOptions::socket(target.0.socket(), "poor")
+        .with_password(backup_core::Secret::new("Secret-1".to_owned()));
+    let repo = Arc::new(store.repo.clone());
+    let options = ApplyOptions { means, ..direct() };
+    let paste = async |remedy: &str| {
+        let words = remedy.strip_prefix("run ").unwrap().split("; or let ").next().unwrap();
+        let grants: Vec<&str> = words
+            .split("; ")
+            .map(|one| one.split(", or ").last().unwrap())
+            .filter(|one| one.starts_with("GRANT "))
+            .collect();
+        target.run(&grants).await;
+        words.to_owned()
+    };
+    let refused = async || {
+        let before = target.binlogs().await;
+        let end = position(&target).await;
+        let e = apply(&store.cx, &account, repo.clone(), way.clone(), &options).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Privilege, "{}", e.report());
+        assert_eq!((target.binlogs().await, position(&target).await), (before, end));
+        e
+    };
+    if !mysql {
+        // To write down what was applied.
+        let e = refused().await;
+        assert!(e.report().contains("CREATE ON `holdfast\\_replay`.*"), "{}", e.report());
+        let remedy = e.remedy().replace("; or, for the slower way, ", "; ");
+        paste(&remedy).await;
+        if means == Means::Auto {
+            target.run(&["REVOKE RELOAD ON *.* FROM poor@localhost"]).await;
+        }
+    }
+    let e = refused().await;
+    for part in [
+        of_definers,
+        "in the name of",
+        "CREATE ROUTINE",
+        "CREATE VIEW",
+        "EVENT",
+        "INDEX",
+        "TRIGGER",
+        "ON `d`.* TO 'poor'@'localhost'",
+        "GRANT CREATE USER ON *.* TO 'poor'@'localhost'",
+    ] {
+        assert!(e.report().contains(part), "{part}: {}", e.report());
+    }
+    paste(e.remedy()).await;
+    // Only who may see the accounts is told of those that are missing or mightier.
+    if mysql {
+        target.run(&["GRANT SELECT ON mysql.* TO poor@localhost"]).await;
+        let e = refused().await;
+        for part in [
+            "SYSTEM_USER ON *.* (code in the name of root@localhost",
+            "ALLOW_NONEXISTENT_DEFINER ON *.* (code in the name of ghost@%",
+        ] {
+            assert!(e.report().contains(part), "{part}: {}", e.report());
+        }
+        paste(e.remedy()).await;
+    }
+    // A view is made by who may read what is in it.
+    target.run(&["GRANT SELECT ON d.* TO poor@localhost"]).await;
+    let applied = apply(&store.cx, &account, repo, way, &options).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+    let trusts = "SELECT @@GLOBAL.log_bin_trust_function_creators";
+    let trusts: Option<u8> = target.session().await.query_first(trusts).await.unwrap();
+    assert_eq!(trusts, Some(0));
+}
+
+/// What sessions have to be set to is asked of the target itself, and files that statements load need its consent.
+#[rstest]
+#[tokio::test]
+async fn what_sessions_need_is_told_before_the_first(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mysql = name.starts_with("mysql");
+    let source = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    let file = store.path("rows.txt");
+    std::fs::write(&file, "1\n2\n").unwrap();
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    let load = format!("LOAD DATA INFILE '{}' INTO TABLE d.t", file.display());
+    let setting = if mysql { "sql_require_primary_key = 1" } else { "time_zone = '+05:00'" };
+    let setting = format!("SET SESSION {setting}");
+    source.run(&["SET SESSION binlog_format = STATEMENT", &setting, &load]).await;
+    store.archive(&source).await;
+    let way =
+        Arc::new(route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap());
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    target.run(&["SET GLOBAL local_infile = OFF"]).await;
+    let account = poor(&target).await;
+    let repo = Arc::new(store.repo.clone());
+    let e = apply(&store.cx, &account, repo.clone(), way.clone(), &direct()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Privilege, "{}", e.report());
+    assert!(
+        e.report().contains("SET GLOBAL local_infile = ON at the target, or GRANT"),
+        "{}",
+        e.report()
+    );
+    let there: Option<u64> = target
+        .session()
+        .await
+        .query_first("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('d', 'holdfast_replay')")
+        .await
+        .unwrap();
+    assert_eq!(there, Some(0), "nothing was done");
+    // Who may set it does, and puts it back.
+    let applied = apply(&store.cx, &target.options(), repo, way, &direct()).await;
+    applied.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(content(&target).await, content(&source).await);
+    let set: Option<u8> =
+        target.session().await.query_first("SELECT @@GLOBAL.local_infile").await.unwrap();
+    assert_eq!(set, Some(0));
+}

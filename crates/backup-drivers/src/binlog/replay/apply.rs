@@ -15,11 +15,15 @@ use super::direct::{self, Direct, mark};
 use super::events::Events;
 use super::executed::{self, When};
 use super::replica::{self, Replica, USER, served_set};
+use super::room::Room;
 use super::serve::{Server, State};
 use super::session::Identity;
 use super::settings::Settings;
 use super::target::Target;
 use crate::connect::{ConnectOptions, Endpoint};
+
+/// How long a MySQL may take to stop after a failure, in seconds.
+const STOP: u32 = 10;
 
 /// By which means transactions are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,9 +95,10 @@ pub async fn apply(
     options: &ApplyOptions,
 ) -> Result<Applied> {
     let mut applier = Applier::new(cx, target, store, route, options).await?;
-    let when = if options.tell_applied { When::AfterRestore } else { When::GoingOn };
+    let when = applier.when();
     applier.may_not_replicate = applier.check(when).await?.is_some();
-    let outcome = applier.run().await;
+    applier.room = Room::of(&mut applier.target).await?;
+    let outcome = applier.run().await.map_err(|e| applier.room.explain(e));
     let ended = applier.clean_up(outcome.is_ok()).await;
     let bytes = outcome?;
     let gtid = ended?;
@@ -180,6 +185,8 @@ struct Applier<'a> {
     may_not_replicate: bool,
     /// It was applied over a client connection.
     direct: bool,
+    /// How the target's disks were.
+    room: Room,
 }
 
 impl<'a> Applier<'a> {
@@ -202,6 +209,7 @@ impl<'a> Applier<'a> {
             events: None,
             may_not_replicate: false,
             direct: false,
+            room: Room::default(),
         })
     }
 
@@ -212,11 +220,21 @@ impl<'a> Applier<'a> {
         check::family(&self.target, &self.route)?;
         let lacks = match private {
             true => None,
-            false => allowed::check(&mut self.target, &self.route, self.options).await?,
+            false => self.check_account(self.options, when).await?,
         };
+        let means = if lacks.is_some() { Means::Direct } else { means };
         check::check(&mut self.target, &self.route, private, means).await?;
         Settings::recall(self.cx, &mut self.target.session).await?;
         self.check_executed(when, again).await.map(|()| lacks)
+    }
+
+    async fn check_account(
+        &mut self,
+        options: &ApplyOptions,
+        when: When,
+    ) -> Result<Option<String>> {
+        let (cx, route) = (self.cx, Arc::clone(&self.route));
+        allowed::check(cx, &mut self.target, &*self.store, &route, options, when).await
     }
 
     async fn check_executed(&mut self, when: When, again: bool) -> Result<()> {
@@ -233,6 +251,11 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         executed::check(self.cx, &mut self.target, &*self.store, &self.route, when, again).await
+    }
+
+    /// When it is that binlogs are applied.
+    fn when(&self) -> When {
+        if self.options.tell_applied { When::AfterRestore } else { When::GoingOn }
     }
 
     /// Tells the target which transactions it has.
@@ -300,6 +323,9 @@ impl<'a> Applier<'a> {
                         self.configured = false;
                     }
                     self.settings.put_back(self.cx, &mut self.target.session).await;
+                    // Until now it seemed that nobody would ask for that.
+                    let direct = ApplyOptions { means: Means::Direct, ..self.options.clone() };
+                    self.check_account(&direct, self.when()).await?;
                     self.run_direct().await
                 }
                 other => other,
@@ -318,6 +344,16 @@ impl<'a> Applier<'a> {
             ("max_allowed_packet", "1073741824"),
         ] {
             self.settings.set(&mut self.target.session, name, value).await?;
+        }
+        if let Some(demands) = self.route.demands.get() {
+            for (name, wanted) in [
+                ("local_infile", demands.loads.is_some()),
+                ("log_bin_trust_function_creators", !demands.code.is_empty()),
+            ] {
+                if wanted {
+                    self.settings.set(&mut self.target.session, name, "ON").await?;
+                }
+            }
         }
         // What a packet may be is asked when a session begins.
         self.target.open_again().await?;
@@ -342,7 +378,7 @@ impl<'a> Applier<'a> {
         self.events = Some((events, Arc::clone(&server.state)));
         self.configured = true;
         server.replica.start(&mut self.target, route).await?;
-        Replica::wait(self.cx, &mut self.target, &*self.store, &server, route).await?;
+        Replica::wait(self.cx, &mut self.target, &*self.store, &server, route, &self.room).await?;
         Ok(server.state.sent())
     }
 
@@ -418,7 +454,10 @@ impl<'a> Applier<'a> {
             }
             Err(e) => return Err(e),
         }
-        let stopped = if self.configured { Replica::stop(&mut self.target).await } else { Ok(()) };
+        let stopped = match self.configured {
+            true => self.stop(done).await,
+            false => Ok(()),
+        };
         if let Some((events, state)) = self.events.take() {
             let put_right = events.put_right(&mut self.target.session, &state).await;
             self.warnings.extend(put_right.unwrap_or_else(|e| {
@@ -436,6 +475,22 @@ impl<'a> Applier<'a> {
         }
         stopped?;
         self.last_look().await
+    }
+
+    /// Stops the replication from us. The receiver of a MySQL that waits for room does not stop before it has some, and
+    /// nobody may ask for anything meanwhile: after a failure that is not waited for, and the next run does it.
+    async fn stop(&mut self, done: bool) -> Result<()> {
+        let sql = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_stop\\_replica\\_timeout'";
+        let limit: Option<(String, String)> = match done {
+            true => None,
+            false => self.target.session.query_first(sql).await?,
+        };
+        let Some((name, before)) = limit else { return Replica::stop(&mut self.target).await };
+        // Where it cannot be set, it is waited for.
+        let _ = self.target.session.run(&format!("SET GLOBAL {name} = {STOP}")).await;
+        let stopped = Replica::stop(&mut self.target).await;
+        let _ = self.target.session.run(&format!("SET GLOBAL {name} = {before}")).await;
+        stopped
     }
 
     /// What needs a look at the end, and whether everything is there.

@@ -31,11 +31,12 @@ pub(super) async fn check(
             "stop it and remove that with RESET REPLICA ALL, or choose another target",
         ));
     }
+    // Over a client connection it need not be off for what has no GTIDs.
+    if target.mysql() && (means != Means::Direct || route.applied.is_some()) {
+        check_gtid_mode(target, route).await?;
+    }
     if means == Means::Direct {
         return Ok(());
-    }
-    if target.mysql() {
-        check_gtid_mode(target, route).await?;
     }
     if private { Ok(()) } else { check_filters(target).await }
 }

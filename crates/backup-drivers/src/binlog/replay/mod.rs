@@ -7,6 +7,7 @@
 mod allowed;
 mod apply;
 mod check;
+mod demands;
 mod direct;
 mod events;
 mod executed;
@@ -15,12 +16,15 @@ mod lookup;
 mod packet;
 mod remedy;
 mod replica;
+mod room;
 mod serve;
 mod session;
 mod settings;
+mod statements;
 #[cfg(test)]
 mod strangers;
 mod target;
 
 pub use apply::{Applied, ApplyOptions, Means, apply, check_family, position, preflight};
+pub(super) use demands::Demands;
 pub(crate) use target::{Target, text};

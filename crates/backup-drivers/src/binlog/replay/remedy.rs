@@ -11,9 +11,18 @@ pub(super) const FREE_SPACE: &str = "everything before it is applied; free space
 /// Whether an error of an applier says that there is no room: by its number, or by that of the system in it.
 pub(super) fn is_full(number: u32, text: &str) -> bool {
     u16::try_from(number).is_ok_and(|n| kind_of_server_error(n) == ErrorKind::Space)
-        || ["No space left on device", "error 28 ", "errno: 28 ", "errno 28 "]
-            .iter()
-            .any(|words| text.contains(words))
+        || [
+            "No space left on device",
+            "Out of disk space",
+            "error 28 ",
+            "errno: 28 ",
+            "errno 28 ",
+            "Errcode: 28 ",
+            "failed with error 28",
+            "error number 28.",
+        ]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// The remedy for the server's error of this number.

@@ -9,6 +9,7 @@ use mysql_async::Row;
 use super::super::route::{Route, Skipping};
 use super::lookup;
 use super::remedy::{FREE_SPACE, is_full, remedy};
+use super::room::Room;
 use super::serve::Server;
 use super::target::{Target, text};
 
@@ -16,6 +17,8 @@ use super::target::{Target, text};
 const CHANNEL: &str = "holdfast";
 /// How long one question to the server waits, in seconds.
 const ROUND: u32 = 1;
+/// How often the target's error log is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the target may take to connect to us.
 const REACH: Duration = Duration::from_secs(60);
 /// `ER_REPLICA_CHANNEL_DOES_NOT_EXIST`
@@ -98,6 +101,7 @@ impl Replica {
         store: &dyn SegmentStore,
         server: &Server,
         route: &Route,
+        room: &Room,
     ) -> Result<()> {
         let last = route.last.as_ref().map(|last| last.end).unwrap_or_default();
         let question = match (&route.reached, target.mysql()) {
@@ -112,6 +116,7 @@ impl Replica {
             }
         };
         let since = Instant::now();
+        let mut looked = Instant::now();
         loop {
             cx.check()?;
             let row: Option<Row> = target.session.query_first(&question).await?;
@@ -132,6 +137,13 @@ impl Replica {
             }
             if let Some(stop) = Stop::of(target).await? {
                 return Err(stop.explain(cx, target, store, route).await);
+            }
+            if looked.elapsed() > LOOK_EVERY {
+                // Both servers wait for room where a log of theirs has none.
+                looked = Instant::now();
+                if let Some(why) = room.told() {
+                    return Err(no_room(format!("{} waits for room: {why}", target.options)));
+                }
             }
             if !server.state.is_reached() && since.elapsed() > REACH {
                 let text = why_unreached(target).await?;
@@ -173,6 +185,10 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+fn no_room(text: String) -> Error {
+    Error::new(ErrorKind::Space, text).with_remedy(FREE_SPACE)
 }
 
 /// The target cannot reach us.
@@ -217,6 +233,11 @@ impl Stop {
                              APPLYING_TRANSACTION AS LAST_SEEN_TRANSACTION \
                              FROM performance_schema.replication_applier_status_by_worker \
                              WHERE CHANNEL_NAME = 'holdfast' AND LAST_ERROR_NUMBER NOT IN (0, 3030) \
+                             UNION ALL \
+                             SELECT LAST_ERROR_NUMBER, LAST_ERROR_MESSAGE, '' \
+                             FROM performance_schema.replication_applier_status_by_coordinator \
+                             WHERE CHANNEL_NAME = 'holdfast' AND LAST_ERROR_NUMBER <> 0 \
+                             AND SERVICE_STATE = 'OFF' \
                              UNION ALL \
                              SELECT LAST_ERROR_NUMBER, LAST_ERROR_MESSAGE, '' \
                              FROM performance_schema.replication_connection_status \
@@ -268,7 +289,7 @@ impl Stop {
         let text =
             format!("{} cannot apply the binlog{which}: error {number}: {text}", target.options);
         match is_full(number, &text) {
-            true => Error::new(ErrorKind::Space, text).with_remedy(FREE_SPACE),
+            true => no_room(text),
             false => Error::new(ErrorKind::Target, text).with_remedy(remedy(number)),
         }
     }

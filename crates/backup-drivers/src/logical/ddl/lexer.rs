@@ -2,7 +2,7 @@
 
 /// What the `sql_mode` changes about tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::logical) struct Dialect {
+pub(crate) struct Dialect {
     /// `"x"` is a name, not a string.
     pub ansi_quotes: bool,
     /// A backslash in a string is a character like any other.
@@ -10,6 +10,12 @@ pub(in crate::logical) struct Dialect {
 }
 
 impl Dialect {
+    /// The dialect of an `sql_mode` as a number, as binlogs have it: the same bits in both families.
+    pub(crate) fn of_bits(sql_mode: u64) -> Self {
+        let has = |bit| sql_mode & bit != 0;
+        Dialect { ansi_quotes: has(4), no_backslash_escapes: has(1 << 20) }
+    }
+
     /// The dialect of an `sql_mode`.
     pub(in crate::logical) fn of(sql_mode: &str) -> Self {
         let has = |mode| sql_mode.split(',').any(|m| m.eq_ignore_ascii_case(mode));

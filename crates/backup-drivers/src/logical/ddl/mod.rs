@@ -6,6 +6,7 @@
 mod account;
 mod binary;
 mod code;
+mod demand;
 mod lexer;
 mod literal;
 mod parts;
@@ -21,7 +22,9 @@ pub(super) use binary::as_binary;
 pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
 };
-pub(super) use lexer::{Dialect, Token, TokenKind, conditions, significant};
+pub(crate) use demand::{Code, Demand, Place};
+pub(crate) use lexer::Dialect;
+pub(super) use lexer::{Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
 pub(crate) use reach::Reach;

@@ -24,7 +24,7 @@ use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
 pub use accounts::accounts;
-pub(crate) use privileges::{Need, lacking};
+pub(crate) use privileges::{Need, lacking, lacking_each};
 pub use privileges::{Privilege, ToolNeeds, missing_for_tool, missing_privileges};
 pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
 pub(crate) use statement::unhex;

@@ -137,6 +137,19 @@ pub(crate) async fn lacking(
     Ok(Grants::read(conn, facts).await?.missing(needs))
 }
 
+/// For each of these needs what the account lacks.
+///
+/// # Errors
+/// When the server does not tell the account's privileges.
+pub(crate) async fn lacking_each(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    needs: &[Need],
+) -> Result<Vec<Option<Privilege>>> {
+    let grants = Grants::read(conn, facts).await?;
+    Ok(needs.iter().map(|need| grants.missing(std::slice::from_ref(need)).pop()).collect())
+}
+
 /// Fails when a kind of object could be hidden from the account.
 pub(super) async fn require_definitions(
     conn: &mut Conn,

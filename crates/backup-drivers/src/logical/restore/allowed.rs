@@ -3,7 +3,7 @@
 use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject};
-use super::super::ddl::{Dialect, significant};
+use super::super::ddl::Code;
 use super::super::inventory::{Need, Privilege, ServerFacts, lacking};
 use super::super::load::LoadSettings;
 use super::super::select::TableName;
@@ -129,20 +129,9 @@ async fn untrusted(
     Ok(lacks.iter().map(finding).collect())
 }
 
-/// Whether a function says nothing of what makes it safe. What only its body says lets it pass here, and the
-/// server is asked.
+/// Whether a function says nothing of what makes it safe.
 fn is_unsafe(object: &StoredObject) -> bool {
-    if object.kind != StoredKind::Function {
-        return false;
-    }
-    let tokens = significant(&object.create, Dialect::default());
-    let said = |words: &[&str]| {
-        tokens.windows(words.len()).any(|part| part.iter().zip(words).all(|(t, w)| t.is_word(w)))
-    };
-    let deterministic = tokens.iter().enumerate().any(|(i, token)| {
-        token.is_word("DETERMINISTIC") && !(i > 0 && tokens[i - 1].is_word("NOT"))
-    });
-    !deterministic && !said(&["NO", "SQL"]) && !said(&["READS", "SQL", "DATA"])
+    object.kind == StoredKind::Function && Code::of_function(&object.create) == Code::Undeclared
 }
 
 async fn is_on(session: &mut Session, name: &str) -> Result<bool> {

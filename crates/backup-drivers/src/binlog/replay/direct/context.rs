@@ -13,13 +13,13 @@ use super::super::super::read::Reader;
 
 /// A QUERY with everything that it was run under.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Statement {
-    pub(super) thread: u32,
-    pub(super) error: u16,
-    pub(super) database: Vec<u8>,
-    pub(super) sql: Vec<u8>,
+pub(in super::super) struct Statement {
+    pub(in super::super) thread: u32,
+    pub(in super::super) error: u16,
+    pub(in super::super) database: Vec<u8>,
+    pub(in super::super) sql: Vec<u8>,
     /// Assignments that the session needs before it.
-    pub(super) settings: Vec<String>,
+    pub(in super::super) settings: Vec<String>,
 }
 
 const NO_FOREIGN_KEY_CHECKS: u32 = 1 << 26;
@@ -33,7 +33,7 @@ const IF_EXISTS: u32 = 1 << 28;
 impl Statement {
     /// Reads the body of a QUERY, or of an EXECUTE_LOAD_QUERY, which has `extra` bytes more in front of
     /// its status variables. Gives those bytes too.
-    pub(super) fn read(
+    pub(in super::super) fn read(
         flavor: Flavor,
         header: &Header,
         body: &[u8],

@@ -31,7 +31,7 @@ use super::super::rows::change;
 use super::groups::{From, Groups, Step};
 use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::target::Target;
-use context::Statement;
+pub(super) use context::Statement;
 use mark::Mark;
 use xa::xid;
 
