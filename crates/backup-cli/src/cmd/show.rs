@@ -1,14 +1,16 @@
 //! `holdfast show`
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use backup_core::{
     ArtifactName, ArtifactSource, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind,
     Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
 };
+use backup_drivers::files;
 use backup_drivers::foreign::{CONTENTS, Dump, DumpPart};
-use backup_drivers::logical::{Catalog, TableName};
+use backup_drivers::innodb::TableFile;
+use backup_drivers::logical::{Catalog, SYSTEM_DATABASES, TableName};
 use backup_storage::{Repo, RepositoryOptions, places};
 use serde::Serialize;
 use serde_json::json;
@@ -29,12 +31,13 @@ pub(crate) struct Show {
     cluster: Option<ClusterName>,
 }
 
-/// A table of a logical backup.
+/// A table of a backup.
 #[derive(Debug, Default, Serialize)]
 struct TableLine {
     table: String,
     engine: String,
-    rows: u64,
+    /// Not known of data files.
+    rows: Option<u64>,
     bytes: u64,
     artifacts: usize,
     /// The columns whose values were changed.
@@ -87,10 +90,13 @@ impl Show {
 }
 
 async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Vec<TableLine>>> {
+    let artifacts = repo.artifacts(&app.cx, manifest).await?;
+    if manifest.strategy.has_data_files() {
+        return filed(&*artifacts).await.map(Some);
+    }
     if !matches!(manifest.strategy, Strategy::Logical | Strategy::Foreign) {
         return Ok(None);
     }
-    let artifacts = repo.artifacts(&app.cx, manifest).await?;
     if manifest.strategy == Strategy::Foreign {
         return dumped(&*artifacts).await.map(Some);
     }
@@ -100,7 +106,7 @@ async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Ve
     let line = |table: backup_drivers::logical::Table| TableLine {
         bytes: table.chunks.iter().filter_map(|c| sizes.get(&c.artifact)).sum(),
         artifacts: table.chunks.len(),
-        rows: table.digest.rows,
+        rows: Some(table.digest.rows),
         table: TableName { database: table.database, table: table.name }.to_string(),
         engine: table.engine,
         masked: table.masked,
@@ -116,8 +122,37 @@ async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
     let parts: Vec<DumpPart> = serde_json::from_slice(&text)
         .map_err(|e| Error::damaged("the contents of the dump cannot be read").with_source(e))?;
     let tables = Dump { parts, findings: Vec::new() }.contents().tables;
-    let line = |(table, rows)| TableLine { table, rows, ..TableLine::default() };
+    let line = |(table, rows)| TableLine { table, rows: Some(rows), ..TableLine::default() };
     Ok(tables.into_iter().map(line).collect())
+}
+
+/// The tables of users that have files of their own.
+async fn filed(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
+    let catalog = files::Catalog::read(artifacts).await?;
+    let mut tables: BTreeMap<String, TableLine> = BTreeMap::new();
+    for entry in catalog.files() {
+        let path = entry.path.strip_suffix(".delta").unwrap_or(&entry.path);
+        let engine = match path.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("ibd" | "new") => "InnoDB",
+            Some("MYD" | "MYI") => "MyISAM",
+            Some("MAD" | "MAI") => "Aria",
+            Some("CSV") => "CSV",
+            Some("ARZ") => "ARCHIVE",
+            _ => continue,
+        };
+        let Some(TableFile { database, table, .. }) = TableFile::of(path) else { continue };
+        // Those of full-text indexes do not name the table that they are of.
+        let auxiliary = table.starts_with("FTS_") || table.starts_with("fts_");
+        if auxiliary || SYSTEM_DATABASES.contains(&database.as_str()) {
+            continue;
+        }
+        let name = TableName { database, table }.to_string();
+        let line = tables.entry(name.clone()).or_default();
+        (line.table, line.engine) = (name, engine.to_owned());
+        line.bytes += entry.bytes;
+        line.artifacts += 1;
+    }
+    Ok(tables.into_values().collect())
 }
 
 /// The manifest's own keys, and `tables` and `records`.
@@ -165,7 +200,8 @@ fn page(
         let rows: Vec<Vec<String>> = tables
             .iter()
             .map(|t| {
-                let (rows, bytes) = (human::count(t.rows), human::bytes(t.bytes));
+                let rows = t.rows.map(human::count).unwrap_or_default();
+                let bytes = human::bytes(t.bytes);
                 vec![t.table.clone(), t.engine.clone(), rows, bytes]
             })
             .collect();

@@ -94,6 +94,20 @@ async fn a_stopped_server_is_copied_and_starts_elsewhere(
     home.on_repo(["verify", "--level", "content"]).expect(0);
     let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
     assert!(shown["objects"]["tablespaces"].as_u64().unwrap() > 5, "{shown:#}");
+    let table = |name: &str| {
+        let tables = shown["tables"].as_array().unwrap().iter();
+        tables.clone().find(|table| table["table"] == name).unwrap_or_else(|| panic!("{shown:#}"))
+    };
+    assert!(table("shop.orders")["bytes"].as_u64().unwrap() > 500_000, "{shown:#}");
+    assert_eq!(
+        (&table("shop.orders")["engine"], &table("shop.orders")["rows"]),
+        (&"InnoDB".into(), &Value::Null)
+    );
+    assert_eq!(table("shop.parts")["artifacts"], 3);
+    assert_eq!(
+        (&table("shop.old")["engine"], &table("shop.old")["artifacts"]),
+        (&"MyISAM".into(), &2.into())
+    );
     let version = shown["source"]["version"].as_str().unwrap();
     assert!(name.ends_with(&version.split('.').take(2).collect::<Vec<_>>().join(".")), "{version}");
 
