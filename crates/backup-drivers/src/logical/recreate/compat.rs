@@ -70,7 +70,11 @@ pub(super) fn findings(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
         (StoredKind::Tablespace, "general tablespaces", TABLESPACES),
     ] {
         let objects = catalog.stored.iter().filter(|o| o.kind == kind && !is_unused(catalog, o));
-        lacks(what, since, objects.map(|o| o.full_name().to_string()).collect());
+        let name = |o: &StoredObject| match o.database.is_empty() {
+            true => o.name.clone(),
+            false => o.full_name().to_string(),
+        };
+        lacks(what, since, objects.map(name).collect());
     }
     findings.extend(passed_over(catalog, facts));
     findings.extend(otherwise(catalog, facts));
@@ -300,5 +304,28 @@ mod tests {
         found(&maria, "10.6.1-MariaDB", Warning, &["older"]);
         found(&maria, "9.7.4", Error, &["type uuid", "system-versioned", "sequences"]);
         found(&maria, "9.7.4", Warning, &["COMPRESSED"]);
+    }
+
+    /// A tablespace that no table is in is no reason to refuse a restore.
+    #[test]
+    fn a_tablespace_counts_where_a_table_is_in_it() {
+        use Severity::{Error, Warning};
+        let inside = "CREATE TABLE `t` (\n  `a` int\n) /*!50100 TABLESPACE `ts` */ ENGINE=InnoDB";
+        let outside = "CREATE TABLE `t` (\n  `a` int\n) ENGINE=InnoDB";
+        for (create, errors, warnings) in [
+            (inside, &["general tablespaces"][..], &[][..]),
+            (outside, &[], &["no table is in these"]),
+        ] {
+            let mut mysql = catalog(Flavor::MySql, "9.7.4", create, "int");
+            mysql.stored.push(StoredObject::new(
+                StoredKind::Tablespace,
+                String::new(),
+                "ts".into(),
+            ));
+            found(&mysql, "9.7.4", Error, &[]);
+            found(&mysql, "9.7.4", Warning, &[]);
+            found(&mysql, "10.11.19-MariaDB", Error, errors);
+            found(&mysql, "10.11.19-MariaDB", Warning, warnings);
+        }
     }
 }
