@@ -137,6 +137,20 @@ async fn tablespaces_of_a_stopped_mysql_are_copied_wherever_they_are() {
     std::fs::rename(home.path("away"), &general).unwrap();
     cold(&home, &source).expect(0);
     comes_back(&home, name, &["data", "ext", "undo", "redo", "system"], &before).await;
+
+    // With the settings of the source, beside its files, a server would find them twice.
+    let config = home.write("my.cnf", &format!("[mysqld]\ninnodb_directories={at}\n"));
+    let (target, servers) = (home.path("target"), install(name));
+    let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+    let more =
+        ["--server-config", config.to_str().unwrap(), "--server-dir", servers.to_str().unwrap()];
+    let plan = home.on_repo([&to[..], &more, &["--dry-run"]].concat()).expect(0).stdout;
+    assert!(plan.contains("the server looks for tablespaces in"), "{plan}");
+    home.on_repo(to).expect(0);
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(&target).durable(false);
+    let e = builder.option("innodb_directories", at.to_string()).start(&cx).await.unwrap_err();
+    assert!(e.chain().contains("Multiple files found"), "{}", e.chain());
 }
 
 #[tokio::test]

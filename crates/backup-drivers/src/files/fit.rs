@@ -134,6 +134,21 @@ impl Successor<'_> {
                 );
             }
         }
+        let also = self.config.get("innodb_directories").unwrap_or_default().split(';');
+        for path in also.map(str::trim).filter(|path| !path.is_empty() && !here(path)) {
+            if self.directory.join(path).is_dir() {
+                found.warning(
+                    "innodb_directories",
+                    format!(
+                        "the server looks for tablespaces in {path}, too: it does not start when it finds there what \
+                         is restored into {}",
+                        self.directory.display()
+                    ),
+                    "take innodb_directories out of its option file, or what the source has left there out of that \
+                     directory",
+                );
+            }
+        }
         if let Some(path) = self.config.get("datadir").filter(|path| !here(path)) {
             found.warning(
                 "datadir",
