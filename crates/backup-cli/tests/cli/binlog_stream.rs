@@ -197,14 +197,27 @@ async fn one_receiver_archives_a_server(#[values("mysql-9.7", "mariadb-10.11")] 
     let second = start("stream", "b");
     spool_row(&home, &mut session, "b").await;
     start("backup", "a").end().await.expect(12).says(&format!("process {} on ", second.0.id()));
-    // It ends in its own time, and leaves nobody waiting.
+    // It ends in its own time, and leaves nobody waiting; what may be lost is said of that moment.
+    spool_row(&home, &mut session, "b").await;
     second.signal(Signal::TERM);
-    let ended = second.end().await.expect(0);
-    ended.says("was taken over: it has died");
+    let ended = second.end().await.expect(0).says("was taken over: it has died");
+    assert!(ended.json()["rpo"]["seconds"].is_number(), "{ended:?}");
     let run = start("backup", "a").end().await.expect(0);
     assert!(!run.stderr.contains("taken over"), "{run:?}");
-    assert_eq!(inserted(&home), 2);
+    assert_eq!(inserted(&home), 3);
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+    let between = |from: &str, to: &str| {
+        let find = ["binlog", "find", "--cluster", "shop", "--json", "--between", from, to];
+        let found = home.on_repo(find).expect(0).json();
+        let time = |t: &serde_json::Value| t["time"].as_str().unwrap().to_owned();
+        found["transactions"].as_array().unwrap().iter().map(time).collect::<Vec<_>>()
+    };
+    let (old, now, far) = ("2001-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2200-01-01T00:00:00Z");
+    let all = between(now, far);
+    let last = all.iter().max().unwrap();
+    assert!(all.len() >= 3 && between(old, now).is_empty(), "{all:?}");
+    let (before, since) = (between(now, last).len(), between(last, far).len());
+    assert!(before > 0 && since > 0 && before + since == all.len(), "{all:?}");
 }
 
 /// Of two streams with a spool each that do not know of each other, one ends, and says why.

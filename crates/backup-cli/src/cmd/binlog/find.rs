@@ -40,12 +40,24 @@ pub(super) struct Find {
     /// Only those that were committed before this time
     #[arg(long, value_name = "TIME", value_parser = time::time)]
     before: Option<Timestamp>,
+    /// Both: only those that were committed from one time on, and before another
+    #[arg(long, num_args = 2, value_names = ["FROM", "TO"], value_parser = time::time,
+          conflicts_with_all = ["after", "before"])]
+    between: Option<Vec<Timestamp>>,
     /// No more than so many, the newest; 0 for all
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
 
 impl Find {
+    fn after(&self) -> Option<Timestamp> {
+        self.after.or_else(|| self.between.as_ref()?.first().copied())
+    }
+
+    fn before(&self) -> Option<Timestamp> {
+        self.before.or_else(|| self.between.as_ref()?.get(1).copied())
+    }
+
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
@@ -53,9 +65,10 @@ impl Find {
         app.known(&repo, self.cluster.as_ref(), &cluster).await?;
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
         let in_time = |segment: &SegmentInfo| {
-            let late = self.after.is_some_and(|after| segment.last_time.is_none_or(|t| t < after));
+            let late =
+                self.after().is_some_and(|after| segment.last_time.is_none_or(|t| t < after));
             let early =
-                self.before.is_some_and(|before| segment.first_time.is_none_or(|t| t >= before));
+                self.before().is_some_and(|before| segment.first_time.is_none_or(|t| t >= before));
             // The rest of a transaction that began before.
             segment.begins_inside || !(late || early)
         };
@@ -110,7 +123,7 @@ impl Find {
         of_table
             && (!asked || kinds.iter().any(|(asked, is)| *asked && *is))
             && self.min_rows.is_none_or(|least| rows >= least)
-            && self.after.is_none_or(|after| transaction.time >= after)
-            && self.before.is_none_or(|before| transaction.time < before)
+            && self.after().is_none_or(|after| transaction.time >= after)
+            && self.before().is_none_or(|before| transaction.time < before)
     }
 }

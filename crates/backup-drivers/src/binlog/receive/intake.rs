@@ -17,6 +17,8 @@ use super::Receiver;
 
 /// How often we ask the server whether commits wait for us.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the last answer may take.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 /// As how many bytes a sign of life counts.
 const SIGN_OF_LIFE: u64 = 64 << 10;
 /// How many bytes are taken between two looks at the clock.
@@ -60,7 +62,13 @@ impl Receiver<'_, '_> {
                             }
                             continue;
                         }
-                        () = self.cx.cancellation().cancelled() => return Ok(()),
+                        () = self.cx.cancellation().cancelled() => {
+                            self.sync().await?;
+                            // What is said at the end is to be of the end; not at any price.
+                            let look = self.look(dump.is_semi_sync());
+                            let _ = tokio::time::timeout(LAST_LOOK, look).await;
+                            return Ok(());
+                        }
                     }
                 }
             };
