@@ -68,7 +68,15 @@ async fn files_arrive_byte_for_byte(#[case] name: &str, #[case] settings: &[(&st
     for compression in if name.starts_with("mysql") { &["zlib", "zstd"][..] } else { &["zlib"] } {
         let compression = Some(compression.parse().unwrap());
         let squeezed = ConnectOptions { compression, ..server.options() };
-        assert!(read(&squeezed, "binlog.000001").await.0 == files, "{compression:?}");
+        let again = read(&squeezed, "binlog.000001").await.0;
+        assert_eq!(again.keys().collect::<Vec<_>>(), files.keys().collect::<Vec<_>>());
+        // MariaDB adds a checkpoint to its last file whenever it gets round to it.
+        for (name, content) in &files {
+            let more = again[name].strip_prefix(&content[..]);
+            let known =
+                more.is_some_and(|more| more.is_empty() || more.len() < 100 && more[4] == 161);
+            assert!(known, "{compression:?}: {name}");
+        }
     }
     let names = server.binlogs().await;
     assert_eq!(names, files.keys().cloned().collect::<Vec<_>>());
