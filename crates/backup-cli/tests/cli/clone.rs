@@ -45,6 +45,10 @@ async fn what_a_clone_leaves_empty_is_dumped_beside_it() {
     let home = Home::with_repo();
     let url = server.url();
     let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url, "--json"];
+    // A spool that cannot be is said before the source has any work.
+    let nowhere = clone.into_iter().chain(["--clone-spool", "/nowhere/at/all"]);
+    let stderr = home.on_repo(nowhere).expect(2).stderr;
+    assert!(stderr.contains("another directory with --clone-spool"), "{stderr}");
     let plain = home.on_repo(clone).expect(14).json();
     assert!(plain["warnings"][0].as_str().unwrap().contains("shop.old (MyISAM)"), "{plain:#}");
     let with = home.on_repo(clone.into_iter().chain(["--clone-others"])).expect(0).json();

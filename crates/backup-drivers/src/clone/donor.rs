@@ -202,16 +202,23 @@ impl Donor {
             }
         }
         // Without PROCESS one sees one's own sessions only; then the clone itself finds out.
-        let sql = "SELECT COUNT(*) FROM performance_schema.processlist \
-                   WHERE COMMAND = 'Clone' OR INFO LIKE 'CLONE %'";
-        let clones: Result<Option<u64>> = self.session.query_first(sql).await;
-        if let Ok(Some(1..)) = clones {
+        let sql = "SELECT ID, CONCAT_WS('@', USER, HOST), COALESCE(TIME, 0) FROM performance_schema.processlist \
+                   WHERE COMMAND = 'Clone' OR INFO LIKE 'CLONE %' ORDER BY TIME DESC LIMIT 1";
+        let clones: Result<Vec<(u64, String, i64)>> = self.session.query_rows(sql).await;
+        if let Some((id, client, seconds)) = clones.ok().and_then(|mut clones| clones.pop()) {
+            let problem = format!(
+                "another clone of the source is under way, of session {id} ({client}), for {seconds} s"
+            );
             findings.push(
                 Finding::new(
                     Severity::Error,
                     "clone",
-                    "another clone of the source is under way",
-                    "wait until it ends: a server is cloned once at a time (SHOW PROCESSLIST tells)",
+                    problem,
+                    format!(
+                        "wait until it ends: a server is cloned once at a time. If its client is gone, the source \
+                         waits for it, for five minutes unless clone_donor_timeout_after_network_failure says \
+                         otherwise; KILL {id} ends that at once"
+                    ),
                 )
                 .with_kind(ErrorKind::Source),
             );

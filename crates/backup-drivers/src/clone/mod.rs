@@ -121,10 +121,11 @@ impl Backup for CloneBackup {
         let mut donor = cx.run(Donor::ask(&self.source)).await?;
         donor.check()?;
         let mut settings = cx.run(donor.settings()).await?;
+        // Before the donor begins with anything.
+        let spool = Spool::new(&self.options.spool, self.options.spool_limit)?;
         cx.phase("clone");
         let before = cx.run(donor.position()).await?;
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
-        let spool = Spool::new(&self.options.spool, self.options.spool_limit);
         let page_size = settings.page_size.unwrap_or(16 << 10);
         let intake = Intake::new(cx, Arc::clone(&sink), spool, page_size, session.is_encrypted());
         let intake = self.take(cx, &mut session, intake).await?;

@@ -90,7 +90,7 @@ impl Sealed {
 }
 
 fn failed(directory: &Path) -> impl FnOnce(io::Error) -> Error {
-    spool::failed("what the store does not take", directory)
+    spool::failed("what the store does not take", directory, ErrorKind::Internal)
 }
 
 /// Where what waits goes, and how much that is.

@@ -47,7 +47,7 @@ impl Pieces {
 pub(super) struct Spool {
     directory: PathBuf,
     limit: u64,
-    file: Option<Arc<File>>,
+    file: Arc<File>,
     /// What was not written yet.
     buffer: Vec<u8>,
     /// What was.
@@ -55,13 +55,22 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    /// A spool of at most `limit` bytes in `directory`, made when it is needed.
-    pub(super) fn new(directory: &Path, limit: u64) -> Spool {
-        Spool { directory: directory.to_owned(), limit, file: None, buffer: Vec::new(), written: 0 }
+    /// A spool of at most `limit` bytes in `directory`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where nothing can be kept there.
+    pub(super) fn new(directory: &Path, limit: u64) -> Result<Spool> {
+        let file = tempfile::tempfile_in(directory).map_err(failed(
+            "changed pages",
+            directory,
+            ErrorKind::Usage,
+        ))?;
+        let (directory, buffer) = (directory.to_owned(), Vec::new());
+        Ok(Spool { directory, limit, file: Arc::new(file), buffer, written: 0 })
     }
 
     fn failed(&self) -> impl FnOnce(std::io::Error) -> Error {
-        failed("changed pages", &self.directory)
+        failed("changed pages", &self.directory, ErrorKind::Internal)
     }
 
     /// Keeps `bytes` as the piece of a file that begins at `offset`.
@@ -99,13 +108,7 @@ impl Spool {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let file = Arc::new(tempfile::tempfile_in(&self.directory).map_err(self.failed())?);
-                Arc::clone(self.file.insert(file))
-            }
-        };
+        let file = Arc::clone(&self.file);
         let (buffer, at) = (std::mem::take(&mut self.buffer), self.written);
         let work =
             tokio::task::spawn_blocking(move || file.write_all_at(&buffer, at).map(|()| buffer));
@@ -118,10 +121,10 @@ impl Spool {
 
     /// The piece of `pieces` that begins at `offset`. Everything has to be flushed.
     pub(super) async fn read(&self, pieces: &Pieces, offset: u64) -> Result<Bytes> {
-        let (Some(piece), Some(file)) = (pieces.0.get(&offset).copied(), &self.file) else {
+        let Some(piece) = pieces.0.get(&offset).copied() else {
             return Err(Error::internal("a piece is not in the spool"));
         };
-        let file = Arc::clone(file);
+        let file = Arc::clone(&self.file);
         let work = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; piece.bytes as usize];
             file.read_exact_at(&mut bytes, piece.at).map(|()| bytes)
@@ -131,10 +134,14 @@ impl Spool {
 }
 
 /// What goes wrong with `what` where it rests.
-pub(super) fn failed(what: &str, directory: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(super) fn failed(
+    what: &str,
+    directory: &Path,
+    fallback: ErrorKind,
+) -> impl FnOnce(std::io::Error) -> Error {
     let what = format!("cannot keep {what} in {}", directory.display());
-    |e| {
-        io_error(e, ErrorKind::Internal, what)
+    move |e| {
+        io_error(e, fallback, what)
             .with_remedy("make room there, or name another directory with --clone-spool")
     }
 }
@@ -151,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn pieces_come_back_and_later_ones_count() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(dir.path(), 8 << 20);
+        let mut spool = Spool::new(dir.path(), 8 << 20).unwrap();
         let (mut a, mut b) = (Pieces::default(), Pieces::default());
         for n in 0..100u8 {
             spool.keep(&mut a, u64::from(n) * 16384, &[n; 16384]).await.unwrap();
@@ -170,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn the_limit_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(dir.path(), 100);
+        let mut spool = Spool::new(dir.path(), 100).unwrap();
         let mut pieces = Pieces::default();
         spool.keep(&mut pieces, 0, &[0; 60]).await.unwrap();
         let error = spool.keep(&mut pieces, 60, &[0; 60]).await.unwrap_err();

@@ -133,7 +133,7 @@ async fn taken(answers: &[Vec<u8>]) -> (Result<()>, Shelf) {
     let cx = Context::builder().build();
     let dir = tempfile::tempdir().unwrap();
     let shelf = Shelf::default();
-    let spool = Spool::new(dir.path(), 1 << 20);
+    let spool = Spool::new(dir.path(), 1 << 20).unwrap();
     let mut intake = Intake::new(&cx, Arc::new(shelf.clone()), spool, 16_384, true);
     let mut session = Session::begun(Locator::of_version(), main, acks);
     let run = session.run(&cx, &mut intake);

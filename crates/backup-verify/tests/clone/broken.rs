@@ -188,6 +188,23 @@ async fn clones(stage: &Stage) -> Vec<u64> {
     stage.session().await.query_rows(sql).await.unwrap()
 }
 
+/// A donor waits for a client that is gone. The next one says how that is ended, which is tried here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_nobody_takes_any_more_is_ended_by_what_is_said() {
+    let (stage, line) = stage().await;
+    let backup = held(&stage, &line, stage.options()).await;
+    backup.abort();
+    assert!(backup.await.is_err_and(|e| e.is_cancelled()));
+    line.release();
+    let mut donor = stage.session().await;
+    let e = stage.try_backup(&stage.cx, stage.tcp("backup", "secret")).await.unwrap_err().report();
+    assert!(e.contains("another clone of the source is under way, of session"), "{e}");
+    let kill =
+        e.split("; ").find(|part| part.starts_with("KILL ")).unwrap_or_else(|| panic!("{e}"));
+    donor.run(kill.split(" ends").next().unwrap()).await.unwrap();
+    next_is_taken(&stage, &line).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_clone_are_killed() {
     let (stage, line) = stage().await;
