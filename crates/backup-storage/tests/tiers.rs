@@ -118,8 +118,10 @@ async fn packs_move_down_as_they_age_and_everything_can_be_read() {
     assert!(hot.contains_key(&path(manifest, "index")));
     assert_eq!(objects(&world.cold).await.len(), all);
     assert!(objects(&world.warm).await.is_empty());
-    // From the top to the bottom at once.
+    // From the top to the bottom at once. How many packs there are is not the same each time: frames come from
+    // several threads.
     let world = self::world(1).await;
+    let all = world.manifests[0].packs.len();
     let cx = after(&world.manifests[0], 30);
     move_packs(&cx, &world.repo, "a test").await.unwrap();
     assert_eq!(world.packs().await, [0, 0, all]);
