@@ -7,6 +7,7 @@ use backup_core::{
     Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, Secret, SegmentStore, Uuid, io_error,
 };
 use mysql_async::Row;
+use tokio::time::timeout;
 
 use super::super::route::Route;
 use super::allowed;
@@ -14,7 +15,7 @@ use super::check;
 use super::direct::{self, Direct, mark};
 use super::events::Events;
 use super::executed::{self, When};
-use super::replica::{self, Replica, USER, served_set};
+use super::replica::{self, PATIENCE, Replica, USER, served_set, unanswered};
 use super::room::Room;
 use super::serve::{Server, State};
 use super::session::Identity;
@@ -455,7 +456,8 @@ impl<'a> Applier<'a> {
             Err(e) => return Err(e),
         }
         let stopped = match self.configured {
-            true => self.stop(done).await,
+            true if done => Replica::stop(&mut self.target).await,
+            true => self.stop_after_failure().await,
             false => Ok(()),
         };
         if let Some((events, state)) = self.events.take() {
@@ -464,7 +466,15 @@ impl<'a> Applier<'a> {
                 vec![format!("which events the target is to run was not looked at: {}", e.chain())]
             }));
         }
-        self.settings.put_back(self.cx, &mut self.target.session).await;
+        let put_back = self.settings.put_back(self.cx, &mut self.target.session);
+        if done {
+            put_back.await;
+        } else if timeout(PATIENCE, put_back).await.is_err() {
+            self.cx.event(Event::Warning {
+                text: "the target does not take its settings back; the next run puts them back"
+                    .into(),
+            });
+        }
         if !done {
             if let Err(e) = stopped {
                 self.cx.event(Event::Warning {
@@ -477,14 +487,23 @@ impl<'a> Applier<'a> {
         self.last_look().await
     }
 
-    /// Stops the replication from us. The receiver of a MySQL that waits for room does not stop before it has some, and
-    /// nobody may ask for anything meanwhile: after a failure that is not waited for, and the next run does it.
-    async fn stop(&mut self, done: bool) -> Result<()> {
+    /// Stops the replication from us as far as the target does so soon: a receiver that waits for room does not stop
+    /// before it has some, and nobody may ask for anything meanwhile. The next run stops it.
+    async fn stop_after_failure(&mut self) -> Result<()> {
+        match timeout(PATIENCE, self.stop_within_limit()).await {
+            Ok(stopped) => stopped,
+            Err(_) => {
+                // The question that was given up has taken the session with it.
+                self.target.open_again().await?;
+                Err(unanswered(&self.target))
+            }
+        }
+    }
+
+    async fn stop_within_limit(&mut self) -> Result<()> {
+        // MySQL has a limit of its own.
         let sql = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_stop\\_replica\\_timeout'";
-        let limit: Option<(String, String)> = match done {
-            true => None,
-            false => self.target.session.query_first(sql).await?,
-        };
+        let limit: Option<(String, String)> = self.target.session.query_first(sql).await?;
         let Some((name, before)) = limit else { return Replica::stop(&mut self.target).await };
         // Where it cannot be set, it is waited for.
         let _ = self.target.session.run(&format!("SET GLOBAL {name} = {STOP}")).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, ErrorKind, Gtid, GtidSet, Result, Secret, SegmentStore};
 use mysql_async::Row;
+use tokio::time::timeout;
 
 use super::super::route::{Route, Skipping};
 use super::lookup;
@@ -12,6 +13,9 @@ use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::room::Room;
 use super::serve::Server;
 use super::target::{Target, text};
+
+/// How long a target may take for an answer about replication, or to stop it after a failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The name of the channel, where channels have names.
 const CHANNEL: &str = "holdfast";
@@ -135,7 +139,15 @@ impl Replica {
             if let Some(error) = server.state.take_failure() {
                 return Err(error.context("the archive cannot be served to the target"));
             }
-            if let Some(stop) = Stop::of(target).await? {
+            // A MariaDB whose receiver waits for room answers nothing about replication before it has some.
+            let Ok(stop) = timeout(PATIENCE, Stop::of(target)).await else {
+                target.open_again().await?;
+                return Err(match room.told() {
+                    Some(why) => no_room(format!("{} waits for room: {why}", target.options)),
+                    None => unanswered(target),
+                });
+            };
+            if let Some(stop) = stop? {
                 return Err(stop.explain(cx, target, store, route).await);
             }
             if looked.elapsed() > LOOK_EVERY {
@@ -307,4 +319,17 @@ pub(super) fn served_set(reached: &GtidSet, route: &Route) -> GtidSet {
         }
         _ => reached.clone(),
     }
+}
+
+/// The error of a target that answers nothing about replication.
+pub(super) fn unanswered(target: &Target) -> Error {
+    Error::new(
+        ErrorKind::Target,
+        format!(
+            "{} gives no answer about replication within {} s",
+            target.options,
+            PATIENCE.as_secs()
+        ),
+    )
+    .with_remedy("see its error log: it may wait for room on a disk")
 }
