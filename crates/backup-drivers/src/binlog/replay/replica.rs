@@ -142,7 +142,7 @@ impl Replica {
             // A MariaDB whose receiver waits for room answers nothing about replication before it has some.
             let Ok(stop) = timeout(PATIENCE, Stop::of(target)).await else {
                 target.open_again().await?;
-                return Err(match room.told() {
+                return Err(match room.told().or_else(|| room.scarce()) {
                     Some(why) => no_room(format!("{} waits for room: {why}", target.options)),
                     None => unanswered(target),
                 });

@@ -71,7 +71,7 @@ impl Room {
     }
 
     /// A disk of the server that has next to nothing left.
-    fn scarce(&self) -> Option<String> {
+    pub(super) fn scarce(&self) -> Option<String> {
         self.places.iter().find_map(|place| {
             let found = rustix::fs::statvfs(place).ok()?;
             let left = found.f_bavail.saturating_mul(found.f_frsize);
