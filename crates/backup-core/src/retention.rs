@@ -158,6 +158,9 @@ pub enum Reason {
     Young,
     /// It is dated in the future.
     Future,
+    /// It can be restored, but only with one that is [`Young`](Self::Young) or of the
+    /// [`Future`](Self::Future).
+    YoungChain,
     /// Its manifest cannot be read.
     Unreadable,
     /// The manifest of this backup of the cluster cannot be read, so nobody knows what it needs.
@@ -178,6 +181,9 @@ impl fmt::Display for Reason {
             Reason::NewestUnproven => f.write_str("the newest, and none is proven"),
             Reason::Young => f.write_str("younger than the grace time"),
             Reason::Future => f.write_str("dated in the future"),
+            Reason::YoungChain => {
+                f.write_str("it needs one that is younger than the grace time or of the future")
+            }
             Reason::Unreadable => f.write_str("its manifest cannot be read"),
             Reason::MayBeNeeded(other) => {
                 write!(f, "the manifest of {other} cannot be read, and it may need this one")
@@ -433,12 +439,12 @@ impl<'a> Decider<'a> {
             }
         }
         self.keep_best(&sound, group);
-        // A parent that was put back lately makes its chain whole again. It must not push anything
-        // out, but what it made whole may be the only chain there is.
-        let whole: Vec<usize> =
-            group.iter().copied().filter(|&one| self.is_sound(one, false)).collect();
-        if whole.len() > sound.len() {
-            self.keep_best(&whole, group);
+        // A parent that was put back lately makes its chain whole again. What rests on it pushes
+        // nothing out, and neither does one such chain another: it may be the only one there is.
+        for &one in group {
+            if !sound.contains(&one) && self.is_sound(one, false) {
+                self.reasons[one].push(Reason::YoungChain);
+            }
         }
     }
 

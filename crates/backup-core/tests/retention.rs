@@ -153,7 +153,7 @@ fn grace_and_the_leeway_of_clocks_end_to_the_second() {
     let plan = one.plan(&all, now());
     assert_eq!(shape(&plan), "kkk-", "the third takes the place, the first two are young");
     let Decision::Keep(reasons) = &plan.verdicts[1].decision else { panic!() };
-    assert_eq!(reasons[..], [Reason::Young]);
+    assert_eq!(reasons[..], [Reason::YoungChain]);
     let Decision::Keep(reasons) = &plan.verdicts[2].decision else { panic!() };
     assert!(!reasons.contains(&Reason::Young), "{reasons:?}");
 
@@ -167,7 +167,7 @@ fn grace_and_the_leeway_of_clocks_end_to_the_second() {
 /// A copy brings back the parent of what is proven: young as it is, it pushes nothing out, and what it makes
 /// whole is the only proven chain.
 #[test]
-fn a_parent_that_was_put_back_makes_its_chain_the_last_proven() {
+fn a_chain_whose_parent_was_put_back_stays_and_takes_no_place() {
     let one = Policy { keep_last: 1, ..Policy::default() };
     let parent = Candidate { modified: now(), ..full(100, 0) };
     let child = with(full(90, 1), |f| {
@@ -178,7 +178,7 @@ fn a_parent_that_was_put_back_makes_its_chain_the_last_proven() {
     let plan = one.plan(&all, now());
     assert_eq!(shape(&plan), "kkk-");
     let Decision::Keep(reasons) = &plan.verdicts[1].decision else { panic!() };
-    assert_eq!(reasons[..], [Reason::LastProven(Level::Drill)]);
+    assert_eq!(reasons[..], [Reason::YoungChain]);
     assert_eq!(plan.removed().map(|v| &v.backup).collect::<Vec<_>>(), [&all[3].backup]);
     let said = plan.verdicts.iter().filter_map(|verdict| match &verdict.decision {
         Decision::Keep(reasons) => {
@@ -191,10 +191,29 @@ fn a_parent_that_was_put_back_makes_its_chain_the_last_proven() {
         said.collect::<Vec<_>>(),
         [
             format!("younger than the grace time, {child} needs it"),
-            "the last that is proven (drill)".to_owned(),
+            "it needs one that is younger than the grace time or of the future".to_owned(),
             "keep-last: 1 of 1, the newest, and none is proven".to_owned(),
         ]
     );
+}
+
+/// Two chains rest on a parent that is young: neither pushes the other out.
+#[test]
+fn a_chain_that_was_made_whole_pushes_no_other_out() {
+    let yearly =
+        Policy { keep_yearly: 1, grace: SignedDuration::from_hours(2), ..Policy::default() };
+    let [first, second] = [full(1, 0), Candidate { modified: now(), ..full(80, 1) }];
+    let child = |hours, n, parent: &Candidate| {
+        with(full(hours, n), |f| {
+            f.parent = Some(parent.backup.clone());
+            f.proof = Proof::Ok(Level::Objects);
+        })
+    };
+    let [older, newer] = [child(5000, 2, &first), child(70, 3, &second)];
+    let before = [first, older, newer];
+    assert_eq!(shape(&yearly.plan(&before, now())), "kkk");
+    let after: Vec<_> = before.into_iter().chain([second]).collect();
+    assert_eq!(shape(&yearly.plan(&after, now())), "kkkk");
 }
 
 #[test]
