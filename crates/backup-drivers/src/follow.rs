@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use backup_core::{Context, Error, ErrorKind, Flavor, GtidSet, Result};
+use backup_core::{
+    BinlogServer, Context, Error, ErrorKind, Flavor, GtidSet, MariaDbGtidSet, ReplayBase, Result,
+    Uuid,
+};
 use mysql_async::Row;
 
 use crate::binlog::replay::Target;
 use crate::binlog::replay::text;
+use crate::binlog::{Dump, DumpOptions};
 use crate::connect::{ConnectOptions, Endpoint, SslMode};
 
 /// What a new replica says of itself when it has caught up.
@@ -25,16 +29,18 @@ const CONNECT: Duration = Duration::from_secs(60);
 /// How often it is told how far it is.
 const TOLD: Duration = Duration::from_secs(5);
 
-/// Looks whether `target`, once it has the transactions `at`, could be made a replica of `source`; changes
-/// nothing.
+/// Looks whether `target`, once it has the backup `base` and then the transactions `at`, could be made a
+/// replica of `source`; changes nothing.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] for a source that is not named by host and port; [`ErrorKind::Source`] and
-/// [`ErrorKind::Target`] for servers that do not fit; [`ErrorKind::Unreachable`] when the source has
-/// purged what the target will lack, as far as that can be told before.
+/// [`ErrorKind::Target`] for servers that do not fit, and a source that does not have all that the target
+/// will have; [`ErrorKind::Unreachable`] when the source has purged what the target will lack.
 pub async fn can_follow(
+    cx: &Context,
     target: &ConnectOptions,
     source: &ConnectOptions,
+    base: &ReplayBase,
     at: Option<&GtidSet>,
 ) -> Result<()> {
     let mut pair = Pair::open(target, source).await?;
@@ -59,18 +65,20 @@ pub async fn can_follow(
         }
     }
     goes_by_gtid(target).await?;
-    has_what_follows(source, at).await?;
+    has_what_follows(cx, source, base, at).await?;
     pair.close().await
 }
 
-/// Looks whether a server with the transactions `at`, which does not run yet, could be made a replica of
-/// `source`.
+/// Looks whether a server with the backup `base` and then the transactions `at`, which does not run yet,
+/// could be made a replica of `source`.
 ///
 /// # Errors
 /// As [`can_follow`].
 pub async fn can_be_followed(
+    cx: &Context,
     source: &ConnectOptions,
     flavor: Flavor,
+    base: &ReplayBase,
     at: Option<&GtidSet>,
 ) -> Result<()> {
     address(source)?;
@@ -81,26 +89,97 @@ pub async fn can_be_followed(
             "replicate between servers of one kind",
         ));
     }
-    has_what_follows(&mut source, at).await?;
+    has_what_follows(cx, &mut source, base, at).await?;
     source.session.close().await
 }
 
-/// Whether the source still has what comes behind these transactions.
-async fn has_what_follows(source: &mut Target, at: Option<&GtidSet>) -> Result<()> {
+/// Whether the source has these transactions, and still what comes behind them.
+async fn has_what_follows(
+    cx: &Context,
+    source: &mut Target,
+    base: &ReplayBase,
+    at: Option<&GtidSet>,
+) -> Result<()> {
     let no_gtids = || {
         Error::new(ErrorKind::Unreachable, "the backup has no GTIDs, by which a replica goes on")
             .with_remedy("set gtid_mode to ON at the source and take a backup, or set the replica up by hand")
     };
     let at = at.ok_or_else(no_gtids)?;
     goes_by_gtid(source).await?;
+    let have = match source.mysql() {
+        true => source.executed().await?,
+        // What it wrote, and what it got.
+        false => goal(source).await?.union(&source.executed().await?)?,
+    };
+    let lacking = at.difference(&have)?;
+    if !lacking.is_empty() {
+        return Err(is_another(&source.options, &lacking.to_string()));
+    }
     if source.mysql() {
         let purged = source.value("SELECT @@GLOBAL.gtid_purged").await?;
         let lacking = GtidSet::parse(Flavor::MySql, &purged)?.difference(at)?;
         if !lacking.is_empty() {
             return Err(gone(&source.options, &lacking.to_string()));
         }
+        return Ok(());
     }
-    Ok(())
+    wrote(source, base).await?;
+    would_send(cx, &source.options, at).await
+}
+
+/// MariaDB counts transactions by domain and `server_id`, which another server may have too: the one that the
+/// backup was taken from has at the backup's place in its binlog, as long as it has that, the backup's last
+/// transaction.
+async fn wrote(source: &mut Target, base: &ReplayBase) -> Result<()> {
+    let id = u32::try_from(source.facts.server_id).unwrap_or_default();
+    let (Some(file), Some(offset), Some(GtidSet::MariaDb(last))) =
+        (&base.position.file, base.position.offset, &base.position.gtid)
+    else {
+        return Ok(());
+    };
+    if base.server.as_ref() != Some(&BinlogServer::of_id(id)) {
+        return Ok(());
+    }
+    let name = file.replace('\\', "\\\\").replace('\'', "''");
+    let mut at = async |offset: u64| {
+        let sql = format!("SELECT COALESCE(BINLOG_GTID_POS('{name}', {offset}), 'none')");
+        source.value(&sql).await
+    };
+    if at(4).await? == "none" {
+        return Ok(());
+    }
+    let there = at(offset).await?;
+    let there = match there.as_str() {
+        "none" => MariaDbGtidSet::default(),
+        there => there.parse()?,
+    };
+    // Of others it may have got transactions that it did not write.
+    match last.iter().find(|gtid| gtid.server == id && there.get(gtid.domain) != Some(*gtid)) {
+        None => Ok(()),
+        Some(gtid) => Err(is_another(&source.options, &format!("{gtid} at {file}:{offset}"))),
+    }
+}
+
+/// Whether a MariaDB would begin to send to a replica that has these transactions.
+async fn would_send(cx: &Context, source: &ConnectOptions, at: &GtidSet) -> Result<()> {
+    let options = DumpOptions {
+        // Servers choose small ones.
+        server_id: 1 << 30 | u32::from_le_bytes(cx.random()) >> 2,
+        uuid: Uuid::from_bytes(cx.random()),
+        heartbeat: Duration::from_secs(2),
+        semi_sync: false,
+        follow: false,
+    };
+    match Dump::first_file(source, at, None, &options).await {
+        Ok(_) => Ok(()),
+        Err(e) => match e.server().map(|said| said.message.clone()) {
+            Some(said) if said.contains("purged") => Err(gone(source, &said)),
+            Some(said) if said.contains("not in the master's binlog") => {
+                Err(is_another(source, &said))
+            }
+            _ => Err(e),
+        },
+    }
 }
 
 async fn goes_by_gtid(server: &mut Target) -> Result<()> {
@@ -199,6 +278,17 @@ fn address(source: &ConnectOptions) -> Result<(&str, u16)> {
                 ))
         }
     }
+}
+
+fn is_another(source: &ConnectOptions, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Source,
+        format!("{source} does not have transactions that the new replica will have: {what}"),
+    )
+    .with_remedy(
+        "name the server that the backup is of, or one that took over from it; where that one lost these \
+         transactions, restore to a point before them (--to-gtid, --to-time)",
+    )
 }
 
 fn gone(source: &ConnectOptions, what: &str) -> Error {

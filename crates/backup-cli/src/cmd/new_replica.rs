@@ -1,6 +1,6 @@
 //! `restore --as-replica-of`: the restored server goes on as a replica.
 
-use backup_core::{Context, Flavor, GtidSet, Manifest, Result};
+use backup_core::{Context, Flavor, GtidSet, Manifest, ReplayBase, Result};
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::follow::{Following, can_be_followed, can_follow, follow};
 use serde_json::{Value, json};
@@ -40,7 +40,8 @@ impl NewReplica {
         way: Option<&Way>,
     ) -> Result<()> {
         let at = NewReplica::start(manifest, way);
-        cx.run(can_follow(target, &self.source, at.as_ref())).await
+        let base = ReplayBase::of(manifest);
+        cx.run(can_follow(cx, target, &self.source, &base, at.as_ref())).await
     }
 
     /// Whether a server on the restored files could go on from there.
@@ -52,7 +53,8 @@ impl NewReplica {
     ) -> Result<()> {
         let at = NewReplica::start(manifest, way);
         let flavor = manifest.outcome.source.flavor;
-        cx.run(can_be_followed(&self.source, flavor, at.as_ref())).await
+        let base = ReplayBase::of(manifest);
+        cx.run(can_be_followed(cx, &self.source, flavor, &base, at.as_ref())).await
     }
 
     /// Starts it and waits until it has caught up.

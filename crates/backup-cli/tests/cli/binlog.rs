@@ -117,11 +117,23 @@ async fn a_mistake_is_undone(#[values("mysql-9.7", "mariadb-10.11")] name: &str)
     assert_eq!(list.as_array().unwrap().len() as u64, well["segments"].as_u64().unwrap());
     let segments = home.files("repo/clusters/shop/binlog");
     let (path, len) = segments.last().unwrap();
+    let whole = std::fs::read(path).unwrap();
     let mut bytes = std::fs::read(path).unwrap();
     bytes[usize::try_from(*len).unwrap() - 20] ^= 1;
     std::fs::write(path, bytes).unwrap();
     let run = home.on_repo(check).expect(11);
     assert!(run.json()["findings"].to_string().contains("damaged"), "{run:?}");
+    // What is in the others is found, and that something is missing is said.
+    let some = home.on_repo(["binlog", "find", "--cluster", "shop", "--json"]).expect(14);
+    let some = some.says("is damaged").json();
+    assert!(!some["transactions"].as_array().unwrap().is_empty(), "{some:#}");
+    assert_eq!(some["warnings"].as_array().unwrap().len(), 1, "{some:#}");
+    home.on_repo(find).expect(14);
+    // So where nobody knows what was in it.
+    let broken = std::fs::read(path).unwrap();
+    std::fs::write(path, &whole[..60]).unwrap();
+    home.on_repo(find).expect(14).says("is damaged");
+    std::fs::write(path, broken).unwrap();
     let fresh = Server::start(name).await;
     let args = ["restore", "--cluster", "shop", "--target", &fresh.url(), "--to-latest"];
     home.on_repo(args).expect(8);

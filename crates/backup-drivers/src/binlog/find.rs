@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use backup_core::{Context, Result, SegmentInfo, SegmentStore};
+use backup_core::{Context, ErrorKind, Result, SegmentInfo, SegmentStore};
 
 use super::group::Part;
 use super::segment::{Placed, SegmentReader};
@@ -15,15 +15,16 @@ pub struct FoundTransactions {
     pub transactions: Vec<Transaction>,
     /// How many more were found, all of them older.
     pub left_out: u64,
+    /// Segments that are damaged, one line each: what is in them, from there on, was not looked at.
+    pub damaged: Vec<String>,
 }
 
 /// The transactions of `segments` that `wanted` takes, the newest `limit` of them. The segments are
 /// those of one archive, sorted by server and number; a transaction that begins before the first of
-/// them is not looked at.
+/// them is not looked at, nor one of which a part is damaged.
 ///
 /// # Errors
-/// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) for a damaged segment, and what the store
-/// fails with.
+/// What the store fails with.
 pub async fn find_transactions(
     cx: &Context,
     store: &dyn SegmentStore,
@@ -33,6 +34,7 @@ pub async fn find_transactions(
 ) -> Result<FoundTransactions> {
     let mut found = Vec::new();
     let mut left_out = 0;
+    let mut damaged = Vec::new();
     let mut open: Option<Summary> = None;
     let mut last: Option<&SegmentInfo> = None;
     for segment in segments {
@@ -41,33 +43,56 @@ pub async fn find_transactions(
             open = None;
         }
         last = Some(segment);
-        let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
-        cx.progress().add_bytes(segment.bytes());
-        while let Some(Placed { event, part, start, end }) = reader.next_event()? {
-            match &part {
-                Part::Begin(begin) => {
-                    open = Some(Summary::begin(begin, &segment.range.file, start, end));
-                }
-                Part::Inside | Part::End => {
-                    if let Some(open) = &mut open {
-                        open.add(&event, end)?;
-                    }
-                }
-                Part::Between => open = None,
-            }
-            if part == Part::End
-                && let Some(transaction) = open.take().map(Summary::end)
-                && wanted(&transaction)
-            {
+        let mut take = |transaction: Transaction| {
+            if wanted(&transaction) {
                 found.push(transaction);
                 if found.len() / 2 > limit {
                     left_out += keep_newest(&mut found, limit);
                 }
             }
+        };
+        match look_through(cx, store, segment, &mut open, &mut take).await {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                damaged.push(format!("segment {} is damaged: {}", segment.name(), e.chain()));
+                (open, last) = (None, None);
+            }
+            Err(e) => return Err(e),
         }
     }
     left_out += keep_newest(&mut found, limit);
-    Ok(FoundTransactions { transactions: found, left_out })
+    Ok(FoundTransactions { transactions: found, left_out, damaged })
+}
+
+/// Gives the transactions that end in a segment; `open` is the one that goes on in the next one.
+async fn look_through(
+    cx: &Context,
+    store: &dyn SegmentStore,
+    segment: &SegmentInfo,
+    open: &mut Option<Summary>,
+    take: &mut impl FnMut(Transaction),
+) -> Result<()> {
+    let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
+    cx.progress().add_bytes(segment.bytes());
+    while let Some(Placed { event, part, start, end }) = reader.next_event()? {
+        match &part {
+            Part::Begin(begin) => {
+                *open = Some(Summary::begin(begin, &segment.range.file, start, end));
+            }
+            Part::Inside | Part::End => {
+                if let Some(open) = open {
+                    open.add(&event, end)?;
+                }
+            }
+            Part::Between => *open = None,
+        }
+        if part == Part::End
+            && let Some(transaction) = open.take().map(Summary::end)
+        {
+            take(transaction);
+        }
+    }
+    Ok(())
 }
 
 /// Removes all but the newest `limit`; gives how many those were.

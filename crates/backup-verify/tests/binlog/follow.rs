@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use backup_core::{ErrorKind, GtidSet, ReplayTarget, pipeline};
+use backup_core::{ErrorKind, Flavor, GtidSet, ReplayBase, ReplayTarget, pipeline};
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::connect::{ConnectOptions, SslMode};
-use backup_drivers::follow::{can_follow, follow};
+use backup_drivers::follow::{can_be_followed, can_follow, follow};
 use backup_drivers::logical::{LogicalRestore, LogicalRestoreOptions};
 use rstest::rstest;
 
@@ -47,12 +47,13 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
 
     let replica = Server::start(name, |builder| builder.option("server_id", "2")).await;
     let at_backup = manifest.outcome.position.gtid.clone();
-    if name.starts_with("mysql") {
-        // What the backup lacks is gone at the source.
-        let e = can_follow(&replica.options(), &over_tcp(&source), at_backup.as_ref()).await;
-        assert_eq!(e.unwrap_err().kind(), ErrorKind::Unreachable);
-    }
-    let e = can_follow(&source.options(), &over_tcp(&source), at_backup.as_ref()).await;
+    let base = ReplayBase::of(&manifest);
+    let (cx, from) = (&store.cx, over_tcp(&source));
+    // What the backup lacks is gone at the source.
+    let e = can_follow(cx, &replica.options(), &from, &base, at_backup.as_ref()).await;
+    let e = e.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unreachable, "{}", e.report());
+    let e = can_follow(cx, &source.options(), &from, &base, at_backup.as_ref()).await;
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Target, "the same server");
     let options = LogicalRestoreOptions { binary_log: false, ..LogicalRestoreOptions::default() };
     let driver = LogicalRestore::new(replica.options(), options);
@@ -65,7 +66,7 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
     }
     let route = way(&store, &manifest, &ReplayTarget::End).await;
     let reached: GtidSet = route.reached.clone().unwrap();
-    can_follow(&replica.options(), &over_tcp(&source), Some(&reached)).await.unwrap();
+    can_follow(cx, &replica.options(), &from, &base, Some(&reached)).await.unwrap();
     let options = ApplyOptions { tell_applied: true, ..ApplyOptions::default() };
     let repo = Arc::new(store.repo.clone());
     apply(&store.cx, &replica.options(), repo, route, &options).await.unwrap();
@@ -91,6 +92,51 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
     };
     replica.run(stop).await;
     source.run(&["RENAME USER repl@'127.0.0.1' TO other@'127.0.0.1'"]).await;
-    let e = can_follow(&replica.options(), &over_tcp(&source), Some(&reached)).await.unwrap_err();
+    let e = can_follow(cx, &replica.options(), &from, &base, Some(&reached)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect, "{}", e.report());
+}
+
+/// However many transactions the other one has, and whatever it calls them.
+#[rstest]
+#[case("mysql-9.7", "7", "0")]
+#[case("mariadb-10.11", "1", "0")]
+#[case("mariadb-10.11", "7", "0")]
+#[case("mariadb-10.11", "7", "5")]
+#[tokio::test]
+async fn a_server_of_another_history_is_no_source(
+    #[case] name: &str,
+    #[case] id: &str,
+    #[case] domain: &str,
+) {
+    let source = Server::start(name, |builder| builder.option("server_id", "1")).await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    let store = Store::new().await;
+    let manifest = back_up(&store, &source).await;
+    let other = Server::start(name, |builder| {
+        let builder = builder.option("server_id", id);
+        if name.starts_with("mysql") { builder } else { builder.option("gtid_domain_id", domain) }
+    })
+    .await;
+    let account = [
+        "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'Secret-1'",
+        "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO repl@'127.0.0.1'",
+        "CREATE DATABASE e",
+        "CREATE TABLE e.t (id INT PRIMARY KEY)",
+    ];
+    other.run(&account).await;
+    for n in 0..20 {
+        other.run(&[&format!("INSERT INTO e.t VALUES ({n})")]).await;
+    }
+    source.run(&account).await;
+    let at = manifest.outcome.position.gtid.as_ref();
+    let flavor = manifest.outcome.source.flavor;
+    let base = ReplayBase::of(&manifest);
+    let e = can_be_followed(&store.cx, &over_tcp(&other), flavor, &base, at).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+    can_be_followed(&store.cx, &over_tcp(&source), flavor, &base, at).await.unwrap();
+    if flavor == Flavor::MariaDb {
+        // Where the binlog of the backup is gone, its transaction is known all the same.
+        source.run(&["FLUSH BINARY LOGS"]).await;
+        can_be_followed(&store.cx, &over_tcp(&source), flavor, &base, at).await.unwrap();
+    }
 }

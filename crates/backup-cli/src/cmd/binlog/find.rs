@@ -1,6 +1,6 @@
 //! `holdfast binlog find`
 
-use backup_core::{ClusterName, Event, Result, SegmentInfo, SegmentStore};
+use backup_core::{ClusterName, ErrorKind, Event, Result, SegmentInfo, SegmentStore};
 use backup_drivers::binlog::{FoundTransactions, Transaction, find_transactions};
 use backup_drivers::logical::TableName;
 use backup_storage::RepositoryOptions;
@@ -72,8 +72,21 @@ impl Find {
             // The rest of a transaction that began before.
             segment.begins_inside || !(late || early)
         };
-        let segments: Vec<SegmentInfo> =
-            listed.into_iter().filter_map(|listed| listed.info.ok()).filter(in_time).collect();
+        let mut damaged = Vec::new();
+        let mut segments: Vec<SegmentInfo> = Vec::new();
+        for segment in listed {
+            match segment.info {
+                Ok(info) if in_time(&info) => segments.push(info),
+                Ok(_) => {}
+                // Nobody knows what was in it.
+                Err(e) => damaged.push(format!(
+                    "segment {}/{} is damaged: {}",
+                    segment.server,
+                    segment.seq,
+                    e.chain()
+                )),
+            }
+        }
         cx.progress().expect_bytes(segments.iter().map(SegmentInfo::bytes).sum());
         let limit = if self.limit == 0 { usize::MAX } else { self.limit };
         // The same transaction is in the binlogs of several servers.
@@ -83,7 +96,14 @@ impl Find {
                 && transaction.gtid.as_ref().is_none_or(|gtid| seen.insert(gtid.clone()))
         })
         .await?;
-        let FoundTransactions { transactions, left_out } = &found;
+        let FoundTransactions { transactions, left_out, damaged: unread } = &found;
+        damaged.extend(unread.iter().cloned());
+        for text in &damaged {
+            let text = format!(
+                "{text}; transactions in it may be missing here: `holdfast binlog check` says what to do"
+            );
+            cx.event(Event::Warning { text });
+        }
         if *left_out > 0 {
             let older = human::count(*left_out);
             let text = format!("{older} older ones are left out; --limit 0 shows all");
@@ -91,9 +111,15 @@ impl Find {
         }
         let mut text: String = transactions.iter().map(transaction).collect();
         if transactions.is_empty() {
-            text.push_str("No such transaction is archived.\n");
+            text.push_str(match damaged.is_empty() {
+                true => "No such transaction is archived.\n",
+                false => "No such transaction is in what could be read of the archive.\n",
+            });
         }
-        Answer::new(&json!({ "transactions": transactions, "left_out": left_out }), text)
+        let ending = (!damaged.is_empty()).then_some(ErrorKind::Warnings);
+        let document =
+            json!({ "transactions": transactions, "left_out": left_out, "warnings": damaged });
+        Ok(Answer::new(&document, text)?.ending(ending))
     }
 
     fn wants(&self, transaction: &Transaction) -> bool {
