@@ -152,7 +152,7 @@ impl Transport {
         imported?;
         // An import takes the largest number that is used.
         if let Some(next) = self.next_number(table).await? {
-            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {next}", quoted(to));
+            let sql = format!("ALTER TABLE {} AUTO_INCREMENT = {next}", to.quoted());
             self.target.run(&sql).await?;
         }
         Ok(bytes)
@@ -168,7 +168,7 @@ impl Transport {
         partitioned: bool,
     ) -> Result<()> {
         let part = if partitioned { "PARTITION ALL " } else { "" };
-        let (source, target) = (quoted(table), quoted(to));
+        let (source, target) = (table.quoted(), to.quoted());
         self.target.run(&format!("ALTER TABLE {target} DISCARD {part}TABLESPACE")).await?;
         self.source.run(&format!("FLUSH TABLES {source} FOR EXPORT")).await?;
         let mut placed = Vec::new();
@@ -210,7 +210,7 @@ impl Transport {
             database: to.database.clone(),
             table: format!("holdfast_partition_{:016x}", u64::from_le_bytes(cx.random())),
         };
-        let (target, alone) = (quoted(to), quoted(&single));
+        let (target, alone) = (to.quoted(), single.quoted());
         let mut done = Ok(());
         for file in files {
             let name = partition(file).and_then(partition_name).unwrap_or_default().to_owned();
@@ -310,10 +310,6 @@ fn differ(source: &ServerFacts, target: &ServerFacts) -> Option<String> {
     }
     let names = source.lower_case_table_names != target.lower_case_table_names;
     names.then(|| "the target has other rules for the case of names".to_owned())
-}
-
-fn quoted(name: &TableName) -> String {
-    format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
 }
 
 /// What is exchanged: `p0` of `#P#p0`, `s1` of `#P#p0#SP#s1`.

@@ -25,6 +25,14 @@ impl std::fmt::Display for TableName {
     }
 }
 
+impl TableName {
+    /// `db`.`table`, in backticks.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_name(&self.database), quote_name(&self.table))
+    }
+}
+
 /// Puts a name in backticks.
 #[must_use]
 pub fn quote_name(name: &str) -> String {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use backup_core::{Error, Result, ServerError};
+use backup_core::{Error, ErrorKind, Result, ServerError, io_error};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -130,7 +130,9 @@ impl Channel {
     /// Has everything from here on compressed. What is in the buffer came before.
     pub(super) fn compress(self, compression: Compression) -> Result<Self> {
         let read_timeout = self.read_timeout;
-        let line = Line::Compressed(Compressed::new(self.into_stream()?, compression));
+        let compressed = Compressed::new(self.into_stream()?, compression)
+            .map_err(|e| io_error(e, ErrorKind::Internal, "cannot compress a connection"))?;
+        let line = Line::Compressed(compressed);
         Ok(Channel { line, input: BytesMut::new(), long: None, seq: None, read_timeout })
     }
 

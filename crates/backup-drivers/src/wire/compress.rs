@@ -17,6 +17,7 @@ use flate2::bufread::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::channel::Stream;
 
@@ -71,10 +72,52 @@ impl fmt::Display for Compression {
     }
 }
 
+/// What compresses and decompresses; zstd keeps its tables from packet to packet.
+enum Codec {
+    Zlib,
+    Zstd { compressor: Box<Compressor<'static>>, decompressor: Box<Decompressor<'static>> },
+}
+
+impl Codec {
+    fn new(compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::Zlib => Codec::Zlib,
+            Compression::Zstd(level) => Codec::Zstd {
+                compressor: Box::new(Compressor::new(level.into())?),
+                decompressor: Box::new(Decompressor::new()?),
+            },
+        })
+    }
+
+    fn compress(&mut self, raw: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Codec::Zlib => {
+                let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+                io::Write::write_all(&mut encoder, raw)?;
+                encoder.finish()
+            }
+            Codec::Zstd { compressor, .. } => compressor.compress(raw),
+        }
+    }
+
+    /// At most one byte more than `raw_len`, so that what is too long shows.
+    fn decompress(&mut self, payload: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
+        let raw = match self {
+            Codec::Zlib => {
+                let mut raw = Vec::new();
+                let mut limited = io::Read::take(ZlibDecoder::new(payload), raw_len as u64 + 1);
+                io::Read::read_to_end(&mut limited, &mut raw).map(|_| raw)
+            }
+            Codec::Zstd { decompressor, .. } => decompressor.decompress(payload, raw_len),
+        };
+        raw.map_err(|_| broken("a compressed packet cannot be decompressed"))
+    }
+}
+
 /// A stream inside of which everything is compressed.
 pub(super) struct Compressed {
     stream: Box<dyn Stream>,
-    compression: Compression,
+    codec: Codec,
     /// The number of the next packet that is sent.
     seq: u8,
     /// What came, compressed.
@@ -92,16 +135,16 @@ fn broken(problem: &'static str) -> io::Error {
 }
 
 impl Compressed {
-    pub(super) fn new(stream: Box<dyn Stream>, compression: Compression) -> Self {
-        Compressed {
+    pub(super) fn new(stream: Box<dyn Stream>, compression: Compression) -> io::Result<Self> {
+        Ok(Compressed {
             stream,
-            compression,
+            codec: Codec::new(compression)?,
             seq: 0,
             input: BytesMut::new(),
             read: Bytes::new(),
             waiting: BytesMut::new(),
             output: BytesMut::new(),
-        }
+        })
     }
 
     /// A command begins.
@@ -128,11 +171,7 @@ impl Compressed {
         if raw_len == 0 {
             return Ok(Some(payload));
         }
-        let raw = match self.compression {
-            Compression::Zlib => inflate(&payload, raw_len)?,
-            Compression::Zstd(_) => zstd::bulk::decompress(&payload, raw_len)
-                .map_err(|_| broken("a compressed packet cannot be decompressed"))?,
-        };
+        let raw = self.codec.decompress(&payload, raw_len)?;
         match raw.len() == raw_len {
             true => Ok(Some(raw.into())),
             false => Err(broken("a compressed packet is shorter than it says")),
@@ -142,14 +181,9 @@ impl Compressed {
     /// Makes one packet of what waits.
     fn pack(&mut self) -> io::Result<()> {
         let raw = self.waiting.split_to(self.waiting.len().min(PIECE));
-        let compressed = match self.compression {
-            _ if raw.len() < SHORT => None,
-            Compression::Zlib => {
-                let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-                io::Write::write_all(&mut encoder, &raw)?;
-                Some(encoder.finish()?)
-            }
-            Compression::Zstd(level) => Some(zstd::bulk::compress(&raw, level.into())?),
+        let compressed = match raw.len() {
+            ..SHORT => None,
+            _ => Some(self.codec.compress(&raw)?),
         };
         let compressed = compressed.filter(|compressed| compressed.len() < raw.len());
         let (payload, raw_len) = match &compressed {
@@ -176,15 +210,6 @@ impl Compressed {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-fn inflate(payload: &[u8], raw_len: usize) -> io::Result<Vec<u8>> {
-    let mut raw = Vec::new();
-    // One byte more, so that what is too long shows.
-    let mut limited = io::Read::take(ZlibDecoder::new(payload), raw_len as u64 + 1);
-    io::Read::read_to_end(&mut limited, &mut raw)
-        .map_err(|_| broken("a compressed packet cannot be decompressed"))?;
-    Ok(raw)
 }
 
 impl AsyncRead for Compressed {

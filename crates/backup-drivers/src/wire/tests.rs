@@ -426,7 +426,7 @@ fn squeezed(payload: &[u8], raw_len: u32) -> Vec<u8> {
 /// What comes out of a compressed stream that a peer sends, and how it ends.
 async fn unsqueezed(bytes: Vec<u8>, compression: Compression) -> (Vec<u8>, std::io::Result<()>) {
     let (stream, _) = peer(bytes).await;
-    let mut stream = Compressed::new(Box::new(stream), compression);
+    let mut stream = Compressed::new(Box::new(stream), compression).unwrap();
     let (mut all, mut some) = (Vec::new(), [0; 1000]);
     loop {
         match stream.read(&mut some).await {
@@ -489,7 +489,7 @@ proptest! {
         let all = sent.concat();
         let received = runtime().block_on(async {
             let (ours, theirs) = duplex(10_000);
-            let mut write = Compressed::new(Box::new(ours), compression);
+            let mut write = Compressed::new(Box::new(ours), compression).unwrap();
             let flushes = pieces.iter().map(|&(_, _, flush)| flush).collect::<Vec<_>>();
             let writing = tokio::spawn(async move {
                 for (piece, flush) in sent.iter().zip(flushes) {
@@ -500,7 +500,7 @@ proptest! {
                 }
                 write.shutdown().await.unwrap();
             });
-            let mut read = Compressed::new(Box::new(theirs), compression);
+            let mut read = Compressed::new(Box::new(theirs), compression).unwrap();
             let mut received = Vec::new();
             read.read_to_end(&mut received).await.unwrap();
             writing.await.unwrap();

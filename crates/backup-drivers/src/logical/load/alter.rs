@@ -7,7 +7,7 @@ use super::super::ddl::Parts;
 use super::progress::Progress;
 use super::session::LoadSettings;
 use super::shape::Shape;
-use super::tables::{definition, in_flux, known, quoted};
+use super::tables::{definition, in_flux, known};
 use crate::connect::{ConnectOptions, Session};
 
 /// Builds the indexes that were left out and lets the server gather statistics. Does nothing twice.
@@ -32,7 +32,7 @@ pub(super) async fn finish(
         .context(|| format!("cannot build the indexes of table {name}"))?;
     if shape.statistics_later {
         // Its warnings are not ours; a table without statistics is slow, not wrong.
-        session.run(&format!("ANALYZE TABLE {}", quoted(&name))).await?;
+        session.run(&format!("ANALYZE TABLE {}", name.quoted())).await?;
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ async fn alter(
         in_flux(session, progress, number, shape).await?;
         mark = format!(" /* holdfast-{} */", progress.id());
     }
-    let sql = format!("ALTER{mark} TABLE {} {}", quoted(&name), changes.join(", "));
+    let sql = format!("ALTER{mark} TABLE {} {}", name.quoted(), changes.join(", "));
     session.run(&sql).await.map_err(|e| match e.kind() {
         ErrorKind::Source => Error::with_kind(e, ErrorKind::Target),
         _ => e,

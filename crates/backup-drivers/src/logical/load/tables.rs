@@ -7,7 +7,7 @@ use backup_core::{Error, ErrorKind, Result};
 use super::super::catalog::Table;
 use super::super::ddl::quote_text;
 use super::super::recreate;
-use super::super::select::{TableName, quote_name};
+use super::super::select::TableName;
 use super::progress::{Mark, Progress, State};
 use super::session::LoadSettings;
 use super::shape::Shape;
@@ -15,11 +15,6 @@ use crate::connect::Session;
 
 /// Stands for the identity of a table that is being altered or made anew.
 const IN_FLUX: &str = "?";
-
-/// `db`.`table`, quoted.
-pub(super) fn quoted(name: &TableName) -> String {
-    format!("{}.{}", quote_name(&name.database), quote_name(&name.table))
-}
 
 /// What tells a table from another one of the same name that somebody made later: the time of its
 /// creation. `None` where there is no such table.
@@ -64,7 +59,7 @@ pub(in crate::logical) async fn create_tables(
             if state.has(Mark::Created(i)) {
                 in_flux(session, progress, i, shape).await?;
             }
-            let name = quoted(&table.full_name());
+            let name = table.full_name().quoted();
             session.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
             for mark in [Mark::Loaded(i, 0), Mark::Finished(i)] {
                 progress.unset(session, mark).await?;
@@ -142,7 +137,7 @@ pub(in crate::logical) async fn not_ours(
             (None, None) => {}
             (None, Some(_)) if table.rows_elsewhere => {}
             (None, Some(_)) => {
-                let sql = format!("SELECT 1 FROM {} LIMIT 1", quoted(&name));
+                let sql = format!("SELECT 1 FROM {} LIMIT 1", name.quoted());
                 if session.query_first::<u8>(&sql).await?.is_some() {
                     return Ok(Some(format!("table {name} is not of the interrupted restore")));
                 }
@@ -162,7 +157,7 @@ pub(in crate::logical) async fn not_ours(
 
 /// The definition of a table as the target has it.
 pub(super) async fn definition(session: &mut Session, name: &TableName) -> Result<String> {
-    let sql = format!("SHOW CREATE TABLE {}", quoted(name));
+    let sql = format!("SHOW CREATE TABLE {}", name.quoted());
     let row: Option<(String, String)> = session.query_first(&sql).await?;
     row.map(|(_, create)| create).ok_or_else(|| {
         Error::new(ErrorKind::Target, format!("the target does not say what table {name} is"))

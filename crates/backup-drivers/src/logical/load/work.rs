@@ -209,7 +209,7 @@ impl Worker {
         if let Some(progress) = &load.progress {
             tables::in_flux(definer, progress, number, shape).await?;
         }
-        definer.run(&format!("DROP TABLE IF EXISTS {}", tables::quoted(&name))).await?;
+        definer.run(&format!("DROP TABLE IF EXISTS {}", name.quoted())).await?;
         tables::create(definer, &load.settings, table, shape).await?;
         if let Some(progress) = &load.progress {
             progress.unset(definer, Mark::Loaded(number, 0)).await?;
