@@ -1,4 +1,4 @@
-//! `holdfast binlog rescue` of what MHA saved.
+//! `holdfast binlog rescue` of what is left of a server, and of what MHA saved.
 
 use rstest::rstest;
 
@@ -57,4 +57,69 @@ async fn what_mha_saved_is_rescued_and_restored(
     let to = target.url();
     home.on_repo(["restore", "--cluster", "shop", "--target", &to, "--to-latest"]).expect(0);
     assert_eq!(target.content("shop").await, content);
+}
+
+/// Neither a name that was mistyped nor another server's makes an archive of its own.
+#[rstest]
+#[tokio::test]
+async fn a_dead_server_is_taken_for_no_other(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let mut source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    server::run(&mut session, &["UPDATE shop.orders SET amount = amount + 1 WHERE id < 50"]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--json"];
+    let at = home.on_repo(archive).expect(0).json()["position"].clone();
+    let (file, offset) = (at["file"].as_str().unwrap(), at["offset"].as_u64().unwrap() as usize);
+    let more = ["INSERT INTO shop.customers VALUES (4, 'n', NULL)"];
+    server::run(&mut session, &more).await;
+    source.0.kill();
+
+    let directory = source.0.datadir().to_str().unwrap().to_owned();
+    let rescue = |directory: &str, more: &[&str]| {
+        home.on_repo([&["binlog", "rescue", directory][..], more].concat())
+    };
+    let mistyped = rescue(&directory, &["--cluster", "shp"]).expect(2);
+    mistyped.says("the clusters in the repository are: shop").says("--new-cluster");
+    let other = match name.starts_with("mysql") {
+        true => "00000000-0000-0000-0000-000000000001",
+        false => "id-77",
+    };
+    let wrong = ["--cluster", "shop", "--server", other];
+    rescue(&directory, &wrong).expect(2).says("by their own word").says("--anyway");
+
+    // Without auto.cnf the transactions tell; and the archive, whether these are the binlogs it has.
+    let copy = home.path("copy");
+    std::fs::create_dir_all(&copy).unwrap();
+    let series = file.split_once('.').unwrap().0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name.to_str().unwrap().starts_with(&format!("{series}.0")) {
+            std::fs::copy(source.0.datadir().join(&name), copy.join(&name)).unwrap();
+        }
+    }
+    let copied = copy.to_str().unwrap();
+    rescue(copied, &wrong).expect(2).says("by their own word");
+    let good = std::fs::read(copy.join(file)).unwrap();
+    let mut bad = good.clone();
+    bad[offset - 10] ^= 1;
+    std::fs::write(copy.join(file), bad).unwrap();
+    rescue(copied, &["--cluster", "shop"]).expect(6).says("other events");
+    std::fs::write(copy.join(file), good).unwrap();
+    let servers = || {
+        let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
+        let list = list.as_array().unwrap().clone();
+        let server = |line: &serde_json::Value| line["server"].as_str().unwrap().to_owned();
+        list.iter().map(server).collect::<std::collections::BTreeSet<_>>()
+    };
+    let run = rescue(copied, &["--cluster", "shop"]).expect(0);
+    assert!(run.stdout.contains("1 transaction"), "{run:?}");
+    assert_eq!(servers().len(), 1);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+
+    // Who says so is believed.
+    let new = ["--cluster", "new", "--new-cluster", "--server", other, "--anyway"];
+    rescue(&directory, &new).expect(0);
+    rescue(&directory, &["--cluster", "new", "--anyway"]).expect(2);
 }

@@ -326,12 +326,13 @@ fn anew(why: &str) -> Error {
 }
 
 /// The first file that is read behind the last archived piece of the same server says what came before
-/// it: everything that is archived, or the server lost it.
+/// it: everything that is archived, or the server, of this id and with these transactions, lost it.
 ///
 /// # Errors
 /// [`ErrorKind::Source`] when it was lost.
 pub(super) fn check_kept(
-    source: &BinlogSource,
+    server_id: u64,
+    executed: &GtidSet,
     tip: &SegmentInfo,
     file: &str,
     before: &GtidSet,
@@ -342,13 +343,11 @@ pub(super) fn check_kept(
     if number(&tip.range.file).partial_cmp(&number(file)) != Some(Ordering::Less) {
         return Ok(());
     }
-    let lost = match (&tip.state_after, state, &source.executed) {
+    let lost = match (&tip.state_after, state, executed) {
         // Its own: a domain can be deleted when it is no longer used.
         (Some(archived), Some(state), GtidSet::MariaDb(executed)) => archived
             .missing_in(state)
-            .find(|gtid| {
-                u64::from(gtid.server) == source.server_id && executed.get(gtid.domain).is_some()
-            })
+            .find(|gtid| u64::from(gtid.server) == server_id && executed.get(gtid.domain).is_some())
             .map(|gtid| format!("up to {gtid}")),
         _ => {
             let lost = tip.after.difference(before)?;

@@ -151,15 +151,22 @@ impl Archive {
         ))
     }
 
-    pub(super) fn of(&self, source: &BinlogSource) -> Result<Archived> {
-        let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
-        let mut went_on_elsewhere = false;
-        if let Some(tip) = &tip {
-            for later in self.tips.iter().filter(|other| other.archived_at > tip.archived_at) {
-                let more = Covered::of(tip).lacks(&later.after, later.state_after.as_ref())?;
-                went_on_elsewhere |= more.is_some();
+    /// Whether another server wrote later what this one had not, up to where it is archived.
+    pub(super) fn went_on_elsewhere(&self, tip: &SegmentInfo) -> Result<bool> {
+        for later in self.tips.iter().filter(|other| other.archived_at > tip.archived_at) {
+            if Covered::of(tip).lacks(&later.after, later.state_after.as_ref())?.is_some() {
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    pub(super) fn of(&self, source: &BinlogSource) -> Result<Archived> {
+        let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
+        let went_on_elsewhere = match &tip {
+            Some(tip) => self.went_on_elsewhere(tip)?,
+            None => false,
+        };
         Ok(Archived { tip, covered: self.covered()?, went_on_elsewhere })
     }
 }

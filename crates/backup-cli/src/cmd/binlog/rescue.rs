@@ -28,6 +28,12 @@ pub(super) struct Rescue {
     /// or the archive, say]
     #[arg(long, value_name = "FILE")]
     first_file: Option<BinlogFile>,
+    /// Take --server for who wrote them, whatever auto.cnf or the binlogs themselves say
+    #[arg(long, requires = "server")]
+    anyway: bool,
+    /// The repository need not know the cluster yet
+    #[arg(long)]
+    new_cluster: bool,
 }
 
 impl Rescue {
@@ -35,10 +41,16 @@ impl Rescue {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
+        if !self.new_cluster {
+            app.known(&repo, Some(&cluster), &cluster).await.map_err(|e| {
+                let remedy = format!("{}; --new-cluster begins one", e.remedy());
+                e.with_remedy(remedy)
+            })?;
+        }
         let started = cx.now();
         cx.phase("binlog rescue");
         let (server, first_file) = (self.server.clone(), self.first_file.clone());
-        let options = RescueOptions { server, first_file };
+        let options = RescueOptions { server, first_file, anyway: self.anyway };
         let rescued = rescue(cx, &repo, &cluster, &self.path, options).await?;
         let seconds = cx.now().duration_since(started).as_secs_f64();
         answer(&cluster, &self.path.display().to_string(), &rescued, seconds)

@@ -142,7 +142,7 @@ impl Receiver<'_, '_> {
             && source.has_gtids
             && !archived.went_on_elsewhere
         {
-            check_kept(source, tip, file, before, state)?;
+            check_kept(source.server_id, &source.executed, tip, file, before, state)?;
         }
         let covered = match archived.covered {
             Some(covered) if source.has_gtids => covered,

@@ -3,6 +3,7 @@
 
 mod place;
 mod saved;
+mod writer;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ use super::event::{
 };
 use super::receive::Received;
 use super::segment::{Head, Upto, examine, hex_of, sha256};
-use super::source::Covered;
+use super::source::{Covered, check_kept};
 use super::tips::Archive;
 
 /// What is read at once; more where a transaction is longer.
@@ -35,14 +36,17 @@ pub struct RescueOptions {
     pub server: Option<BinlogServer>,
     /// The binlog in which what MHA saved begins.
     pub first_file: Option<BinlogFile>,
+    /// Take `server` for who wrote them, whatever they say themselves.
+    pub anyway: bool,
 }
 
 /// Archives what is not archived yet of the binlogs in the directory `path`, or in what MHA saved: a file
 /// `saved_master_binlog_from_…`, or a directory with nothing but such.
 ///
 /// # Errors
-/// [`ErrorKind::Source`] when they do not join the archive; [`ErrorKind::Usage`] when nobody knows who
-/// wrote them, or there are none; [`ErrorKind::Damaged`] where something is damaged that has whole events
+/// [`ErrorKind::Source`] when they do not join the archive, or are others than the archived ones of their
+/// names; [`ErrorKind::Usage`] when nobody knows who wrote them, they say that it was another server than the
+/// one that is named, or there are none; [`ErrorKind::Damaged`] where something is damaged that has whole events
 /// behind it. What comes before that is archived then.
 pub async fn rescue(
     cx: &Context,
@@ -71,15 +75,14 @@ pub async fn rescue(
         }
         files => files?,
     };
-    let first = LocalFile::open(&files[0].1)?;
-    let server = options.server.or_else(|| first.server(path)).ok_or_else(|| {
-        Error::usage(format!("{} does not tell which server wrote it", path.display()))
-            .with_remedy("name it with --server and its server_uuid")
-    })?;
+    let server = writer::of_directory(path, &files, &options)?;
+    let listed = store.segments(cx, cluster).await?;
+    let known: Vec<SegmentInfo> = listed.into_iter().filter_map(|l| l.info.ok()).collect();
     for (at, (name, path)) in files.iter().enumerate() {
         cx.check()?;
         let local = LocalFile::open(path)?;
         let piece = Piece::of_file(&local, server.clone(), name.to_string());
+        rescue.is_archived_one(&piece, &known).await?;
         rescue.piece(&piece, at + 1 == files.len()).await?;
     }
     Ok(rescue.result)
@@ -164,14 +167,6 @@ impl LocalFile {
         }
         let format = Format { event: format.to_send(false), ..format };
         Ok(LocalFile { path: path.to_owned(), file, len, format })
-    }
-
-    /// Who wrote it: MariaDB by the id in its first event, MySQL by `auto.cnf` beside it.
-    fn server(&self, directory: &Path) -> Option<BinlogServer> {
-        if self.format.is_mariadb() {
-            return Some(BinlogServer::of_id(self.format.event.header().server_id));
-        }
-        uuid_of(directory)
     }
 
     /// The first bytes of a file.
@@ -300,6 +295,14 @@ impl Rescue<'_> {
                         continue;
                     }
                     self.check_joined(&info)?;
+                    if let Some(tip) = &tip
+                        && info.range.start == 0
+                        && !self.archive.went_on_elsewhere(tip)?
+                    {
+                        let id = piece.format.event.header().server_id.into();
+                        let state = info.state_before.as_ref();
+                        check_kept(id, &info.before, tip, &piece.name, &info.before, state)?;
+                    }
                     self.append(info, &content).await?;
                     before = None;
                 }

@@ -1,17 +1,17 @@
 //! Of which server, which binlog and which place in it a piece is.
 
 use backup_core::{
-    BinlogFile, BinlogServer, Error, ErrorKind, Flavor, Gtid, GtidSet, MySqlGtidSet, Result,
-    SegmentInfo,
+    BinlogFile, BinlogServer, Error, ErrorKind, Flavor, Gtid, GtidSet, MariaDbBinlogState,
+    MySqlGtidSet, Result, SegmentInfo,
 };
 use bytes::Bytes;
 
-use super::super::event::{Format, HEADER_LEN, MAGIC};
-use super::super::gtid::Begin;
+use super::super::event::{Events, Format, HEADER_LEN, MAGIC};
+use super::super::gtid::{Begin, state_before, transactions_before};
 use super::super::segment::{format_of, hex_of};
 use super::super::source::Covered;
 use super::saved::{Part, Saved};
-use super::{LocalFile, Rescue, RescueOptions, as_closed};
+use super::{LocalFile, Rescue, RescueOptions, WINDOW, as_closed, writer};
 
 /// Bytes of one binlog.
 pub(super) struct Piece<'a> {
@@ -60,6 +60,20 @@ impl<'a> Piece<'a> {
         let len = usize::try_from(self.limit - position).unwrap_or(len).min(len);
         let bytes = self.local.bytes(self.at + (position - self.start), len)?;
         Ok(if position == 0 { as_closed(&bytes, &self.format) } else { bytes })
+    }
+
+    /// What the binlog says that came before it; `None` where that is not whole.
+    fn before(&self) -> Result<Option<(GtidSet, Option<MariaDbBinlogState>)>> {
+        let head = (MAGIC.len() + self.format.event.bytes().len()) as u64;
+        let mut events = Events::new(self.read(head, WINDOW)?, head, self.format.checksum);
+        // MariaDB may say first that the file is encrypted.
+        for _ in 0..2 {
+            let Ok(Some(event)) = events.next_whole() else { break };
+            if let Some(before) = transactions_before(&event)? {
+                return Ok(Some((before, state_before(&event)?)));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn is_another(&self) -> Error {
@@ -184,8 +198,9 @@ impl Rescue<'_> {
         let listed = self.store.segments(self.cx, self.cluster).await?;
         let known: Vec<SegmentInfo> = listed.into_iter().filter_map(|l| l.info.ok()).collect();
         let server = match &options.server {
-            Some(server) => server.clone(),
             None => server_of(&saved, &known)?,
+            Some(named) if options.anyway => named.clone(),
+            named => writer::agreed(path, own(&saved)?.as_ref(), named.as_ref())?,
         };
         let told = options.first_file.as_ref();
         let names = self.names(&mut saved, &server, &known, told).await?;
@@ -267,6 +282,34 @@ impl Rescue<'_> {
                     "name it with --first-file: MHA's log says `Concat binary/relay logs from` and the name",
                 )
             })),
+        }
+    }
+
+    /// Where a binlog of this name is archived, it has to be this one: what the archive has of its start says that
+    /// the same came before it, and the last piece of the archive has the same bytes.
+    pub(super) async fn is_archived_one(
+        &self,
+        piece: &Piece<'_>,
+        known: &[SegmentInfo],
+    ) -> Result<()> {
+        let started = piece.format.started();
+        let mut same = known.iter().filter(|info| {
+            info.server == piece.server
+                && info.range.file == piece.name
+                && info.range.began_at(started)
+        });
+        if let Some(first) = same.next()
+            && first.range.start == 0
+            && let Some((before, state)) = piece.before()?
+            && (before != first.before || state != first.state_before)
+        {
+            return Err(piece.is_another());
+        }
+        match self.tip(&piece.server) {
+            Some(tip) if tip.range.file == piece.name => {
+                self.compare(piece, std::slice::from_ref(&tip)).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -362,16 +405,12 @@ impl Saved {
     }
 }
 
-/// Who wrote what was saved.
-fn server_of(saved: &Saved, known: &[SegmentInfo]) -> Result<BinlogServer> {
+/// Who wrote what was saved, by its own word.
+fn own(saved: &Saved) -> Result<Option<BinlogServer>> {
     let format = &saved.local.format;
     let id = format.event.header().server_id;
     if format.is_mariadb() {
-        return Ok(BinlogServer::of_id(id));
-    }
-    let head = hex_of(format);
-    if let Some(info) = known.iter().find(|info| info.format_description == head) {
-        return Ok(info.server.clone());
+        return Ok(Some(BinlogServer::of_id(id)));
     }
     // What it committed itself has its server_id, and its server_uuid in the GTID.
     for part in &saved.parts {
@@ -380,9 +419,24 @@ fn server_of(saved: &Saved, known: &[SegmentInfo]) -> Result<BinlogServer> {
             _ => None,
         })?;
         if let Some(uuid) = own {
-            return Ok(BinlogServer::of_uuid(uuid));
+            return Ok(Some(BinlogServer::of_uuid(uuid)));
         }
     }
+    Ok(None)
+}
+
+/// Who wrote what was saved, by its own word and by what is archived.
+fn server_of(saved: &Saved, known: &[SegmentInfo]) -> Result<BinlogServer> {
+    let format = &saved.local.format;
+    let head = hex_of(format);
+    let archived = known.iter().find(|info| info.format_description == head);
+    if let (Some(info), false) = (archived, format.is_mariadb()) {
+        return Ok(info.server.clone());
+    }
+    if let Some(own) = own(saved)? {
+        return Ok(own);
+    }
+    let id = format.event.header().server_id;
     let mut servers: Vec<&BinlogServer> = known
         .iter()
         .filter(|info| {
