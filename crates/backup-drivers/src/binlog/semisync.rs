@@ -13,9 +13,10 @@ use crate::connect::{ConnectOptions, Session};
 /// How much may be lost when the source is lost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rpo {
-    /// In seconds of commits. 0 only where every commit waits until it is safe with us. Otherwise the
-    /// longest that a transaction took from its commit, by the source's clock, until it was safe
-    /// here, by ours; `None` where nothing was seen of that.
+    /// In seconds of commits. 0 only where every commit waits until it is safe with us. Otherwise how long
+    /// ago the last moment was of which we know that everything the source had then is safe here: one at
+    /// which it said that it has nothing more, by our clock, or the commit of the last transaction that is
+    /// safe, by its own; `None` where nothing has come yet.
     pub seconds: Option<f64>,
     /// Why it is not 0; empty where it is.
     pub why: String,

@@ -199,8 +199,31 @@ async fn a_line_that_is_cut_and_a_store_that_is_away(
     assert_eq!(received.waiting, 0);
     // Nobody waited for us: that is no RPO of 0.
     let rpo = received.rpo.unwrap();
-    assert!(rpo.seconds != Some(0.0) && rpo.why.contains("--semi-sync"), "{rpo:?}");
+    assert!(rpo.seconds.is_some_and(|s| s > 0.0) && rpo.why.contains("--semi-sync"), "{rpo:?}");
     expect_whole(&store, &server, name).await;
+}
+
+/// What may be lost is a number, semi-sync or not, and grows while the server is away.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_lost_is_known(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let mut server = Server::start(name, |builder| builder).await;
+    let store = Store::new().await;
+    let following = Following::start(&store, &server, |_| {});
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    archived(&store, &server).await;
+    let rpo = following.end().await.unwrap_or_else(|e| panic!("{}", e.report())).rpo.unwrap();
+    assert!(rpo.seconds.is_some_and(|s| s > 0.0) && rpo.why.contains("--semi-sync"), "{rpo:?}");
+
+    let following = Following::start(&store, &server, |_| {});
+    server.run(&["INSERT INTO d.t VALUES (1)"]).await;
+    archived(&store, &server).await;
+    server.0.stop().await.unwrap();
+    let stopped = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let away = stopped.elapsed().as_secs_f64();
+    let rpo = following.end().await.unwrap_or_else(|e| panic!("{}", e.report())).rpo.unwrap();
+    assert!(rpo.seconds.is_some_and(|s| s >= away) && rpo.why.contains("away"), "{rpo:?} {away}");
 }
 
 /// A server that is shut down in order says that the dump ends, and does not mean it.

@@ -185,13 +185,16 @@ pub(super) fn answer(
         ),
     };
     if let Some(rpo) = &received.rpo {
-        let seconds = match rpo.seconds {
-            Some(0.0) => "none of its commits".to_owned(),
-            Some(seconds) => format!("{seconds:.1} s of its commits"),
-            None => "how much of its commits was not seen".to_owned(),
+        let lost = match rpo.seconds {
+            Some(0.0) => "nothing that was committed".to_owned(),
+            Some(seconds) => {
+                format!("the commits of the last {}", human::duration(seconds.max(0.1)))
+            }
+            None => "nobody knows how much, for nothing has come from it yet".to_owned(),
         };
         let why = if rpo.why.is_empty() { String::new() } else { format!(" ({})", rpo.why) };
-        text.push_str(&format!("Lost with the server as of {}: {seconds}{why}.\n", rpo.as_of));
+        let as_of = human::time(rpo.as_of);
+        text.push_str(&format!("If the server is lost now ({as_of}), so may be: {lost}{why}.\n"));
     }
     if received.waiting > 0 {
         text.push_str(&format!("{} still wait in the spool.\n", human::bytes(received.waiting)));

@@ -33,8 +33,6 @@ impl Receiver<'_, '_> {
         let mut taken = 0;
         let mut tick = tokio::time::interval(self.options.sync_every);
         self.watch.begin();
-        self.lag.caught_up = false;
-        self.lag.oldest = None;
         let mut looked: Option<Instant> = None;
         loop {
             let ready = if taken < BURST { dump.next().now_or_never() } else { None };
@@ -74,7 +72,7 @@ impl Receiver<'_, '_> {
             };
             match sent {
                 Sent::Heartbeat => {
-                    self.lag.caught_up = true;
+                    self.lag.is_level(self.cx.now());
                     // However many come, the clock is looked at.
                     taken += SIGN_OF_LIFE;
                 }
@@ -109,7 +107,7 @@ impl Receiver<'_, '_> {
                 }
                 Sent::Event { event, part, wants_ack: wanted } => {
                     if let Part::Begin(begin) = &part {
-                        self.lag.comes(begin.time);
+                        self.lag.comes(begin.time, self.cx.now());
                     }
                     if let Some(before) = transactions_before(&event)?
                         && std::mem::take(&mut first)
@@ -166,7 +164,7 @@ impl Receiver<'_, '_> {
         if let Some((draft, _)) = &mut self.draft {
             draft.sync().await?;
         }
-        self.lag.is_safe(self.cx.now());
+        self.lag.is_safe();
         Ok(())
     }
 
@@ -185,7 +183,17 @@ impl Receiver<'_, '_> {
             };
             self.cx.event(Told::Warning { text });
         }
-        let seconds = if why.is_none() { Some(0.0) } else { self.lag.longest };
-        self.result.rpo = Some(Rpo { seconds, why: why.unwrap_or_default(), as_of: self.cx.now() });
+        let as_of = self.cx.now();
+        let seconds = if why.is_none() { Some(0.0) } else { self.lag.seconds(as_of) };
+        self.result.rpo = Some(Rpo { seconds, why: why.unwrap_or_default(), as_of });
+    }
+
+    /// The connection is gone: whatever was so, from now on nothing waits for us.
+    pub(super) fn is_away(&mut self) {
+        let as_of = self.cx.now();
+        if let Some(rpo) = &mut self.result.rpo {
+            let why = "the server was away".to_owned();
+            *rpo = Rpo { seconds: self.lag.seconds(as_of), why, as_of };
+        }
     }
 }

@@ -209,6 +209,7 @@ impl Receiver<'_, '_> {
                 Err(e) => e,
             };
             self.close_draft().await?;
+            self.is_away();
             if self.cx.cancellation().is_cancelled() {
                 return if self.connected { Ok(()) } else { Err(error) };
             }
@@ -228,6 +229,7 @@ impl Receiver<'_, '_> {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.cx.cancellation().cancelled() => {
+                    self.is_away();
                     return if self.connected { Ok(()) } else { Err(error) };
                 }
             }
