@@ -7,6 +7,7 @@ use crate::backup::{Backup, Restore, RestoreSteps, Restored};
 use crate::chain::{BackupChain, Chain};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BackupId, ClusterName};
 use crate::manifest::Manifest;
 use crate::monitor::Event;
 use crate::repository::{BackupSession, BackupSpec, Record, RecordEvent, Repository};
@@ -85,7 +86,7 @@ async fn give_up(
     cx: &Context,
     repository: &dyn Repository,
     session: &dyn BackupSession,
-    cluster: &crate::ClusterName,
+    cluster: &ClusterName,
     error: &Error,
 ) -> bool {
     let id = session.id().clone();
@@ -184,25 +185,44 @@ pub async fn verify(
         let next = cx.run(verifier.verify(cx, manifest, artifacts)).await?;
         let mut findings = report.map(|r| r.findings).unwrap_or_default();
         findings.extend(next.findings);
-        let so_far = Report { level: next.level, findings, sampled: next.sampled };
+        let so_far = Report { sampled: next.sampled, ..Report::new(next.level, findings) };
         let ok = so_far.ok();
         report = Some(so_far);
         if !ok {
             break;
         }
     }
-    let report = report.ok_or_else(|| Error::internal("no verifier was given"))?;
+    let mut report = report.ok_or_else(|| Error::internal("no verifier was given"))?;
+    let seconds = cx.now().duration_since(started).as_secs_f64();
+    prove(cx, repository, &manifest.cluster, &manifest.backup, &mut report, seconds).await;
+    Ok(report)
+}
+
+/// Adds the result of a verification to the history. Where that cannot be written (a copy that is mounted
+/// read-only, a disk that went bad or is full), what was found still has to be told: the report says that it is
+/// recorded nowhere.
+pub async fn prove(
+    cx: &Context,
+    repository: &dyn Repository,
+    cluster: &ClusterName,
+    backup: &BackupId,
+    report: &mut Report,
+    duration_seconds: f64,
+) {
     let record = Record {
         time: cx.now(),
-        backup: Some(manifest.backup.clone()),
+        backup: Some(backup.clone()),
         event: RecordEvent::Proof {
             level: report.level,
             ok: report.ok(),
             findings: report.findings.clone(),
-            duration_seconds: cx.now().duration_since(started).as_secs_f64(),
+            duration_seconds,
             sampled: report.sampled,
         },
     };
-    repository.record(cx, &manifest.cluster, &record).await?;
-    Ok(report)
+    if let Err(e) = repository.record(cx, cluster, &record).await {
+        let text = format!("the proof was not added to the history: {}", e.chain());
+        cx.event(Event::Warning { text });
+        report.unrecorded = Some(e.chain());
+    }
 }

@@ -117,6 +117,9 @@ pub struct Report {
     /// How much was read, where it was not everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
+    /// Why the proof is not in the history; `None` where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrecorded: Option<String>,
 }
 
 /// What a verification read of a backup when it did not read all of it.
@@ -136,7 +139,7 @@ impl Report {
     /// A report about everything that `level` looks at.
     #[must_use]
     pub fn new(level: Level, findings: Vec<Finding>) -> Self {
-        Report { level, findings, sampled: None }
+        Report { level, findings, sampled: None, unrecorded: None }
     }
 
     /// True when nothing of severity [`Severity::Error`] was found.

@@ -7,7 +7,6 @@
 mod aside;
 mod by_file;
 mod drill;
-mod history;
 mod levels;
 mod listed;
 mod logical;

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use backup_core::{
-    Context, ErrorKind, Finding, Level, Listed, Record, RecordEvent, Report, Repository, Result,
-    Severity, Verifier, pipeline,
+    Context, ErrorKind, Finding, Level, Listed, Report, Result, Severity, Verifier, pipeline,
 };
 use backup_storage::{Repo, SamplePlan};
 
-use crate::history::OptionalHistory;
 use crate::levels::verifiers;
 use crate::{DrillOptions, SampleVerifier, verifiers_for};
 
-/// Verifies a backup up to `level` and records the proof; a history that cannot be written is a
-/// warning.
+/// Verifies a backup up to `level` and records the proof; of a history that cannot be written the report
+/// tells.
 ///
 /// # Errors
 /// When the verification could not be carried out: the level is not in this version, the store
@@ -62,27 +60,15 @@ async fn run(
     verifiers: Vec<Arc<dyn Verifier>>,
     listed: Listed,
 ) -> Result<Report> {
-    let repo = OptionalHistory(repo);
     let error = match listed.manifest {
-        Ok(manifest) => return pipeline::verify(cx, &repo, &verifiers, &manifest).await,
+        Ok(manifest) => return pipeline::verify(cx, &**repo, &verifiers, &manifest).await,
         Err(e) if e.kind() == ErrorKind::Damaged => e,
         Err(e) => return Err(e),
     };
     let object = format!("{}/manifest", listed.backup);
     let finding = Finding::new(Severity::Error, object, error.chain(), error.remedy().to_owned())
         .with_kind(ErrorKind::Damaged);
-    let report = Report::new(Level::Objects, vec![finding]);
-    let record = Record {
-        time: cx.now(),
-        backup: Some(listed.backup),
-        event: RecordEvent::Proof {
-            level: report.level,
-            ok: false,
-            findings: report.findings.clone(),
-            duration_seconds: 0.0,
-            sampled: None,
-        },
-    };
-    repo.record(cx, &listed.cluster, &record).await?;
+    let mut report = Report::new(Level::Objects, vec![finding]);
+    pipeline::prove(cx, &**repo, &listed.cluster, &listed.backup, &mut report, 0.0).await;
     Ok(report)
 }

@@ -115,11 +115,16 @@ impl Verify {
             let (report, verdict) = match result {
                 // One backup that cannot be read must not keep the others from being looked at.
                 Err(e) if self.all && e.kind() != ErrorKind::Interrupted => {
-                    ending = ending.or(Some(e.kind()));
+                    ending = ending.filter(|kind| *kind != ErrorKind::Warnings).or(Some(e.kind()));
                     (unverified(&backup, self.level, &e), "not verified")
                 }
                 Err(e) => return Err(e),
-                Ok(report) if report.ok() => (report, "ok"),
+                Ok(report) if report.ok() => {
+                    // Others ask the history what is proven.
+                    let unrecorded = report.unrecorded.as_ref().map(|_| ErrorKind::Warnings);
+                    ending = ending.or(unrecorded);
+                    (report, "ok")
+                }
                 Ok(report) => {
                     ending = Some(ErrorKind::Findings);
                     (report, "FAILED")
@@ -131,6 +136,7 @@ impl Verify {
                 "ok": report.ok(),
                 "findings": report.findings,
                 "sampled": report.sampled,
+                "recorded": report.unrecorded.is_none(),
             }));
             text.push_str(&paragraph(&backup, &report, verdict));
         }
@@ -212,7 +218,8 @@ async fn verify_file(app: &App, path: &Path) -> Result<Answer> {
 fn unverified(backup: &BackupId, level: Level, error: &Error) -> Report {
     let problem = format!("it could not be verified: {}", error.chain());
     let finding = Finding::new(Severity::Error, backup.as_str(), problem, error.remedy());
-    Report::new(level, vec![finding.with_kind(error.kind())])
+    let unrecorded = Some(error.chain());
+    Report { unrecorded, ..Report::new(level, vec![finding.with_kind(error.kind())]) }
 }
 
 fn paragraph(backup: &BackupId, report: &Report, verdict: &str) -> String {

@@ -197,7 +197,7 @@ pub async fn check_sample(
         ),
         "for a proof of the whole, verify without --percent and --max-bytes",
     ));
-    Ok(Report { level: Level::Content, findings, sampled: Some(sampled) })
+    Ok(Report { sampled: Some(sampled), ..Report::new(Level::Content, findings) })
 }
 
 #[cfg(test)]
