@@ -119,6 +119,14 @@ impl Point {
         target: &ReplayTarget,
     ) -> Result<(Manifest, Way)> {
         let chain = self.chain(cx, repo, cluster, target).await?;
+        if manifests.is_empty() {
+            let problem =
+                format!("there is no backup of cluster {cluster} that binlogs could be applied to");
+            return Err(Error::new(ErrorKind::Unreachable, problem).with_remedy(
+                "take one of everything with `holdfast backup`: a logical one goes into a server (--target), one \
+                 of data files into a directory (--target-dir)",
+            ));
+        }
         let mut problem = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target

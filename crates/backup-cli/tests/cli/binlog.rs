@@ -182,8 +182,36 @@ async fn points_that_cannot_be_reached_are_told_before_anything_is_done() {
     home.on_repo(archive).expect(6).says("purged");
     home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop", "--accept-gap"])
         .expect(14);
-    let run = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
-    assert!(run.stdout.contains("gap"), "{run:?}");
+    let check = ["binlog", "check", "--cluster", "shop"];
+    let run = home.on_repo(check).expect(11);
+    assert!(run.stdout.contains("gap") && run.stdout.contains("not its end"), "{run:?}");
+    // What the message asks for puts it right: older backups lead as far as they do.
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (11, 'n', NULL)"]).await;
+    home.on_repo(archive).expect(0);
+    let run = home.on_repo(check).expect(0);
+    for said in ["gap", "not its end", "the end of the archive", "from the newest backup on"] {
+        assert!(run.stdout.contains(said), "{said}: {run:?}");
+    }
+    let json = home.on_repo(["binlog", "check", "--cluster", "shop", "--json"]).expect(0).json();
+    let whole = json["backups"].as_array().unwrap().iter().map(|b| b["whole"] == true);
+    assert_eq!((&json["ok"], whole.collect()), (&true.into(), vec![false, true]), "{json:#}");
+}
+
+/// An archive alone is no point to restore, and a spool has to be a place to write to.
+#[tokio::test]
+async fn what_is_missing_for_a_restore_is_said() {
+    let source = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--spool"];
+    home.on_repo([&archive[..], &["/proc"]].concat()).expect(2).says("--spool");
+    home.on_repo([&archive[..], &["spool"]].concat()).expect(0);
+    let restore = ["restore", "--cluster", "shop", "--target", &url, "--to-latest"];
+    home.on_repo(restore)
+        .expect(10)
+        .says("there is no backup of cluster shop")
+        .says("holdfast backup");
 }
 
 /// A piece in the middle of the archive is lost: nobody is told that everything was applied.

@@ -55,8 +55,20 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     }
 }
 
+/// A directory that cannot be made, or written to, is a matter of which one was named.
+fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let failed = failed(path);
+    move |e| {
+        let error = failed(e);
+        match error.kind() {
+            ErrorKind::Internal => error.with_kind(ErrorKind::Usage),
+            _ => error,
+        }
+    }
+}
+
 fn make(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable(path))
 }
 
 fn sync_directory(path: &Path) -> Result<()> {
@@ -67,7 +79,8 @@ impl Spool {
     /// Opens the directory of a cluster below `root`.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] while another receiver has it.
+    /// [`ErrorKind::Busy`] while another receiver has it; [`ErrorKind::Usage`] where it cannot be made or
+    /// written to.
     pub(super) fn open(root: &Path, cluster: &ClusterName, now: Timestamp) -> Result<Self> {
         let directory = root.join(cluster.to_string());
         make(&directory)?;
@@ -79,7 +92,7 @@ impl Spool {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(failed(&path))?;
+            .map_err(unusable(&path))?;
         match lock.try_lock() {
             Ok(()) => {
                 // For people.

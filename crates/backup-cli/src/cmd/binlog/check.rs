@@ -1,7 +1,7 @@
 //! `holdfast binlog check`
 
 use backup_core::{
-    BinlogChain, ClusterName, ErrorKind, Finding, Reach, ReplayBase, Repository, Result,
+    BinlogChain, ClusterName, ErrorKind, Finding, Manifest, Reach, ReplayBase, Repository, Result,
     SegmentInfo, SegmentStore, Severity,
 };
 use backup_drivers::binlog::check_segment;
@@ -75,43 +75,57 @@ impl Check {
                  the lines below say which",
             ));
         }
-        let mut backups = Vec::new();
-        for listed in cx.run(repo.backups(cx, Some(&cluster))).await? {
-            let Ok(manifest) = listed.manifest else { continue };
-            if manifest.outcome.partial || manifest.outcome.masked {
-                continue;
-            }
-            let reached = chain.reach(&ReplayBase::of(&manifest));
-            let object = format!("backup {}", manifest.backup);
-            let remedy = "take a full backup now";
-            match reached {
+        let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
+        let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
+        let manifests = listed.into_iter().filter_map(|listed| listed.manifest.ok());
+        let manifests: Vec<Manifest> = manifests.filter(whole).collect();
+        let (mut backups, mut lines) = (Vec::new(), String::new());
+        for (at, manifest) in manifests.iter().enumerate() {
+            // What the newest one leads to can be had, whatever the older ones lead to.
+            let severity = match at + 1 == manifests.len() {
+                true => Severity::Error,
+                false => Severity::Warning,
+            };
+            let problem = match chain.reach(&ReplayBase::of(manifest)) {
                 Ok(Reach { last, whole }) => {
                     let time = last.as_ref().and_then(|last| last.last_time);
-                    if !whole {
-                        let problem = format!(
-                            "the archive leads from it to {}, and not to its end",
-                            time.map_or("no transaction".to_owned(), human::time)
-                        );
-                        findings.push(Finding::new(Severity::Error, object, problem, remedy));
-                    }
+                    let time = time.unwrap_or(manifest.finished_at);
+                    let place = last.as_ref().map_or(String::new(), |last| {
+                        format!(" ({}:{})", last.range.file, last.range.end)
+                    });
+                    let end = if whole { "the end of the archive" } else { "not its end" };
+                    let to = format!("{}{place}, {end}", human::time(time));
+                    lines.push_str(&format!("From {} to {to}.\n", manifest.backup));
                     backups.push(json!({
                         "backup": manifest.backup,
                         "reaches": {
-                            "time": time.unwrap_or(manifest.finished_at),
+                            "time": time,
                             "gtid": last.as_ref().map(|last| &last.after),
                             "file": last.as_ref().map(|last| &last.range.file),
                             "offset": last.as_ref().map(|last| last.range.end),
                         },
+                        "whole": whole,
                     }));
+                    (!whole).then(|| format!("the archive leads from it to {to}"))
                 }
                 Err(e) => {
-                    findings.push(Finding::new(Severity::Error, object, e.to_string(), remedy));
-                    backups.push(json!({ "backup": manifest.backup, "reaches": null }));
+                    lines.push_str(&format!("From {} to nowhere.\n", manifest.backup));
+                    backups.push(json!({
+                        "backup": manifest.backup, "reaches": null, "whole": false,
+                    }));
+                    Some(e.to_string())
                 }
+            };
+            if let Some(problem) = problem {
+                let remedy = match severity {
+                    Severity::Error => "take a full backup now",
+                    _ => "begin with a newer backup for points behind that",
+                };
+                let object = format!("backup {}", manifest.backup);
+                findings.push(Finding::new(severity, object, problem, remedy));
             }
         }
         let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
-        let damaged = findings.iter().any(|f| f.kind == Some(ErrorKind::Damaged));
         let document = json!({
             "cluster": cluster,
             "ok": !bad,
@@ -124,15 +138,17 @@ impl Check {
             "{} of {cluster}, {} read: {}.\n",
             human::several(count as u64, "segment"),
             human::bytes(bytes),
-            if bad { "problems were found" } else { "all is well" }
+            match (bad, findings.is_empty()) {
+                (true, _) => "problems were found",
+                (false, false) => "all is well from the newest backup on",
+                (false, true) => "all is well",
+            }
         );
+        text.push_str(&lines);
         for finding in &findings {
             text.push_str(&human::finding(finding));
         }
-        let ending = match (damaged, bad) {
-            (true, _) | (_, true) => Some(ErrorKind::Findings),
-            _ => None,
-        };
+        let ending = bad.then_some(ErrorKind::Findings);
         Ok(Answer::new(&document, text)?.ending(ending))
     }
 
