@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn what_is_not_on_the_disk_is_not_safe_and_no_clock_makes_it_so() {
-        let at = |second| Timestamp::from_second(1_000_000 + second).unwrap();
+        let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
         let mut lag = Lag::default();
         assert_eq!(lag.seconds(at(0)), None);
         lag.comes(at(10), at(11));
