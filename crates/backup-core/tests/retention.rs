@@ -153,7 +153,7 @@ fn grace_and_the_leeway_of_clocks_end_to_the_second() {
     let plan = one.plan(&all, now());
     assert_eq!(shape(&plan), "kkk-", "the third takes the place, the first two are young");
     let Decision::Keep(reasons) = &plan.verdicts[1].decision else { panic!() };
-    assert_eq!(reasons[..], [Reason::YoungChain]);
+    assert_eq!(reasons[..], [Reason::Young]);
     let Decision::Keep(reasons) = &plan.verdicts[2].decision else { panic!() };
     assert!(!reasons.contains(&Reason::Young), "{reasons:?}");
 
