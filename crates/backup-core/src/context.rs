@@ -46,8 +46,8 @@ impl Random for SystemRandom {
 
 /// A bound on the memory that buffers of a run may take together.
 ///
-/// The grain is 1 KiB. A request for more than the whole budget is cut to the whole budget, so that
-/// a single huge row waits for everybody else instead of for ever.
+/// The grain is 1 KiB. A request for more than [half](MemoryBudget::half) of the budget is cut to that half:
+/// the writer of a backup holds its own until the end, and what is read for it must not wait for ever.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
     semaphore: Arc<Semaphore>,
@@ -77,9 +77,15 @@ impl MemoryBudget {
         u64::from(self.kib) << 10
     }
 
-    /// Waits until `bytes` are free and takes them.
+    /// The most that one may reserve, in bytes.
+    #[must_use]
+    pub fn half(&self) -> usize {
+        (self.kib as usize / 2) << 10
+    }
+
+    /// Waits until `bytes`, or [half](Self::half) of the budget, are free and takes them.
     pub async fn reserve(&self, bytes: usize) -> MemoryPermit {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.kib);
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.kib / 2);
         let permit = Arc::clone(&self.semaphore)
             .acquire_many_owned(kib)
             .await
@@ -280,14 +286,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_beyond_the_budget_waits_for_all_of_it_and_no_longer() {
-        let budget = MemoryBudget::new(1 << 20);
-        let all = budget.reserve(usize::MAX).await;
-        let waiting = budget.reserve(1);
-        tokio::pin!(waiting);
-        assert!(futures::poll!(&mut waiting).is_pending());
-        drop(all);
-        waiting.await;
+    async fn two_that_hold_all_they_may_never_wait_for_each_other() {
+        for bytes in [1 << 20, (1 << 20) + 1024, 16 << 20] {
+            let budget = MemoryBudget::new(bytes);
+            let writer = budget.reserve(usize::MAX).await;
+            let _reader = budget.reserve(usize::MAX).await;
+            // A third one waits, and no longer than it has to.
+            let waiting = budget.reserve(usize::MAX);
+            tokio::pin!(waiting);
+            assert!(futures::poll!(&mut waiting).is_pending());
+            drop(writer);
+            waiting.await;
+        }
     }
 
     #[tokio::test]

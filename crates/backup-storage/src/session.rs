@@ -282,8 +282,7 @@ impl Session {
 /// Takes the memory of a backup once: a writer that waited for some while its driver holds some could
 /// wait forever.
 async fn reserve(cx: &Context, options: &RepositoryOptions) -> MemoryPermit {
-    let half = usize::try_from(cx.memory().bytes() / 2).unwrap_or(usize::MAX);
-    cx.memory().reserve(Packer::memory(cx, options).min(half)).await
+    cx.memory().reserve(Packer::memory(cx, options)).await
 }
 
 /// Compresses and seals where no other task has to wait for it.

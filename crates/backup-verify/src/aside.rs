@@ -20,6 +20,7 @@ use backup_drivers::sandbox::{Sandbox, ServerInstall};
 use backup_storage::format::Compression;
 use backup_storage::{Deltas, Repo, RepoUrl, RepositoryOptions};
 
+use crate::at_target;
 use crate::drill::DrillOptions;
 
 /// What is moved, where to, and by way of which server.
@@ -83,7 +84,9 @@ impl<'a> Aside<'a> {
             let driver = LogicalRestore::new(options.target.clone(), options.restore.clone());
             pipeline::plan_restore(cx, repo, &driver, manifest).await?
         } else {
-            RestoreSteps::default()
+            let mut steps = RestoreSteps::default();
+            cx.run(at_target::foretell(&options, None, &mut steps)).await?;
+            steps
         };
         cx.phase("looking through the binlogs");
         let manner = match scope {

@@ -9,6 +9,7 @@ use backup_core::{
     ArtifactSource, BackupChain, Chain, Context, Error, ErrorKind, Finding, Flavor, Level,
     Manifest, Report, Repository, Restore, Result, ServerVersion, Severity, Verifier, io_error,
 };
+use backup_drivers::clone::Emptied;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
 use backup_drivers::logical::{Catalog, DrillReport, drill};
@@ -187,12 +188,16 @@ impl DrillVerifier {
         let scratch = scratch.map_err(|e| {
             io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
         })?;
+        // What cannot be read the drill reports.
+        let catalog = files::Catalog::read(&*artifacts).await.ok();
+        let emptied = catalog.and_then(|catalog| Emptied::of(backup, &catalog).finding());
         let report = {
             let restore = self.restore(cx, install, scratch.path(), backup, &artifacts).await?;
             files::drill(cx, install, scratch.path(), backup, artifacts, &*restore).await?
         };
         let mut findings = vec![summary(backup, install, &report)];
         findings.extend(report.findings);
+        findings.extend(emptied);
         Ok(Report::new(Level::Drill, findings))
     }
 }

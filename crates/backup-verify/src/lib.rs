@@ -5,6 +5,7 @@
 //! it hit; an error means that nothing can be said about the backup.
 
 mod aside;
+mod at_target;
 mod by_file;
 mod drill;
 mod levels;

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, Error, ErrorKind, Event,
-    Manifest, Repository, Restore, RestoreSteps, Restored, Result, io_error,
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event,
+    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Strategy, io_error,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
+use backup_drivers::clone::{CloneBackup, Emptied};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{
     self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
 };
 use backup_drivers::innodb::TableFile;
-use backup_drivers::logical::{Scope, Selection, inventory};
+use backup_drivers::logical::{Parts, Scope, Selection, inventory};
 use backup_drivers::physical::{Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, ServerInstall};
 use backup_storage::Repo;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::aside::{AsideOptions, still_there};
+use crate::at_target;
 use crate::by_file::move_tables;
 
 /// How the files become a server.
@@ -53,8 +55,9 @@ pub async fn restore_tables(
     route: Option<Arc<Route>>,
 ) -> Result<Restored> {
     let install = options.server.install(manifest)?;
-    cx.run(check_target(&options)).await?;
+    cx.run(at_target::check(&options)).await?;
     let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
+    refuse_emptied(&Emptied::of(manifest, &catalog), &options)?;
     let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
     let ground = match route.filter(|route| !route.is_empty()) {
         None => apart.open(None).await?,
@@ -133,6 +136,12 @@ impl Apart<'_> {
             None => server,
         };
         let (sandbox, source) = server.open(cx).await?;
+        if self.manifest.strategy == Strategy::Clone {
+            // Some the account that took the clone may not have seen.
+            let tables = cx.run(CloneBackup::left_empty(&source)).await?;
+            let emptied = Emptied { tables, ..Emptied::of(self.manifest, &self.catalog) };
+            refuse_emptied(&emptied, options)?;
+        }
         Ok(Ground { scratch, sandbox, source })
     }
 
@@ -212,9 +221,10 @@ pub async fn plan_tables(
     route: Option<&Route>,
 ) -> Result<RestoreSteps> {
     let install = options.server.install(manifest)?;
-    cx.run(check_target(options)).await?;
+    cx.run(at_target::check(options)).await?;
     let artifacts = repo.artifacts(cx, manifest).await?;
     let catalog = Catalog::read(&*artifacts).await?;
+    refuse_emptied(&Emptied::of(manifest, &catalog), options)?;
     let entries: Vec<&Entry> = match catalog.header.state {
         State::Unprepared if route.is_none() => {
             let keep = Keep::new(&options.restore.selection);
@@ -259,29 +269,19 @@ pub async fn plan_tables(
              read the rows from there, and write them to the target"
         ),
     });
-    Ok(RestoreSteps { steps, ..RestoreSteps::default() })
+    let mut steps = RestoreSteps { steps, ..RestoreSteps::default() };
+    // Binlogs may bring other tables than there are files of.
+    let catalog = Some(&catalog).filter(|_| route.is_none_or(Route::is_empty));
+    cx.run(at_target::foretell(options, catalog, &mut steps)).await?;
+    Ok(steps)
 }
 
-/// Fails where the target cannot be reached, or has one of the tables already: it is asked again at the end, and
-/// before that there is much to do.
-async fn check_target(options: &AsideOptions) -> Result<()> {
-    let AsideOptions { target, restore, .. } = options;
-    let mut session = Session::open(target).await?;
-    for name in restore.selection.tables.iter().map(|name| restore.rename.table(name)) {
-        let sql =
-            "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
-        let found: Vec<u8> = session.exec_rows(sql, (&name.database, &name.table)).await?;
-        if !found.is_empty() && !restore.overwrite {
-            return Err(Error::new(
-                ErrorKind::Target,
-                format!("{target} has already: table {name}"),
-            )
-            .with_remedy(
-                "restore under another name with --rename; or use --overwrite, which replaces it",
-            ));
-        }
+/// Fails where rows are asked for that a clone does not hold.
+fn refuse_emptied(emptied: &Emptied, options: &AsideOptions) -> Result<()> {
+    match options.restore.parts {
+        Parts::Schema => Ok(()),
+        Parts::All | Parts::Data => emptied.refuse(&options.restore.selection),
     }
-    session.close().await
 }
 
 /// Which files some tables need: their own, and everything that is no table of a user.

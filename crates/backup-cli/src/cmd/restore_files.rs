@@ -7,6 +7,7 @@ use backup_core::{
     BackupChain, Chain, Error, Finding, Manifest, Repository, Restore as Driver, Result, Severity,
     pipeline,
 };
+use backup_drivers::clone::Emptied;
 use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor};
 use backup_drivers::physical::{Link, PhysicalRestore, details};
 use backup_drivers::sandbox::ServerConfig;
@@ -72,7 +73,7 @@ impl Restore {
         done(manifest, &restored, cx.now().duration_since(started), way.as_ref())
     }
 
-    /// How the server that is to start on the directory fits, if it is named.
+    /// What comes back otherwise, and how the server that is to start on the directory fits, if it is named.
     async fn fit(
         &self,
         app: &App,
@@ -80,12 +81,16 @@ impl Restore {
         manifest: &Manifest,
         directory: &Path,
     ) -> Result<Vec<Finding>> {
-        let Some(file) = &self.server_config else { return Ok(Vec::new()) };
-        let install = self.private_server().any_install()?;
-        let config = ServerConfig::read(&install, file)?;
         let artifacts = repo.artifacts(&app.cx, manifest).await?;
         let catalog = app.cx.run(Catalog::read(&*artifacts)).await?;
-        Ok(Successor { install: &install, config: &config, directory }.fit(manifest, &catalog))
+        let mut findings = Vec::from_iter(Emptied::of(manifest, &catalog).finding());
+        if let Some(file) = &self.server_config {
+            let install = self.private_server().any_install()?;
+            let config = ServerConfig::read(&install, file)?;
+            let successor = Successor { install: &install, config: &config, directory };
+            findings.extend(successor.fit(manifest, &catalog));
+        }
+        Ok(findings)
     }
 
     /// Restores the files of a backup into a directory, or plans to.

@@ -7,6 +7,7 @@ use backup_core::{
     ArtifactName, ArtifactSource, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind,
     Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
 };
+use backup_drivers::clone::Emptied;
 use backup_drivers::files;
 use backup_drivers::foreign::{CONTENTS, Dump, DumpPart};
 use backup_drivers::innodb::TableFile;
@@ -92,7 +93,7 @@ impl Show {
 async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Vec<TableLine>>> {
     let artifacts = repo.artifacts(&app.cx, manifest).await?;
     if manifest.strategy.has_data_files() {
-        return filed(&*artifacts).await.map(Some);
+        return filed(manifest, &*artifacts).await.map(Some);
     }
     if !matches!(manifest.strategy, Strategy::Logical | Strategy::Foreign) {
         return Ok(None);
@@ -126,8 +127,8 @@ async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
     Ok(tables.into_iter().map(line).collect())
 }
 
-/// The tables of users that have files of their own.
-async fn filed(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
+/// The tables of users that have files of their own, and those whose rows a clone does not hold.
+async fn filed(manifest: &Manifest, artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
     let catalog = files::Catalog::read(artifacts).await?;
     let mut tables: BTreeMap<String, TableLine> = BTreeMap::new();
     for entry in catalog.files() {
@@ -151,6 +152,11 @@ async fn filed(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
         (line.table, line.engine) = (name, engine.to_owned());
         line.bytes += entry.bytes;
         line.artifacts += 1;
+    }
+    for left in Emptied::of(manifest, &catalog).tables {
+        let line = tables.entry(left.table.to_string()).or_default();
+        (line.table, line.engine) = (left.table.to_string(), left.engine);
+        line.rows_left_out = true;
     }
     Ok(tables.into_values().collect())
 }
@@ -301,6 +307,9 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
     }
     if outcome.masked {
         add("masked", "values were changed on the way".into());
+    }
+    if let Some(others) = outcome.details["others"].as_str() {
+        add("others", format!("{others} has the rows of tables that are not InnoDB's"));
     }
     if let Some(rows) = outcome.rows {
         add("rows", human::count(rows));

@@ -1,7 +1,7 @@
 //! Clones by the command line.
 
 use crate::home::{Home, Run};
-use crate::server::{self, Server};
+use crate::server::{self, Server, install};
 
 const INSTALL: &str = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'";
 
@@ -49,7 +49,9 @@ async fn what_a_clone_leaves_empty_is_dumped_beside_it() {
     let nowhere = clone.into_iter().chain(["--clone-spool", "/nowhere/at/all"]);
     let stderr = home.on_repo(nowhere).expect(2).stderr;
     assert!(stderr.contains("another directory with --clone-spool"), "{stderr}");
-    let plain = home.on_repo(clone).expect(14).json();
+    // Any memory does.
+    let plain = clone.into_iter().chain(["--memory", "1MiB"]);
+    let plain = home.on_repo(plain).expect(14).json();
     assert!(plain["warnings"][0].as_str().unwrap().contains("shop.old (MyISAM)"), "{plain:#}");
     let with = home.on_repo(clone.into_iter().chain(["--clone-others"])).expect(0).json();
     assert_eq!(with["strategy"], "clone");
@@ -80,4 +82,90 @@ async fn what_a_clone_leaves_empty_is_dumped_beside_it() {
     assert_eq!(with["warnings"], serde_json::json!([]), "{with:#}");
     let warning = with["others"]["warnings"][0].as_str().unwrap();
     assert!(warning.contains("may not lock them: shop.old (MyISAM)"), "{with:#}");
+}
+
+#[tokio::test]
+async fn an_empty_table_out_of_a_clone_replaces_nothing() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let mut session = server.session().await;
+    server::run(
+        &mut session,
+        &[
+            INSTALL,
+            "CREATE TABLE shop.old (i INT NOT NULL) ENGINE=MyISAM",
+            "INSERT INTO shop.old VALUES (1), (2)",
+            // One that may not see the table cannot name it.
+            "CREATE USER blind@localhost",
+            "GRANT BACKUP_ADMIN, REPLICATION CLIENT ON *.* TO blind@localhost",
+        ],
+    )
+    .await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let clone = |cluster: &str, url: &str, more: &[&str]| -> serde_json::Value {
+        let args =
+            ["backup", "--strategy", "clone", "--cluster", cluster, "--source", url, "--json"];
+        let run = home.on_repo(args.into_iter().chain(more.iter().copied()));
+        assert!([Some(0), Some(14)].contains(&run.code), "{run:?}");
+        run.json()
+    };
+    clone("blind", &url.replace("root@", "blind@"), &[]);
+    clone("alone", &url, &[]);
+    let with = clone("both", &url, &["--clone-others"]);
+    let others = with["others"]["backup"].as_str().unwrap();
+    let tool = install("mysql-9.7");
+    let restore = |cluster: &str, more: &[&str]| {
+        let args = ["restore", "--cluster", cluster, "--target", &url, "--overwrite"];
+        let args = args.into_iter().chain(["--server-dir", tool.to_str().unwrap()]);
+        home.on_repo(args.chain(more.iter().copied()))
+    };
+    for choice in [["--tables", "shop.old"], ["--databases", "shop"]] {
+        restore("blind", &choice).expect(2).says("shop.old (MyISAM)");
+        for more in [&[][..], &["--dry-run"]] {
+            let more = [&choice[..], more].concat();
+            restore("alone", &more).expect(2).says("shop.old (MyISAM)").says("another backup");
+            let named = format!("restore {others} --tables shop.old");
+            restore("both", &more).expect(2).says("shop.old (MyISAM)").says(&named);
+        }
+    }
+    let rows = "SELECT COUNT(*) FROM shop.old";
+    assert_eq!(server.value(rows).await.as_deref(), Some("2"));
+
+    // What is destroyed is said before, of tables and of databases.
+    let plan = |more: &[&str]| {
+        let run = restore("both", &[more, &["--dry-run", "--json"]].concat()).expect(0);
+        run.json()["destroys"].to_string()
+    };
+    let destroys = plan(&["--tables", "shop.customers"]);
+    assert!(destroys.contains("table shop.customers (about "), "{destroys}");
+    let destroys = plan(&["--databases", "shop", "--exclude-tables", "shop.old"]);
+    assert!(destroys.contains("shop.customers") && destroys.contains("shop.orders"), "{destroys}");
+    assert!(!destroys.contains("shop.old"), "{destroys}");
+    // The others come, and the definition alone of the empty one.
+    restore("both", &["--databases", "shop", "--exclude-tables", "shop.old"]).expect(0);
+    restore("both", &["--tables", "shop.old", "--schema-only", "--rename", "shop.old=shop.shape"])
+        .expect(0);
+    home.on_repo([
+        "restore",
+        others,
+        "--cluster",
+        "both",
+        "--target",
+        &url,
+        "--tables",
+        "shop.old",
+    ])
+    .expect(9);
+
+    // Whoever restores or shows all of it is told.
+    let shown = home.on_repo(["show", "latest", "--cluster", "both"]).expect(0).stdout;
+    assert!(shown.contains("shop.old: without its rows") && shown.contains(others), "{shown}");
+    let line = format!("holdfast restore {others}");
+    let place = ["restore", "--cluster", "both", "--target-dir", "data"];
+    let run = home.on_repo(place.into_iter().chain(["--dry-run"])).expect(0);
+    assert!(run.stdout.contains("shop.old (MyISAM)") && run.stdout.contains(&line), "{run:?}");
+    home.on_repo(place).expect(14).says("shop.old (MyISAM)").says(&line);
+    let drill = ["verify", "latest", "--cluster", "both", "--level", "drill", "--server-dir"];
+    let run = home.on_repo(drill.into_iter().chain([tool.to_str().unwrap()])).expect(0);
+    assert!(run.stdout.contains("shop.old (MyISAM)") && run.stdout.contains(&line), "{run:?}");
 }

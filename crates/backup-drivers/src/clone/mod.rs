@@ -15,6 +15,7 @@
 
 mod descriptor;
 mod donor;
+mod emptied;
 mod intake;
 mod names;
 mod page_zero;
@@ -47,6 +48,7 @@ use session::Session;
 use spool::Spool;
 
 pub use donor::LeftEmpty;
+pub use emptied::Emptied;
 pub use rpc::Ddl;
 
 /// How a clone is taken.
@@ -123,6 +125,8 @@ impl Backup for CloneBackup {
         let mut settings = cx.run(donor.settings()).await?;
         // Before the donor begins with anything.
         let spool = Spool::new(&self.options.spool, self.options.spool_limit)?;
+        let reserve = async { Ok(cx.memory().reserve(relay::memory(cx)).await) };
+        let _memory = cx.run(reserve).await?;
         cx.phase("clone");
         let before = cx.run(donor.position()).await?;
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
@@ -203,7 +207,6 @@ impl Backup for CloneBackup {
 impl CloneBackup {
     /// Has `intake` take everything, and leaves the donor free, whatever happens.
     async fn take(&self, cx: &Context, session: &mut Session, intake: Intake) -> Result<Intake> {
-        let _memory = cx.memory().reserve(relay::MEMORY).await;
         let (mut front, back) = relay::pair(cx, &self.options.spool, self.options.spool_limit);
         let taking = AbortOnDropHandle::new(tokio::spawn(back.run(intake)));
         let streamed = session.run(cx, &mut front).await;

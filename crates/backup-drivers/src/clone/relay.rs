@@ -29,9 +29,15 @@ use super::session::Receive;
 use super::spool::{self, joined};
 
 /// What waits in memory, in bytes: some of the largest blocks (64 pages of 64 KiB).
-pub(super) const MEMORY: usize = 12 << 20;
+const MEMORY: usize = 12 << 20;
 /// How long the line waits for the store before it goes on without. The donor's patience is 60 seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What may wait in memory here, in bytes: less where the budget is small. A block that is larger still passes,
+/// when nothing else waits.
+pub(super) fn memory(cx: &Context) -> usize {
+    MEMORY.min(cx.memory().half())
+}
 
 /// What a [`Receive`] is given, on its way.
 enum Item {
@@ -137,6 +143,8 @@ pub(super) struct Front {
     cx: Context,
     items: mpsc::UnboundedSender<Item>,
     memory: Arc<Semaphore>,
+    /// How much that is at the most.
+    most: usize,
     overflow: Overflow,
 }
 
@@ -157,8 +165,9 @@ pub(super) fn pair(cx: &Context, directory: &Path, limit: u64) -> (Front, Back) 
         end: 0,
         waiting: Arc::clone(&waiting),
     };
-    let memory = Arc::new(Semaphore::new(MEMORY));
-    let front = Front { cx: cx.clone(), items: sender, memory, overflow };
+    let most = memory(cx);
+    let memory = Arc::new(Semaphore::new(most));
+    let front = Front { cx: cx.clone(), items: sender, memory, most, overflow };
     (front, Back { items: receiver, waiting })
 }
 
@@ -174,7 +183,7 @@ impl Front {
 
     /// Room in memory, or none where the store does not make any in time.
     async fn room(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>> {
-        let permits = u32::try_from(bytes.clamp(1, MEMORY)).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes.clamp(1, self.most)).unwrap_or(u32::MAX);
         let wait = Arc::clone(&self.memory).acquire_many_owned(permits);
         let patience = match (self.overflow.is_used(), self.overflow.has_room(bytes)) {
             // Where there is no room either, the donor has to wait, and loses patience at last.

@@ -1,0 +1,120 @@
+//! The tables that a clone leaves empty, as its backup tells of them.
+
+use std::str::FromStr;
+
+use backup_core::{Error, Finding, Manifest, Result, Severity, Strategy};
+
+use super::LeftEmpty;
+use crate::files::Catalog;
+use crate::logical::{Selection, TableName};
+
+/// What of a backup comes back without its rows, and where those are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emptied {
+    /// The tables, as far as the account that took the clone might see them.
+    pub tables: Vec<LeftEmpty>,
+    /// The logical backup that has the rows, where one was taken.
+    pub others: Option<String>,
+    /// The clone.
+    pub backup: String,
+}
+
+impl Emptied {
+    /// What of the backup; of one that is no clone nothing.
+    #[must_use]
+    pub fn of(manifest: &Manifest, catalog: &Catalog) -> Emptied {
+        let left_out = catalog.header.left_out.iter();
+        let tables = left_out.filter(|_| manifest.strategy == Strategy::Clone);
+        Emptied {
+            tables: tables.filter_map(|left| left.path.parse().ok()).collect(),
+            others: manifest.outcome.details["others"].as_str().map(str::to_owned),
+            backup: manifest.backup.to_string(),
+        }
+    }
+
+    /// For whoever restores all of the backup.
+    #[must_use]
+    pub fn finding(&self) -> Option<Finding> {
+        if self.tables.is_empty() {
+            return None;
+        }
+        let problem = format!(
+            "these tables come back empty, for they are not InnoDB's: {}",
+            list(&self.tables)
+        );
+        let remedy = match &self.others {
+            Some(others) => format!(
+                "start a server on the files, and bring the rows: `holdfast restore {others} --target … \
+                 --overwrite`"
+            ),
+            None => "bring the rows from another backup; --clone-others dumps them beside the next clone"
+                .to_owned(),
+        };
+        Some(Finding::new(Severity::Warning, &self.backup, problem, remedy))
+    }
+
+    /// Fails where one of the tables is chosen: an empty one is not what anybody asks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage).
+    pub fn refuse(&self, selection: &Selection) -> Result<()> {
+        let chosen = |left: &&LeftEmpty| {
+            let TableName { database, table } = &left.table;
+            selection.wants_table(database, table)
+        };
+        let chosen: Vec<LeftEmpty> = self.tables.iter().filter(chosen).cloned().collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = chosen.iter().map(|left| left.table.to_string()).collect();
+        let names = names.join(",");
+        let remedy = match &self.others {
+            Some(others) => format!(
+                "their rows are in the logical backup {others}: `holdfast restore {others} --tables {names}`; \
+                 what else was chosen comes with --exclude-tables {names}"
+            ),
+            None => format!(
+                "restore them from another backup, and what else was chosen with --exclude-tables {names}; \
+                 --clone-others dumps them beside the next clone"
+            ),
+        };
+        Err(Error::usage(format!(
+            "{} is a clone, and holds no rows of tables that are not InnoDB's: {}",
+            self.backup,
+            list(&chosen)
+        ))
+        .with_remedy(remedy))
+    }
+}
+
+fn list(tables: &[LeftEmpty]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// As it is displayed.
+impl FromStr for LeftEmpty {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.strip_suffix(')').and_then(|text| text.rsplit_once(" ("));
+        let (table, engine) =
+            parts.ok_or_else(|| Error::usage(format!("`{text}` is no table and its engine")))?;
+        Ok(LeftEmpty { table: table.parse()?, engine: engine.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_read_as_they_are_written(database in "\\PC{1,8}", table in "\\PC{1,8}") {
+            let engine = "MyISAM".to_owned();
+            let left = LeftEmpty { table: TableName { database, table }, engine };
+            prop_assert_eq!(left.to_string().parse::<LeftEmpty>().unwrap(), left);
+        }
+    }
+}
