@@ -58,6 +58,13 @@ impl App {
         Repo::open_on(&self.cx, store, RepositoryOptions { unlock, stores, ..options }).await
     }
 
+    /// Whether the repository is encrypted, which needs no key.
+    pub(crate) async fn is_encrypted(&self) -> Result<bool> {
+        let url = self.repo_url()?;
+        let store = Store::open(&self.cx, &url, &self.store_options(&url)?).await?;
+        Repo::is_encrypted(&store).await
+    }
+
     /// How tiers and copies are reached.
     pub(crate) fn stores(&self) -> Stores {
         let limit = self.upload_limit;

@@ -36,7 +36,7 @@ impl Server<'_> {
         }
         if self.url.is_some_and(|url| url.starts_with("file:")) {
             return Err(Error::usage(format!(
-                "the directory of a stopped server is no {} for the logical strategy",
+                "file: names the directory of a stopped server, and the {} has to run for this",
                 self.role
             ))
             .with_remedy("start the server and name it as mysql://user@host/"));

@@ -108,8 +108,8 @@ impl ErrorKind {
                 "check that the repository is reachable and writable, then try again"
             }
             ErrorKind::Damaged => {
-                "run `holdfast verify --level content` to see what is damaged; undamaged objects \
-                 can be restored with --tables, or restore another backup"
+                "run `holdfast verify --level content` to see what is damaged and what is not; restore \
+                 another backup"
             }
             ErrorKind::Target => "choose an empty target, or read what --overwrite would destroy",
             ErrorKind::Unreachable => {

@@ -16,6 +16,7 @@ use backup_drivers::logical::{Catalog, DrillReport, drill};
 use backup_drivers::physical::{self, Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 use backup_storage::Repo;
+use tempfile::TempDir;
 
 /// Where installations of servers are looked for when none is named.
 const USUAL_PLACES: [&str; 5] =
@@ -111,6 +112,30 @@ impl DrillOptions {
         }
     }
 
+    /// Where private servers keep their data.
+    fn parent(&self) -> Result<PathBuf> {
+        match &self.directory {
+            Some(named) if !named.is_dir() => {
+                Err(Error::usage(format!("there is no directory {}", named.display()))
+                    .with_remedy("make it, or name another one with --scratch-dir"))
+            }
+            Some(named) => Ok(named.clone()),
+            None => Ok(std::env::temp_dir()),
+        }
+    }
+
+    /// A new directory in which a private server has what is its own; gone when it is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where the directory that was named is not there, [`ErrorKind::Target`] or
+    /// [`ErrorKind::Space`] where nothing can be written to it.
+    pub(crate) fn scratch(&self, prefix: &str) -> Result<TempDir> {
+        let parent = self.parent()?;
+        tempfile::Builder::new().prefix(prefix).tempdir_in(&parent).map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
+        })
+    }
+
     /// Starts a server that takes whatever the source held, and does nothing by itself.
     pub(crate) async fn start(
         &self,
@@ -134,8 +159,8 @@ impl DrillOptions {
             Flavor::MySql => builder.option("innodb_redo_log_capacity", "1G"),
             Flavor::MariaDb => builder.option("innodb_log_file_size", "512M"),
         };
-        if let Some(directory) = &self.directory {
-            builder = builder.directory(directory);
+        if self.directory.is_some() {
+            builder = builder.directory(self.parent()?);
         }
         describe(builder).start(cx).await
     }
@@ -183,11 +208,7 @@ impl DrillVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        let parent = self.options.directory.clone().unwrap_or_else(std::env::temp_dir);
-        let scratch = tempfile::Builder::new().prefix("holdfast-drill-").tempdir_in(&parent);
-        let scratch = scratch.map_err(|e| {
-            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
-        })?;
+        let scratch = self.options.scratch("holdfast-drill-")?;
         // What cannot be read the drill reports.
         let catalog = files::Catalog::read(&*artifacts).await.ok();
         let emptied = catalog.and_then(|catalog| Emptied::of(backup, &catalog).finding());

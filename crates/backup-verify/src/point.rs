@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    Context, ErrorKind, Finding, GtidSet, Manifest, Repository, Result, ServerVersion, Severity,
-    io_error,
+    Context, Finding, GtidSet, Manifest, Repository, Result, ServerVersion, Severity,
 };
 use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::Applied;
@@ -31,7 +30,7 @@ impl<'a> FilesPoint<'a> {
     /// Looks for the server, and whether it may run on the files.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] where there is none to run.
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) where there is none to run.
     pub fn prepare(
         repo: &'a Repo,
         manifest: &'a Manifest,
@@ -127,11 +126,7 @@ impl<'a> FilesPoint<'a> {
 
     /// Where the private server has what is its own, and what the backup says of the files.
     async fn place(&self, cx: &Context) -> Result<(tempfile::TempDir, Catalog)> {
-        let parent = self.options.directory.clone().unwrap_or_else(std::env::temp_dir);
-        let scratch = tempfile::Builder::new().prefix("holdfast-point-").tempdir_in(&parent);
-        let scratch = scratch.map_err(|e| {
-            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
-        })?;
+        let scratch = self.options.scratch("holdfast-point-")?;
         let artifacts = self.repo.artifacts(cx, self.manifest).await?;
         let catalog = Catalog::read(&*artifacts).await?;
         Ok((scratch, catalog))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event,
-    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Strategy, io_error,
+    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Strategy,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
@@ -100,11 +100,7 @@ impl Apart<'_> {
     /// recovers does not.
     async fn open(&self, route: Option<&Route>) -> Result<Ground> {
         let Apart { cx, options, .. } = *self;
-        let parent = options.server.directory.clone().unwrap_or_else(std::env::temp_dir);
-        let scratch = tempfile::Builder::new().prefix("holdfast-tables-").tempdir_in(&parent);
-        let scratch = scratch.map_err(|e| {
-            io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
-        })?;
+        let scratch = options.server.scratch("holdfast-tables-")?;
         let unprepared = self.catalog.header.state == State::Unprepared;
         let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
         let narrowed = async |artifacts| match selection {

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::backup_clone::CloneFlags;
 use super::backup_files::FilesFlags;
 use super::backup_tool::ToolFlags;
+use super::backup_ways::{Given, Way};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::args;
@@ -140,8 +141,9 @@ impl Backup {
             backup_type: self.backup_type,
             parent: None,
         };
-        let by_tool =
-            self.strategy == Strategy::Physical && !self.files.copies(app, self.source.as_deref());
+        let way = self.way(app);
+        self.check_flags(way)?;
+        let by_tool = way == Way::Tool;
         let throttle = self.throttle(app, by_tool)?;
         let repo = app.repo(self.repository_options(app)?).await?;
         if by_tool {
@@ -184,6 +186,21 @@ impl Backup {
         };
         let driver = LogicalBackup::new(source, options);
         answer(&pipeline::backup(&app.cx, &repo, &driver, spec).await?)
+    }
+
+    /// Those flags of all backups that are not for all of them. What chooses databases, tables and rows
+    /// is refused where it is read.
+    pub(super) fn given(&self) -> [Given; 6] {
+        use Way::{Clone, Logical, Tool};
+        [
+            ("--no-users", self.no_users, &[Logical]),
+            ("--check-tables", self.check_tables, &[Logical]),
+            ("--on-corrupt", self.on_corrupt != "fail", &[Logical]),
+            ("--resume", self.resume, &[Logical]),
+            ("--pause-replication", self.pause_replication, &[Logical, Tool]),
+            // With a clone for --clone-others.
+            ("--always-lock", self.always_lock, &[Logical, Clone]),
+        ]
     }
 
     fn repository_options(&self, app: &App) -> Result<RepositoryOptions> {

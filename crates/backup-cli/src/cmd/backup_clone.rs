@@ -9,6 +9,7 @@ use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection};
 use backup_storage::Repo;
 
 use super::backup::{Backup, answer, document, source, text};
+use super::backup_ways::{Given, Way};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human::parse_bytes;
@@ -35,6 +36,15 @@ pub(crate) struct CloneFlags {
 }
 
 impl CloneFlags {
+    /// What they are for.
+    pub(super) fn given(&self) -> [Given; 3] {
+        [
+            ("--clone-block-ddl", self.clone_block_ddl.is_some(), &[Way::Clone]),
+            ("--clone-spool", self.clone_spool.is_some(), &[Way::Clone]),
+            ("--clone-others", self.clone_others, &[Way::Clone]),
+        ]
+    }
+
     fn options(&self) -> CloneOptions {
         let spool = self.clone_spool.clone().unwrap_or_else(std::env::temp_dir);
         CloneOptions {

@@ -8,6 +8,7 @@ use backup_drivers::files::{ColdBackup, ColdOptions, LockOptions, LockedBackup};
 use backup_drivers::snapshot::{Method, SnapshotBackup, SnapshotBackupOptions};
 
 use super::backup::{Backup, source};
+use super::backup_ways::{Given, Way};
 use crate::app::App;
 use crate::login::DefaultsFile;
 
@@ -49,6 +50,18 @@ fn size(text: &str) -> Result<String, String> {
 }
 
 impl FilesFlags {
+    /// What they are for.
+    pub(super) fn given(&self) -> [Given; 5] {
+        use Way::{Copy, Snapshot};
+        [
+            ("--allow-unclean", self.allow_unclean, &[Copy]),
+            ("--lock-and-copy", self.lock_and_copy, &[Copy]),
+            ("--snapshot", self.snapshot != "auto", &[Snapshot]),
+            ("--snapshot-size", self.snapshot_size.is_some(), &[Snapshot]),
+            ("--snapshot-create", self.snapshot_create.is_some(), &[Snapshot]),
+        ]
+    }
+
     fn method(&self) -> Result<Method> {
         let commands = match (&self.snapshot_create, &self.snapshot_remove) {
             (Some(create), Some(remove)) => Some(Method::Commands {

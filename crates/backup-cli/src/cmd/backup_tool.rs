@@ -11,6 +11,7 @@ use backup_drivers::physical::{LockDdl, Parent, PhysicalBackup, ToolOptions, det
 use backup_storage::Repo;
 
 use super::backup::{Backup, answer, source};
+use super::backup_ways::{Given, Way};
 use crate::answer::Answer;
 use crate::app::App;
 
@@ -44,6 +45,18 @@ pub(crate) struct ToolFlags {
 }
 
 impl ToolFlags {
+    /// What they are for.
+    pub(super) fn given(&self) -> [Given; 6] {
+        [
+            ("--tool", self.tool.is_some(), &[Way::Tool]),
+            ("--lock-ddl", self.lock_ddl != "default", &[Way::Tool]),
+            ("--replica-position", self.replica_position, &[Way::Tool]),
+            ("--galera-position", self.galera_position, &[Way::Tool]),
+            ("--keep-redo", self.keep_redo, &[Way::Tool]),
+            ("--allow-bad-pages", self.allow_bad_pages, &[Way::Tool]),
+        ]
+    }
+
     /// What these flags say of a backup.
     pub(super) fn options(&self) -> ToolOptions {
         ToolOptions {

@@ -86,9 +86,15 @@ impl Check {
             (Strategy::Logical, Some(source)) => {
                 Box::new(LogicalBackup::new(source.clone(), options))
             }
-            // Nothing is written, so the spool may be anywhere.
             (Strategy::Clone, Some(source)) => {
-                Box::new(CloneBackup::new(source.clone(), CloneOptions::new("/")))
+                let options = CloneOptions {
+                    // What keeps it from being asked is a finding of its own.
+                    encrypted_repository: !app.has_repo()
+                        || app.is_encrypted().await.unwrap_or(true),
+                    // Nothing is written, so the spool may be anywhere.
+                    ..CloneOptions::new("/")
+                };
+                Box::new(CloneBackup::new(source.clone(), options))
             }
             (Strategy::Physical, Some(source))
                 if !self.files.copies(app, self.source.as_deref()) =>

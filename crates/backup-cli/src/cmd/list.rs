@@ -24,7 +24,7 @@ pub(crate) struct List {
     cluster: Option<ClusterName>,
 }
 
-/// The last verification of a backup.
+/// The strongest verification of a backup that still counts.
 #[derive(Debug, Clone, Serialize)]
 struct Proof {
     level: Level,
@@ -113,8 +113,10 @@ impl Known {
             RecordEvent::Proof { level, ok, sampled, .. } => {
                 // A sample that found nothing is no proof of the whole.
                 let level = if sampled.is_some() && ok { Level::Objects } else { level };
-                let proven = self.proof.as_ref().is_some_and(|last| last.ok && last.level > level);
-                if !(sampled.is_some() && ok && proven) {
+                // A weaker one that found nothing leaves a stronger one as it was, and so does a weaker
+                // one that failed if the stronger did: as retention sees it.
+                let stronger = |last: &Proof| last.level > level && (ok || !last.ok);
+                if !self.proof.as_ref().is_some_and(stronger) {
                     self.proof = Some(Proof { level, ok, time });
                 }
             }
@@ -243,6 +245,45 @@ fn as_row(entry: &Listed, proof: Option<&Proof>) -> Vec<String> {
             row.extend(std::iter::repeat_n(String::new(), 4));
             row.push(proof);
             row
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::retention;
+
+    use super::*;
+
+    #[test]
+    fn the_proof_that_is_shown_is_that_of_retention() {
+        let backup: BackupId = "20261120T101530Z-full-7f3a9c".parse().unwrap();
+        let levels = [Level::Objects, Level::Content, Level::Logical, Level::Drill];
+        let one = levels.into_iter().flat_map(|level| [(level, true), (level, false)]);
+        let one: Vec<(Level, bool)> = one.collect();
+        let all = one.iter().flat_map(|a| one.iter().map(move |b| (a, b)));
+        let all = all.flat_map(|(a, b)| one.iter().map(move |c| [*a, *b, *c]));
+        for sequence in all {
+            let records = sequence.map(|(level, ok)| Record {
+                time: Timestamp::UNIX_EPOCH,
+                backup: Some(backup.clone()),
+                event: RecordEvent::Proof {
+                    level,
+                    ok,
+                    findings: Vec::new(),
+                    duration_seconds: 0.0,
+                    sampled: None,
+                },
+            });
+            let mut known = Known::default();
+            for record in records.clone() {
+                known.add(record.time, record.event);
+            }
+            let shown = match known.proof.unwrap() {
+                Proof { ok: true, level, .. } => retention::Proof::Ok(level),
+                Proof { level, .. } => retention::Proof::Failed(level),
+            };
+            assert_eq!(shown, retention::Proof::of(&backup, &records), "{records:?}");
         }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 mod backup_clone;
 mod backup_files;
 mod backup_tool;
+mod backup_ways;
 pub(crate) mod binlog;
 pub(crate) mod check;
 pub(crate) mod completions;

@@ -48,6 +48,32 @@ async fn a_backup_says_what_it_did(#[values("mysql-9.7", "mariadb-10.11")] name:
     assert_eq!(home.on_repo(["list", "--json"]).expect(0).json().as_array().unwrap().len(), 3);
 }
 
+/// Whoever gives a flag relies on it.
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let home = Home::with_repo();
+    let refused = |strategy: &str, flags: &[&str]| {
+        let args = ["backup", "--cluster", "c", "--source", "mysql://nobody@127.0.0.1:1/"];
+        let args = args.into_iter().chain(["--strategy", strategy]);
+        let run = home.on_repo(args.chain(flags.iter().copied())).expect(2);
+        run.says(&format!("{} does nothing for", flags[0]));
+    };
+    let logical = ["--no-users", "--check-tables", "--resume", "--pause-replication"];
+    let cold = ["--allow-unclean", "--snapshot-size=1G", "--tool=/usr/bin/true", "--keep-redo"];
+    for flag in logical.into_iter().chain(cold).chain(["--lock-and-copy", "--snapshot=lvm"]) {
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(n, v)| (n, Some(v)));
+        let flags: Vec<&str> = [name].into_iter().chain(value).collect();
+        refused("clone", &flags);
+    }
+    refused("clone", &["--on-corrupt", "skip"]);
+    for flag in ["--clone-others", "--replica-position"] {
+        refused("logical", &[flag]);
+        refused("snapshot", &[flag]);
+    }
+    refused("physical", &["--always-lock"]);
+    refused("logical", &["--lock-and-copy"]);
+}
+
 #[rstest]
 #[tokio::test]
 async fn limits_that_cannot_be_seen_are_refused(

@@ -1,5 +1,7 @@
 //! Clones by the command line.
 
+use backup_core::Context;
+
 use crate::home::{Home, Run};
 use crate::server::{self, Server, install};
 
@@ -82,6 +84,67 @@ async fn what_a_clone_leaves_empty_is_dumped_beside_it() {
     assert_eq!(with["warnings"], serde_json::json!([]), "{with:#}");
     let warning = with["others"]["warnings"][0].as_str().unwrap();
     assert!(warning.contains("may not lock them: shop.old (MyISAM)"), "{with:#}");
+}
+
+/// The keys of encrypted tables come with a clone, so what takes them has to be encrypted.
+#[tokio::test]
+async fn an_open_repository_for_an_encrypted_source_is_found_beforehand() {
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap().keyring(true).tcp(true);
+    let server = Server(builder.start(&cx).await.unwrap());
+    let mut session = server.session().await;
+    server::run(
+        &mut session,
+        &[
+            INSTALL,
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.t (id INT PRIMARY KEY) ENCRYPTION = 'Y'",
+            "CREATE USER seer@'%' IDENTIFIED BY 'see', poor@'%' IDENTIFIED BY 'see'",
+            "GRANT BACKUP_ADMIN, SELECT, REPLICATION CLIENT, PROCESS ON *.* TO seer@'%'",
+            "GRANT BACKUP_ADMIN, SELECT, REPLICATION CLIENT ON *.* TO poor@'%'",
+        ],
+    )
+    .await;
+    let home = Home::with_repo();
+    for account in ["seer", "poor"] {
+        let url = format!("{}?ssl-mode=required", server.tcp_url(account));
+        for command in ["check", "backup"] {
+            let args = [command, "--strategy", "clone", "--source", &url];
+            let cluster = ["--cluster", "shop"].into_iter().filter(|_| command == "backup");
+            let mut command = home.command(args.into_iter().chain(cluster));
+            command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_SOURCE_PASSWORD", "see");
+            let run = Run::of(&mut command).expect(6);
+            let said = format!("{}{}", run.stdout, run.stderr);
+            assert!(said.contains("the repository is not encrypted"), "{account}: {said}");
+        }
+    }
+}
+
+/// Places that are not there are a mistake in the command line, and named.
+#[tokio::test]
+async fn what_is_named_and_not_there_is_told_of() {
+    let server = Server::with_shop("mysql-9.7").await;
+    server::run(&mut server.session().await, &[INSTALL]).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let stopped = ["backup", "--strategy", "clone", "--cluster", "c", "--source", "file:///srv/d"];
+    home.on_repo(stopped).expect(2).says("the source has to run");
+    let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url];
+    home.on_repo(clone).expect(0);
+    let tool = install("mysql-9.7");
+    let with_server = ["--server-dir", tool.to_str().unwrap()];
+    let scratch = ["--scratch-dir", "/nowhere/at/all"];
+    let drill = ["verify", "latest", "--level", "drill"];
+    let tables = ["restore", "--cluster", "c", "--target", &url, "--overwrite", "--tables"];
+    for command in [&drill[..], &[&tables[..], &["shop.orders"]].concat()] {
+        let run = home.on_repo([command, &with_server, &scratch].concat()).expect(2);
+        run.says("there is no directory /nowhere/at/all");
+    }
+    let target = home.path("target");
+    let files = ["restore", "--cluster", "c", "--target-dir", target.to_str().unwrap()];
+    let config = ["--server-config", "/nowhere/my.cnf"];
+    let run = home.on_repo([&files[..], &with_server, &config].concat()).expect(2);
+    run.says("there is no option file /nowhere/my.cnf");
 }
 
 #[tokio::test]

@@ -109,7 +109,11 @@ impl Donor {
     }
 
     /// Everything that would keep the clone from being taken.
-    pub(super) async fn findings(&mut self, options: &ConnectOptions) -> Result<Vec<Finding>> {
+    pub(super) async fn findings(
+        &mut self,
+        options: &ConnectOptions,
+        encrypted_repository: bool,
+    ) -> Result<Vec<Finding>> {
         let mut findings = vec![Finding::new(
             Severity::Info,
             "server",
@@ -172,16 +176,22 @@ impl Donor {
         }
         let sql = "SELECT @@GLOBAL.innodb_undo_log_encrypt + @@GLOBAL.innodb_redo_log_encrypt";
         let logs = self.session.query_first::<u8>(sql).await?.unwrap_or_default() > 0;
-        // The account may not be allowed to look; then the clone itself finds out.
-        let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES \
-                   WHERE ENCRYPTION = 'Y'";
-        let spaces: Result<Option<u64>> = self.session.query_first(sql).await;
-        let encrypted = logs || matches!(spaces, Ok(Some(1..)));
+        // The first needs PROCESS, the second shows what the account may see. What neither shows, the
+        // clone itself finds out.
+        let looks = [
+            "SELECT COUNT(*) FROM information_schema.INNODB_TABLESPACES WHERE ENCRYPTION = 'Y'",
+            "SELECT COUNT(*) FROM information_schema.TABLES \
+             WHERE CREATE_OPTIONS LIKE '%ENCRYPTION=_Y_%'",
+        ];
+        let mut encrypted = logs;
+        for sql in looks {
+            let found: Result<Option<u64>> = self.session.query_first(sql).await;
+            encrypted |= matches!(found, Ok(Some(1..)));
+        }
         let sql = "SHOW SESSION STATUS LIKE 'Ssl_cipher'";
         let cipher: Option<(String, String)> = self.session.query_first(sql).await?;
         let wire = cipher.is_some_and(|(_, cipher)| !cipher.is_empty());
-        // What the repository is the backup finds out.
-        let secrecy = Secrecy { wire, repository: true };
+        let secrecy = Secrecy { wire, repository: encrypted_repository };
         if encrypted {
             match secrecy.check("a tablespace or log") {
                 Ok(()) => findings.push(Finding::new(

@@ -62,6 +62,9 @@ pub struct CloneOptions {
     pub spool_limit: u64,
     /// The logical backup that has the rows of the tables which a clone leaves empty, where there is one.
     pub others: Option<BackupId>,
+    /// Whether the repository is encrypted, for [`Backup::preflight`]; the backup itself asks the
+    /// repository.
+    pub encrypted_repository: bool,
 }
 
 impl CloneOptions {
@@ -72,6 +75,7 @@ impl CloneOptions {
             spool: spool.into(),
             spool_limit: 64 << 30,
             others: None,
+            encrypted_repository: true,
         }
     }
 }
@@ -111,7 +115,7 @@ impl Backup for CloneBackup {
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
         let mut donor = Donor::ask(&self.source).await?;
         donor.check()?;
-        let mut findings = donor.findings(&self.source).await?;
+        let mut findings = donor.findings(&self.source, self.options.encrypted_repository).await?;
         if self.options.others.is_none() {
             findings.extend(donor.empty_tables().await?);
         }

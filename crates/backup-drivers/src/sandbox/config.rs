@@ -36,7 +36,8 @@ impl ServerConfig {
             .with_remedy("mend the file, or name the server it is meant for with --server-dir")
         };
         if !file.is_file() {
-            return Err(failed().with_source("there is no such file"));
+            return Err(Error::usage(format!("there is no option file {}", file.display()))
+                .with_remedy("name the one that the server on these files is to be started with"));
         }
         let output = install
             .server_command_with(option("defaults-file", file))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backup_core::{
     ArtifactName, BackupId, Context, Error, ErrorKind, Finding, Level, Manifest, ObjectDigest,
-    Report, Result, Severity,
+    Report, Result, Severity, Strategy,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -263,10 +263,15 @@ fn consequences(
         let (problem, remedy) = if intact == all {
             (format!("all {all} artifacts are intact and can be restored"), RESTORE_ANOTHER)
         } else {
-            (
-                format!("{intact} of {all} artifacts are intact"),
-                "restore what is intact with --tables, and the rest from another backup",
-            )
+            let problem = format!("{intact} of {all} artifacts are intact");
+            // Only there the tables do not need what they have in common.
+            match manifest.strategy {
+                Strategy::Logical => (
+                    problem,
+                    "restore what is intact with --tables, and the rest from another backup",
+                ),
+                _ => (problem, RESTORE_ANOTHER),
+            }
         };
         findings.push(
             Finding::new(Severity::Info, backup, problem, remedy).with_kind(ErrorKind::Damaged),
