@@ -197,9 +197,18 @@ pub fn seeds() -> Vec<Vec<u8>> {
             true => (kind::PREVIOUS_GTIDS, 0, vec![0; 8]),
             false => (kind::MARIADB_GTID_LIST, 0, vec![0; 4]),
         };
+        // One server or domain, with transactions 1 to 5.
+        let after: Vec<u8> = match mysql {
+            true => {
+                let numbers = [1, 1, 6].map(u64::to_le_bytes).concat();
+                [&1u64.to_le_bytes()[..], uuid().as_bytes(), &numbers].concat()
+            }
+            false => [&[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0][..], &5u64.to_le_bytes()].concat(),
+        };
+        let after = (before.0, 0, after);
         let of = |number, place| transaction(mysql, number, place);
         // MHA knows no more of a head than MySQL writes.
-        let head: Vec<_> = mysql.then(|| before.clone()).into_iter().collect();
+        let head: Vec<_> = mysql.then_some(before).into_iter().collect();
         // From the end of the archive on, and the binlog behind it.
         let mut events = head.clone();
         events.extend([of(5, 2), of(6, 0), vec![rotate(2)], of(7, 1), of(8, 0)].concat());
@@ -209,7 +218,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         events.extend(of(5, 2));
         events.push((kind::STOP, 0, Vec::new()));
         events.push((kind::FORMAT_DESCRIPTION, 1, format_of(flavor).event.body().to_vec()));
-        events.push(before);
+        events.push(after);
         events.extend(of(6, 0));
         seeds.push(seed(flavor | 8, &events));
         // A hole, and a torn end.
