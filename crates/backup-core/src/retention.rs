@@ -113,20 +113,25 @@ impl Proof {
         let mut proof = Proof::None;
         for record in records {
             let RecordEvent::Proof { level, ok, sampled, .. } = record.event else { continue };
-            if record.backup.as_ref() != Some(backup) {
-                continue;
+            if record.backup.as_ref() == Some(backup) {
+                proof = proof.and(level, ok, sampled.is_some());
             }
-            // A sample that found nothing proves no more than a look at all objects does.
-            let level = if sampled.is_some() && ok { level.min(Level::Objects) } else { level };
-            proof = match (proof, ok) {
-                (Proof::Failed(worst), false) => Proof::Failed(worst.max(level)),
-                (_, false) => Proof::Failed(level),
-                (Proof::Failed(worst), true) if level < worst => proof,
-                (Proof::Ok(best), true) => Proof::Ok(best.max(level)),
-                (_, true) => Proof::Ok(level),
-            };
         }
         proof
+    }
+
+    /// What is proven after one more verification. `sampled`: it looked at a sample only.
+    #[must_use]
+    pub fn and(self, level: Level, ok: bool, sampled: bool) -> Proof {
+        // A sample that found nothing proves no more than a look at all objects does.
+        let level = if sampled && ok { level.min(Level::Objects) } else { level };
+        match (self, ok) {
+            (Proof::Failed(worst), false) => Proof::Failed(worst.max(level)),
+            (_, false) => Proof::Failed(level),
+            (Proof::Failed(worst), true) if level < worst => self,
+            (Proof::Ok(best), true) => Proof::Ok(best.max(level)),
+            (_, true) => Proof::Ok(level),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use backup_core::{
     BackupId, ClusterName, Context, ErrorKind, Event, Level, Listed, Record, RecordEvent,
-    Repository, Result,
+    Repository, Result, retention,
 };
 use backup_storage::{RepoUrl, RepositoryOptions, unfinished};
 use jiff::Timestamp;
@@ -111,13 +111,20 @@ impl Known {
     pub(super) fn add(&mut self, time: Timestamp, event: RecordEvent) {
         match event {
             RecordEvent::Proof { level, ok, sampled, .. } => {
-                // A sample that found nothing is no proof of the whole.
-                let level = if sampled.is_some() && ok { Level::Objects } else { level };
-                // A weaker one that found nothing leaves a stronger one as it was, and so does a weaker
-                // one that failed if the stronger did: as retention sees it.
-                let stronger = |last: &Proof| last.level > level && (ok || !last.ok);
-                if !self.proof.as_ref().is_some_and(stronger) {
-                    self.proof = Some(Proof { level, ok, time });
+                let alone = retention::Proof::None.and(level, ok, sampled.is_some());
+                let all = match &self.proof {
+                    Some(Proof { level, ok: true, .. }) => retention::Proof::Ok(*level),
+                    Some(Proof { level, ok: false, .. }) => retention::Proof::Failed(*level),
+                    None => retention::Proof::None,
+                }
+                .and(level, ok, sampled.is_some());
+                // Where it changes nothing, an earlier one is what counts.
+                if all == alone {
+                    self.proof = match all {
+                        retention::Proof::Ok(level) => Some(Proof { level, ok: true, time }),
+                        retention::Proof::Failed(level) => Some(Proof { level, ok: false, time }),
+                        retention::Proof::None => None,
+                    };
                 }
             }
             RecordEvent::Copied { to, repository, bytes, verified } => {
@@ -251,8 +258,6 @@ fn as_row(entry: &Listed, proof: Option<&Proof>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use backup_core::retention;
-
     use super::*;
 
     #[test]
