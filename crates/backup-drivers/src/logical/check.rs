@@ -98,6 +98,21 @@ pub(super) async fn run(
     Ok(rounded.iter().map(warning).collect())
 }
 
+/// The same for one table, over a connection that is there. Gives whether numbers inside documents have
+/// another form than in the backup.
+pub(super) async fn table(
+    cx: &Context,
+    reader: &mut wire::Connection,
+    table: &Table,
+    artifacts: &dyn ArtifactSource,
+) -> Result<bool> {
+    let mut rounded = false;
+    for chunk in &table.chunks {
+        rounded |= check_chunk(cx, reader, table, chunk, artifacts).await? == Match::Rounded;
+    }
+    Ok(rounded)
+}
+
 /// How a chunk at the target agrees with the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Match {
@@ -142,7 +157,8 @@ async fn check_chunk(
     ))
 }
 
-/// The digest of the backup's rows of a chunk, with the numbers inside documents rounded.
+/// The digest of the backup's rows of a chunk, with the numbers inside documents rounded. Fails where the
+/// rows are not those that the chunk's own digest is of: then they stand for nothing.
 async fn rounded_digest(
     chunk: &Chunk,
     json: &[bool],
@@ -151,14 +167,26 @@ async fn rounded_digest(
     let mut source = artifacts.open(&chunk.artifact).await?;
     let mut blocks = BlockReader::default();
     let mut rounded = Rounded::new(json);
+    let mut exact = RowDigest::default();
     while let Some(bytes) = source.next().await? {
         blocks.push(bytes);
         while let Some(block) = blocks.next_block()? {
             let kinds: Vec<Kind> = block.kinds().collect();
-            block.packets(|packet| rounded.add(packet, &kinds))?;
+            block.packets(|packet| {
+                // Digests are of a row without its header.
+                exact.add(packet.get(1..).unwrap_or_default());
+                rounded.add(packet, &kinds)
+            })?;
         }
     }
     blocks.finish()?;
+    if exact != chunk.digest {
+        let text = format!(
+            "{} holds {} rows with digest {exact}, the catalogue has {} with {}",
+            chunk.artifact, exact.rows, chunk.digest.rows, chunk.digest
+        );
+        return Err(Error::damaged(text).with_remedy("restore another backup"));
+    }
     Ok(rounded.digest)
 }
 

@@ -91,3 +91,38 @@ async fn what_documents_hold_is_what_they_held() {
     assert_eq!(of(&mut target).await.as_deref(), Some("STRING DOUBLE DOUBLE STRING"));
     pair.stop().await;
 }
+
+/// What no statement can hold goes in as text, which makes doubles of decimals: nothing else may differ,
+/// and it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn decimals_in_long_documents_are_told_of() {
+    let pair = Pair::start("mysql-9.7").await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    for statement in [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.long_ones (id INT PRIMARY KEY, j JSON)",
+        "INSERT INTO shop.long_ones VALUES (1, JSON_OBJECT('pad', REPEAT('x', 2000000), 'price', 2.50)), \
+         (2, JSON_OBJECT('price', 1.50))",
+    ] {
+        source.run(statement).await.unwrap();
+    }
+    let manifest = pair.backup(LogicalOptions::default()).await;
+    let mut target = Session::open(&pair.target()).await.unwrap();
+    // A quarter of it is less than the document.
+    target.run("SET GLOBAL max_allowed_packet = 4194304").await.unwrap();
+    let restored = pair.restore(&manifest, LogicalRestoreOptions::default()).await;
+    assert_eq!(restored.warnings.len(), 1, "{:?}", restored.warnings);
+    let told = "inside the JSON documents of table shop.long_ones came back as doubles";
+    assert!(restored.warnings[0].contains(told), "{:?}", restored.warnings);
+    let sql = "SELECT CONCAT(j->'$.price', JSON_TYPE(j->'$.price'), SHA2(j->'$.pad', 256)) FROM shop.long_ones \
+               WHERE id = 1";
+    let of =
+        async |session: &mut Session| session.query_first::<String>(sql).await.unwrap().unwrap();
+    let (before, after) = (of(&mut source).await, of(&mut target).await);
+    assert!(
+        before.starts_with("2.50DECIMAL") && after.starts_with("2.5DOUBLE"),
+        "{before} {after}"
+    );
+    assert_eq!(before[11..], after[9..]);
+    pair.stop().await;
+}
