@@ -16,15 +16,33 @@ struct Waiting {
 impl Waiting {
     /// Starts a backup of a server where another session holds the lock.
     fn start(home: &Home, server: &Server) -> Waiting {
+        let mut waiting = Waiting::run(home, server, &[]);
+        waiting.read_until("\"snapshot\"");
+        waiting
+    }
+
+    /// Starts a backup.
+    fn run(home: &Home, server: &Server, more: &[&str]) -> Waiting {
         let url = server.tcp_url("backup");
         let mut command =
             home.command(["backup", "--repo", "repo", "--cluster", "c", "--source", &url]);
-        command.args(["--progress", "json"]).env("HOLDFAST_SOURCE_PASSWORD", PASSWORD);
+        command.args(["--progress", "json"]).args(more).env("HOLDFAST_SOURCE_PASSWORD", PASSWORD);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut waiting = Waiting { child, stderr };
-        waiting.read_until("\"snapshot\"");
-        waiting
+        Waiting { child, stderr }
+    }
+
+    /// Reads the progress until so many bytes came from the source.
+    fn read_bytes(&mut self, bytes: u64) {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "it ended before");
+            let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if said["bytes"].as_u64() >= Some(bytes) {
+                return;
+            }
+        }
     }
 
     fn read_until(&mut self, part: &str) {
@@ -107,4 +125,35 @@ async fn the_second_signal_ends_at_once() {
     server::run(&mut other, &["UNLOCK TABLES"]).await;
     assert_eq!(home.on_repo(["list", "--json"]).expect(0).json(), serde_json::json!([]));
     home.on_repo(["backup", "--cluster", "c", "--source", &server.url()]).expect(0);
+}
+
+/// Almost no memory, and a store that takes next to nothing: everything waits for room.
+#[rstest]
+#[tokio::test]
+async fn a_clone_that_waits_for_memory_ends_at_the_first_signal(
+    #[values(Signal::INT, Signal::TERM)] signal: Signal,
+    // Where there is none either, the donor waits.
+    #[values("1MiB", "1GiB")] spool: &str,
+) {
+    let server = Server::with_shop("mysql-9.7").await;
+    let mut session = server.session().await;
+    server::backup_account(&mut session).await;
+    server::run(&mut session, &["INSTALL PLUGIN clone SONAME 'mysql_clone.so'"]).await;
+    // Nothing of it becomes smaller.
+    server::double_orders(&mut session, 5).await;
+    let home = Home::with_repo();
+    let slow = ["--strategy", "clone", "--memory", "1MiB", "--clone-spool-limit", spool];
+    let slow = [&slow[..], &["--upload-limit", "1KiB", "--compression", "none"]].concat();
+    let mut waiting = Waiting::run(&home, &server, &slow);
+    waiting.read_bytes(1 << 20);
+    waiting.signal(signal);
+    waiting.end().expect(13).says("interrupted").hides(PASSWORD);
+    assert_eq!(home.on_repo(["list", "--json"]).expect(0).json(), serde_json::json!([]));
+    let left = home.files("repo").into_iter().map(|(path, _)| path);
+    let left: Vec<_> = left.filter(|path| path.to_str().unwrap().contains("/backups/")).collect();
+    assert_eq!(left, [""; 0].map(std::path::PathBuf::from));
+    // The donor takes one clone at a time.
+    let url = server.url();
+    let next = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url];
+    home.on_repo(next).expect(0);
 }

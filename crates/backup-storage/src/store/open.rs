@@ -51,7 +51,7 @@ impl Store {
         missing: Missing,
     ) -> Result<Self> {
         cx.check()?;
-        let throttle = options.upload_limit.map(|rate| Arc::new(Throttle::new(rate)));
+        let throttle = options.upload_limit.map(|rate| Arc::new(Throttle::new(cx, rate)));
         match url {
             RepoUrl::Local(path) => {
                 let inner = directory(path, Medium::Disk, options, missing).await?;

@@ -4,20 +4,25 @@ use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use backup_core::Context;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// Lets bytes through at a rate, on average, whoever sends them.
+/// Lets bytes through at a rate, on average, whoever sends them. Where the run is asked to stop, what is on its
+/// way goes without a limit: nobody waits minutes for the end of what is removed then.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     rate: NonZeroU64,
     /// When what was let through so far is paid for.
     free: Mutex<Instant>,
+    stopped: CancellationToken,
 }
 
 impl Throttle {
     /// `rate` is in bytes per second.
-    pub(crate) fn new(rate: NonZeroU64) -> Self {
-        Throttle { rate, free: Mutex::new(Instant::now()) }
+    pub(crate) fn new(cx: &Context, rate: NonZeroU64) -> Self {
+        let (free, stopped) = (Mutex::new(Instant::now()), cx.cancellation().clone());
+        Throttle { rate, free, stopped }
     }
 
     /// How many bytes to ask for at once, so that a stream flows rather than stutters: those of a
@@ -35,7 +40,10 @@ impl Throttle {
             *free = turn + Duration::from_secs_f64(bytes as f64 / self.rate.get() as f64);
             turn
         };
-        tokio::time::sleep_until(turn).await;
+        tokio::select! {
+            () = self.stopped.cancelled() => {}
+            () = tokio::time::sleep_until(turn) => {}
+        }
     }
 }
 
@@ -46,7 +54,7 @@ mod tests {
     use super::*;
 
     fn throttle(rate: u64) -> Throttle {
-        Throttle::new(NonZeroU64::new(rate).unwrap())
+        Throttle::new(&Context::builder().build(), NonZeroU64::new(rate).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -74,6 +82,21 @@ mod tests {
         throttle.pay(500).await;
         throttle.pay(1).await;
         assert_eq!(start.elapsed().as_millis(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_stopped_waits_for_nothing() {
+        let cx = Context::builder().build();
+        let throttle = Throttle::new(&cx, NonZeroU64::new(1).unwrap());
+        let start = Instant::now();
+        throttle.pay(1 << 30).await;
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            cx.cancel();
+        };
+        tokio::join!(throttle.pay(1), throttle.pay(1), stop);
+        throttle.pay(1 << 30).await;
+        assert_eq!(start.elapsed().as_secs(), 5);
     }
 
     #[tokio::test]
