@@ -1,5 +1,6 @@
 //! Drills: a backup restored into a private server of its own version, and everything looked at.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use backup_core::{
 use backup_drivers::clone::Emptied;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
-use backup_drivers::logical::{Catalog, DrillReport, drill};
+use backup_drivers::logical::{Catalog, DrillReport, IdleSource, TableName, drill};
 use backup_drivers::physical::{self, Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 use backup_storage::Repo;
@@ -48,19 +49,27 @@ pub struct DrillVerifier {
     options: DrillOptions,
     /// Has what an increment needs before it.
     repo: Option<Arc<Repo>>,
+    /// What the tables of a backup of data files have to hold, where that is known.
+    source: Option<Arc<IdleSource>>,
 }
 
 impl DrillVerifier {
     /// A drill as `options` say.
     #[must_use]
     pub fn new(options: DrillOptions) -> Self {
-        DrillVerifier { options, repo: None }
+        DrillVerifier { options, repo: None, source: None }
     }
 
     /// One for backups of `repo`, increments among them.
     #[must_use]
     pub fn of(self, repo: &Arc<Repo>) -> Self {
         DrillVerifier { repo: Some(Arc::clone(repo)), ..self }
+    }
+
+    /// One that compares the tables of a backup of data files with those of its source.
+    #[must_use]
+    pub fn compared_with(self, source: IdleSource) -> Self {
+        DrillVerifier { source: Some(Arc::new(source)), ..self }
     }
 }
 
@@ -211,14 +220,19 @@ impl DrillVerifier {
         let scratch = self.options.scratch("holdfast-drill-")?;
         // What cannot be read the drill reports.
         let catalog = files::Catalog::read(&*artifacts).await.ok();
-        let emptied = catalog.and_then(|catalog| Emptied::of(backup, &catalog).finding());
+        let emptied = catalog.map(|catalog| Emptied::of(backup, &catalog));
         let report = {
             let restore = self.restore(cx, install, scratch.path(), backup, &artifacts).await?;
             files::drill(cx, install, scratch.path(), backup, artifacts, &*restore).await?
         };
         let mut findings = vec![summary(backup, install, &report)];
         findings.extend(report.findings);
-        findings.extend(emptied);
+        findings.extend(emptied.as_ref().and_then(Emptied::finding));
+        if let (Some(source), Some(tables)) = (&self.source, &report.tables) {
+            let empty = emptied.into_iter().flat_map(|emptied| emptied.tables);
+            let empty: BTreeSet<TableName> = empty.map(|left| left.table).collect();
+            findings.extend(source.compare(backup.backup.as_str(), tables, &empty));
+        }
         Ok(Report::new(Level::Drill, findings))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_core::{Level, Result, Verifier};
 use backup_storage::Repo;
 
-use crate::{ContentVerifier, DrillOptions, DrillVerifier, LogicalVerifier, ObjectsVerifier};
+use crate::{ContentVerifier, DrillVerifier, LogicalVerifier, ObjectsVerifier};
 
 /// The levels that this version verifies at.
 pub const LEVELS: [Level; 4] = [Level::Objects, Level::Content, Level::Logical, Level::Drill];
@@ -17,13 +17,13 @@ pub const LEVELS: [Level; 4] = [Level::Objects, Level::Content, Level::Logical, 
 /// # Errors
 /// None in this version, which has every level.
 pub fn verifiers_for(level: Level, repo: &Arc<Repo>) -> Result<Vec<Arc<dyn Verifier>>> {
-    verifiers(level, repo, DrillOptions::default())
+    verifiers(level, repo, DrillVerifier::default())
 }
 
 pub(crate) fn verifiers(
     level: Level,
     repo: &Arc<Repo>,
-    drill: DrillOptions,
+    drill: DrillVerifier,
 ) -> Result<Vec<Arc<dyn Verifier>>> {
     let objects: Arc<dyn Verifier> = Arc::new(ObjectsVerifier::new(Arc::clone(repo)));
     let content: Arc<dyn Verifier> = Arc::new(ContentVerifier::new(Arc::clone(repo)));
@@ -35,7 +35,7 @@ pub(crate) fn verifiers(
             objects,
             content,
             Arc::new(LogicalVerifier::on_the_way()),
-            Arc::new(DrillVerifier::new(drill).of(repo)),
+            Arc::new(drill.of(repo)),
         ],
     })
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use backup_core::{
-    Context, ErrorKind, Finding, Level, Listed, Report, Result, Severity, Verifier, pipeline,
+    Context, Error, ErrorKind, Finding, Level, Listed, Report, Result, Severity, Verifier, pipeline,
 };
+use backup_drivers::connect::ConnectOptions;
+use backup_drivers::logical::IdleSource;
 use backup_storage::{Repo, SamplePlan};
 
 use crate::levels::verifiers;
-use crate::{DrillOptions, SampleVerifier, verifiers_for};
+use crate::{DrillOptions, DrillVerifier, SampleVerifier, verifiers_for};
 
 /// Verifies a backup up to `level` and records the proof; of a history that cannot be written the report
 /// tells.
@@ -25,17 +27,31 @@ pub async fn verify_listed(
     run(cx, repo, verifiers_for(level, repo)?, listed).await
 }
 
-/// As [`verify_listed`] at level `drill`, held as `options` say.
+/// As [`verify_listed`] at level `drill`, held as `options` say. Where a `source` is named, which changed nothing
+/// since the backup of its data files, it is read first, and what the drill finds is compared with it.
 ///
 /// # Errors
-/// As [`verify_listed`]; a usage error where there is no server of the backup's version.
+/// As [`verify_listed`]; a usage error where there is no server of the backup's version, or the backup has
+/// digests of its source's rows itself; those of [`IdleSource::read`].
 pub async fn verify_drill(
     cx: &Context,
     repo: &Arc<Repo>,
     options: DrillOptions,
+    source: Option<&ConnectOptions>,
     listed: Listed,
 ) -> Result<Report> {
-    run(cx, repo, verifiers(Level::Drill, repo, options)?, listed).await
+    let mut drill = DrillVerifier::new(options);
+    if let (Some(source), Ok(manifest)) = (source, &listed.manifest) {
+        if !manifest.strategy.has_data_files() {
+            let problem = format!(
+                "{} is a {} backup, which has digests of its source's rows itself: a drill compares with them",
+                manifest.backup, manifest.strategy
+            );
+            return Err(Error::usage(problem).with_remedy("leave --source out"));
+        }
+        drill = drill.compared_with(IdleSource::read(cx, source, manifest).await?);
+    }
+    run(cx, repo, verifiers(Level::Drill, repo, drill)?, listed).await
 }
 
 /// As [`verify_listed`] at level `content`, of the packs that a plan chose for the day. The proof says

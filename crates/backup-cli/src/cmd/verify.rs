@@ -7,6 +7,7 @@ use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Manifest, Report, Repository,
     Result, Severity, select,
 };
+use backup_drivers::connect::ConnectOptions;
 use backup_drivers::foreign::examine_dump;
 use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
 use backup_verify::{DrillOptions, LEVELS, verify_drill, verify_listed, verify_sample};
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::human;
+use crate::login::{DefaultsFile, Server};
 
 /// Verify that backups are whole
 #[derive(clap::Args)]
@@ -49,6 +51,12 @@ pub(crate) struct Verify {
     /// For a drill: where the private server keeps its data meanwhile
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
+    /// For a drill of data files: their source, which has to stand where the backup was taken. All of its tables
+    /// are read, and compared with those of the drill
+    #[arg(long, value_name = "DSN", conflicts_with_all = ["all", "file"])]
+    source: Option<String>,
+    #[command(flatten)]
+    defaults_file: DefaultsFile,
 }
 
 /// `--percent`
@@ -100,6 +108,7 @@ impl Verify {
         };
 
         let plan = self.sample(app, &repo, &chosen)?;
+        let source = self.source(app).await?;
         let mut documents = Vec::new();
         let mut text = String::new();
         let mut ending = None;
@@ -108,7 +117,7 @@ impl Verify {
             let result = match &plan {
                 Some(plan) => verify_sample(&app.cx, &repo, plan, entry).await,
                 None if self.level == Level::Drill => {
-                    verify_drill(&app.cx, &repo, self.drill(), entry).await
+                    verify_drill(&app.cx, &repo, self.drill(), source.as_ref(), entry).await
                 }
                 None => verify_listed(&app.cx, &repo, self.level, entry).await,
             };
@@ -154,6 +163,26 @@ impl Verify {
 impl Verify {
     fn drill(&self) -> DrillOptions {
         DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() }
+    }
+
+    /// What a drill is compared with, where it is.
+    async fn source(&self, app: &App) -> Result<Option<ConnectOptions>> {
+        let defaults_file = self.defaults_file.defaults_file.as_deref();
+        match (&self.source, defaults_file) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => return Err(Error::usage("--defaults-file is for --source")),
+            (Some(_), _) if self.level != Level::Drill => {
+                return Err(Error::usage("--source is for --level drill"));
+            }
+            (Some(_), _) => {}
+        }
+        let source = Server {
+            role: "source",
+            variable: "HOLDFAST_SOURCE_PASSWORD",
+            url: self.source.as_deref(),
+            defaults_file,
+        };
+        source.resolve(&app.cx).await.map(Some)
     }
 
     /// Which packs are read, where it is not all of them.

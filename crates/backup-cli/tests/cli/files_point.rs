@@ -19,7 +19,7 @@ async fn on(name: &str, directory: &Path) -> Server {
 
 /// How the data files are read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum How {
+pub(crate) enum How {
     Cold,
     Locked,
     Clone,
@@ -27,7 +27,7 @@ enum How {
 }
 
 /// A server on `data`, and a backup of its files.
-async fn backed_up(home: &Home, name: &str, how: How) -> Server {
+pub(crate) async fn backed_up(home: &Home, name: &str, how: How) -> Server {
     let data = home.path("data");
     let mut server = on(name, &data).await;
     let mut session = server.session().await;

@@ -13,6 +13,7 @@ mod binlog_rescue;
 mod binlog_stream;
 mod check;
 mod clone;
+mod compared;
 mod completions;
 mod config;
 mod copy;

@@ -41,6 +41,7 @@ pub async fn drill(
     let mut report = DrillReport {
         findings: Vec::new(),
         rows: 0,
+        tables: None,
         restored_in: Duration::ZERO,
         checked_in: Duration::ZERO,
     };
@@ -87,6 +88,7 @@ pub async fn drill(
                 let text = format!("{} rows, digest {digest}", digest.rows);
                 report.findings.push(Finding::new(Severity::Info, name.to_string(), text, ""));
             }
+            report.tables = Some(census.tables);
         }
     }
     report.checked_in = began.elapsed();

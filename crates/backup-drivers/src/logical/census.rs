@@ -58,7 +58,22 @@ impl Census {
         let facts = inventory::server(session.conn()).await?;
         let catalog = inventory::read(session.conn(), &facts, selection).await?;
         session.close().await?;
-        let tables = catalog.tables.into_iter().filter(|table| !table.rows_elsewhere);
+        let read = Census::rows_of(cx, server, catalog.tables).await?;
+        census.findings.extend(read.findings);
+        Ok(Census { tables: read.tables, ..census })
+    }
+
+    /// Reads all rows of `tables`, and runs no `CHECK TABLE`.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(super) async fn rows_of(
+        cx: &Context,
+        server: &ConnectOptions,
+        tables: Vec<Table>,
+    ) -> Result<Census> {
+        let mut census = Census::default();
+        let tables = tables.into_iter().filter(|table| !table.rows_elsewhere);
         let queue: Vec<Table> = tables.collect();
         let queue = Arc::new(Mutex::new(queue.into_iter()));
         let mut workers = JoinSet::new();

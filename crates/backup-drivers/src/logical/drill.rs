@@ -19,6 +19,7 @@ use super::restore::{LogicalRestore, LogicalRestoreOptions};
 use super::scan;
 use super::select::{Selection, TableName, quote_name};
 use crate::connect::{ConnectOptions, Session};
+use crate::rows::RowDigest;
 
 /// What a drill found.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct DrillReport {
     pub findings: Vec<Finding>,
     /// Rows that were restored.
     pub rows: u64,
+    /// What all tables have in them, where a backup of data files does not know it and it could be read.
+    pub tables: Option<Vec<(TableName, RowDigest)>>,
     /// How long the restore took, with its reading back.
     pub restored_in: Duration,
     /// How long it took to look at everything once more.
@@ -52,6 +55,7 @@ pub async fn drill(
     let mut report = DrillReport {
         findings: Vec::new(),
         rows: 0,
+        tables: None,
         restored_in: Duration::ZERO,
         checked_in: Duration::ZERO,
     };

@@ -21,7 +21,7 @@ use super::ddl::{Parts, quote_text};
 use super::inventory::ServerFacts;
 use super::no_text::NoText;
 use super::plan::Range;
-use super::replica::Applied;
+use super::replica::{self, Applied};
 use super::scan::Scanned;
 use crate::binlog::{Place, touched};
 use crate::connect::{ConnectOptions, Session};
@@ -104,23 +104,9 @@ impl Moment {
             .await?
             .unwrap_or_default();
         let clock: u64 = session.query_first("SELECT UNIX_TIMESTAMP()").await?.unwrap_or_default();
-        let names = "'sync_binlog', 'innodb_flush_log_at_trx_commit', 'log_bin', 'gtid_mode', \
-                     'log_replica_updates', 'log_slave_updates', 'slave_run_triggers_for_rbr', \
-                     'wsrep_on'";
-        let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})");
-        let variables: BTreeMap<String, String> =
-            session.query_rows::<(String, String)>(&sql).await?.into_iter().collect();
+        let variables = variables(session).await?;
         let is = |name: &str, value: &str| variables.get(name).is_some_and(|v| v == value);
-        let logs_others = is("log_replica_updates", "ON") || is("log_slave_updates", "ON");
-        let blind = if !is("log_bin", "ON") {
-            Some("the server has no binary log".to_owned())
-        } else if (!applied.is_empty() || is("wsrep_on", "ON")) && !logs_others {
-            Some("the server does not log what it replicates (log_replica_updates)".to_owned())
-        } else if is("slave_run_triggers_for_rbr", "YES") {
-            Some("slave_run_triggers_for_rbr is YES".to_owned())
-        } else {
-            filters(session, facts).await?
-        };
+        let blind = blind(session, facts, applied, &variables).await?;
         let server = facts.server_uuid.clone().unwrap_or_else(|| {
             format!("{}:{}", facts.hostname.clone().unwrap_or_default(), facts.server_id)
         });
@@ -153,6 +139,42 @@ impl Moment {
         }
         None
     }
+}
+
+/// Settings that say what the binary log tells.
+async fn variables(session: &mut Session) -> Result<BTreeMap<String, String>> {
+    let names = "'sync_binlog', 'innodb_flush_log_at_trx_commit', 'log_bin', 'gtid_mode', \
+                 'log_replica_updates', 'log_slave_updates', 'slave_run_triggers_for_rbr', \
+                 'wsrep_on'";
+    let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})");
+    Ok(session.query_rows::<(String, String)>(&sql).await?.into_iter().collect())
+}
+
+/// Why the binary log does not tell of every change; nothing when it does.
+async fn blind(
+    session: &mut Session,
+    facts: &ServerFacts,
+    applied: &[Applied],
+    variables: &BTreeMap<String, String>,
+) -> Result<Option<String>> {
+    let is = |name: &str, value: &str| variables.get(name).is_some_and(|v| v == value);
+    let logs_others = is("log_replica_updates", "ON") || is("log_slave_updates", "ON");
+    Ok(if !is("log_bin", "ON") {
+        Some("the server has no binary log".to_owned())
+    } else if (!applied.is_empty() || is("wsrep_on", "ON")) && !logs_others {
+        Some("the server does not log what it replicates (log_replica_updates)".to_owned())
+    } else if is("slave_run_triggers_for_rbr", "YES") {
+        Some("slave_run_triggers_for_rbr is YES".to_owned())
+    } else {
+        filters(session, facts).await?
+    })
+}
+
+/// Why a server's binary log does not tell of every change that it makes now; nothing when it does.
+pub(super) async fn untold(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
+    let applied = replica::applied(session, facts).await?;
+    let variables = variables(session).await?;
+    blind(session, facts, &applied, &variables).await
 }
 
 /// Databases that the binary log leaves out.
