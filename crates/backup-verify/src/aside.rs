@@ -189,7 +189,7 @@ impl<'a> Aside<'a> {
             },
         };
         let moved = async {
-            still_there(&source, &self.options.restore.selection).await?;
+            still_there(&source, &self.options.restore.selection, true).await?;
             let cluster = &self.manifest.cluster;
             move_over(cx, cluster, sandbox.directory(), &source, &self.options, Rows::Move).await
         };
@@ -307,10 +307,18 @@ async fn private_repository(cx: &Context, directory: &Path) -> Result<Repo> {
     Repo::init(cx, &url, options).await
 }
 
-/// Fails where one of the tables is not there at the point.
-pub(crate) async fn still_there(source: &ConnectOptions, selection: &Selection) -> Result<()> {
+/// Fails where one of the tables is not there: at the point, or in the backup as it is.
+pub(crate) async fn still_there(
+    source: &ConnectOptions,
+    selection: &Selection,
+    at_point: bool,
+) -> Result<()> {
     let mut session = Session::open(source).await?;
-    let unreachable = |what: String| {
+    let missing = |what: String| {
+        if !at_point {
+            return Error::usage(format!("the backup holds no {what}"))
+                .with_remedy("see what it holds with `holdfast show`");
+        }
         Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))
             .with_remedy(
                 "it was dropped, renamed or not created yet: choose an earlier or later point; \
@@ -321,7 +329,7 @@ pub(crate) async fn still_there(source: &ConnectOptions, selection: &Selection) 
         let sql = "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?";
         let found: Vec<u8> = session.exec_rows(sql, (database,)).await?;
         if found.is_empty() {
-            return Err(unreachable(format!("database {database}")));
+            return Err(missing(format!("database {database}")));
         }
     }
     for name in &selection.tables {
@@ -329,7 +337,7 @@ pub(crate) async fn still_there(source: &ConnectOptions, selection: &Selection) 
             "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
         let found: Vec<u8> = session.exec_rows(sql, (&name.database, &name.table)).await?;
         if found.is_empty() {
-            return Err(unreachable(name.to_string()));
+            return Err(missing(format!("table {name}")));
         }
     }
     session.close().await

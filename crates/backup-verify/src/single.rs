@@ -12,7 +12,7 @@ use backup_core::{
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
-use backup_drivers::clone::{CloneBackup, Emptied};
+use backup_drivers::clone::{CloneBackup, Emptied, Marked};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{
     self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
@@ -59,13 +59,17 @@ pub async fn restore_tables(
     let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
     refuse_emptied(&Emptied::of(manifest, &catalog), &options)?;
     let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
+    let at_point = route.is_some();
     let ground = match route.filter(|route| !route.is_empty()) {
         None => apart.open(None).await?,
         Some(route) => apart.at_point(&route).await?,
     };
-    let Ground { scratch, mut sandbox, source } = ground;
+    let Ground { scratch, mut sandbox, source, marked } = ground;
     let moved = async {
-        still_there(&source, &options.restore.selection).await?;
+        if let Some(marked) = marked {
+            marked.refuse(&source, &options.restore.selection).await?;
+        }
+        still_there(&source, &options.restore.selection, at_point).await?;
         move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await
     };
     let moved = moved.await;
@@ -81,6 +85,8 @@ struct Ground {
     scratch: TempDir,
     sandbox: Sandbox,
     source: ConnectOptions,
+    /// Tables without their rows, which binlogs may give other names.
+    marked: Option<Marked>,
 }
 
 /// The restore of some tables, away from the target.
@@ -132,13 +138,17 @@ impl Apart<'_> {
             None => server,
         };
         let (sandbox, source) = server.open(cx).await?;
-        if self.manifest.strategy == Strategy::Clone {
+        let mut marked = None;
+        if self.manifest.strategy == Strategy::Clone && options.restore.parts != Parts::Schema {
             // Some the account that took the clone may not have seen.
             let tables = cx.run(CloneBackup::left_empty(&source)).await?;
             let emptied = Emptied { tables, ..Emptied::of(self.manifest, &self.catalog) };
             refuse_emptied(&emptied, options)?;
+            if route.is_some() {
+                marked = Some(cx.run(Marked::set(cx, &source, emptied)).await?);
+            }
         }
-        Ok(Ground { scratch, sandbox, source })
+        Ok(Ground { scratch, sandbox, source, marked })
     }
 
     /// A server at the point, as far as the tables are concerned.

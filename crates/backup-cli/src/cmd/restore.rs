@@ -343,6 +343,12 @@ impl Restore {
         };
         let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
         let manifests = if self.backup == "latest" {
+            for Listed { backup, manifest, .. } in &listed {
+                if let Err(e) = manifest {
+                    let text = format!("backup {backup} is left out: {}", e.report());
+                    app.cx.event(Event::Warning { text });
+                }
+            }
             let known = listed.into_iter().filter_map(|l| l.manifest.ok()).filter(whole);
             let (fitting, others): (Vec<_>, Vec<_>) = known.partition(fits);
             // Of data files tables come by way of a private server, with all of them.

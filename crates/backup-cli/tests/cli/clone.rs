@@ -232,3 +232,79 @@ async fn an_empty_table_out_of_a_clone_replaces_nothing() {
     let run = home.on_repo(drill.into_iter().chain([tool.to_str().unwrap()])).expect(0);
     assert!(run.stdout.contains("shop.old (MyISAM)") && run.stdout.contains(&line), "{run:?}");
 }
+
+/// Binlogs lead on from rows that are not there, so no point behind the clone has them either.
+#[tokio::test]
+async fn an_empty_table_out_of_a_clone_comes_to_no_point() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let mut session = server.session().await;
+    let tables = [
+        INSTALL,
+        "CREATE TABLE shop.old (i INT NOT NULL) ENGINE=MyISAM",
+        "INSERT INTO shop.old VALUES (1), (2)",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url, "--json"];
+    let with = home.on_repo(clone.into_iter().chain(["--clone-others"])).expect(0).json();
+    let others = with["others"]["backup"].as_str().unwrap();
+    let later =
+        ["INSERT INTO shop.old VALUES (3)", "INSERT INTO shop.customers VALUES (4, 'd', NULL)"];
+    server::run(&mut session, &later).await;
+    let last = server.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+    let last = last.rsplit_once('-').map(|(first, last)| {
+        let server = first.rsplit_once(':').unwrap().0;
+        format!("{server}:{last}")
+    });
+    let last = last.unwrap();
+    // A second that all of it is before, and something behind it.
+    let clock = "SELECT DATE_FORMAT(UTC_TIMESTAMP() + INTERVAL 1 SECOND, '%Y-%m-%dT%H:%i:%sZ')";
+    let moment = server.value(clock).await.unwrap();
+    while server.value(clock).await.unwrap() <= moment {
+        tokio::task::yield_now().await;
+    }
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (5, 'e', NULL)"]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "c", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+
+    let tool = install("mysql-9.7");
+    let to = ["restore", "--cluster", "c", "--target", &url, "--overwrite"];
+    let to = [&to[..], &["--server-dir", tool.to_str().unwrap()]].concat();
+    let named = format!("logical backup {others}");
+    for point in [["--to-gtid", &last], ["--to-time", &moment]] {
+        for more in [&["--dry-run"][..], &[]] {
+            for choice in [["--tables", "shop.old"], ["--databases", "shop"]] {
+                let run = home.on_repo([&to[..], &choice, &point, more].concat()).expect(2);
+                run.says("shop.old (MyISAM)").says(&named);
+            }
+        }
+    }
+    let rows = "SELECT COUNT(*) FROM shop.old";
+    assert_eq!(server.value(rows).await.as_deref(), Some("3"));
+    // What has its rows comes to the same point.
+    let other = ["--tables", "shop.customers", "--rename", "shop.customers=shop.then"];
+    home.on_repo([&to[..], &other, &["--to-gtid", &last]].concat()).expect(0);
+    let rows = "SELECT GROUP_CONCAT(id ORDER BY id) FROM shop.then";
+    assert_eq!(server.value(rows).await.as_deref(), Some("1,2,3,4"));
+
+    // Under another name it is as empty.
+    server::run(&mut session, &["RENAME TABLE shop.old TO shop.older"]).await;
+    home.on_repo(archive).expect(0);
+    let renamed = ["--tables", "shop.older", "--to-latest"];
+    let run = home.on_repo([&to[..], &renamed].concat()).expect(2);
+    run.says("shop.older was shop.old").says(&format!("restore {others} --tables shop.old`"));
+    let rows = "SELECT COUNT(*) FROM shop.older";
+    assert_eq!(server.value(rows).await.as_deref(), Some("3"));
+
+    // What was never there has no other point to look at.
+    let nothing = [&to[..], &["--tables", "shop.nosuch"]].concat();
+    home.on_repo(nothing.clone()).expect(2).says("the backup holds no table shop.nosuch");
+    let run = home.on_repo([&nothing[..], &["--to-latest"]].concat()).expect(10);
+    run.says("table shop.nosuch is not there at that point");
+    // A backup that cannot be read is named, and not passed over.
+    let clone = with["backup"].as_str().unwrap();
+    std::fs::remove_file(home.path(&format!("repo/clusters/c/backups/{clone}/manifest"))).unwrap();
+    let run = home.on_repo([&to[..], &other, &["--to-latest"]].concat()).expect(10);
+    run.says(&format!("backup {clone} is left out")).says("leave its directory where it is");
+}

@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 
-use backup_core::{Error, Finding, Manifest, Result, Severity, Strategy};
+use backup_core::{Context, Error, Finding, Manifest, Result, Severity, Strategy};
 
 use super::LeftEmpty;
+use crate::connect::{ConnectOptions, Session};
 use crate::files::Catalog;
-use crate::logical::{Selection, TableName};
+use crate::logical::{Selection, TableName, quote_name};
 
 /// What of a backup comes back without its rows, and where those are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +71,8 @@ impl Emptied {
         let names = names.join(",");
         let remedy = match &self.others {
             Some(others) => format!(
-                "their rows are in the logical backup {others}: `holdfast restore {others} --tables {names}`; \
-                 what else was chosen comes with --exclude-tables {names}"
+                "their rows, as they were before the clone, are in the logical backup {others}: `holdfast \
+                 restore {others} --tables {names}`; what else was chosen comes with --exclude-tables {names}"
             ),
             None => format!(
                 "restore them from another backup, and what else was chosen with --exclude-tables {names}; \
@@ -84,6 +85,59 @@ impl Emptied {
             list(&chosen)
         ))
         .with_remedy(remedy))
+    }
+}
+
+/// Tables that a clone left empty, each with a mark that it keeps under whatever name binlogs give it.
+#[derive(Debug)]
+pub struct Marked {
+    emptied: Emptied,
+    mark: String,
+}
+
+impl Marked {
+    /// Marks them at a private server, where no row of them is yet.
+    ///
+    /// # Errors
+    /// What the server fails with.
+    pub async fn set(cx: &Context, server: &ConnectOptions, emptied: Emptied) -> Result<Marked> {
+        let mark = format!("holdfast-{:016x}", u64::from_le_bytes(cx.random()));
+        let mut session = Session::open(server).await?;
+        session.run("SET SESSION sql_log_bin = 0").await?;
+        for (number, LeftEmpty { table, .. }) in emptied.tables.iter().enumerate() {
+            let (database, name) = (quote_name(&table.database), quote_name(&table.table));
+            session
+                .run(&format!("ALTER TABLE {database}.{name} COMMENT = '{mark}-{number}'"))
+                .await?;
+        }
+        session.close().await?;
+        Ok(Marked { emptied, mark })
+    }
+
+    /// Fails where one of them is chosen by the name that it has by now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage).
+    pub async fn refuse(&self, server: &ConnectOptions, selection: &Selection) -> Result<()> {
+        let mut session = Session::open(server).await?;
+        let sql = "SELECT table_schema, table_name, table_comment FROM information_schema.tables \
+                   WHERE table_comment LIKE ?";
+        let found: Vec<(String, String, String)> =
+            session.exec_rows(sql, (format!("{}-%", self.mark),)).await?;
+        session.close().await?;
+        for (database, table, comment) in found {
+            let number = comment.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+            let was: Option<&LeftEmpty> =
+                number.and_then(|number: usize| self.emptied.tables.get(number));
+            if let (Some(was), true) = (was, selection.wants_table(&database, &table)) {
+                let only = Selection { tables: [was.table.clone()].into(), ..Selection::default() };
+                let now = TableName { database, table };
+                return self.emptied.refuse(&only).map_err(|e| {
+                    e.context(format!("{now} was {} when the clone was taken", was.table))
+                });
+            }
+        }
+        Ok(())
     }
 }
 

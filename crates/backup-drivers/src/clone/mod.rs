@@ -48,7 +48,7 @@ use session::Session;
 use spool::Spool;
 
 pub use donor::LeftEmpty;
-pub use emptied::Emptied;
+pub use emptied::{Emptied, Marked};
 pub use rpc::Ddl;
 
 /// How a clone is taken.

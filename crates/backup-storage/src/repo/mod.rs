@@ -311,7 +311,8 @@ impl Repo {
         }
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
         Ok(Some(Err(missing_object(&key).with_remedy(
-            "put it back from a copy of the repository, or move the backup's directory away",
+            "put it back from a copy of the repository, or use another backup; leave its directory where it is, \
+             for later backups may need its packs",
         ))))
     }
 
