@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use backup_core::{
-    ArtifactName, ArtifactSource, ClusterName, Consistency, ConsistencyLevel, Error, ErrorKind,
-    Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
+    ArtifactName, ArtifactSource, BackupType, ClusterName, Consistency, ConsistencyLevel, Error,
+    ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
 };
 use backup_drivers::clone::Emptied;
 use backup_drivers::files;
@@ -292,7 +292,13 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
     }
     if !m.needs.is_empty() {
         let needs: Vec<&str> = m.needs.iter().map(|n| n.backup.as_str()).collect();
-        add("needs", needs.join(", "));
+        // Of an increment another backup is needed as a whole: its parent.
+        let alone = match m.backup_type {
+            BackupType::Full => "; this backup restores alone, and prune leaves those packs",
+            BackupType::Incremental | BackupType::Differential => "",
+        };
+        let others = needs.join(", ");
+        add("packs of", format!("{others} hold what had not changed since{alone}"));
     }
     if !outcome.objects.is_empty() {
         let objects: Vec<String> = outcome

@@ -24,6 +24,17 @@ async fn a_backup_is_shown_with_its_tables_and_its_history() {
     let page = home.on_repo(["show", "latest"]).expect(0).stdout;
     assert!(page.contains("content: ok"), "{page}");
 
+    // What a second one does not store again, it says whose it is; both restore alone.
+    assert!(!page.contains("packs of"), "{page}");
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let page = home.on_repo(["show", "latest"]).expect(0).stdout;
+    let line = format!(
+        "packs of     {backup} hold what had not changed since; this backup restores alone"
+    );
+    assert!(page.contains(&line), "{page}");
+    let needs = &home.on_repo(["show", "latest", "--json"]).expect(0).json()["needs"];
+    assert_eq!(needs[0]["backup"], backup.as_str());
+
     home.on_repo(["show", "1999"]).expect(2).says("no backup `1999`");
     home.on_repo(["show", "latest", "--cluster", "other"]).expect(2);
 }
