@@ -95,8 +95,8 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<String> {
     report.push_str(&format!("| mysqlbinlog \\| mysql | {theirs:.1} | 1 |\n\n"));
     report.push_str(&format!(
         "{:.1} times as fast (goal: 10). The target as both find it: {found}. While it applies, \
-         holdfast sets sync_binlog=0, innodb_flush_log_at_trx_commit=0, the workers, and on MySQL \
-         replica_preserve_commit_order=OFF, on MariaDB slave_parallel_mode=optimistic; then it puts them \
+         holdfast sets sync_binlog=0, innodb_flush_log_at_trx_commit=0 (2 where what is applied goes into \
+         its binlog), the workers, and on MySQL replica_preserve_commit_order=OFF, on MariaDB slave_parallel_mode=optimistic; then it puts them \
          back and flushes.\n",
         theirs / best
     ));

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use backup_core::Context;
+use backup_drivers::connect::Session;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -190,4 +191,134 @@ async fn a_restore_whose_target_stays_away_ends_and_goes_on_later(
     assert!(plan["steps"].to_string().contains("interrupted"), "{plan:#}");
     home.run(restore).expect(0);
     assert_eq!(content(&target, "shop").await, expected, "{run:#?}");
+}
+
+/// Transactions of their own, each with rows in three tables, so that one that is half there or there
+/// twice is seen: one table counts, one has no key, one is summed up.
+async fn write_many(session: &mut Session, from: u32, to: u32) {
+    let mut sql = String::new();
+    for id in from..to {
+        sql.push_str(&format!(
+            "BEGIN; INSERT INTO shop.log VALUES ({id}); INSERT INTO shop.heap VALUES ({id}, 'x'); UPDATE \
+             shop.sums SET n = n + 1, total = total + {id} WHERE id = {id} % 16; COMMIT;"
+        ));
+        if id % 100 == 99 || id + 1 == to {
+            session
+                .run(&std::mem::take(&mut sql))
+                .await
+                .unwrap_or_else(|e| panic!("{}", e.report()));
+        }
+    }
+}
+
+async fn log_of(server: &Server) -> Vec<Option<u64>> {
+    let mut session = server.session().await;
+    let sql = "CHECKSUM TABLE shop.log, shop.heap, shop.sums";
+    let sums: Vec<(String, Option<u64>)> = session.query_rows(sql).await.unwrap();
+    session.close().await.unwrap();
+    sums.into_iter().map(|(_, sum)| sum).collect()
+}
+
+/// What it takes to go on is what the error says, and nothing that was committed at the source is lost or
+/// there twice, nor in the binary log of the target, which its replicas read.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_target_is_killed_goes_on(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values("replica", "direct")] means: &str,
+) {
+    let mysql = name.starts_with("mysql");
+    let cx = Context::builder().build();
+    let source = Server::with_shop(name).await;
+    let mut session = source.session().await;
+    let tables = [
+        "CREATE TABLE shop.log (id INT PRIMARY KEY)",
+        "CREATE TABLE shop.heap (id INT, v CHAR(1))",
+        "CREATE TABLE shop.sums (id INT PRIMARY KEY, n INT NOT NULL, total BIGINT NOT NULL)",
+        "INSERT INTO shop.sums VALUES (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0), (4, 0, 0), (5, 0, 0), (6, 0, 0), \
+         (7, 0, 0), (8, 0, 0), (9, 0, 0), (10, 0, 0), (11, 0, 0), (12, 0, 0), (13, 0, 0), (14, 0, 0), (15, 0, 0)",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    write_many(&mut session, 0, 12_000).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let expected = log_of(&source).await;
+    let executed = match mysql {
+        true => "SELECT @@GLOBAL.gtid_executed",
+        false => "SELECT @@GLOBAL.gtid_slave_pos",
+    };
+    let of_source = source.value(if mysql { executed } else { "SELECT @@GLOBAL.gtid_binlog_pos" });
+    let of_source = of_source.await.unwrap();
+
+    let wanted = rounds(2);
+    let (mut killed, mut tries) = (0, 0);
+    while killed < wanted {
+        tries += 1;
+        assert!(tries < 10 * (wanted + 1), "no replay lasts long enough for its target to die");
+        let builder = xtask::servers::sandbox(name).await.unwrap().tcp(true);
+        // The target keeps a binary log of what it applies, as a primary-to-be does.
+        let builder = builder.option("server_id", "4711").option("log_slave_updates", "ON");
+        let mut target = Server(builder.start(&cx).await.unwrap());
+        durable(&target).await;
+        let settings = "SELECT CONCAT_WS(',', @@GLOBAL.server_id, @@GLOBAL.sync_binlog, \
+                        @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.event_scheduler)";
+        let before = target.value(settings).await;
+        let to = target.url();
+        let args =
+            ["restore", "--repo", "repo", "--cluster", "shop", "--target", &to, "--to-latest"];
+        let args = args.into_iter().chain(["--apply", means]);
+        let mut child =
+            home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let goal = 1 + (u64::from(tries) * 2617) % 9000;
+        let rows = "SELECT (SELECT table_rows FROM information_schema.tables WHERE table_schema = 'shop' AND \
+                    table_name = 'log') IS NOT NULL";
+        while target.value(rows).await.as_deref() != Some("1")
+            && child.try_wait().unwrap().is_none()
+        {
+            sleep(Duration::from_millis(10));
+        }
+        let mut session = target.session().await;
+        while child.try_wait().unwrap().is_none() {
+            let rows: Option<u64> =
+                session.query_first("SELECT COUNT(*) FROM shop.log").await.unwrap();
+            if rows >= Some(goal) {
+                break;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        target.0.kill();
+        let run = Run::from(child.wait_with_output().unwrap());
+        if run.code == Some(0) {
+            continue;
+        }
+        killed += 1;
+        let run = run.expect(3);
+        let run = run.says("out of reach and not cleaned up");
+        let run = run.says("`holdfast binlog apply` goes on from where the target stands");
+        target.0.restart(&cx).await.unwrap();
+        durable(&target).await;
+        // The same command says what to do.
+        let again = ["restore", "--cluster", "shop", "--target", &to, "--to-latest"];
+        home.on_repo(again).expect(9);
+        let apply = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--apply", means];
+        let applied = home.on_repo(apply);
+        assert_eq!(log_of(&target).await, expected, "{run:#?} {applied:#?}");
+        // A MySQL counts what is in its binary log, which nobody synced: its machine may have died as well.
+        match mysql {
+            true => applied.expect(14).says("was restarted while binlogs were applied"),
+            false => applied.expect(0),
+        };
+        // A MySQL has the transactions of the restore itself beside them.
+        let has = target.value(executed).await.unwrap();
+        assert!(has.split(",\n").any(|part| part == of_source), "{has}, {of_source}");
+        assert_eq!(target.value(settings).await, before);
+        let left =
+            "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name LIKE 'holdfast%'";
+        assert_eq!(target.value(left).await.as_deref(), Some("0"));
+        let status = if mysql { "SHOW REPLICA STATUS" } else { "SHOW ALL SLAVES STATUS" };
+        assert_eq!(target.value(status).await, None);
+    }
+    println!("{name}, {means}: {killed} killed");
 }

@@ -26,6 +26,11 @@ use crate::connect::{ConnectOptions, Endpoint};
 /// How long a MySQL may take to stop after a failure, in seconds.
 const STOP: u32 = 10;
 
+/// Said of a MySQL that died while binlogs were applied. It counts as applied what is in its binlog.
+const RESTARTED: &str = "the target was restarted while binlogs were applied, when commits did not wait for its disk. Where its \
+     server alone died, nothing is missing; where its whole machine did (power, kernel), it may count transactions \
+     as applied whose data are lost: restore again then";
+
 /// By which means transactions are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Means {
@@ -97,7 +102,7 @@ pub async fn apply(
 ) -> Result<Applied> {
     let mut applier = Applier::new(cx, target, store, route, options).await?;
     let when = applier.when();
-    applier.may_not_replicate = applier.check(when).await?.is_some();
+    applier.may_not_replicate = applier.check(when, false).await?.is_some();
     applier.room = Room::of(&mut applier.target).await?;
     let outcome = applier.run().await.map_err(|e| applier.room.explain(e));
     let ended = applier.clean_up(outcome.is_ok()).await;
@@ -124,7 +129,7 @@ pub async fn preflight(
 ) -> Result<()> {
     let mut applier = Applier::new(cx, target, store, Arc::clone(route), options).await?;
     let when = if options.tell_applied { When::BeforeRestore } else { When::GoingOn };
-    if let Some(lacks) = applier.check(when).await? {
+    if let Some(lacks) = applier.check(when, true).await? {
         cx.event(Event::Warning {
             text: format!(
                 "the account at {target} lacks {lacks} to replicate from here, so everything goes over a \
@@ -215,8 +220,8 @@ impl<'a> Applier<'a> {
     }
 
     /// Refuses a target that a replay would harm, before anything is changed. Gives what the account lacks
-    /// to be a replica, where that is not what it has to be.
-    async fn check(&mut self, when: When) -> Result<Option<String>> {
+    /// to be a replica, where that is not what it has to be. `look`: it is asked again before anything is done.
+    async fn check(&mut self, when: When, look: bool) -> Result<Option<String>> {
         let ApplyOptions { private, again, means, .. } = *self.options;
         check::family(&self.target, &self.route)?;
         let lacks = match private {
@@ -225,7 +230,13 @@ impl<'a> Applier<'a> {
         };
         let means = if lacks.is_some() { Means::Direct } else { means };
         check::check(&mut self.target, &self.route, private, means).await?;
-        Settings::recall(self.cx, &mut self.target.session).await?;
+        let restarted = Settings::recall(self.cx, &mut self.target.session, look).await?;
+        if restarted
+            && self.target.mysql()
+            && self.target.value("SELECT @@GLOBAL.log_bin").await? == "1"
+        {
+            self.warnings.push(RESTARTED.into());
+        }
         self.check_executed(when, again).await.map(|()| lacks)
     }
 
@@ -337,10 +348,10 @@ impl<'a> Applier<'a> {
     /// Over a client connection.
     async fn run_direct(&mut self) -> Result<u64> {
         self.direct = true;
+        let logged = self.target.value("SELECT @@GLOBAL.log_bin").await? == "1";
+        self.settings.wait_for_no_disk(&mut self.target.session, logged).await?;
         for (name, value) in [
             ("event_scheduler", "OFF"),
-            ("sync_binlog", "0"),
-            ("innodb_flush_log_at_trx_commit", "0"),
             // A change of rows is a third longer as a statement; 1 GiB is the most that servers take.
             ("max_allowed_packet", "1073741824"),
         ] {
@@ -392,8 +403,15 @@ impl<'a> Applier<'a> {
     /// Makes the target apply as fast as it can, and everything that is sent.
     async fn change_settings(&mut self) -> Result<()> {
         let flavor = self.target.facts.flavor;
+        let updates = match flavor {
+            Flavor::MySql => "log_replica_updates",
+            Flavor::MariaDb => "log_slave_updates",
+        };
+        let sql = format!("SELECT @@GLOBAL.log_bin AND @@GLOBAL.{updates}");
+        let logged = self.target.value(&sql).await? == "1";
         let session = &mut self.target.session;
         self.settings.set(session, "event_scheduler", "OFF").await?;
+        self.settings.wait_for_no_disk(session, logged).await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.options.workers.unwrap_or(cores.max(4));
         // Where the last one stands for all, it has to be the last.
@@ -449,7 +467,11 @@ impl<'a> Applier<'a> {
             Ok(()) => {}
             Err(e) if !done => {
                 self.cx.event(Event::Warning {
-                    text: format!("the target is out of reach and not cleaned up: {}", e.chain()),
+                    text: format!(
+                        "the target is out of reach and not cleaned up; the next run does it (`holdfast binlog \
+                         apply`): {}",
+                        e.chain()
+                    ),
                 });
                 return Ok(None);
             }

@@ -7,6 +7,9 @@ use crate::connect::Session;
 /// Where it is written down at the target what has to be put back, for the run after one that was killed.
 const DATABASE: &str = "holdfast_settings";
 
+const SYNC_BINLOG: &str = "sync_binlog";
+const FLUSH_LOG: &str = "innodb_flush_log_at_trx_commit";
+
 /// Global variables as they were, to be put back.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
@@ -71,8 +74,9 @@ impl Settings {
         Ok(recorded)
     }
 
-    /// Puts back what a run left changed that was killed.
-    pub(super) async fn recall(cx: &Context, session: &mut Session) -> Result<()> {
+    /// Puts back what a run left changed that was killed; with `look`, only where the server still has it. Gives
+    /// whether the server was restarted since, and commits had not waited for its disk.
+    pub(super) async fn recall(cx: &Context, session: &mut Session, look: bool) -> Result<bool> {
         let sql = format!(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = '{DATABASE}' AND table_name = \
              'was'"
@@ -85,20 +89,36 @@ impl Settings {
             if session.query_first::<u8>(&sql).await?.is_some() {
                 unlogged(session, &[format!("DROP DATABASE {DATABASE}")]).await?;
             }
-            return Ok(());
+            return Ok(false);
         }
         let sql = format!("SELECT name, value FROM {DATABASE}.was ORDER BY id");
         let before: Vec<(String, String)> = session.query_rows(&sql).await?;
+        let restarted = durable_again(session, &before).await?;
+        if restarted && look {
+            return Ok(true);
+        }
         let told: Vec<String> = before.iter().map(|(n, v)| format!("{n} = {v}")).collect();
         cx.note(format!("an earlier run was killed; put back at the target: {}", told.join(", ")));
         let mut settings = Settings { before, recorded: Some(true) };
         settings.put_back(cx, session).await;
-        Ok(())
+        Ok(restarted)
     }
 
-    /// What makes a replay fast. A crash of the target in between spoils only what is restored again.
-    /// With `in_order` transactions are committed in the order of the binlog, as they are on MariaDB in
-    /// any case.
+    /// Lets commits wait for no disk. A server that dies and is started again takes for applied what is in its
+    /// binlog: where transactions are `logged` there, InnoDB has to have handed them to the system before. Where
+    /// they are not, what says that they are applied is lost with them, or there with them.
+    pub(super) async fn wait_for_no_disk(
+        &mut self,
+        session: &mut Session,
+        logged: bool,
+    ) -> Result<()> {
+        let flush = if logged { "2" } else { "0" };
+        self.set(session, SYNC_BINLOG, "0").await?;
+        self.set(session, FLUSH_LOG, flush).await.map(drop)
+    }
+
+    /// What makes a replay fast. With `in_order` transactions are committed in the order of the binlog, as they
+    /// are on MariaDB in any case.
     pub(super) async fn hurry(
         &mut self,
         session: &mut Session,
@@ -106,8 +126,6 @@ impl Settings {
         workers: usize,
         in_order: bool,
     ) -> Result<()> {
-        self.set(session, "sync_binlog", "0").await?;
-        self.set(session, "innodb_flush_log_at_trx_commit", "0").await?;
         let workers = workers.to_string();
         match flavor {
             Flavor::MySql => {
@@ -155,6 +173,18 @@ impl Settings {
             self.before.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         told.join(", ")
     }
+}
+
+/// Whether commits wait for the disk again that did not: only a restart puts that back with its record left.
+async fn durable_again(session: &mut Session, before: &[(String, String)]) -> Result<bool> {
+    for (name, was) in before.iter().filter(|(name, _)| name == SYNC_BINLOG || name == FLUSH_LOG) {
+        if session.query_first::<String>(&format!("SELECT @@GLOBAL.{name}")).await?.as_ref()
+            == Some(was)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Runs statements that go into no binlog: they concern this server alone.
