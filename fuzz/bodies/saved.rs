@@ -126,7 +126,7 @@ fn rescued(flavor: u8, format: &Format, content: &[u8]) -> usize {
     file.write_all(content).expect("room for a file");
     let first_file = (flavor & 4 == 0).then(|| "binlog.000001".parse().expect("a name"));
     let server = (flavor & 8 != 0).then(|| archive.known.server.clone());
-    let options = RescueOptions { server, first_file, anyway: false };
+    let options = RescueOptions { server, first_file, ..RescueOptions::default() };
     let cx = Context::builder().build();
     let rescued = block_on(rescue(&cx, &archive, &cluster, file.path(), options));
     let pieces = archive.more.into_inner().expect("nobody panicked");

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use backup_core::{
     BinlogServer, Context, Error, ErrorKind, Flavor, GtidSet, MariaDbGtidSet, ReplayBase, Result,
-    Uuid,
 };
 use mysql_async::Row;
 
@@ -162,14 +161,7 @@ async fn wrote(source: &mut Target, base: &ReplayBase) -> Result<()> {
 
 /// Whether a MariaDB would begin to send to a replica that has these transactions.
 async fn would_send(cx: &Context, source: &ConnectOptions, at: &GtidSet) -> Result<()> {
-    let options = DumpOptions {
-        // Servers choose small ones.
-        server_id: 1 << 30 | u32::from_le_bytes(cx.random()) >> 2,
-        uuid: Uuid::from_bytes(cx.random()),
-        heartbeat: Duration::from_secs(2),
-        semi_sync: false,
-        follow: false,
-    };
+    let options = DumpOptions::once(cx);
     match Dump::first_file(source, at, None, &options).await {
         Ok(_) => Ok(()),
         Err(e) => match e.server().map(|said| said.message.clone()) {

@@ -121,5 +121,14 @@ async fn a_dead_server_is_taken_for_no_other(#[values("mysql-9.7", "mariadb-10.1
     // Who says so is believed.
     let new = ["--cluster", "new", "--new-cluster", "--server", other, "--anyway"];
     rescue(&directory, &new).expect(0);
-    rescue(&directory, &["--cluster", "new", "--anyway"]).expect(2);
+
+    // A mistyped name may be that of another cluster.
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().tcp(true).option("server_id", "99");
+    let blog = Server(builder.start(&cx).await.unwrap());
+    server::run(&mut blog.session().await, &["CREATE DATABASE blog"]).await;
+    home.on_repo(["backup", "--source", &blog.url(), "--cluster", "blog"]).expect(0);
+    let wrong = rescue(&directory, &["--cluster", "blog"]).expect(2);
+    wrong.says("neither binlogs nor backups").says("--anyway");
+    rescue(&directory, &["--cluster", "blog", "--anyway"]).expect(0);
 }

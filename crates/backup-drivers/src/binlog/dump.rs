@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use backup_core::{Error, ErrorKind, GtidSet, MariaDbBinlogState, Result, Uuid};
+use backup_core::{Context, Error, ErrorKind, GtidSet, MariaDbBinlogState, Result, Uuid};
 use bytes::Bytes;
 
 use super::body::{self, Rotate};
@@ -50,6 +50,21 @@ pub struct DumpOptions {
     /// Whether to wait for what the server will write; otherwise the dump ends where the last file
     /// ends now.
     pub follow: bool,
+}
+
+impl DumpOptions {
+    /// For a look at what is there now, as somebody whom no other run is.
+    #[must_use]
+    pub fn once(cx: &Context) -> Self {
+        DumpOptions {
+            // Servers choose small ones.
+            server_id: 1 << 30 | u32::from_le_bytes(cx.random()) >> 2,
+            uuid: Uuid::from_bytes(cx.random()),
+            heartbeat: Duration::from_secs(2),
+            semi_sync: false,
+            follow: false,
+        }
+    }
 }
 
 /// What a server sends.

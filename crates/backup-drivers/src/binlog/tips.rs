@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use backup_core::{
-    BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, Result,
-    SegmentInfo, SegmentStore,
+    BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, ListedSegment,
+    Result, SegmentInfo, SegmentStore,
 };
 
 use super::segment::Head;
@@ -35,9 +35,14 @@ impl Archive {
         store: &dyn SegmentStore,
         cluster: &ClusterName,
     ) -> Result<Self> {
+        Ok(Archive::of(cx, &store.segments(cx, cluster).await?))
+    }
+
+    /// Of segments that were listed.
+    pub(super) fn of(cx: &Context, listed: &[ListedSegment]) -> Self {
         let mut archive = Archive { tips: Vec::new(), ends: HashMap::new() };
-        archive.refresh(cx, store, cluster).await?;
-        Ok(archive)
+        archive.take_up(cx, listed);
+        archive
     }
 
     /// Adds what others archived since.
@@ -47,9 +52,14 @@ impl Archive {
         store: &dyn SegmentStore,
         cluster: &ClusterName,
     ) -> Result<()> {
-        for listed in store.segments(cx, cluster).await? {
-            match listed.info {
-                Ok(info) => self.add(info),
+        self.take_up(cx, &store.segments(cx, cluster).await?);
+        Ok(())
+    }
+
+    fn take_up(&mut self, cx: &Context, listed: &[ListedSegment]) {
+        for listed in listed {
+            match &listed.info {
+                Ok(info) => self.add(info.clone()),
                 Err(e) => cx.event(Told::Warning {
                     text: format!(
                         "segment {}/{} is damaged: {}; run `holdfast binlog check`",
@@ -60,7 +70,6 @@ impl Archive {
                 }),
             }
         }
-        Ok(())
     }
 
     /// The number of the next segment of a server.
@@ -161,7 +170,7 @@ impl Archive {
         Ok(false)
     }
 
-    pub(super) fn of(&self, source: &BinlogSource) -> Result<Archived> {
+    pub(super) fn seen_from(&self, source: &BinlogSource) -> Result<Archived> {
         let tip = self.tips.iter().find(|tip| tip.server == source.server).cloned();
         let went_on_elsewhere = match &tip {
             Some(tip) => self.went_on_elsewhere(tip)?,

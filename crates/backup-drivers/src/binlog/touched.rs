@@ -1,9 +1,8 @@
 //! Which tables the binlog between two places says were changed.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use backup_core::{Context, Error, ErrorKind, Result, Uuid};
+use backup_core::{Context, Error, ErrorKind, Result};
 
 use super::body::Query;
 use super::dump::{Dump, DumpOptions, Sent};
@@ -152,14 +151,7 @@ pub async fn touched(
     if from == to {
         return Ok(touched);
     }
-    let options = DumpOptions {
-        // Servers choose small ones.
-        server_id: 1 << 30 | u32::from_le_bytes(cx.random()) >> 2,
-        uuid: Uuid::from_bytes(cx.random()),
-        heartbeat: Duration::from_secs(2),
-        semi_sync: false,
-        follow: false,
-    };
+    let options = DumpOptions::once(cx);
     let mut dump = Dump::begin(source, from.file, &options).await?;
     loop {
         cx.check()?;

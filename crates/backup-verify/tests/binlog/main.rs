@@ -16,6 +16,7 @@ mod full;
 mod hostile;
 mod keep;
 mod killed;
+mod kin;
 mod points;
 mod property;
 mod replay;

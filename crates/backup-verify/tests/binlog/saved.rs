@@ -244,7 +244,9 @@ async fn what_cannot_be_placed_is_refused(#[values("mysql-9.7", "mariadb-10.11")
     let files = other.binlogs().await;
     let theirs = std::fs::read(other.0.datadir().join(&files[0])).unwrap();
     let path = dead.keep(&save_binary_logs(other.0.datadir(), &files, place(&theirs, 5)));
-    refused(&path, nothing(), ErrorKind::Source, "missing").await;
+    refused(&path, nothing(), ErrorKind::Usage, "nothing tells").await;
+    let anyway = RescueOptions { anyway: true, ..nothing() };
+    refused(&path, anyway, ErrorKind::Source, "missing").await;
     // Not the bytes that are archived.
     let mut changed = second.clone();
     let at = place(&second, 1) - 6;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backup_core::{BinlogFile, BinlogServer, ClusterName, Result};
+use backup_core::{BinlogFile, BinlogServer, ClusterName, ReplayBase, Repository, Result};
 use backup_drivers::binlog::{RescueOptions, rescue};
 use backup_storage::RepositoryOptions;
 
@@ -28,8 +28,9 @@ pub(super) struct Rescue {
     /// or the archive, say]
     #[arg(long, value_name = "FILE")]
     first_file: Option<BinlogFile>,
-    /// Take --server for who wrote them, whatever auto.cnf or the binlogs themselves say
-    #[arg(long, requires = "server")]
+    /// Take them for the cluster's, and --server for who wrote them, whatever auto.cnf or the binlogs
+    /// themselves say
+    #[arg(long)]
     anyway: bool,
     /// The repository need not know the cluster yet
     #[arg(long)]
@@ -50,7 +51,10 @@ impl Rescue {
         let started = cx.now();
         cx.phase("binlog rescue");
         let (server, first_file) = (self.server.clone(), self.first_file.clone());
-        let options = RescueOptions { server, first_file, anyway: self.anyway };
+        let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
+        let backups = listed.iter().filter_map(|l| l.manifest.as_ref().ok());
+        let backups = backups.map(ReplayBase::of).collect();
+        let options = RescueOptions { server, first_file, anyway: self.anyway, backups };
         let rescued = rescue(cx, &repo, &cluster, &self.path, options).await?;
         let seconds = cx.now().duration_since(started).as_secs_f64();
         answer(&cluster, &self.path.display().to_string(), &rescued, seconds)

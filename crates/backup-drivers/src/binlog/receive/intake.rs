@@ -135,7 +135,7 @@ impl Receiver<'_, '_> {
         before: &GtidSet,
         state: Option<&MariaDbBinlogState>,
     ) -> Result<()> {
-        let archived = self.archived.of(source)?;
+        let archived = self.archived.seen_from(source)?;
         if let Some(tip) = &archived.tip
             && source.has_gtids
             && !archived.went_on_elsewhere

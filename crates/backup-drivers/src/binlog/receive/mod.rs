@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{
     BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, Position, Result,
-    SegmentStore, Uuid,
+    SegmentStore,
 };
 
 use self::claims::Claims;
@@ -135,15 +135,12 @@ async fn receive_into(
     for waiting in &left {
         claims.take(&waiting.head.server).await?;
     }
+    let once = DumpOptions::once(cx);
     let dump = DumpOptions {
-        // Servers choose small ones.
-        server_id: options
-            .server_id
-            .unwrap_or_else(|| 1 << 30 | u32::from_le_bytes(cx.random()) >> 2),
-        uuid: Uuid::from_bytes(cx.random()),
-        heartbeat: Duration::from_secs(2),
+        server_id: options.server_id.unwrap_or(once.server_id),
         semi_sync: options.semi_sync,
         follow: options.follow,
+        ..once
     };
     let uploader = Uploader::start(cx, Arc::clone(&store), options.follow);
     let archived = Archive::read(cx, &*store, &options.cluster).await?;
@@ -254,7 +251,7 @@ impl Receiver<'_, '_> {
         // The server may be gone again; the dump will tell.
         let _ = session.close().await;
         self.claim(&source.server).await?;
-        let archived = self.archived.of(&source)?;
+        let archived = self.archived.seen_from(&source)?;
         let (start, warnings) = locate(
             self.source,
             &self.dump,

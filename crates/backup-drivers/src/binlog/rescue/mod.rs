@@ -1,6 +1,7 @@
 //! Binlogs of a server that is dead: its files, read from its directory or from where somebody saved
 //! them, or what MHA saved of them, up to the last transaction that is whole.
 
+mod kin;
 mod place;
 mod saved;
 mod writer;
@@ -11,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{
     Appended, BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told,
-    GtidSet, Position, Result, SegmentInfo, SegmentStore, Uuid, io_error,
+    GtidSet, Position, ReplayBase, Result, SegmentInfo, SegmentStore, Uuid, io_error,
 };
 use bytes::Bytes;
 
+use self::kin::Kin;
 use self::place::Piece;
 use super::event::{
     Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, MAGIC, holds_event, kind,
@@ -36,8 +38,10 @@ pub struct RescueOptions {
     pub server: Option<BinlogServer>,
     /// The binlog in which what MHA saved begins.
     pub first_file: Option<BinlogFile>,
-    /// Take `server` for who wrote them, whatever they say themselves.
+    /// Take `server` for who wrote them, and them for the cluster's, whatever they say themselves.
     pub anyway: bool,
+    /// The backups of the cluster: which servers they were read from, and where those stood.
+    pub backups: Vec<ReplayBase>,
 }
 
 /// Archives what is not archived yet of the binlogs in the directory `path`, or in what MHA saved: a file
@@ -46,7 +50,7 @@ pub struct RescueOptions {
 /// # Errors
 /// [`ErrorKind::Source`] when they do not join the archive, or are others than the archived ones of their
 /// names; [`ErrorKind::Usage`] when nobody knows who wrote them, they say that it was another server than the
-/// one that is named, or there are none; [`ErrorKind::Damaged`] where something is damaged that has whole events
+/// one that is named, nothing tells that it is one of the cluster's, or there are none; [`ErrorKind::Damaged`] where something is damaged that has whole events
 /// behind it. What comes before that is archived then.
 pub async fn rescue(
     cx: &Context,
@@ -55,8 +59,12 @@ pub async fn rescue(
     path: &Path,
     options: RescueOptions,
 ) -> Result<Received> {
-    let archive = Archive::read(cx, store, cluster).await?;
-    let mut rescue = Rescue { cx, store, cluster, archive, result: Received::default() };
+    let listed = store.segments(cx, cluster).await?;
+    let archive = Archive::of(cx, &listed);
+    let kin = Kin::of(&archive, &options.backups);
+    let known = listed.into_iter().filter_map(|listed| listed.info.ok()).collect();
+    let result = Received::default();
+    let mut rescue = Rescue { cx, store, cluster, archive, known, kin, result };
     if path.is_file() {
         rescue.saved(path, &options).await?;
         return Ok(rescue.result);
@@ -76,15 +84,28 @@ pub async fn rescue(
         files => files?,
     };
     let server = writer::of_directory(path, &files, &options)?;
-    let listed = store.segments(cx, cluster).await?;
-    let known: Vec<SegmentInfo> = listed.into_iter().filter_map(|l| l.info.ok()).collect();
+    if rescue.kin.is_new(&server) && !options.anyway {
+        let mut known = None;
+        for (name, path) in files.iter().rev() {
+            let local = LocalFile::open(path)?;
+            let piece = Piece::of_file(&local, server.clone(), name.to_string());
+            known = rescue.kin.knows(&piece)?;
+            if known.is_some() {
+                break;
+            }
+        }
+        if known != Some(true) {
+            return Err(kin::stranger(path, &server, cluster));
+        }
+    }
     for (at, (name, path)) in files.iter().enumerate() {
         cx.check()?;
         let local = LocalFile::open(path)?;
         let piece = Piece::of_file(&local, server.clone(), name.to_string());
-        rescue.is_archived_one(&piece, &known).await?;
+        rescue.is_archived_one(&piece).await?;
         rescue.piece(&piece, at + 1 == files.len()).await?;
     }
+    rescue.tell_lacking(&server)?;
     Ok(rescue.result)
 }
 
@@ -221,6 +242,9 @@ struct Rescue<'a> {
     store: &'a dyn SegmentStore,
     cluster: &'a ClusterName,
     archive: Archive,
+    /// The segments of the archive, with those that are added.
+    known: Vec<SegmentInfo>,
+    kin: Kin,
     result: Received,
 }
 
@@ -316,6 +340,17 @@ impl Rescue<'_> {
         Ok(())
     }
 
+    /// Tells what the archive had that a new server of the cluster has not.
+    fn tell_lacking(&mut self, server: &BinlogServer) -> Result<()> {
+        let tip = self.tip(server).filter(|_| self.kin.is_new(server));
+        let Some(tip) = tip else { return Ok(()) };
+        if let Some(text) = self.kin.lacking(&tip)? {
+            self.cx.event(Told::Warning { text: text.clone() });
+            self.result.warnings.push(text);
+        }
+        Ok(())
+    }
+
     fn check_joined(&self, info: &SegmentInfo) -> Result<()> {
         let Some(covered) = self.archive.covered()? else { return Ok(()) };
         let Some(missing) = covered.lacks(&info.before, info.state_before.as_ref())? else {
@@ -349,7 +384,8 @@ impl Rescue<'_> {
             offset: Some(info.range.end),
         };
         self.cx.progress().add_bytes(info.bytes());
-        self.archive.add(info);
+        self.archive.add(info.clone());
+        self.known.push(info);
         Ok(())
     }
 

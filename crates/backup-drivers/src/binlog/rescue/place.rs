@@ -10,7 +10,9 @@ use super::super::event::{Events, Format, HEADER_LEN, MAGIC};
 use super::super::gtid::{Begin, state_before, transactions_before};
 use super::super::segment::{format_of, hex_of};
 use super::super::source::Covered;
+use super::kin::stranger;
 use super::saved::{Part, Saved};
+use super::writer::find;
 use super::{LocalFile, Rescue, RescueOptions, WINDOW, as_closed, writer};
 
 /// Bytes of one binlog.
@@ -74,6 +76,25 @@ impl<'a> Piece<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The same, where it is the start of the binlog or was told with the piece.
+    pub(super) fn told_before(&self) -> Result<Option<(GtidSet, Option<MariaDbBinlogState>)>> {
+        match self.start {
+            0 => self.before(),
+            _ => Ok(self.known_before.clone().map(|set| (set, None))),
+        }
+    }
+
+    /// Whether a transaction begins in it of which that is so. What is behind damage is not looked at.
+    pub(super) fn any(&self, mut is: impl FnMut(&Gtid) -> bool) -> Result<bool> {
+        let head = (MAGIC.len() + self.format.event.bytes().len()) as u64;
+        let from = if self.start == 0 { head } else { self.start };
+        let read = |at, len| self.read(at, len);
+        let found = find(read, from..self.end, self.format.checksum, |_, begin| {
+            begin.gtid.as_ref().is_some_and(&mut is).then_some(())
+        });
+        Ok(found?.is_some())
     }
 
     pub(super) fn is_another(&self) -> Error {
@@ -195,24 +216,35 @@ impl Rescue<'_> {
         if saved.parts.is_empty() {
             return Ok(());
         }
-        let listed = self.store.segments(self.cx, self.cluster).await?;
-        let known: Vec<SegmentInfo> = listed.into_iter().filter_map(|l| l.info.ok()).collect();
         let server = match &options.server {
-            None => server_of(&saved, &known)?,
+            None => server_of(&saved, &self.known)?,
             Some(named) if options.anyway => named.clone(),
             named => writer::agreed(path, own(&saved)?.as_ref(), named.as_ref())?,
         };
         let told = options.first_file.as_ref();
-        let names = self.names(&mut saved, &server, &known, told).await?;
+        let names = self.names(&mut saved, &server, told).await?;
         let last = saved.parts.len() - 1;
+        if self.kin.is_new(&server) && !options.anyway {
+            let mut known = None;
+            for (at, (part, name)) in saved.parts.iter().zip(&names).enumerate().rev() {
+                let piece = saved.piece(at, part, server.clone(), name.to_string())?;
+                known = self.kin.knows(&piece)?;
+                if known.is_some() {
+                    break;
+                }
+            }
+            if known != Some(true) {
+                return Err(stranger(path, &server, self.cluster));
+            }
+        }
         for (at, (part, name)) in saved.parts.iter().zip(names).enumerate() {
             self.cx.check()?;
             let piece = saved.piece(at, part, server.clone(), name.to_string())?;
             self.cx.note(format!("{}:{}-{}", piece.name, piece.start, piece.end));
-            self.compare(&piece, &known).await?;
+            self.compare(&piece, &self.known).await?;
             self.piece(&piece, at == last).await?;
         }
-        Ok(())
+        self.tell_lacking(&server)
     }
 
     /// The names of the binlogs that the parts are of. Where the head turns out to be that of another one, it
@@ -221,12 +253,12 @@ impl Rescue<'_> {
         &self,
         saved: &mut Saved,
         server: &BinlogServer,
-        known: &[SegmentInfo],
         told: Option<&BinlogFile>,
     ) -> Result<Vec<BinlogFile>> {
         let path = saved.local.path.display().to_string();
         let head = hex_of(&saved.local.format);
-        let of_head = known.iter().filter(|s| s.server == *server && s.format_description == head);
+        let of_head =
+            self.known.iter().filter(|s| s.server == *server && s.format_description == head);
         let mut of_head: Vec<BinlogFile> =
             of_head.filter_map(|info| info.range.file.parse().ok()).collect();
         of_head.dedup();
@@ -241,7 +273,7 @@ impl Rescue<'_> {
             (Some(names), _) => names,
             (None, Some(told)) => saved.names_from(told)?,
             (None, None) => {
-                let first = self.first_name(saved, server, known, &of_head).await?;
+                let first = self.first_name(saved, server, &of_head).await?;
                 saved.names_from(&first)?
             }
         };
@@ -258,13 +290,12 @@ impl Rescue<'_> {
         &self,
         saved: &Saved,
         server: &BinlogServer,
-        known: &[SegmentInfo],
         of_head: &[BinlogFile],
     ) -> Result<BinlogFile> {
         let mut other = None;
         for name in of_head {
             let piece = saved.piece(0, &saved.parts[0], server.clone(), name.to_string())?;
-            match self.compare(&piece, known).await {
+            match self.compare(&piece, &self.known).await {
                 Ok(()) => return Ok(name.clone()),
                 Err(e) if e.kind() == ErrorKind::Source => other = Some(e),
                 Err(e) => return Err(e),
@@ -287,13 +318,9 @@ impl Rescue<'_> {
 
     /// Where a binlog of this name is archived, it has to be this one: what the archive has of its start says that
     /// the same came before it, and the last piece of the archive has the same bytes.
-    pub(super) async fn is_archived_one(
-        &self,
-        piece: &Piece<'_>,
-        known: &[SegmentInfo],
-    ) -> Result<()> {
+    pub(super) async fn is_archived_one(&self, piece: &Piece<'_>) -> Result<()> {
         let started = piece.format.started();
-        let mut same = known.iter().filter(|info| {
+        let mut same = self.known.iter().filter(|info| {
             info.server == piece.server
                 && info.range.file == piece.name
                 && info.range.began_at(started)

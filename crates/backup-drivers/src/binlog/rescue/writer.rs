@@ -1,10 +1,12 @@
 //! Who wrote the binlogs that are rescued, by what they say themselves.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use backup_core::{BinlogFile, BinlogServer, Error, Gtid, Result};
+use bytes::Bytes;
 
-use super::super::event::{Events, MAGIC};
+use super::super::event::{Checksum, Event, Events, MAGIC};
 use super::super::gtid::{Begin, begins};
 use super::{LocalFile, RescueOptions, WINDOW, uuid_of};
 
@@ -68,27 +70,47 @@ fn of_events(files: &[(BinlogFile, PathBuf)]) -> Result<Option<BinlogServer>> {
             return Ok(Some(BinlogServer::of_id(local.format.event.header().server_id)));
         }
         let id = local.format.event.header().server_id;
-        let mut at = (MAGIC.len() + local.format.event.bytes().len()) as u64;
-        let mut window = WINDOW;
-        while at < local.len {
-            let content = local.read(at, window)?;
-            let last = at + content.len() as u64 == local.len;
-            let mut events = Events::new(content, at, local.format.checksum);
-            // What is damaged is told when it is archived.
-            while let Ok(Some(event)) = events.next_whole() {
-                if event.header().server_id == id
-                    && begins(event.kind())
-                    && let Some(Begin { gtid: Some(Gtid::MySql(gtid)), .. }) = Begin::parse(&event)?
-                {
-                    return Ok(Some(BinlogServer::of_uuid(gtid.tsid().uuid)));
-                }
-            }
-            if last {
-                break;
-            }
-            window = if events.position() == at { window.saturating_mul(4) } else { WINDOW };
-            at = events.position();
+        let from = (MAGIC.len() + local.format.event.bytes().len()) as u64;
+        let read = |at, len| local.read(at, len);
+        let own =
+            find(read, from..local.len, local.format.checksum, |event, begin| match &begin.gtid {
+                Some(Gtid::MySql(gtid)) if event.header().server_id == id => Some(gtid.tsid().uuid),
+                _ => None,
+            })?;
+        if let Some(uuid) = own {
+            return Ok(Some(BinlogServer::of_uuid(uuid)));
         }
+    }
+    Ok(None)
+}
+
+/// Visits the events in these places that begin a transaction, until `visit` gives something. What is behind
+/// damage is not looked at: that is told when it is archived.
+pub(super) fn find<T>(
+    read: impl Fn(u64, usize) -> Result<Bytes>,
+    places: Range<u64>,
+    checksum: Checksum,
+    mut visit: impl FnMut(&Event, &Begin) -> Option<T>,
+) -> Result<Option<T>> {
+    let mut at = places.start;
+    let mut window = WINDOW;
+    while at < places.end {
+        let content = read(at, window)?;
+        let last = at + content.len() as u64 >= places.end;
+        let mut events = Events::new(content, at, checksum);
+        while let Ok(Some(event)) = events.next_whole() {
+            if begins(event.kind())
+                && let Some(begin) = Begin::parse(&event)?
+                && let Some(found) = visit(&event, &begin)
+            {
+                return Ok(Some(found));
+            }
+        }
+        if last {
+            break;
+        }
+        window = if events.position() == at { window.saturating_mul(4) } else { WINDOW };
+        at = events.position();
     }
     Ok(None)
 }
