@@ -7,8 +7,8 @@ use backup_core::{
 };
 use mysql_async::Row;
 
-use crate::binlog::replay::Target;
 use crate::binlog::replay::text;
+use crate::binlog::replay::{Target, leave_to_source};
 use crate::binlog::{Dump, DumpOptions};
 use crate::connect::{ConnectOptions, Endpoint, SslMode};
 
@@ -22,6 +22,10 @@ pub struct Following {
     /// What needs a look.
     pub warnings: Vec<String>,
 }
+
+/// The events that this server ran. One that is made anew has not run yet, and a replica runs none.
+const RAN: &str = "SELECT CONCAT(event_schema, '.', event_name) FROM information_schema.events WHERE \
+                   last_executed IS NOT NULL";
 
 /// For how long a replica may try to connect before that counts as an error.
 const CONNECT: Duration = Duration::from_secs(60);
@@ -199,6 +203,9 @@ pub(crate) async fn configure(
 ) -> Result<()> {
     let mut server = Target::open(server).await?;
     tell(&mut server, at).await?;
+    if let Some(wrong) = leave_to_source(&mut server.session).await?.pop() {
+        return Err(server.refuse(wrong, "restore without --as-replica-of, and set it up by hand"));
+    }
     server.session.run(&change(server.facts.flavor, source)?).await?;
     if server.mysql() {
         // Names no relay log of ours any more, or the next server would look for it; where to go on is kept.
@@ -223,7 +230,15 @@ pub async fn follow(
     let mut pair = Pair::open(target, source).await?;
     let goal = goal(&mut pair.source).await?;
     tell(&mut pair.target, at).await?;
-    let mut warnings = Vec::new();
+    let mut warnings = leave_to_source(&mut pair.target.session).await?;
+    let ran: Vec<String> = pair.target.session.query_rows(RAN).await?;
+    if !ran.is_empty() {
+        warnings.push(format!(
+            "before they were left to the source, the target itself has run the events {}: compare what they change, or \
+             restore again with event_scheduler=OFF there",
+            ran.join(", ")
+        ));
+    }
     if let (GtidSet::MySql(theirs), GtidSet::MySql(own)) = (&goal, &pair.target.executed().await?) {
         let errant = own.subtract(theirs);
         if !errant.is_empty() {

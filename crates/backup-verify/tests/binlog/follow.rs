@@ -29,14 +29,20 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
         .run(&[
             "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'Secret-1'",
             "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO repl@'127.0.0.1'",
+            "SET GLOBAL event_scheduler = OFF",
             "CREATE DATABASE d",
             "CREATE TABLE d.t (id INT PRIMARY KEY)",
             "INSERT INTO d.t VALUES (1)",
+            "CREATE EVENT d.tick ON SCHEDULE EVERY 1 SECOND DO DELETE FROM d.t",
         ])
         .await;
     let store = Store::new().await;
     let manifest = back_up(&store, &source).await;
     source.run(&["INSERT INTO d.t VALUES (2)", "FLUSH BINARY LOGS"]).await;
+    let later = "CREATE EVENT d.later ON SCHEDULE EVERY 1 SECOND STARTS '2037-01-01 00:00:00' DO DELETE FROM d.t";
+    source
+        .run(&[later, "CREATE EVENT d.never ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM d.t"])
+        .await;
     source.run(&["INSERT INTO d.t VALUES (3)"]).await;
     store.archive(&source).await;
     let last = source.binlogs().await.pop().unwrap();
@@ -45,7 +51,10 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
         source.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).await;
     }
 
-    let replica = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let replica = Server::start(name, |builder| {
+        builder.option("server_id", "2").option("event_scheduler", "OFF")
+    })
+    .await;
     let at_backup = manifest.outcome.position.gtid.clone();
     let base = ReplayBase::of(&manifest);
     let (cx, from) = (&store.cx, over_tcp(&source));
@@ -75,6 +84,12 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
     let following = follow(&store.cx, &replica.options(), &over_tcp(&source), &reached).await;
     let following = following.unwrap_or_else(|e| panic!("{}", e.report()));
     assert_eq!(following.warnings, [""; 0]);
+    // Both would run them otherwise.
+    let events = "SELECT CONCAT(event_name, ' ', status) FROM information_schema.events ORDER BY 1";
+    let told: Vec<String> = replica.session().await.query_rows(events).await.unwrap();
+    let elsewhere = if name.starts_with("mysql") { "REPLICA_SIDE" } else { "SLAVESIDE" };
+    let elsewhere = |event| format!("{event} {elsewhere}_DISABLED");
+    assert_eq!(told, [elsewhere("later"), "never DISABLED".into(), elsewhere("tick")]);
     assert_eq!(content(&replica).await, content(&source).await);
     assert_eq!(following.gtid, position(&source).await);
     source.run(&["INSERT INTO d.t VALUES (5)"]).await;
@@ -94,6 +109,30 @@ async fn a_new_replica_from_the_archive(#[values("mysql-9.7", "mariadb-10.11")] 
     source.run(&["RENAME USER repl@'127.0.0.1' TO other@'127.0.0.1'"]).await;
     let e = can_follow(cx, &replica.options(), &from, &base, Some(&reached)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect, "{}", e.report());
+}
+
+/// An event that the target has run before it is a replica is told of: what it did there no source knows.
+#[rstest]
+#[tokio::test]
+async fn events_that_a_new_replica_has_run(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::start(name, |builder| builder).await;
+    let account = "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'Secret-1'";
+    let grant = "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO repl@'127.0.0.1'";
+    source.run(&[account, grant, "CREATE DATABASE d"]).await;
+    let replica = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let event = "CREATE EVENT d.tick ON SCHEDULE EVERY 1 SECOND DO SET @a = 1";
+    let before = ["SET SESSION sql_log_bin = 0", account, "CREATE DATABASE d", event];
+    replica.run(&before).await;
+    replica.run(&["SET GLOBAL event_scheduler = ON"]).await;
+    let ran = "SELECT COUNT(*) FROM information_schema.events WHERE last_executed IS NOT NULL";
+    while replica.session().await.query_first::<u8>(ran).await.unwrap() == Some(0) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let at = position(&source).await;
+    let store = Store::new().await;
+    let following = follow(&store.cx, &replica.options(), &over_tcp(&source), &at).await.unwrap();
+    let about = |warning: &&String| warning.contains("has run the events d.tick");
+    assert_eq!(following.warnings.iter().filter(about).count(), 1, "{:?}", following.warnings);
 }
 
 /// However many transactions the other one has, and whatever it calls them.

@@ -89,6 +89,9 @@ async fn the_next_run_goes_on_and_puts_settings_back(
     let source = Server::start(name, |builder| builder).await;
     let store = Store::new().await;
     source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]).await;
+    let event =
+        "CREATE EVENT d.e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO DELETE FROM d.t";
+    source.run(&[event]).await;
     let mut session = source.session().await;
     for id in 0..TRANSACTIONS {
         session.run(&format!("INSERT INTO d.t VALUES ({id})")).await.unwrap();
@@ -119,8 +122,13 @@ async fn the_next_run_goes_on_and_puts_settings_back(
         let options = ApplyOptions { means, ..ApplyOptions::default() };
         let repo = Arc::new(store.repo.clone());
         let applied = apply(&store.cx, &target.options(), repo, Arc::new(way), &options).await;
-        applied.unwrap_or_else(|e| panic!("{}", e.report()));
+        let applied = applied.unwrap_or_else(|e| panic!("{}", e.report()));
         assert_eq!(content(&target).await, content(&source).await);
+        // A run that ended before it was killed has put it right.
+        let event = "SELECT status FROM information_schema.events";
+        let event: Option<String> = target.session().await.query_first(event).await.unwrap();
+        let told = applied.warnings.iter().any(|text| text.contains("`d`.`e`"));
+        assert_eq!(event.as_deref() == Some("ENABLED"), !told, "{event:?} {:?}", applied.warnings);
         assert_eq!(replaying::position(&target.options()).await.unwrap(), position(&source).await);
         let now: Option<(u64, u64, String)> = target
             .session()

@@ -13,7 +13,7 @@ use super::super::route::Route;
 use super::allowed;
 use super::check;
 use super::direct::{self, Direct, mark};
-use super::events::Events;
+use super::events::{self, Events};
 use super::executed::{self, When};
 use super::replica::{self, PATIENCE, Replica, USER, served_set, unanswered};
 use super::room::Room;
@@ -230,8 +230,11 @@ impl<'a> Applier<'a> {
         };
         let means = if lacks.is_some() { Means::Direct } else { means };
         check::check(&mut self.target, &self.route, private, means).await?;
-        let restarted = Settings::recall(self.cx, &mut self.target.session, look).await?;
-        if restarted
+        let earlier = Settings::recall(self.cx, &mut self.target.session, look).await?;
+        if earlier.killed && !look {
+            self.warnings.extend(events::left_disabled(&mut self.target.session).await?);
+        }
+        if earlier.restarted
             && self.target.mysql()
             && self.target.value("SELECT @@GLOBAL.log_bin").await? == "1"
         {

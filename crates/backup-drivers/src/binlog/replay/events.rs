@@ -141,31 +141,59 @@ impl Events {
             }
             wrong.push((event, if wanted == Status::Enabled { "ENABLE" } else { "DISABLE" }));
         }
-        if wrong.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut warnings = Vec::new();
-        // It is no change of the data: no transaction of the target's own tells of it.
-        let unlogged = session.run("SET SESSION sql_log_bin = 0").await;
-        for (event, word) in wrong {
-            let sql = format!("ALTER DEFINER = {} EVENT {} {word}", event.definer, event.quoted);
-            let done = match &unlogged {
-                Ok(_) => session.run(&sql).await.map(drop),
-                Err(e) => Err(backup_core::Error::new(e.kind(), e.chain())),
-            };
-            if let Err(e) = done {
-                let (name, why) = (&event.quoted, e.chain());
-                warnings.push(format!(
-                    "event {name} is not run by the target, since a replay leaves it to a source; run \
-                     `{sql}` there ({why})"
-                ));
-            }
-        }
-        if unlogged.is_ok() {
-            session.run("SET SESSION sql_log_bin = 1").await?;
-        }
-        Ok(warnings)
+        alter(session, &wrong, "is not run by the target, since a replay leaves it to a source")
+            .await
     }
+}
+
+/// What to say of events that a run which was killed may have left as a replica has them: what they were at their
+/// source is not known any more.
+pub(super) async fn left_disabled(session: &mut Session) -> Result<Option<String>> {
+    let mut left = events(session).await?;
+    left.retain(|event| event.status == Status::Elsewhere);
+    let names: Vec<&str> = left.iter().map(|event| event.quoted.as_str()).collect();
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "an earlier run was killed, and these events are not run by the target, as they would not be by a \
+             replica: {}; where their source ran them, run ALTER EVENT … ENABLE there",
+            names.join(", ")
+        )
+    }))
+}
+
+/// Leaves every event of a server that becomes a replica to its source, or both would run
+/// it. Gives what needs a look.
+pub(crate) async fn leave_to_source(session: &mut Session) -> Result<Vec<String>> {
+    let mut enabled = events(session).await?;
+    enabled.retain(|event| event.status == Status::Enabled);
+    // The word that all servers take.
+    let changes: Vec<_> = enabled.into_iter().map(|event| (event, "DISABLE ON SLAVE")).collect();
+    alter(session, &changes, "is run by the replica too, and not by its source alone").await
+}
+
+/// Changes events, and gives what needs a look where one could not be: that it `is` what it was.
+async fn alter(session: &mut Session, changes: &[(Event, &str)], is: &str) -> Result<Vec<String>> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut warnings = Vec::new();
+    // It is no change of the data: no transaction of the target's own tells of it.
+    let unlogged = session.run("SET SESSION sql_log_bin = 0").await;
+    for (event, word) in changes {
+        let sql = format!("ALTER DEFINER = {} EVENT {} {word}", event.definer, event.quoted);
+        let done = match &unlogged {
+            Ok(_) => session.run(&sql).await.map(drop),
+            Err(e) => Err(backup_core::Error::new(e.kind(), e.chain())),
+        };
+        if let Err(e) = done {
+            let (name, why) = (&event.quoted, e.chain());
+            warnings.push(format!("event {name} {is}; run `{sql}` there ({why})"));
+        }
+    }
+    if unlogged.is_ok() {
+        session.run("SET SESSION sql_log_bin = 1").await?;
+    }
+    Ok(warnings)
 }
 
 impl Statement {

@@ -27,4 +27,5 @@ mod target;
 
 pub use apply::{Applied, ApplyOptions, Means, apply, check_family, position, preflight};
 pub(super) use demands::Demands;
+pub(crate) use events::leave_to_source;
 pub(crate) use target::{Target, text};

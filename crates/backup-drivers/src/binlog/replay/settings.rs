@@ -10,6 +10,15 @@ const DATABASE: &str = "holdfast_settings";
 const SYNC_BINLOG: &str = "sync_binlog";
 const FLUSH_LOG: &str = "innodb_flush_log_at_trx_commit";
 
+/// What an earlier run left at the target.
+#[derive(Debug, Default)]
+pub(super) struct Recalled {
+    /// There was one that did not clean up.
+    pub killed: bool,
+    /// The server was restarted since, and commits had not waited for its disk.
+    pub restarted: bool,
+}
+
 /// Global variables as they were, to be put back.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
@@ -74,9 +83,12 @@ impl Settings {
         Ok(recorded)
     }
 
-    /// Puts back what a run left changed that was killed; with `look`, only where the server still has it. Gives
-    /// whether the server was restarted since, and commits had not waited for its disk.
-    pub(super) async fn recall(cx: &Context, session: &mut Session, look: bool) -> Result<bool> {
+    /// Puts back what a run left changed that was killed; with `look`, only where the server still has it.
+    pub(super) async fn recall(
+        cx: &Context,
+        session: &mut Session,
+        look: bool,
+    ) -> Result<Recalled> {
         let sql = format!(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = '{DATABASE}' AND table_name = \
              'was'"
@@ -89,19 +101,20 @@ impl Settings {
             if session.query_first::<u8>(&sql).await?.is_some() {
                 unlogged(session, &[format!("DROP DATABASE {DATABASE}")]).await?;
             }
-            return Ok(false);
+            return Ok(Recalled::default());
         }
         let sql = format!("SELECT name, value FROM {DATABASE}.was ORDER BY id");
         let before: Vec<(String, String)> = session.query_rows(&sql).await?;
         let restarted = durable_again(session, &before).await?;
+        let recalled = Recalled { killed: true, restarted };
         if restarted && look {
-            return Ok(true);
+            return Ok(recalled);
         }
         let told: Vec<String> = before.iter().map(|(n, v)| format!("{n} = {v}")).collect();
         cx.note(format!("an earlier run was killed; put back at the target: {}", told.join(", ")));
         let mut settings = Settings { before, recorded: Some(true) };
         settings.put_back(cx, session).await;
-        Ok(restarted)
+        Ok(recalled)
     }
 
     /// Lets commits wait for no disk. A server that dies and is started again takes for applied what is in its
