@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,13 +51,19 @@ pub struct DrillVerifier {
     repo: Option<Arc<Repo>>,
     /// What the tables of a backup of data files have to hold, where that is known.
     source: Option<Arc<IdleSource>>,
+    /// In what they differ from that.
+    differences: Differences,
 }
+
+/// In what a backup differs from its source. It is no part of the proof: that a source was changed where no binary
+/// log tells of it says nothing against the backup.
+pub(crate) type Differences = Arc<Mutex<Vec<Finding>>>;
 
 impl DrillVerifier {
     /// A drill as `options` say.
     #[must_use]
     pub fn new(options: DrillOptions) -> Self {
-        DrillVerifier { options, repo: None, source: None }
+        DrillVerifier { options, ..DrillVerifier::default() }
     }
 
     /// One for backups of `repo`, increments among them.
@@ -67,9 +73,9 @@ impl DrillVerifier {
     }
 
     /// One that compares the tables of a backup of data files with those of its source.
-    #[must_use]
-    pub fn compared_with(self, source: IdleSource) -> Self {
-        DrillVerifier { source: Some(Arc::new(source)), ..self }
+    pub(crate) fn compared_with(self, source: IdleSource, differences: &Differences) -> Self {
+        let differences = Arc::clone(differences);
+        DrillVerifier { source: Some(Arc::new(source)), differences, ..self }
     }
 }
 
@@ -231,7 +237,11 @@ impl DrillVerifier {
         if let (Some(source), Some(tables)) = (&self.source, &report.tables) {
             let empty = emptied.into_iter().flat_map(|emptied| emptied.tables);
             let empty: BTreeSet<TableName> = empty.map(|left| left.table).collect();
-            findings.extend(source.compare(backup.backup.as_str(), tables, &empty));
+            let compared = source.compare(backup.backup.as_str(), tables, &empty);
+            let (differences, same): (Vec<Finding>, Vec<Finding>) =
+                compared.into_iter().partition(|finding| finding.severity == Severity::Error);
+            findings.extend(same);
+            self.differences.lock().unwrap_or_else(PoisonError::into_inner).extend(differences);
         }
         Ok(Report::new(Level::Drill, findings))
     }

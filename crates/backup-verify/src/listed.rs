@@ -1,6 +1,6 @@
 //! Verifying a backup as a repository lists it: its manifest may be what is damaged.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use backup_core::{
     Context, Error, ErrorKind, Finding, Level, Listed, Report, Result, Severity, Verifier, pipeline,
@@ -9,6 +9,7 @@ use backup_drivers::connect::ConnectOptions;
 use backup_drivers::logical::IdleSource;
 use backup_storage::{Repo, SamplePlan};
 
+use crate::drill::Differences;
 use crate::levels::verifiers;
 use crate::{DrillOptions, DrillVerifier, SampleVerifier, verifiers_for};
 
@@ -28,7 +29,8 @@ pub async fn verify_listed(
 }
 
 /// As [`verify_listed`] at level `drill`, held as `options` say. Where a `source` is named, which changed nothing
-/// since the backup of its data files, it is read first, and what the drill finds is compared with it.
+/// since the backup of its data files, it is read first, and what the drill finds is compared with it; differences
+/// are in the report, and not in the proof that is recorded.
 ///
 /// # Errors
 /// As [`verify_listed`]; a usage error where there is no server of the backup's version, or the backup has
@@ -41,6 +43,7 @@ pub async fn verify_drill(
     listed: Listed,
 ) -> Result<Report> {
     let mut drill = DrillVerifier::new(options);
+    let differences = Differences::default();
     if let (Some(source), Ok(manifest)) = (source, &listed.manifest) {
         if !manifest.strategy.has_data_files() {
             let problem = format!(
@@ -49,9 +52,11 @@ pub async fn verify_drill(
             );
             return Err(Error::usage(problem).with_remedy("leave --source out"));
         }
-        drill = drill.compared_with(IdleSource::read(cx, source, manifest).await?);
+        drill = drill.compared_with(IdleSource::read(cx, source, manifest).await?, &differences);
     }
-    run(cx, repo, verifiers(Level::Drill, repo, drill)?, listed).await
+    let mut report = run(cx, repo, verifiers(Level::Drill, repo, drill)?, listed).await?;
+    report.findings.append(&mut differences.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(report)
 }
 
 /// As [`verify_listed`] at level `content`, of the packs that a plan chose for the day. The proof says

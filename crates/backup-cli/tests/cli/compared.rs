@@ -48,6 +48,9 @@ async fn a_drill_is_compared_with_an_idle_source(
         .collect();
     assert_eq!(bad, ["shop.noted", "shop.other", "shop.unseen"], "{report:#}");
     assert!(report["findings"].to_string().contains("2 tables with 515 rows are the same"));
+    // That is the source's doing, and nothing against the backup.
+    let list = home.on_repo(["list", "--json"]).expect(0).json();
+    assert_eq!(list[0]["proof"]["ok"], true, "{list:#}");
 
     // A source that went on is no witness, and that is said before anything is laid out.
     let later = ["SET SESSION sql_log_bin = 1", "DELETE FROM shop.customers WHERE id = 3"];
