@@ -45,6 +45,8 @@ impl IdleSource {
             let position = check(&mut session, &facts, source, backup).await?;
             let definitions =
                 inventory::read(session.conn(), &facts, &Selection::default()).await?;
+            // Reading all rows may take longer than a server keeps an idle connection.
+            session.close().await?;
             let (in_memory, filed): (Vec<_>, Vec<_>) =
                 definitions.tables.into_iter().partition(|table| table.engine == "MEMORY");
             let census = Census::rows_of(cx, source, filed).await?;

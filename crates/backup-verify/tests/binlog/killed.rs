@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use backup_core::{Context, ReplayTarget};
-use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, Means, apply};
+use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, Means, apply, preflight};
 use backup_drivers::connect::ConnectOptions;
 use backup_storage::{Repo, RepositoryOptions, Unlock};
 use rstest::rstest;
@@ -120,8 +120,11 @@ async fn the_next_run_goes_on_and_puts_settings_back(
         let way = route(&store, &base, &ReplayTarget::End, &[]).await.unwrap();
         let means = if means == "direct" { Means::Direct } else { Means::Replica };
         let options = ApplyOptions { means, ..ApplyOptions::default() };
-        let repo = Arc::new(store.repo.clone());
-        let applied = apply(&store.cx, &target.options(), repo, Arc::new(way), &options).await;
+        let (repo, way) = (Arc::new(store.repo.clone()), Arc::new(way));
+        // As the command does; what it has to tell is told all the same.
+        let look = preflight(&store.cx, &target.options(), repo.clone(), &way, &options).await;
+        look.unwrap_or_else(|e| panic!("{}", e.report()));
+        let applied = apply(&store.cx, &target.options(), repo, way, &options).await;
         let applied = applied.unwrap_or_else(|e| panic!("{}", e.report()));
         assert_eq!(content(&target).await, content(&source).await);
         // A run that ended before it was killed has put it right.

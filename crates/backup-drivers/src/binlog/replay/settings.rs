@@ -83,7 +83,7 @@ impl Settings {
         Ok(recorded)
     }
 
-    /// Puts back what a run left changed that was killed; with `look`, only where the server still has it.
+    /// Puts back what a run left changed that was killed; with `look`, tells of it alone.
     pub(super) async fn recall(
         cx: &Context,
         session: &mut Session,
@@ -107,7 +107,7 @@ impl Settings {
         let before: Vec<(String, String)> = session.query_rows(&sql).await?;
         let restarted = durable_again(session, &before).await?;
         let recalled = Recalled { killed: true, restarted };
-        if restarted && look {
+        if look {
             return Ok(recalled);
         }
         let told: Vec<String> = before.iter().map(|(n, v)| format!("{n} = {v}")).collect();
