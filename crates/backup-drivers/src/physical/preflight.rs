@@ -15,6 +15,9 @@ use crate::logical::inventory::{self, ServerFacts, ToolNeeds};
 /// A redo log that holds less than what is written in so many seconds makes a tool fail that something
 /// holds up for a moment.
 const SHORT_REDO: u64 = 60;
+/// What a server has written in less time than this, in seconds, is no average: its first load would count
+/// as what it writes for ever, and the redo log asked for would be larger than its disk.
+const FAIR_AVERAGE: u64 = 60;
 /// Files that a tool has open beside the tablespaces.
 const OTHER_FILES: u64 = 100;
 /// From this on, tables that are copied while nobody can write to them are worth a word, in bytes.
@@ -143,7 +146,8 @@ async fn privileges(
 /// What the server tells of itself.
 struct Server {
     variables: BTreeMap<String, String>,
-    /// What was written to the redo log, in bytes, and in how many seconds.
+    /// What was written to the redo log, in bytes, and in how many seconds, of which there are at least
+    /// [`FAIR_AVERAGE`].
     written: u64,
     seconds: u64,
     tablespaces: u64,
@@ -174,7 +178,7 @@ impl Server {
         Ok(Server {
             variables,
             written: get("Innodb_os_log_written"),
-            seconds: get("Uptime").max(1),
+            seconds: get("Uptime").max(FAIR_AVERAGE),
             tablespaces: tablespaces.unwrap_or_default(),
             locked: locked.unwrap_or_default(),
         })
@@ -211,9 +215,11 @@ impl Server {
         let enough = (rate.saturating_mul(10 * SHORT_REDO)).next_multiple_of(1 << 20);
         let how = match (facts.flavor, variable) {
             // It takes it at run time since 10.9.
-            (Flavor::MariaDb, _) if facts.version.at_least(10, 9, 0) => {
-                format!("SET GLOBAL {variable}={enough}, and the same in the my.cnf")
-            }
+            (Flavor::MariaDb, _) if facts.version.at_least(10, 9, 0) => format!(
+                "SET GLOBAL {variable}={enough}, and the same in the my.cnf (the server's disk needs {} \
+                 MiB free for it)",
+                mib(enough)
+            ),
             (Flavor::MySql, "innodb_redo_log_capacity") => {
                 format!("SET PERSIST {variable}={enough}")
             }
