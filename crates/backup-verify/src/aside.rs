@@ -277,7 +277,7 @@ pub(crate) async fn move_over(
     let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
     let outcome = cx.run(driver.run(cx, sink)).await?;
     let manifest = session.commit(outcome).await?;
-    let driver = LogicalRestore::new(options.target.clone(), options.restore.clone());
+    let driver = LogicalRestore::new(options.target.clone(), options.restore.clone()).once();
     pipeline::restore(cx, &repo, &driver, &manifest).await
 }
 

@@ -42,56 +42,146 @@ pub(crate) async fn move_tables(
             }
         };
     }
-    let mut total = Restored {
-        target: options.target.to_string(),
-        reached: Position::default(),
-        rows: 0,
-        bytes: 0,
-        warnings: Vec::new(),
-    };
-    let place = |name: &str| {
-        let path = scratch.join(name);
-        std::fs::create_dir(&path)
-            .map(|()| path.clone())
-            .map_err(|e| io_error(e, ErrorKind::Target, format!("cannot write {}", path.display())))
-    };
-    if !by_file.is_empty() {
-        let chosen = choose(options, &by_file);
-        cx.phase("reading the tables");
-        let before = Census::of(cx, source, &chosen.restore.selection).await?;
-        let made =
-            move_over(cx, cluster, &place("definitions")?, source, &chosen, Rows::Leave).await?;
-        total.warnings.extend(made.warnings);
-        cx.phase("importing the tables");
-        let mut refused = BTreeSet::new();
-        for table in &by_file {
-            match transport.run(cx, table, &options.restore.rename.table(table)).await {
-                Ok(bytes) => total.bytes += bytes,
-                Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-                Err(e) => {
-                    cx.note(format!("{table} is moved row by row: {}", e.chain()));
-                    refused.insert(table.clone());
+    let mut done = Done::new(options);
+    let way = Way { cx, cluster, scratch, source, options };
+    let moved = way.run(&mut transport, &by_file, &by_row, &mut done).await;
+    moved.map_err(|e| done.failed(e, &(&by_file | &by_row)))?;
+    Ok(done.total)
+}
+
+/// From where, and to where.
+struct Way<'a> {
+    cx: &'a Context,
+    cluster: &'a ClusterName,
+    scratch: &'a Path,
+    source: &'a ConnectOptions,
+    options: &'a AsideOptions,
+}
+
+impl Way<'_> {
+    async fn run(
+        &self,
+        transport: &mut Transport,
+        by_file: &BTreeSet<TableName>,
+        by_row: &BTreeSet<TableName>,
+        done: &mut Done<'_>,
+    ) -> Result<()> {
+        let Way { cx, source, options, .. } = *self;
+        if !by_file.is_empty() {
+            let chosen = choose(options, by_file);
+            cx.phase("reading the tables");
+            let before = Census::of(cx, source, &chosen.restore.selection).await?;
+            let made = self.move_rows("definitions", &chosen, Rows::Leave).await?;
+            done.total.warnings.extend(made.warnings);
+            done.begun.extend(by_file.iter().cloned());
+            cx.phase("importing the tables");
+            let mut refused = BTreeSet::new();
+            for table in by_file {
+                match transport.run(cx, table, &options.restore.rename.table(table)).await {
+                    Ok(bytes) => done.total.bytes += bytes,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+                    Err(e) => {
+                        cx.note(format!("{table} is moved row by row: {}", e.chain()));
+                        refused.insert(table.clone());
+                    }
                 }
             }
+            let imported = by_file - &refused;
+            done.total.rows += compare(cx, &before, &imported, options).await?;
+            done.has(&imported);
+            if !refused.is_empty() {
+                // They are there, and empty.
+                let mut again = choose(options, &refused);
+                again.restore.overwrite = true;
+                let moved = self.move_rows("refused", &again, Rows::Move).await?;
+                done.add(moved, &refused);
+            }
+            cx.note(format!("{} tables were imported as files", imported.len()));
         }
-        let imported: BTreeSet<TableName> = &by_file - &refused;
-        total.rows += compare(cx, &before, &imported, options).await?;
-        if !refused.is_empty() {
-            // They are there, and empty.
-            let mut again = choose(options, &refused);
-            again.restore.overwrite = true;
-            let moved =
-                move_over(cx, cluster, &place("refused")?, source, &again, Rows::Move).await?;
-            add(&mut total, moved);
+        if !by_row.is_empty() {
+            let chosen = choose(options, by_row);
+            let moved = self.move_rows("rows", &chosen, Rows::Move).await?;
+            done.add(moved, by_row);
         }
-        cx.note(format!("{} tables were imported as files", imported.len()));
+        Ok(())
     }
-    if !by_row.is_empty() {
-        let chosen = choose(options, &by_row);
-        let moved = move_over(cx, cluster, &place("rows")?, source, &chosen, Rows::Move).await?;
-        add(&mut total, moved);
+
+    /// Row by row, by way of a place of that name.
+    async fn move_rows(&self, name: &str, chosen: &AsideOptions, rows: Rows) -> Result<Restored> {
+        let path = self.scratch.join(name);
+        std::fs::create_dir(&path).map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write {}", path.display()))
+        })?;
+        move_over(self.cx, self.cluster, &path, self.source, chosen, rows).await
     }
-    Ok(total)
+}
+
+/// What is at the target by now.
+struct Done<'a> {
+    options: &'a AsideOptions,
+    total: Restored,
+    /// Whole, and compared.
+    tables: BTreeSet<TableName>,
+    /// There, and not whole yet.
+    begun: BTreeSet<TableName>,
+}
+
+impl<'a> Done<'a> {
+    fn new(options: &'a AsideOptions) -> Self {
+        let total = Restored {
+            target: options.target.to_string(),
+            reached: Position::default(),
+            rows: 0,
+            bytes: 0,
+            warnings: Vec::new(),
+        };
+        Done { options, total, tables: BTreeSet::new(), begun: BTreeSet::new() }
+    }
+
+    fn has(&mut self, tables: &BTreeSet<TableName>) {
+        self.tables.extend(tables.iter().cloned());
+        self.begun = &self.begun - tables;
+    }
+
+    fn add(&mut self, moved: Restored, tables: &BTreeSet<TableName>) {
+        self.total.rows += moved.rows;
+        self.total.bytes += moved.bytes;
+        // Tables that are moved a second way have been warned of.
+        let known = &mut self.total.warnings;
+        let new = moved.warnings.into_iter().filter(|text| !known.contains(text));
+        let new: Vec<String> = new.collect();
+        known.extend(new);
+        self.has(tables);
+    }
+
+    /// What to tell where not all of `chosen` came: what is at the target does not stay there without a word.
+    fn failed(&self, error: Error, chosen: &BTreeSet<TableName>) -> Error {
+        let others = &(chosen - &self.tables) - &self.begun;
+        let parts = [
+            (&self.tables, "restored"),
+            (&self.begun, "there, and not whole"),
+            (&others, "not restored"),
+        ];
+        if others.len() == chosen.len() {
+            return error;
+        }
+        let parts = parts.into_iter().filter(|(tables, _)| !tables.is_empty());
+        let said: Vec<String> = parts
+            .map(|(tables, what)| {
+                let to = |table| self.options.restore.rename.table(table).to_string();
+                format!("{what}: {}", tables.iter().map(to).collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        let remedy = error.remedy().trim_end_matches('.');
+        let remedy = match remedy.contains("--overwrite") {
+            true => remedy.to_owned(),
+            false => format!("{remedy}; then run the command again with --overwrite"),
+        };
+        let remedy = format!("{remedy}, which makes all of them anew; or drop what is there");
+        error
+            .context(format!("{} has a part: {}", self.options.target, said.join("; ")))
+            .with_remedy(remedy)
+    }
 }
 
 /// The way for files, or why there is none.
@@ -122,15 +212,6 @@ fn choose(options: &AsideOptions, tables: &BTreeSet<TableName>) -> AsideOptions 
     let mut chosen = options.clone();
     chosen.restore.selection.tables.clone_from(tables);
     chosen
-}
-
-fn add(total: &mut Restored, moved: Restored) {
-    total.rows += moved.rows;
-    total.bytes += moved.bytes;
-    // Tables that are moved a second way have been warned of.
-    let new = moved.warnings.into_iter().filter(|text| !total.warnings.contains(text));
-    let new: Vec<String> = new.collect();
-    total.warnings.extend(new);
 }
 
 /// Reads what the target has now, and fails unless it is what the private server had. Gives the rows.

@@ -17,7 +17,7 @@ use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{
     self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
 };
-use backup_drivers::innodb::TableFile;
+use backup_drivers::innodb::{TableFile, is_tablespace};
 use backup_drivers::logical::{Parts, Scope, Selection, inventory};
 use backup_drivers::physical::{Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, ServerInstall};
@@ -305,7 +305,12 @@ impl<'a> Keep<'a> {
         if path == "innodb_corrupted_pages" {
             return false;
         }
-        let Some(table) = path.contains('/').then(|| TableFile::of(path)).flatten() else {
+        // What an increment has of a tablespace: its changed pages, and what it was.
+        let of = ["delta", "meta"]
+            .iter()
+            .find_map(|ending| path.strip_suffix(ending)?.strip_suffix('.'));
+        let of = of.filter(|of| is_tablespace(of)).unwrap_or(path);
+        let Some(table) = path.contains('/').then(|| TableFile::of(of)).flatten() else {
             return true;
         };
         if ["mysql", "sys", "performance_schema", "#innodb_redo"].contains(&table.database.as_str())

@@ -102,6 +102,8 @@ pub struct LogicalRestore {
     options: LogicalRestoreOptions,
     /// The target is a private server, whose files stay where it keeps them.
     private: bool,
+    /// Nobody will run it again: the backup is gone by then.
+    once: bool,
 }
 
 /// What is known before the first byte is written.
@@ -131,13 +133,20 @@ impl LogicalRestore {
     /// A restore to `target`.
     #[must_use]
     pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
-        LogicalRestore { target, options, private: false }
+        LogicalRestore { target, options, private: false, once: false }
     }
 
     /// For a private server: no table gets the directory of its own that it had.
     #[must_use]
     pub fn private(self) -> Self {
         LogicalRestore { private: true, ..self }
+    }
+
+    /// Of a backup that nobody can restore a second time: what an early end leaves cannot be gone on with, and no
+    /// mark of it stays at the target.
+    #[must_use]
+    pub fn once(self) -> Self {
+        LogicalRestore { once: true, ..self }
     }
 
     /// Looks at backup and target. With `lock` no other process does the same restore from then on.
@@ -533,7 +542,14 @@ impl Restore for LogicalRestore {
         let changes = Changes::of(&prepared.earlier);
         let done = cx.run(self.restore(cx, &mut prepared, artifacts, &changes)).await;
         changes.put_back(cx, &self.target, prepared.progress.as_ref(), done.is_err()).await?;
-        let more = done.map_err(|e| self.failed(e, prepared.progress.is_some()))?;
+        if let (Err(_), true, Some(progress)) = (&done, self.once, prepared.progress.clone()) {
+            // A target that went away keeps it; it is not in the way of anything.
+            if self.still_there(&mut prepared).await.is_ok() {
+                progress.end(&mut prepared.session).await.ok();
+            }
+        }
+        let resumable = prepared.progress.is_some() && !self.once;
+        let more = done.map_err(|e| self.failed(e, resumable))?;
         for text in &more {
             cx.event(Event::Warning { text: text.clone() });
         }

@@ -184,6 +184,72 @@ async fn tables_of_a_busy_mariadb_come_back_as_files(
     assert_eq!(number(&other, "SELECT COUNT(*) FROM bank.accounts").await, super::ACCOUNTS);
 }
 
+/// What changed since the backup before is in an increment only, also a whole table.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_an_increment_come_with_what_is_in_it_alone(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    fill(&mut server.session().await).await;
+    let (tool, mut url) = (install(name), server.url());
+    let tool = tool.to_str().unwrap();
+    let take = |kind: &str, url: &str| {
+        let args = ["backup", "--strategy", "physical", "--type", kind, "--source", url];
+        home.on_repo([&args[..], &["--cluster", "bank", "--tool", tool]].concat()).expect(0);
+    };
+    take("full", &url);
+    let change = [
+        "CREATE TABLE bank.fresh (id INT PRIMARY KEY, t TEXT)",
+        "INSERT INTO bank.fresh SELECT seq, REPEAT('f', 3000) FROM bank.seq_1_to_300",
+        "CREATE TABLE bank.fresh_parts (id INT PRIMARY KEY) PARTITION BY HASH (id) PARTITIONS 2",
+        "INSERT INTO bank.fresh_parts SELECT seq FROM bank.seq_1_to_300",
+        "CREATE TABLE bank.fresh_words (id INT PRIMARY KEY, t TEXT, FULLTEXT (t))",
+        "INSERT INTO bank.fresh_words SELECT seq, 'fresh words' FROM bank.seq_1_to_300",
+        "UPDATE bank.packed SET t = REPEAT('changed', 50)",
+        "UPDATE bank.accounts SET v = v + id",
+    ];
+    server::run(&mut server.session().await, &change).await;
+    // The redo log of the increment says nothing of them any more.
+    server.0.stop().await.unwrap();
+    let server = on(name, &data).await;
+    url = server.url();
+    let tables = ["packed", "accounts", "fresh", "fresh_parts", "fresh_words"];
+    let tables = tables.map(|table| format!("bank.{table}"));
+    let names = tables.iter().map(String::as_str).collect::<Vec<_>>();
+    let before = all(&server, &names).await;
+    take("incremental", &url);
+
+    let list = tables.join(",");
+    let args = ["restore", "-v", "--cluster", "bank", "--target", &url, "--server-dir", tool];
+    let drop = format!("DROP TABLE {list}");
+    for (binlog, says) in [("off", "4 tables were imported as files"), ("on", "")] {
+        server::run(&mut server.session().await, &[&drop]).await;
+        let run = home.on_repo([&args[..], &["--tables", &list, "--binlog", binlog]].concat());
+        run.expect(0).says(says);
+        assert_eq!(all(&server, &names).await, before);
+    }
+
+    // What is there when another one fails is named, and what becomes of it.
+    server::run(&mut server.session().await, &[&drop, "DROP TABLE bank.old"]).await;
+    std::fs::create_dir(data.join("bank/old.MYD")).unwrap();
+    let more = ["--tables", "bank.fresh,bank.packed,bank.old", "--binlog", "off"];
+    let run = home.on_repo([&args[..], &more].concat()).expect(9);
+    let run = run.says("has a part: restored: bank.fresh, bank.packed; not restored: bank.old");
+    run.says("restore again with --overwrite, which makes all of them anew");
+    let marks = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'holdfast%'";
+    assert_eq!(number(&server, marks).await, 0);
+    std::fs::remove_dir(data.join("bank/old.MYD")).unwrap();
+    home.on_repo([&args[..], &more].concat()).expect(9).says("has already: table bank.fresh");
+    home.on_repo([&args[..], &more, &["--overwrite"]].concat()).expect(0);
+    assert_eq!(number(&server, "SELECT COUNT(*) FROM bank.old").await, 300);
+    let compared = ["bank.fresh", "bank.packed"];
+    let now = all(&server, &compared).await;
+    assert_eq!(now, [before[2].clone(), before[0].clone()]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_partitions_of_mysql_come_back_as_files() {
     let home = Home::with_repo();
