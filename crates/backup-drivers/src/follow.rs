@@ -10,7 +10,7 @@ use mysql_async::Row;
 use crate::binlog::replay::text;
 use crate::binlog::replay::{Target, leave_to_source};
 use crate::binlog::{Dump, DumpOptions};
-use crate::connect::{ConnectOptions, Endpoint, SslMode};
+use crate::connect::{ConnectOptions, Endpoint, SslMode, applier_said};
 
 /// What a new replica says of itself when it has caught up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -416,7 +416,7 @@ fn stopped(target: &Target, source: &Target, row: &Row, late: bool) -> Option<Er
         "the replication stays configured there: put that right and start it, or RESET REPLICA ALL";
     let sql = number("Last_SQL_Errno");
     if sql != 0 {
-        let said = text(row, "Last_SQL_Error");
+        let said = applier_said(&text(row, "Last_SQL_Error"));
         return Some(
             target.refuse(format!("it cannot apply what it gets: error {sql}: {said}"), stays),
         );

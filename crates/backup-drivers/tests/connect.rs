@@ -443,6 +443,24 @@ async fn what_cannot_be_reached_is_named() {
     }
 }
 
+/// Servers repeat the rest of a statement from where they do not understand it.
+#[rstest]
+#[tokio::test]
+async fn no_error_repeats_a_password(
+    #[values("mysql-9.7", "mariadb-10.11")] how: &str,
+) -> Result<()> {
+    let server = start(how).await?;
+    let sql = "CREATE USER u IDENTIFIED 'hunter22' REQUIRE NONE";
+    let mut session = Session::open(&socket(&server)).await?;
+    let mut wire = Connection::connect(&socket(&server)).await?;
+    for e in [session.run(sql).await.unwrap_err(), wire.query(sql).await.unwrap_err()] {
+        let report = e.report().to_string();
+        assert!(report.contains("near ''…' REQUIRE NONE'"), "{report}");
+        assert!(!format!("{report} {e:?}").contains("hunter"), "{e:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_no_server_is_an_error() {
     // Panics of mysql_async are caught; here they would only clutter the output.

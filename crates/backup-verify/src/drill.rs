@@ -108,8 +108,7 @@ impl DrillOptions {
             .with_remedy(remedy));
         }
         usual_installs().find(fits).ok_or_else(|| {
-            Error::usage(format!("this machine has no {needed} to hold a drill with"))
-                .with_remedy(remedy)
+            Error::usage(format!("this machine has no {needed} to start")).with_remedy(remedy)
         })
     }
 

@@ -103,7 +103,11 @@ impl NewReplica {
 
     /// What is said at the end.
     pub(super) fn done(&self, following: &Following) -> String {
-        let lag = following.lag_seconds.map_or_else(String::new, |s| format!(", {s} s behind"));
-        format!("It replicates from {} and has caught up{lag}.\n", self.source)
+        // What the source wrote meanwhile, and how old that is, a replica tells by its own clock.
+        let lag = match following.lag_seconds {
+            Some(0) | None => String::new(),
+            Some(seconds) => format!("; it says that it is {seconds} s behind"),
+        };
+        format!("It replicates from {}, and has what that had when it began{lag}.\n", self.source)
     }
 }

@@ -65,35 +65,47 @@ pub(crate) struct Restore {
     rename: Vec<RenameRule>,
     /// Whether the restore goes into the target's binary log: off is quicker, and no replica of the
     /// target gets what is restored
-    #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        value_enum,
+        default_value = "on",
+        conflicts_with = "target_dir"
+    )]
     binlog: Switch,
     /// Whether MySQL keeps its redo log meanwhile: off only for an empty server that may be lost, for
     /// a crash meanwhile destroys all of it
-    #[arg(long, value_name = "WHETHER", value_enum, default_value = "on")]
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        value_enum,
+        default_value = "on",
+        conflicts_with = "target_dir"
+    )]
     redo_log: Switch,
     /// For how long rows are loaded again that fail because the target, or the connection to it, went away, or by
     /// a deadlock. A restore that gives up goes on when it is run again
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400), conflicts_with = "target_dir")]
     retry_for: u64,
     /// Without users, roles and grants; those that are there already stay as they are in any case
-    #[arg(long)]
+    #[arg(long, conflicts_with = "target_dir")]
     no_users: bool,
     /// What becomes of the definers of views, routines, triggers and events: `keep`, or `strip`, so
     /// that it is whoever restores
-    #[arg(long, value_name = "HOW", value_parser = ["keep", "strip"], default_value = "keep")]
+    #[arg(long, value_name = "HOW", value_parser = ["keep", "strip"], default_value = "keep", conflicts_with = "target_dir")]
     definers: String,
     /// Replace a definer by another one
-    #[arg(long, value_name = "OLD=NEW", value_parser = map_definer, conflicts_with = "definers")]
+    #[arg(long, value_name = "OLD=NEW", value_parser = map_definer, conflicts_with_all = ["definers", "target_dir"])]
     map_definer: Vec<(AccountName, AccountName)>,
     /// What to do about values that are no text of the character set of their column, which no server takes:
     /// `refuse` to begin, or make their columns ones of bytes, `binary`
-    #[arg(long, value_name = "HOW", value_parser = ["refuse", "binary"], default_value = "refuse")]
+    #[arg(long, value_name = "HOW", value_parser = ["refuse", "binary"], default_value = "refuse", conflicts_with = "target_dir")]
     invalid_text: String,
     /// Definitions alone, without any rows
-    #[arg(long, conflicts_with = "data_only")]
+    #[arg(long, conflicts_with_all = ["data_only", "target_dir"])]
     schema_only: bool,
     /// Rows alone, into tables that are there and empty
-    #[arg(long, conflicts_with = "overwrite")]
+    #[arg(long, conflicts_with_all = ["overwrite", "target_dir"])]
     data_only: bool,
     #[command(flatten)]
     point: Point,

@@ -358,6 +358,13 @@ async fn what_is_found_is_the_newest(#[values("mysql-9.7", "mariadb-10.11")] nam
     assert!(!find(&rows).stderr.contains("older ones"));
     let shown = find(&["--min-rows", "2"]).stdout;
     assert!(shown.contains(&format!("    {table}: 2 rows inserted")), "{shown}");
+    let deleted = find(&["--table", table, "--delete"]).stdout;
+    assert_eq!(deleted, "No such transaction is archived.\n");
+    let mistyped = find(&["--table", "shop.ordres", "--delete"]).stdout;
+    assert!(mistyped.starts_with("No transaction that touches shop.ordres"), "{mistyped}");
+    let swapped = ["binlog", "find", "--cluster", "shop", "--between", "2026-02-01T00:00:00Z"];
+    let run = home.on_repo([&swapped[..], &["2026-01-01T00:00:00Z"]].concat()).expect(2);
+    run.says("name the earlier time first");
     let gtid = newest["transactions"][0]["gtid"].as_str().unwrap();
     let undo = ["binlog", "undo", "--cluster", "shop", "--source", &url, "--gtid", gtid];
     let undone = home.on_repo([&undo[..], &["--table", table]].concat()).expect(0);

@@ -54,6 +54,8 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "many"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
+        vec!["restore", "--target-dir", "d", "--binlog", "off"],
+        vec!["restore", "--target-dir", "d", "--no-users"],
         vec!["prune", "--keep-last", "-1"],
         vec!["prune", "--keep-within", "soon", "--repo", "none"],
         vec!["prune", "--wait", "1mo", "--repo", "none"],

@@ -12,6 +12,7 @@ mod open;
 mod option_file;
 mod options;
 mod proven;
+mod secrets;
 mod session;
 pub(crate) mod tls;
 mod url;
@@ -27,4 +28,5 @@ pub(crate) use error::{
     no_tls_offered, protocol, timed_out, tls_failure,
 };
 pub(crate) use open::{KEEPALIVE, SESSION, resolve};
-pub(crate) use session::{cannot_run, without_secrets};
+pub(crate) use secrets::{applier_said, refused_statement, statement_error, without_secrets};
+pub(crate) use session::cannot_run;

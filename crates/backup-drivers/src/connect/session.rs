@@ -6,7 +6,7 @@ use backup_core::Result;
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Params};
 
-use super::{ConnectOptions, open, sql_error};
+use super::{ConnectOptions, open, sql_error, statement_error, without_secrets};
 
 /// Statements longer than this are cut in errors.
 const SHOWN: usize = 120;
@@ -32,7 +32,7 @@ impl Session {
     /// # Errors
     /// As [`sql_error`], with the statement.
     pub async fn query_rows<T: FromRow + Send + 'static>(&mut self, sql: &str) -> Result<Vec<T>> {
-        self.conn.query(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))
+        self.conn.query(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
     }
 
     /// The first row of a text-protocol query.
@@ -43,7 +43,7 @@ impl Session {
         &mut self,
         sql: &str,
     ) -> Result<Option<T>> {
-        self.conn.query_first(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))
+        self.conn.query_first(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
     }
 
     /// Runs a statement and drops its rows, if any. Gives the number of affected rows.
@@ -51,7 +51,7 @@ impl Session {
     /// # Errors
     /// As [`sql_error`], with the statement.
     pub async fn run(&mut self, sql: &str) -> Result<u64> {
-        self.conn.query_drop(sql).await.map_err(|e| sql_error(e, cannot_run(sql)))?;
+        self.conn.query_drop(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))?;
         Ok(self.conn.affected_rows())
     }
 
@@ -65,7 +65,7 @@ impl Session {
         params: impl Into<Params> + Send,
     ) -> Result<Vec<T>> {
         let params = params.into();
-        self.conn.exec(sql, params).await.map_err(|e| sql_error(e, cannot_run(sql)))
+        self.conn.exec(sql, params).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
     }
 
     /// The connection's number on the server, as `KILL` takes it.
@@ -97,13 +97,6 @@ pub(crate) fn cannot_run(sql: &str) -> String {
     let shown: Cow<'_, str> =
         if end < sql.len() { format!("{}…", &sql[..end]).into() } else { sql.into() };
     format!("cannot run `{shown}`")
-}
-
-/// A statement up to where a password or its hash may begin.
-pub(crate) fn without_secrets(sql: &str) -> &str {
-    let upper = sql.to_ascii_uppercase();
-    let secret = ["IDENTIFIED", "PASSWORD"].iter().filter_map(|word| upper.find(word)).min();
-    &sql[..secret.unwrap_or(sql.len())]
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use backup_core::{ErrorKind, Result, io_error};
 
+use crate::connect::applier_said;
+
 /// How much of the end of a log is looked at.
 const WINDOW: u64 = 64 << 10;
 /// How many lines are quoted.
@@ -66,7 +68,10 @@ fn excerpt(log: &str) -> String {
     if quoted.is_empty() {
         return "its error log is empty".into();
     }
-    format!("its error log says: {}", quoted[quoted.len().saturating_sub(LINES)..].join(" | "))
+    let last = quoted[quoted.len().saturating_sub(LINES)..].iter();
+    // An applier logs the statement that it could not run.
+    let last: Vec<String> = last.map(|line| applier_said(line)).collect();
+    format!("its error log says: {}", last.join(" | "))
 }
 
 #[cfg(test)]
@@ -80,6 +85,9 @@ mod tests {
         assert_eq!(excerpt(log), "its error log says: 2 [ERROR] no ibdata1");
         assert_eq!(excerpt("a\nb\n"), "its error log says: a | b");
         assert_eq!(excerpt("\n"), "its error log is empty");
+        let applier =
+            "[ERROR] Slave SQL: Error on query. Query: 'CREATE USER u IDENTIFIED BY 'hunter22''";
+        assert!(excerpt(applier).ends_with("CREATE USER u IDENTIFIED BY '…"));
     }
 
     #[test]

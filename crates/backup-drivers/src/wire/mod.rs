@@ -45,8 +45,8 @@ use mysql_common::constants::{CapabilityFlags, Command};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::connect::{
-    ConnectOptions, Endpoint, KEEPALIVE, cannot_run, connect_io_error, protocol, resolve,
-    server_error, timed_out,
+    ConnectOptions, Endpoint, KEEPALIVE, cannot_run, connect_io_error, protocol, refused_statement,
+    resolve, server_error, timed_out,
 };
 use channel::{Channel, MAX_PACKET};
 
@@ -362,7 +362,7 @@ impl Connection {
         match message::server_error(packet) {
             Some(e) => {
                 self.busy = false;
-                Err(server_error(e, cannot_run(sql)))
+                Err(refused_statement(e, sql, cannot_run(sql)))
             }
             None => Ok(()),
         }

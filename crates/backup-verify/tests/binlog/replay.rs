@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::{BinlogChain, Flavor, Gtid, GtidSet, Position, ReplayBase, ReplayTarget};
-use backup_drivers::binlog::replay::{ApplyOptions, apply};
+use backup_drivers::binlog::replay::{ApplyOptions, Means, apply};
 use backup_drivers::binlog::{Route, Skipping};
 use rstest::rstest;
 
@@ -114,4 +114,33 @@ async fn every_point_is_reached(#[case] name: &str, #[case] option: &str, #[case
     let target = Server::start(name, |builder| builder).await;
     replay(&store, &target, route).await;
     assert_eq!(content(&target).await, content(&source).await);
+}
+
+/// An applier repeats the statement that it cannot run, and in it what it knows of a password.
+#[rstest]
+#[tokio::test]
+async fn no_error_of_an_applier_holds_a_password(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values(Means::Replica, Means::Direct)] means: Means,
+) {
+    let source = Server::start(name, |builder| builder).await;
+    let sql = "CREATE USER 'u'@'%' IDENTIFIED BY 'hunter22'";
+    source.session().await.run(sql).await.unwrap();
+    let store = Store::new().await;
+    store.archive(&source).await;
+    let target = Server::start(name, |builder| builder).await;
+    let mut session = target.session().await;
+    session.run("SET SESSION sql_log_bin = 0").await.unwrap();
+    session.run("CREATE USER 'u'@'%'").await.unwrap();
+    let way = route(&store, &beginning(&source, ""), &ReplayTarget::End, &[]).await.unwrap();
+    let options = ApplyOptions { tell_applied: true, means, ..ApplyOptions::default() };
+    let repo = Arc::new(store.repo.clone());
+    let failed = apply(&store.cx, &target.options(), repo, Arc::new(way), &options).await;
+    let e = failed.unwrap_err();
+    let report = format!("{} {e:?}", e.report());
+    assert!(report.contains("1396"), "{report}");
+    // MySQL writes the hash, MariaDB the password.
+    for secret in ["$A$005$", "hunter22"] {
+        assert!(!report.contains(secret), "{report}");
+    }
 }

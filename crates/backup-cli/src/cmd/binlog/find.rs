@@ -1,6 +1,6 @@
 //! `holdfast binlog find`
 
-use backup_core::{ClusterName, ErrorKind, Event, Result, SegmentInfo, SegmentStore};
+use backup_core::{ClusterName, Error, ErrorKind, Event, Result, SegmentInfo, SegmentStore};
 use backup_drivers::binlog::{FoundTransactions, Transaction, find_transactions};
 use backup_drivers::logical::TableName;
 use backup_storage::RepositoryOptions;
@@ -22,13 +22,13 @@ pub(super) struct Find {
     /// Only those that change rows of this table, or have a statement that names it
     #[arg(long, value_name = "DB.TABLE")]
     table: Option<TableName>,
-    /// Only those with a DROP or TRUNCATE statement
+    /// Only those with a DROP or TRUNCATE statement; with --delete or --update, those that do any of these
     #[arg(long)]
     drop: bool,
-    /// Only those that delete rows
+    /// Only those that delete rows; see --drop
     #[arg(long)]
     delete: bool,
-    /// Only those that update rows
+    /// Only those that update rows; see --drop
     #[arg(long)]
     update: bool,
     /// Only those that change at least so many rows
@@ -60,6 +60,12 @@ impl Find {
 
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
+        if let (Some(after), Some(before)) = (self.after(), self.before())
+            && after >= before
+        {
+            return Err(Error::usage(format!("no time is from {after} on and before {before}"))
+                .with_remedy("name the earlier time first"));
+        }
         let cluster = app.cluster(self.cluster.as_ref())?;
         let repo = app.repo(RepositoryOptions::default()).await?;
         app.known(&repo, self.cluster.as_ref(), &cluster).await?;
@@ -91,7 +97,9 @@ impl Find {
         let limit = if self.limit == 0 { usize::MAX } else { self.limit };
         // The same transaction is in the binlogs of several servers.
         let mut seen = std::collections::HashSet::new();
+        let mut touched = false;
         let found = find_transactions(cx, &repo, &segments, limit, |transaction| {
+            touched |= self.is_of_table(transaction);
             self.wants(transaction)
                 && transaction.gtid.as_ref().is_none_or(|gtid| seen.insert(gtid.clone()))
         })
@@ -111,15 +119,31 @@ impl Find {
         }
         let mut text: String = transactions.iter().map(transaction).collect();
         if transactions.is_empty() {
-            text.push_str(match damaged.is_empty() {
-                true => "No such transaction is archived.\n",
-                false => "No such transaction is in what could be read of the archive.\n",
+            let place = match damaged.is_empty() {
+                true => "archived",
+                false => "in what could be read of the archive",
+            };
+            text.push_str(&match &self.table {
+                // A name that is mistyped is not one that nothing happened to.
+                Some(table) if !touched => {
+                    format!("No transaction that touches {table} is {place}, whatever it did.\n")
+                }
+                _ => format!("No such transaction is {place}.\n"),
             });
         }
         let ending = (!damaged.is_empty()).then_some(ErrorKind::Warnings);
         let document =
             json!({ "transactions": transactions, "left_out": left_out, "warnings": damaged });
         Ok(Answer::new(&document, text)?.ending(ending))
+    }
+
+    /// Whether it changes rows of the table, or has a statement that names it; of any table, where none is
+    /// named.
+    fn is_of_table(&self, transaction: &Transaction) -> bool {
+        self.table.as_ref().is_none_or(|table| {
+            transaction.tables.contains_key(&table.to_string())
+                || transaction.statements.iter().any(|sql| names(sql, &table.table))
+        })
     }
 
     fn wants(&self, transaction: &Transaction) -> bool {
@@ -129,10 +153,6 @@ impl Find {
                 words.iter().any(|word| upper.starts_with(word))
             })
         };
-        let of_table = self.table.as_ref().is_none_or(|table| {
-            transaction.tables.contains_key(&table.to_string())
-                || transaction.statements.iter().any(|statement| statement.contains(&table.table))
-        });
         let tables = || match &self.table {
             Some(table) => {
                 transaction.tables.get(&table.to_string()).into_iter().collect::<Vec<_>>()
@@ -146,10 +166,37 @@ impl Find {
             (self.update, tables().iter().any(|t| t.updated > 0) || says(&["UPDATE"])),
         ];
         let asked = kinds.iter().any(|(asked, _)| *asked);
-        of_table
+        self.is_of_table(transaction)
             && (!asked || kinds.iter().any(|(asked, is)| *asked && *is))
             && self.min_rows.is_none_or(|least| rows >= least)
             && self.after().is_none_or(|after| transaction.time >= after)
             && self.before().is_none_or(|before| transaction.time < before)
+    }
+}
+
+/// Whether a statement has this name as a word of its own.
+fn names(statement: &str, name: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    statement.match_indices(name).any(|(at, _)| {
+        let before = statement[..at].chars().next_back();
+        let behind = statement[at + name.len()..].chars().next();
+        !before.is_some_and(inside) && !behind.is_some_and(inside)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_name_is_found_as_a_word_of_its_own() {
+        for sql in ["DROP TABLE t", "drop table `d`.`t`,x", "t", "UPDATE d.t SET a = 1"] {
+            assert!(names(sql, "t"), "{sql}");
+        }
+        for sql in ["DROP TABLE tt", "DROP TABLE `at`", "t_old", "t$", ""] {
+            assert!(!names(sql, "t"), "{sql}");
+        }
+        assert!(names("DROP TABLE old_tä, tä", "tä"));
+        assert!(!names("DROP TABLE tä", "t"));
     }
 }

@@ -13,6 +13,7 @@ use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::room::Room;
 use super::serve::Server;
 use super::target::{Target, text};
+use crate::connect::applier_said;
 
 /// How long a target may take for an answer about replication, or to stop it after a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -286,6 +287,7 @@ impl Stop {
         route: &Route,
     ) -> Error {
         let Stop { number, text, gtid } = self;
+        let text = applier_said(&text);
         let failed = match target.executed().await {
             Ok(executed) => {
                 let gtid = gtid.parse::<Gtid>().ok();

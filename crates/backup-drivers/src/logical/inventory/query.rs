@@ -4,7 +4,7 @@ use backup_core::{Error, Result};
 use mysql_async::prelude::{AsQuery, Queryable};
 use mysql_async::{Conn, Row, Value};
 
-use crate::connect::sql_error;
+use crate::connect::{sql_error, statement_error};
 
 /// Every row; `what` says what was being done.
 pub(in crate::logical) async fn rows<Q>(conn: &mut Conn, sql: Q, what: &str) -> Result<Vec<Row>>
@@ -19,7 +19,9 @@ pub(in crate::logical) async fn run<Q>(conn: &mut Conn, sql: Q, what: &str) -> R
 where
     Q: AsQuery + Send + Sync,
 {
-    conn.query_drop(sql).await.map_err(|e| sql_error(e, what.to_owned()))
+    let sql = sql.as_query();
+    let done = conn.query_drop(&sql[..]).await;
+    done.map_err(|e| statement_error(e, &String::from_utf8_lossy(&sql), what.to_owned()))
 }
 
 /// The bytes of a column; none for NULL and for a column that is not there.

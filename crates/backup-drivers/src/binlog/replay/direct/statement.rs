@@ -7,7 +7,7 @@ use super::super::super::event::Header;
 use super::super::super::read::Reader;
 use super::context::Statement;
 use super::{Direct, variable};
-use crate::connect::{sql_error, without_secrets};
+use crate::connect::{statement_error, without_secrets};
 use crate::logical::quote_name;
 
 /// Flag of an event: the default database does not matter.
@@ -41,8 +41,8 @@ impl Direct<'_> {
         self.prepare(header, statement).await?;
         self.set_gtid().await?;
         let done = self.target.session.conn().query_drop(&statement.sql[..]).await;
-        let shown = String::from_utf8_lossy(&statement.sql);
-        let shown: String = without_secrets(&shown).chars().take(200).collect();
+        let sql = String::from_utf8_lossy(&statement.sql);
+        let shown: String = without_secrets(&sql).chars().take(200).collect();
         match done {
             Ok(()) => {
                 if statement.error != 0 {
@@ -60,7 +60,7 @@ impl Direct<'_> {
             Err(mysql_async::Error::Server(e)) if e.code == statement.error && e.code != 0 => {
                 Ok(())
             }
-            Err(e) => Err(sql_error(e, format!("cannot run `{shown}`"))),
+            Err(e) => Err(statement_error(e, &sql, format!("cannot run `{shown}`"))),
         }
     }
 
