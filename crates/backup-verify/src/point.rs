@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    Context, Finding, GtidSet, Manifest, Repository, Result, ServerVersion, Severity,
+    Context, ErrorKind, Finding, GtidSet, Manifest, Repository, Result, ServerVersion, Severity,
+    Strategy,
 };
 use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::Applied;
+use backup_drivers::clone::Emptied;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, Catalog, OnFiles};
 use backup_drivers::sandbox::ServerInstall;
@@ -24,10 +26,13 @@ pub struct FilesPoint<'a> {
     install: ServerInstall,
     /// The server that the directory is to replicate from.
     source: Option<ConnectOptions>,
+    /// The command that goes the route from a server on the files.
+    apply: String,
 }
 
 impl<'a> FilesPoint<'a> {
-    /// Looks for the server, and whether it may run on the files.
+    /// Looks for the server, and whether it may run on the files. `apply` is the command that goes `route` from a
+    /// server on them.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) where there is none to run.
@@ -36,9 +41,10 @@ impl<'a> FilesPoint<'a> {
         manifest: &'a Manifest,
         route: Arc<Route>,
         options: DrillOptions,
+        apply: String,
     ) -> Result<Self> {
         let install = options.install(manifest)?;
-        Ok(FilesPoint { repo, manifest, route, options, install, source: None })
+        Ok(FilesPoint { repo, manifest, route, options, install, source: None, apply })
     }
 
     /// The directory is to be that of a replica of `source` then.
@@ -90,6 +96,27 @@ impl<'a> FilesPoint<'a> {
         vec![Finding::new(Severity::Warning, "version", problem, remedy)]
     }
 
+    /// Why the files cannot come to the point, as far as the backup tells.
+    ///
+    /// # Errors
+    /// What the repository fails with.
+    pub async fn refusal(&self, cx: &Context, directory: &Path) -> Result<Option<Finding>> {
+        if self.route.is_empty() || self.manifest.strategy != Strategy::Clone {
+            return Ok(None);
+        }
+        let catalog = Catalog::read(&*self.repo.artifacts(cx, self.manifest).await?).await?;
+        let emptied = Emptied::of(self.manifest, &catalog);
+        match emptied.refuse_route(cx, self.repo, &self.route, directory, &self.apply).await {
+            Err(e) if e.kind() == ErrorKind::Target => Ok(Some(Finding::new(
+                Severity::Warning,
+                self.manifest.backup.to_string(),
+                e.chain(),
+                e.remedy().to_owned(),
+            ))),
+            other => other.map(|()| None),
+        }
+    }
+
     /// Brings the files in `directory`, as the backup was restored there, to the point.
     ///
     /// # Errors
@@ -101,7 +128,9 @@ impl<'a> FilesPoint<'a> {
         let (scratch, catalog) = self.place(cx).await?;
         let server = self.server(directory, scratch.path(), &catalog);
         let store = Arc::new(self.repo.clone());
-        files::bring_to(cx, server, store, Arc::clone(&self.route)).await.map(Some)
+        let emptied = (self.manifest.strategy == Strategy::Clone)
+            .then(|| (Emptied::of(self.manifest, &catalog), &*self.apply));
+        files::bring_to(cx, server, store, Arc::clone(&self.route), emptied).await.map(Some)
     }
 
     /// Makes the files, which have the transactions `at`, those of a replica.

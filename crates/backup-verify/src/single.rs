@@ -12,7 +12,7 @@ use backup_core::{
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
-use backup_drivers::clone::{CloneBackup, Emptied, Marked};
+use backup_drivers::clone::{Emptied, Marked};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{
     self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
@@ -141,8 +141,8 @@ impl Apart<'_> {
         let mut marked = None;
         if self.manifest.strategy == Strategy::Clone && options.restore.parts != Parts::Schema {
             // Some the account that took the clone may not have seen.
-            let tables = cx.run(CloneBackup::left_empty(&source)).await?;
-            let emptied = Emptied { tables, ..Emptied::of(self.manifest, &self.catalog) };
+            let emptied = Emptied::of(self.manifest, &self.catalog).seen_by(&source);
+            let emptied = cx.run(emptied).await?;
             refuse_emptied(&emptied, options)?;
             if route.is_some() {
                 marked = Some(cx.run(Marked::set(cx, &source, emptied)).await?);

@@ -109,6 +109,29 @@ impl Point {
         (self.to_latest || !self.skip_gtid.is_empty()).then_some(ReplayTarget::End)
     }
 
+    /// The point in flags, as `binlog apply` takes it, each after a space.
+    pub(super) fn flags(&self) -> String {
+        let mut text = String::new();
+        let mut add = |flag: &str, value: Option<String>| {
+            if let Some(value) = value {
+                text.push_str(&format!(" --{flag} {value}"));
+            }
+        };
+        add("to-time", self.to_time.map(|time| time.to_string()));
+        add("to-gtid", self.to_gtid.as_ref().map(ToString::to_string));
+        add("before-gtid", self.before_gtid.as_ref().map(ToString::to_string));
+        add("to-position", self.to_position.as_ref().map(ToString::to_string));
+        let skip: Vec<String> = self.skip_gtid.iter().map(ToString::to_string).collect();
+        add("skip-gtid", (!skip.is_empty()).then(|| skip.join(",")));
+        if self.to_latest {
+            text.push_str(" --to-latest");
+        }
+        if self.to_last_reachable {
+            text.push_str(" --to-last-reachable");
+        }
+        text
+    }
+
     /// The newest of `manifests` (oldest first) from which there is a way to the point, and the way.
     pub(super) async fn choose(
         &self,

@@ -108,7 +108,7 @@ pub(crate) struct Restore {
     #[arg(long, conflicts_with_all = ["overwrite", "target_dir"])]
     data_only: bool,
     #[command(flatten)]
-    point: Point,
+    pub(super) point: Point,
     /// Make the target a replica of this server, mysql://user@host:port/ as the target reaches it, with
     /// the password of HOLDFAST_SOURCE_PASSWORD, and wait until it has caught up. Without a point in time
     /// everything that is archived is applied first. Nothing of it goes into the target's binary log. With

@@ -131,7 +131,13 @@ impl Restore {
                 let server = self.private_server();
                 let route = Arc::clone(&way.route);
                 let source = replica.as_ref().map(|replica| replica.source.clone());
-                Some(FilesPoint::prepare(repo, manifest, route, server)?.following(source))
+                let apply = format!(
+                    "holdfast binlog apply --cluster {} --target …{}",
+                    manifest.cluster,
+                    self.point.flags()
+                );
+                let point = FilesPoint::prepare(repo, manifest, route, server, apply)?;
+                Some(point.following(source))
             }
             None => None,
         };
@@ -157,6 +163,7 @@ impl Restore {
             if let Some(point) = &point {
                 steps.steps.extend(point.steps());
                 steps.findings.extend(point.findings());
+                steps.findings.extend(point.refusal(cx, &path).await?);
             }
             let answer = plan(manifest, &directory.display().to_string(), &steps, way.as_ref())?;
             return Ok(match &replica {
@@ -172,12 +179,15 @@ impl Restore {
         if let Some(point) = &point {
             restored.warnings.extend(point.findings().iter().map(in_one_line));
             let applied = point.run(cx, &path).await.map_err(|e| {
-                let remedy = format!(
-                    "{}; then restore again with --overwrite, or start a server on {}, and \
-                     `holdfast binlog apply` goes on from where it stands",
-                    e.remedy(),
-                    path.display()
-                );
+                let remedy = match e.remedy().contains("binlog apply") {
+                    true => e.remedy().to_owned(),
+                    false => format!(
+                        "{}; then restore again with --overwrite, or start a server on {}, and \
+                         `holdfast binlog apply` goes on from where it stands",
+                        e.remedy(),
+                        path.display()
+                    ),
+                };
                 e.context(format!("backup {} is restored, the binlogs are not", manifest.backup))
                     .with_remedy(remedy)
             })?;

@@ -308,3 +308,88 @@ async fn an_empty_table_out_of_a_clone_comes_to_no_point() {
     let run = home.on_repo([&to[..], &other, &["--to-latest"]].concat()).expect(10);
     run.says(&format!("backup {clone} is left out")).says("leave its directory where it is");
 }
+
+/// Rows that binlogs change in tables which a clone leaves empty: the rows of before come first, and then all of it is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_a_clone_leaves_empty_come_to_a_point_behind_their_own_rows() {
+    let source = Server::with_shop("mysql-9.7").await;
+    let mut session = source.session().await;
+    let tables = [
+        INSTALL,
+        "CREATE TABLE shop.old (i INT NOT NULL PRIMARY KEY, t VARCHAR(9)) ENGINE=MyISAM",
+        "INSERT INTO shop.old VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+        "CREATE TABLE shop.sheet (i INT NOT NULL) ENGINE=CSV",
+        "INSERT INTO shop.sheet VALUES (3)",
+        // One that may not see the tables cannot name them.
+        "CREATE USER blind@localhost",
+        "GRANT BACKUP_ADMIN, REPLICATION CLIENT ON *.* TO blind@localhost",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--json", "--source"];
+    let with = [&clone[..], &[&url, "--clone-others"]].concat();
+    let with = home.on_repo(with).expect(0).json();
+    let others = with["others"]["backup"].as_str().unwrap();
+    let both = with["backup"].as_str().unwrap();
+    let unseen = url.replace("root@", "blind@");
+    let blind = [&clone[..], &[&unseen]].concat();
+    let blind = home.on_repo(blind).json()["backup"].as_str().unwrap().to_owned();
+    let changes = [
+        "INSERT INTO shop.customers VALUES (4, 'd', NULL)",
+        "INSERT INTO shop.old VALUES (4, 'd')",
+        "INSERT INTO shop.sheet VALUES (5)",
+        "UPDATE shop.old SET t = 'two' WHERE i = 2",
+        "DELETE FROM shop.old WHERE i = 1",
+        "INSERT INTO shop.customers VALUES (5, 'e', NULL)",
+    ];
+    server::run(&mut session, &changes[..1]).await;
+    let executed = source.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+    let last = executed.rsplit_once(['-', ':']).unwrap().1;
+    let calm = format!("{}:{last}", executed.split_once(':').unwrap().0);
+    server::run(&mut session, &changes[1..]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "c", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+
+    let tool = install("mysql-9.7");
+    let data = home.path("data");
+    let restore = |backup: &str, more: &[&str]| {
+        let args = ["restore", backup, "--cluster", "c", "--overwrite", "--target-dir"];
+        let args = [&args[..], &[data.to_str().unwrap(), "--server-dir", tool.to_str().unwrap()]];
+        home.on_repo([&args.concat()[..], more].concat())
+    };
+    // Up to the first change of theirs nothing stands in the way.
+    restore(both, &["--to-gtid", &calm]).expect(14).says("before binlogs are applied to it");
+    let first =
+        "`holdfast restore OTHERS --cluster c --target … --overwrite`".replace("OTHERS", others);
+    let then = "`holdfast binlog apply --cluster c --target … --to-latest`";
+    let plan = restore(both, &["--to-latest", "--dry-run"]).expect(0).stdout;
+    assert!(plan.contains(&first) && plan.contains(then), "{plan}");
+    restore(&blind, &["--to-latest"]).expect(9).says("shop.old (MyISAM)").says(then);
+    let run = restore(both, &["--to-latest"]).expect(9);
+    let run =
+        run.says("shop.old (MyISAM), shop.sheet (CSV)").says("is restored, the binlogs are not");
+    run.says(&format!("start a server on {}", data.display())).says(&first).says(then);
+
+    // As it says.
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap().datadir(&data).tcp(true);
+    let target = Server(builder.start(&cx).await.unwrap());
+    assert_eq!(target.value("SELECT COUNT(*) FROM shop.customers").await.as_deref(), Some("3"));
+    let to = target.url();
+    home.on_repo(["restore", others, "--cluster", "c", "--target", &to, "--overwrite"]).expect(0);
+    home.on_repo(["binlog", "apply", "--cluster", "c", "--target", &to, "--to-latest"]).expect(0);
+    for table in ["shop.old", "shop.sheet", "shop.customers", "shop.orders"] {
+        let sum = format!(
+            "SELECT BIT_XOR(CRC32(CONCAT_WS(',', {}))) * 1000 + COUNT(*) FROM {table}",
+            match table {
+                "shop.old" => "i, t",
+                "shop.sheet" => "i",
+                _ => "id",
+            }
+        );
+        assert_eq!(target.value(&sum).await, source.value(&sum).await, "{table}");
+    }
+    let rows = "SELECT GROUP_CONCAT(i, t ORDER BY i) FROM shop.old";
+    assert_eq!(target.value(rows).await.as_deref(), Some("2two,3c,4d"));
+}

@@ -41,7 +41,7 @@ pub use find::{FoundTransactions, find_transactions};
 pub use group::{Groups, Part};
 pub use gtid::{Begin, begins, transactions_before};
 pub use last::{BinlogEnd, auto_cnf, binlog_end};
-pub use narrow::{Narrowed, narrow};
+pub use narrow::{Narrowed, first_touch, narrow};
 pub use receive::{ReceiveOptions, Received, receive};
 pub use rescue::{RescueOptions, rescue};
 pub use route::{Route, Skipping};

@@ -1,5 +1,7 @@
 //! A route without the transactions that do not concern some tables.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use backup_core::{Context, Gtid, GtidSet, MySqlGtid, MySqlGtidSet, Result, SegmentStore};
@@ -11,7 +13,7 @@ use super::payload;
 use super::route::{Route, Skipping};
 use super::rows::TableMap;
 use super::segment::{Placed, SegmentReader};
-use crate::logical::{Scope, Touch};
+use crate::logical::{Scope, TableName, Touch, Wanted};
 
 /// What became of [`narrow`].
 #[derive(Debug, Clone)]
@@ -37,57 +39,35 @@ pub async fn narrow(
     scope: &Scope,
 ) -> Result<Narrowed> {
     let mut narrowed = route.clone();
-    let mut hidden = scope.hidden;
     let mut transactions = 0;
     let mut reached = route.applied.clone();
     narrowed.skip.clear();
     narrowed.demands = Arc::default();
     narrowed.skipping = Skipping::Omitted;
-    for (file, narrow) in route.files.iter().zip(&mut narrowed.files) {
-        let mut kept = Vec::new();
-        let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
-        for segment in &file.segments {
-            cx.check()?;
-            let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
-            cx.progress().add_bytes(segment.bytes());
-            while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
-                match &part {
-                    Part::Begin(begin) => {
-                        let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
-                        let served = file.serves(begin, start, route.applied.as_ref())?;
-                        open = (served && !skipped)
-                            .then(|| (Concern::new(scope, hidden), start, begin.gtid.clone()));
-                    }
-                    Part::Inside | Part::End => {
-                        if let Some((concern, ..)) = &mut open {
-                            concern.add(&event)?;
-                        }
-                    }
-                    Part::Between => open = None,
-                }
-                if part != Part::End {
-                    continue;
-                }
-                let Some((concern, start, gtid)) = open.take() else { continue };
-                let name = || match &gtid {
-                    Some(gtid) => gtid.to_string(),
-                    None => format!("{}:{start}", segment.range.file),
-                };
-                hidden |= concern.hides;
-                if let Some(why) = concern.unclear {
-                    return Ok(Narrowed::Whole(format!("{why} ({})", name())));
-                }
-                if !concern.them {
-                    continue;
-                }
-                let (Some(gtid), Some(reached)) = (&gtid, &mut reached) else {
-                    return Ok(Narrowed::Whole("transactions have no GTIDs".to_owned()));
-                };
-                reached.insert(gtid)?;
-                kept.push(start);
-                transactions += 1;
-            }
+    let mut kept = vec![Vec::new(); route.files.len()];
+    let mut whole = None;
+    walk(cx, store, route, &scope.wanted, scope.hidden, &mut |seen| {
+        if let Some(why) = seen.concern.unclear {
+            whole = Some(format!("{why} ({})", seen.name));
+            return Ok(ControlFlow::Break(()));
         }
+        if !seen.concern.them {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let (Some(gtid), Some(reached)) = (&seen.gtid, &mut reached) else {
+            whole = Some("transactions have no GTIDs".to_owned());
+            return Ok(ControlFlow::Break(()));
+        };
+        reached.insert(gtid)?;
+        kept[seen.file].push(seen.start);
+        transactions += 1;
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    if let Some(why) = whole {
+        return Ok(Narrowed::Whole(why));
+    }
+    for (narrow, kept) in narrowed.files.iter_mut().zip(kept) {
         narrow.kept = Some(Arc::new(kept));
     }
     // One is committed after the other, so the last one stands for all: a list of holes may be long.
@@ -100,6 +80,91 @@ pub async fn narrow(
         narrowed.files.clear();
     }
     Ok(Narrowed::Route(Box::new(narrowed)))
+}
+
+/// The first transaction of a route that changes one of these tables, or may do so; `None` where none does. Reads
+/// the route up to there.
+///
+/// # Errors
+/// As [`narrow`].
+pub async fn first_touch(
+    cx: &Context,
+    store: &dyn SegmentStore,
+    route: &Route,
+    tables: &BTreeSet<TableName>,
+) -> Result<Option<String>> {
+    let wanted = Wanted::new(tables, []);
+    let mut found = None;
+    // Triggers and views that are there already are not known: a statement may change them without their name.
+    walk(cx, store, route, &wanted, true, &mut |seen| {
+        if !seen.concern.them && seen.concern.unclear.is_none() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        found = Some(seen.name);
+        Ok(ControlFlow::Break(()))
+    })
+    .await?;
+    Ok(found)
+}
+
+/// A transaction that is applied.
+struct Seen<'a> {
+    /// The number of its file.
+    file: usize,
+    start: u64,
+    gtid: Option<Gtid>,
+    /// How people find it.
+    name: String,
+    concern: Concern<'a>,
+}
+
+/// Shows `take` the transactions of a route, in order, until it has seen enough. `hidden` says whether statements
+/// may change the tables without naming them.
+async fn walk(
+    cx: &Context,
+    store: &dyn SegmentStore,
+    route: &Route,
+    wanted: &Wanted,
+    mut hidden: bool,
+    take: &mut (dyn FnMut(Seen<'_>) -> Result<ControlFlow<()>> + Send),
+) -> Result<()> {
+    for (number, file) in route.files.iter().enumerate() {
+        let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
+        for segment in &file.segments {
+            cx.check()?;
+            let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
+            cx.progress().add_bytes(segment.bytes());
+            while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
+                match &part {
+                    Part::Begin(begin) => {
+                        let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
+                        let served = file.serves(begin, start, route.applied.as_ref())?;
+                        open = (served && !skipped)
+                            .then(|| (Concern::new(wanted, hidden), start, begin.gtid.clone()));
+                    }
+                    Part::Inside | Part::End => {
+                        if let Some((concern, ..)) = &mut open {
+                            concern.add(&event)?;
+                        }
+                    }
+                    Part::Between => open = None,
+                }
+                if part != Part::End {
+                    continue;
+                }
+                let Some((concern, start, gtid)) = open.take() else { continue };
+                hidden |= concern.hides;
+                let name = match &gtid {
+                    Some(gtid) => gtid.to_string(),
+                    None => format!("{}:{start}", segment.range.file),
+                };
+                if take(Seen { file: number, start, gtid, name, concern })?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `applied`, and of each source the last transaction of `all`.
@@ -115,7 +180,7 @@ fn last_of_each(all: &MySqlGtidSet, applied: &GtidSet) -> Result<GtidSet> {
 
 /// What a transaction has to do with the tables.
 struct Concern<'a> {
-    scope: &'a Scope,
+    wanted: &'a Wanted,
     hidden: bool,
     hides: bool,
     them: bool,
@@ -125,8 +190,8 @@ struct Concern<'a> {
 }
 
 impl<'a> Concern<'a> {
-    fn new(scope: &'a Scope, hidden: bool) -> Self {
-        Concern { scope, hidden, hides: false, them: false, xa: false, unclear: None }
+    fn new(wanted: &'a Wanted, hidden: bool) -> Self {
+        Concern { wanted, hidden, hides: false, them: false, xa: false, unclear: None }
     }
 
     fn add(&mut self, event: &Event) -> Result<()> {
@@ -154,7 +219,7 @@ impl<'a> Concern<'a> {
     fn body(&mut self, event_kind: u8, body: &[u8]) {
         match event_kind {
             kind::TABLE_MAP => match TableMap::parse(body) {
-                Some(map) => self.them |= self.scope.wanted.has(&map.database, &map.table),
+                Some(map) => self.them |= self.wanted.has(&map.database, &map.table),
                 None => self.doubt("an event cannot be read"),
             },
             // LOAD DATA, as it was written, with its file.
@@ -172,7 +237,7 @@ impl<'a> Concern<'a> {
                         String::from_utf8_lossy(&query.sql),
                     );
                     let hidden = self.hidden || self.hides;
-                    let read = self.scope.wanted.statement(&database, &sql, hidden);
+                    let read = self.wanted.statement(&database, &sql, hidden);
                     self.hides |= read.hides;
                     match read.touch {
                         Touch::Nothing => {}

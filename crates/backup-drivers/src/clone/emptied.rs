@@ -1,10 +1,16 @@
 //! The tables that a clone leaves empty, as its backup tells of them.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::str::FromStr;
 
-use backup_core::{Context, Error, Finding, Manifest, Result, Severity, Strategy};
+use backup_core::{
+    ClusterName, Context, Error, ErrorKind, Finding, Manifest, Result, SegmentStore, Severity,
+    Strategy,
+};
 
-use super::LeftEmpty;
+use super::{CloneBackup, LeftEmpty};
+use crate::binlog::{Route, first_touch};
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Catalog;
 use crate::logical::{Selection, TableName, quote_name};
@@ -18,6 +24,8 @@ pub struct Emptied {
     pub others: Option<String>,
     /// The clone.
     pub backup: String,
+    /// Whose it is.
+    pub cluster: ClusterName,
 }
 
 impl Emptied {
@@ -30,7 +38,16 @@ impl Emptied {
             tables: tables.filter_map(|left| left.path.parse().ok()).collect(),
             others: manifest.outcome.details["others"].as_str().map(str::to_owned),
             backup: manifest.backup.to_string(),
+            cluster: manifest.cluster.clone(),
         }
+    }
+
+    /// The same, with those of a server on the restored files that the account might not see.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn seen_by(self, server: &ConnectOptions) -> Result<Emptied> {
+        Ok(Emptied { tables: CloneBackup::left_empty(server).await?, ..self })
     }
 
     /// For whoever restores all of the backup.
@@ -45,13 +62,52 @@ impl Emptied {
         );
         let remedy = match &self.others {
             Some(others) => format!(
-                "start a server on the files, and bring the rows: `holdfast restore {others} --target … \
-                 --overwrite`"
+                "start a server on the files, and bring the rows, before binlogs are applied to it: `holdfast \
+                 restore {others} --target … --overwrite`"
             ),
             None => "bring the rows from another backup; --clone-others dumps them beside the next clone"
                 .to_owned(),
         };
         Some(Finding::new(Severity::Warning, &self.backup, problem, remedy))
+    }
+
+    /// Fails where the transactions of `route` change one of the tables, or may do so: the rows that they had have
+    /// to be there before. `directory` has the clone as it is, and `apply` is the command that goes the route.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Target`]; as [`first_touch`].
+    pub async fn refuse_route(
+        &self,
+        cx: &Context,
+        store: &dyn SegmentStore,
+        route: &Route,
+        directory: &Path,
+        apply: &str,
+    ) -> Result<()> {
+        let tables = self.tables.iter().map(|left| left.table.clone()).collect::<BTreeSet<_>>();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let Some(first) = first_touch(cx, store, route, &tables).await? else { return Ok(()) };
+        let bring = match &self.others {
+            Some(others) => format!(
+                "bring the rows from before: `holdfast restore {others} --cluster {} --target … --overwrite`",
+                self.cluster
+            ),
+            None => "bring the rows from before out of another backup".to_owned(),
+        };
+        Err(Error::new(
+            ErrorKind::Target,
+            format!(
+                "the binlogs change tables whose rows a clone does not hold, from transaction {first} on; none of \
+                 them is applied: {}",
+                list(&self.tables)
+            ),
+        )
+        .with_remedy(format!(
+            "start a server on {}, which has the clone as it is; then {bring}; then `{apply}`",
+            directory.display()
+        )))
     }
 
     /// Fails where one of the tables is chosen: an empty one is not what anybody asks for.

@@ -14,6 +14,7 @@ use super::rekey::{Keyring, rekey};
 use super::settle::settle;
 use crate::binlog::Route;
 use crate::binlog::replay::{Applied, ApplyOptions, apply};
+use crate::clone::Emptied;
 use crate::connect::{ConnectOptions, Session};
 use crate::follow::configure;
 use crate::sandbox::Sandbox;
@@ -24,22 +25,32 @@ const DEFAULT_PAGE: u32 = 16 << 10;
 /// Applies `route` to the files that `server` is described by, which are restored and stand where the route
 /// begins. The server is gone at the end, shut down in order, and so is what it had of its own.
 ///
+/// `emptied` is what came without its rows where the files are a clone's, and the command that goes on from them.
+///
 /// # Errors
-/// As [`apply`]; what was applied until then stays, and `holdfast binlog apply` can go on from there to a
-/// server on the files.
+/// As [`Emptied::refuse_route`], before anything is applied; as [`apply`]: what was applied until then stays, and
+/// `holdfast binlog apply` can go on from there to a server on the files.
 pub async fn bring_to(
     cx: &Context,
     server: OnFiles<'_>,
     store: Arc<dyn SegmentStore>,
     route: Arc<Route>,
+    emptied: Option<(Emptied, &str)>,
 ) -> Result<Applied> {
     let before = names(&server.data)?;
     let server = server.for_binlogs(&route);
     let (install, data) = (server.install, server.data.clone());
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
     let (mut sandbox, target) = server.open(cx).await?;
-    cx.phase("binlogs");
-    let applied = apply(cx, &target, store, route, &ApplyOptions::private()).await;
+    let applied = async {
+        if let Some((emptied, apply)) = emptied {
+            let emptied = cx.run(emptied.seen_by(&target)).await?;
+            emptied.refuse_route(cx, &*store, &route, &data, apply).await?;
+        }
+        cx.phase("binlogs");
+        apply(cx, &target, store, route, &ApplyOptions::private()).await
+    };
+    let applied = applied.await;
     // Not cut off with the run: what is applied is to be whole.
     let left = leave(&target).await;
     let stopped = sandbox.stop().await;

@@ -43,7 +43,7 @@ pub use catalog::{
 };
 pub use census::Census;
 pub use damage::OnCorrupt;
-pub(crate) use ddl::{Code, Demand, Dialect, Place, Reach, Touch};
+pub(crate) use ddl::{Code, Demand, Dialect, Place, Reach, Touch, Wanted};
 pub use drill::{DrillReport, drill};
 pub use examine::examine;
 pub use export::{ExportFormat, ExportOptions, Exported, export, export_artifacts};

@@ -228,7 +228,7 @@ async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, m
     let route = way(store, &ReplayBase::of(manifest), n, moment).await;
     let server = xtask::servers::Server::named(name).unwrap().directory();
     let options = DrillOptions { server: Some(server), directory: None };
-    let point = FilesPoint::prepare(&store.repo, manifest, route, options);
+    let point = FilesPoint::prepare(&store.repo, manifest, route, options, String::new());
     let point = point.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
     let directory = store.path(&format!("files-{n}"));
     let options = FilesRestoreOptions::default();
