@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use backup_drivers::innodb::{PageChecker, TableFile, is_tablespace, read_sdi};
+use backup_drivers::innodb::{PageChecker, TableFile, gtid_executed, is_tablespace, read_sdi};
 
 pub fn run(bytes: &[u8]) {
     let mut whole = PageChecker::new();
@@ -13,6 +13,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(pieces.finish(), whole);
     let good = whole.sound.values().sum::<u64>() + whole.zero + whole.compressed + whole.encrypted;
     assert!(good + whole.doublewrite <= whole.pages);
+    let _ = gtid_executed(&mut Cursor::new(bytes));
     if let Ok(found) = read_sdi(&mut Cursor::new(bytes)) {
         found.iter().for_each(|sdi| {
             let _ = sdi.table();

@@ -23,9 +23,12 @@ use crate::gtid::GtidSet;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The transactions up to this place; `None` where the server keeps no GTIDs.
+    /// The transactions up to this place; `None` where the server keeps no GTIDs, or has none yet.
     #[serde(default)]
     pub gtid: Option<GtidSet>,
+    /// There are GTIDs, and which ones is not known; `gtid` is `None` then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gtid_unknown: bool,
     /// The binlog file, without a directory; `None` where the binlog is off.
     #[serde(default)]
     pub file: Option<String>,
@@ -38,7 +41,7 @@ impl Position {
     /// A place that is known by file and offset only.
     #[must_use]
     pub fn at(file: impl Into<String>, offset: u64) -> Self {
-        Position { gtid: None, file: Some(file.into()), offset: Some(offset) }
+        Position { file: Some(file.into()), offset: Some(offset), ..Position::default() }
     }
 
     /// Whether nothing is known.
@@ -73,6 +76,9 @@ impl fmt::Display for Position {
             (Some(file), None) => f.write_str(file)?,
             (None, _) if self.gtid.is_none() => f.write_str("unknown position")?,
             (None, _) => {}
+        }
+        if self.gtid_unknown {
+            f.write_str(" (GTIDs not known)")?;
         }
         if let Some(gtid) = &self.gtid {
             let space = if self.file.is_some() { " " } else { "" };
@@ -288,7 +294,8 @@ mod tests {
     fn people_read_positions() {
         let gtid = |text: &str| Some(text.parse().unwrap());
         let shown = |gtid, file: Option<&str>, offset| {
-            Position { gtid, file: file.map(str::to_owned), offset }.to_string()
+            Position { gtid, file: file.map(str::to_owned), offset, ..Position::default() }
+                .to_string()
         };
         assert_eq!(shown(None, None, None), "unknown position");
         assert_eq!(shown(gtid("0-1-5"), None, None), "(GTID 0-1-5)");

@@ -1,6 +1,6 @@
 //! `restore --as-replica-of`: the restored server goes on as a replica.
 
-use backup_core::{Context, Flavor, GtidSet, Manifest, ReplayBase, Result};
+use backup_core::{Context, Error, ErrorKind, Flavor, GtidSet, Manifest, ReplayBase, Result};
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::follow::{Following, can_be_followed, can_follow, follow};
 use serde_json::{Value, json};
@@ -31,6 +31,18 @@ impl NewReplica {
         reached.or_else(|| manifest.outcome.position.gtid.clone())
     }
 
+    /// Fails where nobody knows that.
+    fn known(manifest: &Manifest) -> Result<()> {
+        if !manifest.outcome.position.gtid_unknown {
+            return Ok(());
+        }
+        let problem = format!("which transactions {} has is not known", manifest.backup);
+        Err(Error::new(ErrorKind::Unreachable, problem).with_remedy(
+            "take another backup; or start a server on what it restores, which knows, and make that a replica \
+             (CHANGE REPLICATION SOURCE TO … SOURCE_AUTO_POSITION = 1)",
+        ))
+    }
+
     /// Whether it will go on from there.
     pub(super) async fn check(
         &self,
@@ -39,6 +51,7 @@ impl NewReplica {
         manifest: &Manifest,
         way: Option<&Way>,
     ) -> Result<()> {
+        NewReplica::known(manifest)?;
         let at = NewReplica::start(manifest, way);
         let base = ReplayBase::of(manifest);
         cx.run(can_follow(cx, target, &self.source, &base, at.as_ref())).await
@@ -51,6 +64,7 @@ impl NewReplica {
         manifest: &Manifest,
         way: Option<&Way>,
     ) -> Result<()> {
+        NewReplica::known(manifest)?;
         let at = NewReplica::start(manifest, way);
         let flavor = manifest.outcome.source.flavor;
         let base = ReplayBase::of(manifest);

@@ -366,3 +366,102 @@ async fn encrypted_clones_come_to_a_point_with_keys_that_any_server_takes() {
     let rows = "SELECT GROUP_CONCAT(id ORDER BY id) FROM shop.t";
     assert_eq!(source.value(rows).await.as_deref(), Some("1,2"));
 }
+
+/// What a MySQL was restored with is in no binary log of it, and is there all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_mysql_has_executed_more_than_its_binlogs_tell() {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on("mysql-9.7", &data).await;
+    let mut session = server.session().await;
+    // More than a page of them has room for, and such that sort behind a tag.
+    let (uuid, other) =
+        ["11111111-2222-3333-4444-555555555555", "ffffffff-2222-3333-4444-555555555555"].into();
+    let odd: Vec<String> = (0..600).map(|n| (2 * n + 1).to_string()).collect();
+    let purged = format!("+{uuid}:{},{other}:tagged:5-9,{other}:1-7:9", odd.join(":"));
+    server::run(&mut session, &[&format!("SET GLOBAL gtid_purged = '{purged}'")]).await;
+    server::shop(&mut session).await;
+    session.close().await.unwrap();
+    let executed = server.value("SELECT @@GLOBAL.gtid_executed").await.unwrap().replace('\n', "");
+    server.0.stop().await.unwrap();
+    let file = format!("file://{}", data.display());
+    let backup =
+        ["backup", "--cluster", "shop", "--strategy", "physical", "--json", "--source", &file];
+    let taken = home.on_repo(backup).expect(0).json();
+    let set = |text: &str| text.parse::<backup_core::GtidSet>().unwrap();
+    assert_eq!(set(taken["position"]["gtid"].as_str().unwrap()), set(&executed));
+    assert_eq!(taken["position"].get("gtid_unknown"), None);
+
+    // It stands there after a start too, and its binlogs lead on.
+    let server = on("mysql-9.7", &data).await;
+    let (url, install) = (server.url(), install("mysql-9.7"));
+    let tool = ["--server-dir", install.to_str().unwrap()];
+    let drill = ["verify", "--level", "drill", "--cluster", "shop", "--source", &url];
+    let compared = home.on_repo([&drill[..], &tool].concat()).expect(0).stdout;
+    assert!(compared.contains("stood where the backup was taken"), "{compared}");
+    let mut session = server.session().await;
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (4, 'd', NULL)"]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+    let executed = server.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+    let to = home.path("to");
+    let args =
+        ["restore", "--cluster", "shop", "--to-latest", "--target-dir", to.to_str().unwrap()];
+    let reached = home.on_repo([&args[..], &tool, &["--json"]].concat()).expect(0).json();
+    assert_eq!(set(reached["reached"]["gtid"].as_str().unwrap()), set(&executed));
+    let restored = on("mysql-9.7", &to).await;
+    assert_eq!(content(&restored).await, content(&server).await);
+    let own = restored.value("SELECT @@GLOBAL.gtid_executed").await.unwrap();
+    assert_eq!(set(&own), set(&executed));
+}
+
+/// Of one that was killed nobody knows it: nothing is said that may be wrong, and what needs it says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_mysql_has_executed_is_not_guessed() {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on("mysql-9.7", &data).await;
+    let mut session = server.session().await;
+    let purged = "SET GLOBAL gtid_purged = '+11111111-2222-3333-4444-555555555555:1-500'";
+    server::run(&mut session, &[purged]).await;
+    server::shop(&mut session).await;
+    session.close().await.unwrap();
+    // In its files for certain, not in its redo log alone.
+    server.0.stop().await.unwrap();
+    let mut server = on("mysql-9.7", &data).await;
+    server.0.kill();
+    let file = format!("file://{}", data.display());
+    let backup = ["backup", "--cluster", "shop", "--strategy", "physical", "--source", &file];
+    let backup = [&backup[..], &["--allow-unclean", "--json"]].concat();
+    let taken = home.on_repo(backup).expect(14).json();
+    assert_eq!(taken["position"]["gtid"], Value::Null);
+    assert_eq!(taken["position"]["gtid_unknown"], true);
+    assert!(taken["warnings"].to_string().contains("has executed is not known"), "{taken:#}");
+    let shown = home.on_repo(["show", "latest"]).expect(0).stdout;
+    assert!(shown.contains("(GTIDs not known)"), "{shown}");
+
+    let server = on("mysql-9.7", &data).await;
+    let (url, install) = (server.url(), install("mysql-9.7"));
+    let mut session = server.session().await;
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (4, 'd', NULL)"]).await;
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+    let to = home.path("to");
+    let tool = ["--server-dir", install.to_str().unwrap()];
+    let restore = ["restore", "--cluster", "shop", "--target-dir", to.to_str().unwrap()];
+    let restore = |more: &[&str]| home.on_repo([&restore[..], &tool, more].concat());
+    let run =
+        restore(&["--to-latest"]).expect(10).says("which transactions the backup has is not known");
+    run.says("`holdfast binlog apply` goes on from there");
+    let follow = ["--as-replica-of", &url];
+    restore(&follow).expect(10).says("not known");
+    let drill = ["verify", "--level", "drill", "--cluster", "shop", "--source", &url];
+    home.on_repo([&drill[..], &tool].concat()).expect(6).says("cannot be told");
+    // As it says.
+    restore(&[]).expect(0);
+    let restored = on("mysql-9.7", &to).await;
+    let target = restored.url();
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &target, "--to-latest"];
+    home.on_repo(apply).expect(0);
+    assert_eq!(content(&restored).await, content(&server).await);
+}

@@ -57,7 +57,7 @@ pub enum ReplayTarget {
 impl ReplayTarget {
     /// Whether the base is this very point, as far as its position alone tells.
     pub(super) fn is_at(&self, base: &ReplayBase) -> bool {
-        let Position { gtid, file: at, offset: place } = &base.position;
+        let Position { gtid, file: at, offset: place, .. } = &base.position;
         match self {
             ReplayTarget::Position { server, file, offset } => {
                 (server.is_none() || *server == base.server)

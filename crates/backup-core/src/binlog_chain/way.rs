@@ -42,6 +42,11 @@ impl BinlogChain {
         {
             return Ok(Start::Applied(gtid.clone()));
         }
+        if base.position.gtid_unknown && !anonymous {
+            return Err("which transactions the backup has is not known; a server on what it restores, without a point, \
+                        knows its own, and `holdfast binlog apply` goes on from there"
+                .into());
+        }
         let flavor = self.runs[0].segments[0].flavor;
         if !anonymous && base.position.file.is_none() {
             return Ok(Start::Applied(GtidSet::empty(flavor)));

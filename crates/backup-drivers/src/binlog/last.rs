@@ -55,7 +55,7 @@ pub fn binlog_end(directory: &Path) -> Result<Option<BinlogEnd>> {
     }
     let gtid = Some(tracker.after().clone()).filter(|set| !set.is_empty());
     Ok(Some(BinlogEnd {
-        position: Position { gtid, file: Some(name.to_string()), offset: Some(whole) },
+        position: Position { gtid, ..Position::at(name.to_string(), whole) },
         server_id: local.format.event.header().server_id,
         version: local.format.version.clone(),
     }))

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, BinlogServer, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Event, Finding, Flavor, Outcome, Position, Result, Severity, SourceInfo, Strategy, io_error,
+    Event, Finding, Flavor, GtidSet, Outcome, Position, Result, Severity, SourceInfo, Strategy,
+    io_error,
 };
 
 use super::catalog::{CATALOG_FORMAT, Catalog, Header, Settings, State};
@@ -18,6 +19,7 @@ use super::idle;
 use super::redo::Redo;
 use super::tree::{Tree, header};
 use crate::binlog::{BinlogEnd, binlog_end};
+use crate::innodb::gtid_executed;
 
 /// How a stopped server is copied.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +40,38 @@ struct Facts {
     redo: Redo,
     /// The end of its binary logs, and why it is not known.
     binlogs: Result<Option<BinlogEnd>>,
+    /// Why the GTIDs of that end are not known, where they are not.
+    no_gtids: Option<String>,
+}
+
+/// Adds to the end of the binary logs of a MySQL what it has executed and they do not tell of: what it was restored
+/// with, or replicated without logging it. Gives why that is not known.
+fn add_executed(datadir: &Path, clean: bool, end: &mut Position) -> Option<String> {
+    let of_logs = end.gtid.take().unwrap_or_else(|| GtidSet::empty(Flavor::MySql));
+    let path = datadir.join("mysql.ibd");
+    let failed = |e| io_error(e, ErrorKind::Source, "mysql.gtid_executed cannot be read");
+    let table = std::fs::File::open(path).map_err(failed).and_then(|mut f| gtid_executed(&mut f));
+    let known = table.and_then(|table| {
+        // What a killed server had not written yet is in its redo log alone.
+        if !clean && !table.is_subset(&of_logs)? {
+            return Err(Error::new(
+                ErrorKind::Source,
+                "the server was not shut down in order, and has executed transactions that its binary logs do not \
+                 tell of",
+            ));
+        }
+        of_logs.union(&table)
+    });
+    match known {
+        Ok(all) => {
+            end.gtid = Some(all).filter(|all| !all.is_empty());
+            None
+        }
+        Err(e) => {
+            end.gtid_unknown = true;
+            Some(e.chain())
+        }
+    }
 }
 
 impl ColdBackup {
@@ -64,11 +98,25 @@ impl ColdBackup {
         })?;
         self.hold()?;
         let redo = Redo::read(self.source.redo(), self.source.data())?;
-        let binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
+        let mut binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
+        let no_gtids = match &mut binlogs {
+            Ok(Some(end)) if redo.flavor == Flavor::MySql => {
+                add_executed(path, redo.unclean.is_none(), &mut end.position)
+            }
+            _ => None,
+        };
         // A server that was killed decides by its binary log which transactions it had committed.
         let tree = Tree::walk(&self.source.roots(), redo.unclean.is_some())?;
-        Ok((Facts { redo, binlogs }, tree))
+        Ok((Facts { redo, binlogs, no_gtids }, tree))
     }
+}
+
+/// What is left to do where GTIDs are not known.
+const NO_GTIDS: &str = "restores to a point need a server on the restored files first, which knows; then `holdfast \
+                        binlog apply`";
+
+fn no_gtids(why: &str) -> String {
+    format!("which transactions the server has executed is not known: {why}")
 }
 
 fn unclean(problem: &str) -> (String, &'static str) {
@@ -102,6 +150,9 @@ impl Backup for ColdBackup {
             findings.push(
                 Finding::new(severity, "shutdown", problem, remedy).with_kind(ErrorKind::Source),
             );
+        }
+        if let Some(why) = &facts.no_gtids {
+            findings.push(Finding::new(Severity::Warning, "position", no_gtids(why), NO_GTIDS));
         }
         match elsewhere::check(&tree) {
             Ok(unseen) => findings.extend(unseen.map(|unseen| {
@@ -172,6 +223,9 @@ impl ColdBackup {
             warnings.push(format!("the position is not known: {}", e.chain()));
             None
         });
+        if let Some(why) = &facts.no_gtids {
+            warnings.push(format!("{} ({NO_GTIDS})", no_gtids(why)));
+        }
         let (level, reason) = match &facts.redo.unclean {
             None => (
                 ConsistencyLevel::Exact,

@@ -19,6 +19,7 @@
 mod checker;
 mod checksum;
 mod delta;
+mod executed;
 mod geometry;
 mod key;
 mod kind;
@@ -31,6 +32,7 @@ pub(crate) use checker::{SYSTEM_PAGE, doublewrite};
 pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
 pub use delta::DeltaChecker;
+pub use executed::gtid_executed;
 pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
 pub(crate) use key::{Key, REDO_KEY_AT, key_place};

@@ -52,9 +52,9 @@ const EXTENT_BYTES: usize = 24;
 /// What encryption keeps behind them (`Encryption::INFO_MAX_SIZE`).
 const ENCRYPTION_BYTES: usize = 115;
 
-const LEVEL_AT: usize = offset::DATA + 26;
+pub(super) const LEVEL_AT: usize = offset::DATA + 26;
 /// The smallest record, and the largest, in a page of rows of the new format.
-const INFIMUM: usize = 99;
+pub(super) const INFIMUM: usize = 99;
 const SUPREMUM: usize = 112;
 
 /// No record is longer, packed or not.
@@ -66,18 +66,15 @@ const MAX_RECORD: usize = 64 << 20;
 /// # Errors
 /// [`ErrorKind::Damaged`] when the pages are not what they should be, and errors of reading.
 pub fn read_sdi(file: &mut (impl Read + Seek)) -> Result<Vec<Sdi>> {
-    let mut head = [0; HEAD_BYTES];
-    let mut pages = Pages { file, page_bytes: 0 };
-    pages.read_at(0, &mut head)?;
-    let geometry = Geometry::read(&head).ok_or_else(|| damaged("it is no tablespace"))?;
+    let mut pages = Pages::open(file)?;
+    let geometry = pages.geometry;
     let plain = !geometry.full_crc32 && !geometry.zip && !geometry.mysql_encrypted();
     if !plain || geometry.flags & HAS_SDI == 0 {
         return Ok(Vec::new());
     }
-    pages.page_bytes = geometry.page_bytes as usize;
     let extent_pages = usize::try_from(geometry.extent_pages())
         .map_err(|_| damaged("its extents are too large"))?;
-    let descriptors = pages.page_bytes / extent_pages * (EXTENT_BYTES + extent_pages / 4);
+    let descriptors = pages.page_bytes() / extent_pages * (EXTENT_BYTES + extent_pages / 4);
     let first = pages.page(0)?;
     let at = EXTENTS_AT + descriptors + ENCRYPTION_BYTES;
     if u32_at(&first, at) != 1 {
@@ -116,22 +113,46 @@ fn damaged(problem: &'static str) -> Error {
     Error::damaged(format!("the dictionary of the tablespace cannot be read: {problem}"))
 }
 
-struct Pages<'a, F> {
+/// The pages of a tablespace.
+pub(super) struct Pages<'a, F> {
     file: &'a mut F,
-    page_bytes: usize,
+    geometry: Geometry,
 }
 
-impl<F: Read + Seek> Pages<'_, F> {
-    fn read_at(&mut self, at: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file
-            .seek(SeekFrom::Start(at))
-            .and_then(|_| self.file.read_exact(buffer))
-            .map_err(|e| io_error(e, ErrorKind::Damaged, "cannot read the tablespace"))
+impl<'a, F: Read + Seek> Pages<'a, F> {
+    pub(super) fn open(file: &'a mut F) -> Result<Self> {
+        let mut head = [0; HEAD_BYTES];
+        read_at(file, 0, &mut head)?;
+        let geometry = Geometry::read(&head).ok_or_else(|| damaged("it is no tablespace"))?;
+        Ok(Pages { file, geometry })
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.geometry.page_bytes as usize
+    }
+
+    /// How many there are.
+    pub(super) fn count(&mut self) -> Result<u64> {
+        let end = self.file.seek(SeekFrom::End(0));
+        let end = end.map_err(|e| io_error(e, ErrorKind::Damaged, "cannot read the tablespace"))?;
+        Ok(end / self.page_bytes() as u64)
+    }
+
+    /// A page of that kind that is sound.
+    pub(super) fn checked(&mut self, number: u32, kind: PageKind) -> Result<Vec<u8>> {
+        let page = self.page(number)?;
+        if let Err(problem) = super::check(&page, number.into(), &self.geometry) {
+            return Err(Error::damaged(format!("page {number}: {problem}")));
+        }
+        match PageKind(u16_at(&page, offset::KIND)) == kind {
+            true => Ok(page),
+            false => Err(damaged("a page of it is of another kind")),
+        }
     }
 
     fn page(&mut self, number: u32) -> Result<Vec<u8>> {
-        let mut page = vec![0; self.page_bytes];
-        self.read_at(u64::from(number) * self.page_bytes as u64, &mut page)?;
+        let mut page = vec![0; self.page_bytes()];
+        read_at(self.file, u64::from(number) * page.len() as u64, &mut page)?;
         if u32_at(&page, offset::NUMBER) != number {
             return Err(damaged("a page is another one"));
         }
@@ -166,8 +187,14 @@ impl<F: Read + Seek> Pages<'_, F> {
     }
 }
 
+fn read_at(file: &mut (impl Read + Seek), at: u64, buffer: &mut [u8]) -> Result<()> {
+    file.seek(SeekFrom::Start(at))
+        .and_then(|_| file.read_exact(buffer))
+        .map_err(|e| io_error(e, ErrorKind::Damaged, "cannot read the tablespace"))
+}
+
 /// Fails unless `length` bytes from `at` are inside the page.
-fn bounded(page: &[u8], at: usize, length: usize) -> Result<usize> {
+pub(super) fn bounded(page: &[u8], at: usize, length: usize) -> Result<usize> {
     match at.checked_add(length) {
         Some(end) if end <= page.len() => Ok(at),
         _ => Err(damaged("a record is outside its page")),
@@ -175,7 +202,7 @@ fn bounded(page: &[u8], at: usize, length: usize) -> Result<usize> {
 }
 
 /// The record behind the one at `at`: its header says how far away. `None` behind the last one.
-fn next_record(page: &[u8], at: usize) -> Option<usize> {
+pub(super) fn next_record(page: &[u8], at: usize) -> Option<usize> {
     let distance = u16_at(page, at - 2);
     let next = at.wrapping_add_signed(isize::from(distance.cast_signed())) & 0xffff;
     (next != SUPREMUM && next > SUPREMUM && next < page.len()).then_some(next)

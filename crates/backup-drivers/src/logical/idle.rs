@@ -240,7 +240,7 @@ mod tests {
             (at(gtid(7), "b.000002", 4), false, true, None),
             (at(None, "b.000001", 500), true, true, Some(true)),
             (at(None, "b.000001", 500), true, false, None),
-            (Position { file: None, offset: None, gtid: None }, true, true, None),
+            (Position::default(), true, true, None),
         ] {
             assert_eq!(stands_at(&then, &now, gtids, same_server), expected, "{now}");
         }

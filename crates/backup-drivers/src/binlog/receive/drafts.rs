@@ -90,8 +90,7 @@ impl Receiver<'_, '_> {
         }
         self.result.position = Position {
             gtid: Some(info.after.clone()).filter(|set| !set.is_empty()),
-            file: Some(info.range.file.clone()),
-            offset: Some(info.range.end),
+            ..Position::at(info.range.file.clone(), info.range.end)
         };
         let len = info.bytes();
         self.archived.add(info);

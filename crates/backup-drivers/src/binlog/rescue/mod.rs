@@ -380,8 +380,7 @@ impl Rescue<'_> {
         self.result.transactions += info.transactions;
         self.result.position = Position {
             gtid: Some(info.after.clone()).filter(|set| !set.is_empty()),
-            file: Some(info.range.file.clone()),
-            offset: Some(info.range.end),
+            ..Position::at(info.range.file.clone(), info.range.end)
         };
         self.cx.progress().add_bytes(info.bytes());
         self.archive.add(info.clone());

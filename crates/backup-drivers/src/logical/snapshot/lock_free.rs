@@ -122,6 +122,7 @@ async fn between_commits(
         gtid,
         file: row.get_opt::<String, _>(0).and_then(std::result::Result::ok),
         offset: row.get_opt::<u64, _>(1).and_then(std::result::Result::ok),
+        ..Position::default()
     }))
 }
 

@@ -410,7 +410,7 @@ async fn gtid_of(guard: &mut Session, file: String, offset: u64) -> Result<Posit
         .map(|text| GtidSet::parse(Flavor::MariaDb, &text))
         .transpose()
         .context(|| "the server's GTID set cannot be read")?;
-    Ok(Position { gtid, file: Some(file), offset: Some(offset) })
+    Ok(Position { gtid, ..Position::at(file, offset) })
 }
 
 /// The position in the server's own binary log. Exact only while nothing can commit.
@@ -446,5 +446,5 @@ async fn position(
         .map(|text| GtidSet::parse(facts.flavor, &text))
         .transpose()
         .context(|| "the server's GTID set cannot be read")?;
-    Ok(Position { gtid, file, offset })
+    Ok(Position { gtid, file, offset, ..Position::default() })
 }
