@@ -54,8 +54,6 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "many"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
-        vec!["restore", "--target-dir", "d", "--binlog", "off"],
-        vec!["restore", "--target-dir", "d", "--no-users"],
         vec!["prune", "--keep-last", "-1"],
         vec!["prune", "--keep-within", "soon", "--repo", "none"],
         vec!["prune", "--wait", "1mo", "--repo", "none"],
@@ -67,6 +65,11 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec![],
     ] {
         home.run(&args).expect(2);
+    }
+    // Nobody's flags are taken in silence where they do nothing.
+    for flag in [&["--binlog", "off"][..], &["--no-users"], &["--retry-for", "5"]] {
+        let args = [&["restore", "--target-dir", "d"], flag].concat();
+        home.run(&args).expect(2).says("cannot be used with");
     }
 }
 

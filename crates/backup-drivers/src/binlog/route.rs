@@ -139,7 +139,9 @@ impl Route {
         if let Some(gtid) =
             route.passed.as_ref().filter(|_| !matches!(target, ReplayTarget::Time(_)))
         {
-            return Err(Unreachable::passed(target, gtid).into());
+            let there =
+                route.applied.as_ref().map_or_else(|| gtid.to_string(), ToString::to_string);
+            return Err(Unreachable::passed(target, there).into());
         }
         let segments = || route.files.iter().flat_map(|file| &file.segments);
         route.bytes = segments().map(SegmentInfo::bytes).sum();
