@@ -15,7 +15,7 @@ use crate::{Arguments, bench};
 /// What is measured, with those who take part: ours first.
 const STEPS: [(&str, [&str; 3]); 2] =
     [("first backup", [OURS, LOCAL, COPY]), ("second backup", [OURS, LOCAL, COPY])];
-const OURS: &str = "holdfast --strategy clone, zstd:1, encrypted";
+const OURS: &str = "holdfast --strategy clone, encrypted";
 const LOCAL: &str = "CLONE LOCAL DATA DIRECTORY";
 const COPY: &str = "cp of the files, and sync";
 
@@ -73,6 +73,7 @@ pub(crate) async fn contest(arguments: &Arguments) -> Result<String> {
         format!("data: {bytes} MB of files, {}", arguments.server),
         describe(),
         format!("machine: {}", bench::machine()),
+        format!("holdfast compresses with {}", arguments.compression.join(", ")),
         "the server is idle; nothing waits for the machine to be quiet: see the CPU of others"
             .to_owned(),
         "over a socket; digests, page checks, catalogue and encryption are in the time of holdfast"

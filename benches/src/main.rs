@@ -39,7 +39,7 @@ struct Arguments {
     /// Use this program instead of building one
     #[arg(long, value_name = "PROGRAM")]
     holdfast: Option<PathBuf>,
-    /// With what holdfast compresses in the repository contest; several may be given
+    /// With what holdfast compresses; in the repository contest several may be given
     #[arg(long, default_value = "zstd:1")]
     compression: Vec<String>,
     /// How large the redo log of the server of dumps and loads is; as servers come, MySQL's has 100M

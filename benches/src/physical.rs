@@ -20,7 +20,7 @@ const STEPS: [(&str, Option<&str>, [&str; 2]); 3] = [
     ("restore, ready to start", None, [OURS, PEER]),
     ("restore of the second day", None, [DELTA, WHOLE]),
 ];
-const OURS: &str = "holdfast zstd:1, encrypted";
+const OURS: &str = "holdfast, encrypted";
 const PEER: &str = "mariadb-backup, zstd -1 -T2, mbstream";
 const DELTA: &str = "holdfast --delta over the first day";
 const WHOLE: &str = "holdfast into an empty directory";
@@ -123,6 +123,7 @@ pub(crate) async fn contest(arguments: &Arguments) -> Result<String> {
         format!("data: {bytes} MB of files, {}", arguments.server),
         describe(),
         format!("machine: {}", bench::machine()),
+        format!("holdfast compresses with {}", arguments.compression.join(", ")),
         "the server is idle; nothing waits for the machine to be quiet: see the CPU of others".to_owned(),
         "the private option file and the check before it are in the time of holdfast, and so are digests, page \
          checks, catalogue and encryption"

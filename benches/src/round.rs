@@ -20,6 +20,7 @@ pub(crate) struct Round<'a> {
     holdfast: &'a Holdfast,
     work: &'a Path,
     server: &'a str,
+    compression: &'a str,
 }
 
 impl Round<'_> {
@@ -78,7 +79,7 @@ impl Round<'_> {
     /// A backup of `server` by holdfast, with what it stored.
     pub(crate) fn back_up(&self, server: &Server, words: &[&str]) -> Result<Sample> {
         let url = server.url();
-        let all = ["backup", "--cluster", "bench", "--source", &url, "--compression", "zstd:1"];
+        let all = ["backup", "--cluster", "bench", "--source", &url, "--compression", self.compression];
         let before = measure::size(&self.at("repository"))?;
         let mut sample = self.measured(
             "holdfast, backup",
@@ -118,6 +119,7 @@ pub(crate) async fn rounds<const STEPS: usize, const SIDES: usize>(
             holdfast: &holdfast,
             work: work.path(),
             server: &arguments.server,
+            compression: arguments.compression.first().map_or("zstd:1", String::as_str),
         };
         std::fs::create_dir(round.at("scratch"))
             .map_err(|e| io_error(e, ErrorKind::Internal, "cannot make a directory"))?;
