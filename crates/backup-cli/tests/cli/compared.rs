@@ -15,7 +15,8 @@ async fn a_drill_is_compared_with_an_idle_source(
         ("mysql-9.7", How::Clone),
         ("mariadb-10.11", How::Cold),
         ("mariadb-10.11", How::Locked),
-        ("mariadb-10.11", How::Tool)
+        ("mariadb-10.11", How::Tool),
+        ("mariadb-11.8", How::Tool)
     )]
     case: (&str, How),
 ) {
