@@ -79,7 +79,8 @@ impl Round<'_> {
     /// A backup of `server` by holdfast, with what it stored.
     pub(crate) fn back_up(&self, server: &Server, words: &[&str]) -> Result<Sample> {
         let url = server.url();
-        let all = ["backup", "--cluster", "bench", "--source", &url, "--compression", self.compression];
+        let all =
+            ["backup", "--cluster", "bench", "--source", &url, "--compression", self.compression];
         let before = measure::size(&self.at("repository"))?;
         let mut sample = self.measured(
             "holdfast, backup",

@@ -60,7 +60,8 @@ async fn what_the_account_lacks(#[values("mysql-9.7", "mariadb-10.11")] name: &s
         run.says("nor apply binlogs over a client connection").says(replica).says(direct);
         let run = restore(&[&["--to-latest", "--apply", "replica"], more].concat()).expect(4);
         assert!(run.says(replica).stderr.find(direct).is_none());
-        restore(&[&["--to-latest", "--apply", "direct"], more].concat()).expect(4).says(direct);
+        let run = restore(&[&["--to-latest", "--apply", "direct"], more].concat()).expect(4);
+        assert_eq!(run.stderr.matches(direct).count(), 1, "{run:?}");
     }
     // The slow way goes; the trigger is missing one privilege, and then the server's trust.
     let granted: &[&str] = match mysql {

@@ -311,7 +311,14 @@ impl Grants {
         let unmet = needs
             .iter()
             .filter(|need| !need.any.iter().any(|privilege| self.has(privilege, &need.scope)));
-        unmet.map(|need| self.privilege(need)).collect()
+        // One privilege may be what several needs ask for first.
+        let mut missing: Vec<Privilege> = Vec::new();
+        for privilege in unmet.map(|need| self.privilege(need)) {
+            if !missing.contains(&privilege) {
+                missing.push(privilege);
+            }
+        }
+        missing
     }
 
     fn privilege(&self, need: &Need) -> Privilege {
