@@ -26,7 +26,7 @@ use super::summary::{Summary, Transaction};
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::TableName;
 use rows::{Change, Row};
-use table::Table;
+use table::{Beside, Table};
 
 /// What undoes a transaction.
 #[derive(Debug, Clone, Serialize)]
@@ -85,8 +85,7 @@ pub async fn undo(
         return Err(cannot(gtid, "no row of these tables is changed in it", "leave out --table"));
     }
     let flavor = found.flavor;
-    let mut problems: Vec<String> =
-        changes.used().iter().flat_map(|table| changes.tables[*table].beside.clone()).collect();
+    let mut problems = changes.beside(flavor);
     let compared = compare(&mut session, &changes, flavor, &mut problems).await?;
     session.close().await?;
     let statements = changes
@@ -197,8 +196,22 @@ struct Changes {
 }
 
 impl Changes {
-    fn used(&self) -> BTreeSet<usize> {
-        self.changes.iter().map(|(table, _)| *table).collect()
+    /// What the statements would do beside what they say, or the transaction did beside its rows.
+    fn beside(&self, flavor: Flavor) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (number, table) in self.tables.iter().enumerate() {
+            let own = self.changes.iter().filter(|(of, _)| *of == number).map(|(_, change)| change);
+            let own = own.filter(|change| change.inverse(table, flavor).is_some());
+            let own: Vec<&Change> = own.collect();
+            let concerns =
+                |beside: &&Beside| own.iter().any(|change| beside.concerns(change, table));
+            for beside in table.beside.iter().filter(concerns) {
+                if !problems.contains(&beside.text) {
+                    problems.push(beside.text.clone());
+                }
+            }
+        }
+        problems
     }
 }
 

@@ -140,6 +140,14 @@ impl Row {
 }
 
 impl Change {
+    /// Whether an UPDATE changes the value of a column.
+    pub(super) fn changes(&self, at: usize) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => before.get(at) != after.get(at),
+            _ => false,
+        }
+    }
+
     /// The statement that undoes it; `None` where nothing changed.
     pub(super) fn inverse(&self, table: &Table, flavor: Flavor) -> Option<String> {
         let name = &table.name;

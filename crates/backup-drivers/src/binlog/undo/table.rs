@@ -1,10 +1,11 @@
 //! A table as a server has it now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{Error, ErrorKind, Result};
 
 use super::super::rows::{Column, TableMap};
+use super::rows::Change;
 use crate::connect::Session;
 
 /// A column.
@@ -73,7 +74,7 @@ pub(super) struct Table {
     /// The columns of a key that names each row, by number; none where there is no such key.
     pub(super) key: Vec<usize>,
     /// What would happen beside the statements.
-    pub(super) beside: Vec<String>,
+    pub(super) beside: Vec<Beside>,
 }
 
 fn quote(name: &str) -> String {
@@ -123,7 +124,7 @@ impl Table {
             .with_remedy("it was altered since: restore to just before, and move the rows over"));
         }
         let key = key(session, params(), &columns).await?;
-        let beside = beside(session, params(), &name).await?;
+        let beside = beside(session, params(), &name, &columns).await?;
         Ok(Table { name, columns, key, beside })
     }
 }
@@ -162,39 +163,110 @@ async fn key(
     Ok(key.map(|(_, key)| key).unwrap_or_default())
 }
 
-/// Triggers would do again what is in the transaction as rows; foreign keys did what is not.
-async fn beside(session: &mut Session, table: (String, String), name: &str) -> Result<Vec<String>> {
-    let triggers: Vec<String> = session
+/// What statements may do beside what they say.
+#[derive(Debug, Clone)]
+pub(super) struct Beside {
+    when: When,
+    /// For people.
+    pub(super) text: String,
+}
+
+/// Which changes, or their undoing, it has to do with.
+#[derive(Debug, Clone)]
+enum When {
+    /// A trigger fires at these statements, which undo a change.
+    Undone(String),
+    /// Rows of other tables follow one that goes.
+    Gone,
+    /// They follow one of which such a column changes.
+    Changed(Vec<usize>),
+}
+
+impl Beside {
+    /// Whether it happens where this change is undone, or happened with it.
+    pub(super) fn concerns(&self, change: &Change, table: &Table) -> bool {
+        let (statement, updates) = match (&change.before, &change.after) {
+            (Some(_), Some(_)) => ("UPDATE", true),
+            (Some(_), None) => ("INSERT", false),
+            (None, _) => ("DELETE", false),
+        };
+        match &self.when {
+            When::Undone(event) => event.contains(statement),
+            When::Gone => !updates,
+            // Of columns that the server computes there are no values here.
+            When::Changed(columns) => {
+                let computed = |at: &usize| table.columns[*at].generated;
+                updates && columns.iter().any(|at| computed(at) || change.changes(*at))
+            }
+        }
+    }
+}
+
+/// Whether rows that refer follow one that is deleted, or of which such a column changes.
+#[derive(Default)]
+struct Rules {
+    delete: bool,
+    update: bool,
+    columns: Vec<usize>,
+}
+
+/// Triggers, and foreign keys of other tables with the columns that they refer to.
+async fn beside(
+    session: &mut Session,
+    table: (String, String),
+    name: &str,
+    columns: &[ColumnDefinition],
+) -> Result<Vec<Beside>> {
+    let triggers: Vec<(String, String)> = session
         .exec_rows(
-            "SELECT trigger_name FROM information_schema.triggers \
+            "SELECT trigger_name, event_manipulation FROM information_schema.triggers \
              WHERE event_object_schema = ? AND event_object_table = ? ORDER BY 1",
             table.clone(),
         )
         .await?;
-    let mut beside: Vec<String> = triggers
-        .iter()
-        .map(|trigger| {
-            format!(
-                "trigger {trigger} of {name} would fire again, and what it did is among the rows \
-                 already; drop it while the statements run"
-            )
+    let mut beside: Vec<Beside> = triggers
+        .into_iter()
+        .map(|(trigger, event)| Beside {
+            text: format!(
+                "trigger {trigger} of {name} would fire at the {event} that undoes a change, and do more than that; \
+                 drop it while the statements run"
+            ),
+            when: When::Undone(event),
         })
         .collect();
-    let children: Vec<(String, String)> = session
+    // Database and table that refer, what becomes of their rows, and the columns.
+    type Referring = (String, String, String, String, String, String);
+    let children: Vec<Referring> = session
         .exec_rows(
-            "SELECT c.constraint_schema, c.table_name FROM information_schema.referential_constraints c \
-             WHERE c.unique_constraint_schema = ? AND c.referenced_table_name = ? \
-             AND (c.delete_rule IN ('CASCADE', 'SET NULL') OR c.update_rule IN ('CASCADE', 'SET NULL'))",
+            "SELECT c.constraint_schema, c.table_name, c.constraint_name, c.delete_rule, c.update_rule, \
+             k.referenced_column_name FROM information_schema.referential_constraints c \
+             JOIN information_schema.key_column_usage k ON k.constraint_schema = c.constraint_schema \
+             AND k.constraint_name = c.constraint_name AND k.table_name = c.table_name \
+             WHERE c.unique_constraint_schema = ? AND c.referenced_table_name = ? ORDER BY 1, 2, 3",
             table,
         )
         .await?;
-    beside.extend(children.iter().map(|(database, child)| {
-        format!(
+    let mut keys: BTreeMap<(String, String, String), Rules> = BTreeMap::new();
+    for (database, child, key, delete, update, column) in children {
+        let follows = |rule: &str| matches!(rule, "CASCADE" | "SET NULL");
+        let rules = keys.entry((database, child, key)).or_default();
+        (rules.delete, rules.update) = (follows(&delete), follows(&update));
+        // In the letters in which they were written there.
+        rules.columns.extend(columns.iter().position(|c| c.name.eq_ignore_ascii_case(&column)));
+    }
+    for ((database, child, _), Rules { delete, update, columns }) in keys {
+        let text = format!(
             "rows of {}.{} follow those of {name} by a foreign key; where the server did that by \
              itself, the binlog does not tell, and it is not undone",
-            quote(database),
-            quote(child)
-        )
-    }));
+            quote(&database),
+            quote(&child)
+        );
+        if delete {
+            beside.push(Beside { when: When::Gone, text: text.clone() });
+        }
+        if update {
+            beside.push(Beside { when: When::Changed(columns), text });
+        }
+    }
     Ok(beside)
 }
