@@ -225,11 +225,15 @@ impl DrillVerifier {
         let scratch = self.options.scratch("holdfast-drill-")?;
         // What cannot be read the drill reports.
         let catalog = files::Catalog::read(&*artifacts).await.ok();
-        let emptied = catalog.map(|catalog| Emptied::of(backup, &catalog));
+        let mut emptied = catalog.map(|catalog| Emptied::of(backup, &catalog));
         let report = {
             let restore = self.restore(cx, install, scratch.path(), backup, &artifacts).await?;
             files::drill(cx, install, scratch.path(), backup, artifacts, &*restore).await?
         };
+        if let Some(emptied) = emptied.as_mut().filter(|_| report.tables.is_some()) {
+            // Some the account that took the clone may not have seen.
+            emptied.tables.clone_from(&report.emptied);
+        }
         let mut findings = vec![summary(backup, install, &report)];
         findings.extend(report.findings);
         findings.extend(emptied.as_ref().and_then(Emptied::finding));

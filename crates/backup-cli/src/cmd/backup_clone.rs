@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backup_core::{BackupSpec, Error, ErrorKind, Manifest, Result, Strategy, pipeline};
+use backup_core::{BackupSpec, Context, Error, ErrorKind, Manifest, Result, Strategy, pipeline};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection};
@@ -29,10 +29,34 @@ pub(crate) struct CloneFlags {
     /// The most that may rest there
     #[arg(long, value_name = "BYTES", default_value = "64GiB", value_parser = parse_bytes)]
     clone_spool_limit: u64,
+    #[command(flatten)]
+    others: OthersFlag,
+}
+
+/// What is dumped beside a clone.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Clones (--strategy clone)")]
+pub(super) struct OthersFlag {
     /// Dump the tables that a clone leaves empty (MyISAM, CSV, …) beside it, into a logical backup of
     /// their own
     #[arg(long)]
-    clone_others: bool,
+    pub(super) clone_others: bool,
+}
+
+/// How what a clone leaves empty is dumped, if there is something.
+pub(super) async fn others(
+    cx: &Context,
+    source: &ConnectOptions,
+) -> Result<Option<LogicalOptions>> {
+    let left = cx.run(CloneBackup::left_empty(source)).await?;
+    Ok((!left.is_empty()).then(|| LogicalOptions {
+        selection: Selection {
+            tables: left.into_iter().map(|left| left.table).collect(),
+            ..Selection::default()
+        },
+        no_accounts: true,
+        ..LogicalOptions::default()
+    }))
 }
 
 impl CloneFlags {
@@ -41,7 +65,7 @@ impl CloneFlags {
         [
             ("--clone-block-ddl", self.clone_block_ddl.is_some(), &[Way::Clone]),
             ("--clone-spool", self.clone_spool.is_some(), &[Way::Clone]),
-            ("--clone-others", self.clone_others, &[Way::Clone]),
+            ("--clone-others", self.others.clone_others, &[Way::Clone]),
         ]
     }
 
@@ -73,7 +97,7 @@ impl Backup {
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
         let mut options = self.clone.options();
-        let others = match self.clone.clone_others {
+        let others = match self.clone.others.clone_others {
             true => self.others(app, repo, &spec, &source).await?,
             false => None,
         };
@@ -100,19 +124,8 @@ impl Backup {
         spec: &BackupSpec,
         source: &ConnectOptions,
     ) -> Result<Option<Manifest>> {
-        let left = app.cx.run(CloneBackup::left_empty(source)).await?;
-        if left.is_empty() {
-            return Ok(None);
-        }
-        let options = LogicalOptions {
-            selection: Selection {
-                tables: left.into_iter().map(|left| left.table).collect(),
-                ..Selection::default()
-            },
-            snapshot: self.snapshot(),
-            no_accounts: true,
-            ..LogicalOptions::default()
-        };
+        let Some(options) = others(&app.cx, source).await? else { return Ok(None) };
+        let options = LogicalOptions { snapshot: self.snapshot(), ..options };
         let spec = BackupSpec { strategy: Strategy::Logical, ..spec.clone() };
         let driver = LogicalBackup::new(source.clone(), options);
         pipeline::backup(&app.cx, repo, &driver, spec).await.map(Some)

@@ -16,6 +16,7 @@ use rustix::fs::{Access, access, statvfs};
 use serde_json::json;
 
 use super::backup::{Names, Wanted, globs, source, table_globs};
+use super::backup_clone::{OthersFlag, others};
 use super::backup_files::FilesFlags;
 use super::backup_tool::ToolFlags;
 use crate::answer::Answer;
@@ -51,6 +52,8 @@ pub(crate) struct Check {
     files: FilesFlags,
     #[command(flatten)]
     tool: ToolFlags,
+    #[command(flatten)]
+    others: OthersFlag,
 }
 
 impl Check {
@@ -73,6 +76,9 @@ impl Check {
             return Err(Error::usage(format!("a {} backup is of a whole server", self.strategy))
                 .with_remedy("leave --databases, --tables and their like out"));
         }
+        if self.strategy != Strategy::Clone && self.others.clone_others {
+            return Err(Error::usage("--clone-others does nothing without --strategy clone"));
+        }
         let directory = FilesFlags::is_directory(app, self.source.as_deref());
         let (shown, data) = if directory && self.strategy != Strategy::Logical {
             let url = self.source.as_deref().or(app.config.source.as_deref());
@@ -91,6 +97,7 @@ impl Check {
                     // What keeps it from being asked is a finding of its own.
                     encrypted_repository: !app.has_repo()
                         || app.is_encrypted().await.unwrap_or(true),
+                    takes_others: self.others.clone_others,
                     // Nothing is written, so the spool may be anywhere.
                     ..CloneOptions::new("/")
                 };
@@ -117,6 +124,14 @@ impl Check {
             }
             Err(e) => return Err(e),
         };
+        if let (true, Some(source)) = (self.others.clone_others, &data)
+            && let Some(options) = others(cx, source).await?
+        {
+            // As the backup looks before it reads anything.
+            let dump = LogicalBackup::new(source.clone(), options);
+            let of_dump = cx.run(dump.preflight(cx)).await?;
+            findings.extend(of_dump.into_iter().filter(|f| f.severity != Severity::Info));
+        }
         if app.has_repo() {
             let bytes = match data {
                 Some(source) => cx.run(data_bytes(&source, self.strategy)).await?,

@@ -393,3 +393,52 @@ async fn tables_that_a_clone_leaves_empty_come_to_a_point_behind_their_own_rows(
     let rows = "SELECT GROUP_CONCAT(i, t ORDER BY i) FROM shop.old";
     assert_eq!(target.value(rows).await.as_deref(), Some("2two,3c,4d"));
 }
+
+/// An account that may not see all tables cannot name those that a clone leaves empty.
+#[tokio::test]
+async fn what_the_account_cannot_see_is_told_and_is_no_difference() {
+    let source = Server::with_shop("mysql-9.7").await;
+    let mut session = source.session().await;
+    let tables = [
+        INSTALL,
+        "CREATE TABLE shop.old (i INT NOT NULL) ENGINE=MyISAM",
+        "INSERT INTO shop.old VALUES (1), (2)",
+        "CREATE USER blind@localhost, some@localhost, seer@localhost",
+        "GRANT BACKUP_ADMIN, REPLICATION CLIENT ON *.* TO blind@localhost, some@localhost, seer@localhost",
+        "GRANT PROCESS ON *.* TO some@localhost",
+        "GRANT SELECT ON shop.orders TO some@localhost",
+        "GRANT SELECT ON *.* TO seer@localhost",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    let url = |user: &str| source.url().replace("root@", &format!("{user}@"));
+    let check = |user: &str, more: &[&str]| {
+        let url = url(user);
+        home.on_repo([&["check", "--strategy", "clone", "--source", &url], more].concat())
+    };
+    let lets = "GRANT SELECT ON *.* lets it see";
+    let blind = check("blind", &[]).expect(0).stdout;
+    assert!(blind.contains("blind may not see all tables: ") && blind.contains(lets), "{blind}");
+    let some = check("some", &[]).expect(0).stdout;
+    assert!(some.contains("some may not see all tables of shop: "), "{some}");
+    let seer = check("seer", &[]).expect(0).stdout;
+    assert!(!seer.contains("may not see") && seer.contains("shop.old (MyISAM)"), "{seer}");
+    // What their dump needs is asked for with it.
+    let others = ["--clone-others"];
+    let seer = check("seer", &others).expect(4).stdout;
+    assert!(!seer.contains("a clone holds no rows of") && seer.contains("TRIGGER"), "{seer}");
+    let root = check("root", &others).expect(0).stdout;
+    assert!(!root.contains("shop.old"), "{root}");
+    let logical = ["check", "--source", &url("root"), "--clone-others"];
+    home.on_repo(logical).expect(2).says("--strategy clone");
+
+    let clone = ["backup", "--strategy", "clone", "--cluster", "c", "--source", &url("some")];
+    home.on_repo(clone).expect(14).says("some may not see all tables of shop: ");
+    let tool = install("mysql-9.7");
+    let drill =
+        ["verify", "latest", "--cluster", "c", "--level", "drill", "--source", &url("root")];
+    let run = home.on_repo([&drill[..], &["--server-dir", tool.to_str().unwrap()]].concat());
+    let stdout = run.expect(0).stdout;
+    assert!(stdout.contains("come back empty") && stdout.contains("shop.old (MyISAM)"), "{stdout}");
+    assert!(stdout.contains("2 tables with 515 rows are the same"), "{stdout}");
+}

@@ -8,8 +8,10 @@ use backup_core::{
 };
 
 use super::secrecy::Secrecy;
+use super::unseen::Unseen;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
+use crate::innodb::TableFile;
 use crate::logical::TableName;
 use crate::logical::inventory::{self, ServerFacts};
 
@@ -88,24 +90,42 @@ impl Donor {
         })
     }
 
-    /// The tables that a clone leaves empty, as far as the account may see them, and the databases that
-    /// it sees.
-    pub(super) async fn left_empty(&mut self) -> Result<(Vec<LeftEmpty>, BTreeSet<String>)> {
+    /// The tables that a clone leaves empty, as far as the account may see them.
+    pub(super) async fn left_empty(&mut self) -> Result<Vec<LeftEmpty>> {
         let sql = "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
                    WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA NOT IN \
                    ('mysql', 'sys', 'information_schema', 'performance_schema')";
         let rows: Vec<(String, String, Option<String>)> = self.session.query_rows(sql).await?;
-        let databases = rows.iter().map(|(database, ..)| database.clone()).collect();
         let empty = |engine: &str| !engine.eq_ignore_ascii_case("InnoDB");
         let tables = rows
-            .iter()
+            .into_iter()
             .filter(|(.., engine)| empty(engine.as_deref().unwrap_or_default()))
             .map(|(database, table, engine)| LeftEmpty {
-                table: TableName { database: database.clone(), table: table.clone() },
-                engine: engine.clone().unwrap_or_else(|| "no engine".to_owned()),
+                table: TableName { database, table },
+                engine: engine.unwrap_or_else(|| "no engine".to_owned()),
             })
             .collect();
-        Ok((tables, databases))
+        Ok(tables)
+    }
+
+    /// What of the server's tables the account may not see. `databases` are those that have files, where that is
+    /// known.
+    pub(super) async fn unseen(
+        &mut self,
+        databases: Option<BTreeSet<String>>,
+    ) -> Result<Option<Unseen>> {
+        let grants: Vec<String> = self.session.query_rows("SHOW GRANTS").await?;
+        let databases = match databases {
+            Some(databases) => Some(databases),
+            None => {
+                // It needs PROCESS.
+                let sql = "SELECT NAME FROM information_schema.INNODB_TABLESPACES";
+                let names: Result<Vec<String>> = self.session.query_rows(sql).await;
+                let of = |name: &String| Some(TableFile::of(name)?.database);
+                names.ok().map(|names| names.iter().filter_map(of).collect())
+            }
+        };
+        Ok(Unseen::of(&grants, databases))
     }
 
     /// Everything that would keep the clone from being taken.
@@ -261,7 +281,7 @@ impl Donor {
 
     /// The tables that a clone leaves empty, as findings.
     pub(super) async fn empty_tables(&mut self) -> Result<Vec<Finding>> {
-        let (tables, _) = self.left_empty().await?;
+        let tables = self.left_empty().await?;
         let finding = |table: LeftEmpty| {
             Finding::new(
                 Severity::Warning,

@@ -27,6 +27,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod unseen;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub struct CloneOptions {
     pub spool_limit: u64,
     /// The logical backup that has the rows of the tables which a clone leaves empty, where there is one.
     pub others: Option<BackupId>,
+    /// Whether such a backup is going to be taken, for [`Backup::preflight`].
+    pub takes_others: bool,
     /// Whether the repository is encrypted, for [`Backup::preflight`]; the backup itself asks the
     /// repository.
     pub encrypted_repository: bool,
@@ -75,6 +78,7 @@ impl CloneOptions {
             spool: spool.into(),
             spool_limit: 64 << 30,
             others: None,
+            takes_others: false,
             encrypted_repository: true,
         }
     }
@@ -100,7 +104,7 @@ impl CloneBackup {
     /// When the server cannot be asked.
     pub async fn left_empty(source: &ConnectOptions) -> Result<Vec<LeftEmpty>> {
         let mut donor = Donor::ask(source).await?;
-        let (tables, _) = donor.left_empty().await?;
+        let tables = donor.left_empty().await?;
         donor.close().await?;
         Ok(tables)
     }
@@ -116,9 +120,11 @@ impl Backup for CloneBackup {
         let mut donor = Donor::ask(&self.source).await?;
         donor.check()?;
         let mut findings = donor.findings(&self.source, self.options.encrypted_repository).await?;
-        if self.options.others.is_none() {
+        if self.options.others.is_none() && !self.options.takes_others {
             findings.extend(donor.empty_tables().await?);
         }
+        let user = &self.source.user;
+        findings.extend(donor.unseen(None).await?.map(|unseen| unseen.finding(user)));
         donor.close().await?;
         Ok(findings)
     }
@@ -233,7 +239,7 @@ impl CloneBackup {
         taken: &Taken,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<LeftOut>> {
-        let (tables, seen) = donor.left_empty().await?;
+        let tables = donor.left_empty().await?;
         let reason = match &self.options.others {
             Some(backup) => format!("its rows are in backup {backup}"),
             None => "a clone holds no rows of tables that are not InnoDB's".to_owned(),
@@ -250,16 +256,8 @@ impl CloneBackup {
                 names.join(", ")
             ));
         }
-        let unseen = taken.databases().into_iter().find(|database| {
-            !["mysql", "sys"].contains(&database.as_str()) && !seen.contains(database)
-        });
-        if let Some(database) = unseen {
-            warnings.push(format!(
-                "{} may not see the tables of {database}: whether some are not InnoDB's, and come back \
-                 empty, is not known; GRANT SELECT ON *.* lets it see",
-                self.source.user
-            ));
-        }
+        let unseen = donor.unseen(Some(taken.databases())).await?;
+        warnings.extend(unseen.map(|unseen| unseen.in_one_line(&self.source.user)));
         Ok(left_out)
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use backup_core::{
     ArtifactSource, Context, ErrorKind, Finding, Flavor, Manifest, Restore, Result, Secret,
-    Severity, io_error,
+    Severity, Strategy, io_error,
 };
 
 use super::catalog::{Catalog, State};
+use crate::clone::CloneBackup;
 use crate::connect::ConnectOptions;
 use crate::logical::{Census, DrillReport};
 use crate::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
@@ -42,6 +43,7 @@ pub async fn drill(
         findings: Vec::new(),
         rows: 0,
         tables: None,
+        emptied: Vec::new(),
         restored_in: Duration::ZERO,
         checked_in: Duration::ZERO,
     };
@@ -70,6 +72,10 @@ pub async fn drill(
     let began = Instant::now();
     cx.phase("checking tables");
     let census = Census::take(cx, &target).await;
+    let emptied = match manifest.strategy {
+        Strategy::Clone => CloneBackup::left_empty(&target).await,
+        _ => Ok(Vec::new()),
+    };
     let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
     // What the server says at its end does not matter; its data goes with it.
     sandbox.kill();
@@ -82,6 +88,7 @@ pub async fn drill(
         }
         census => {
             let census = census?;
+            report.emptied = emptied?;
             report.rows = census.rows();
             report.findings.extend(census.findings);
             for (name, digest) in census.tables.iter().take(NAMED) {

@@ -18,6 +18,7 @@ use super::recreate;
 use super::restore::{LogicalRestore, LogicalRestoreOptions};
 use super::scan;
 use super::select::{Selection, TableName, quote_name};
+use crate::clone::LeftEmpty;
 use crate::connect::{ConnectOptions, Session};
 use crate::rows::RowDigest;
 
@@ -30,6 +31,8 @@ pub struct DrillReport {
     pub rows: u64,
     /// What all tables have in them, where a backup of data files does not know it and it could be read.
     pub tables: Option<Vec<(TableName, RowDigest)>>,
+    /// Tables of a clone that have come without their rows, whether or not the account that took it might see them.
+    pub emptied: Vec<LeftEmpty>,
     /// How long the restore took, with its reading back.
     pub restored_in: Duration,
     /// How long it took to look at everything once more.
@@ -56,6 +59,7 @@ pub async fn drill(
         findings: Vec::new(),
         rows: 0,
         tables: None,
+        emptied: Vec::new(),
         restored_in: Duration::ZERO,
         checked_in: Duration::ZERO,
     };
