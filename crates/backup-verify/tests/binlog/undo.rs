@@ -199,6 +199,18 @@ async fn what_cannot_be_undone_is_refused(#[values("mysql-9.7", "mariadb-10.11")
     session.run("INSERT INTO d.p VALUES (2)").await.unwrap();
     let found = undone(&store, &server, &gtid).await.unwrap();
     assert!(found.problems.iter().any(|p| p.contains("there again")), "{:?}", found.problems);
+    // What has no key cannot be told from what is there already.
+    session.run("CREATE TABLE d.k (a INT)").await.unwrap();
+    session.run("INSERT INTO d.k VALUES (1), (1)").await.unwrap();
+    store.archive(&server).await;
+    let inserted = undone(&store, &server, &last(&store).await).await.unwrap();
+    assert_eq!(inserted.notes, [""; 0]);
+    session.run("DELETE FROM d.k LIMIT 1").await.unwrap();
+    store.archive(&server).await;
+    let deleted = undone(&store, &server, &last(&store).await).await.unwrap();
+    assert_eq!(deleted.problems, [""; 0]);
+    assert!(matches!(&deleted.notes[..], [note] if note.contains("`d`.`k`")), "{deleted:#?}");
+    assert_eq!(found.notes, [""; 0]);
     // Altered since.
     session.run("ALTER TABLE d.p ADD COLUMN x INT").await.unwrap();
     let e = undone(&store, &server, &gtid).await.unwrap_err();

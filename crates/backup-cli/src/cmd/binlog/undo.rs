@@ -57,6 +57,7 @@ impl Undo {
             "statements": if printed { &found.statements[..] } else { &[] },
             "rows_compared": found.compared,
             "problems": found.problems,
+            "notes": found.notes,
         });
         let mut text = format!("-- Undoes {}", comment(&transaction(&found.transaction)));
         text.push_str(&format!(
@@ -65,6 +66,9 @@ impl Undo {
         ));
         for problem in &found.problems {
             text.push_str(&format!("-- PROBLEM: {}", comment(&human::plain(problem))));
+        }
+        for note in &found.notes {
+            text.push_str(&format!("-- NOTE: {}", comment(&human::plain(note))));
         }
         if printed {
             for sql in &found.settings {

@@ -42,6 +42,8 @@ pub struct Undo {
     /// What speaks against running them: rows that are not what the transaction left, triggers,
     /// foreign keys.
     pub problems: Vec<String>,
+    /// What whoever runs them has to know, and nothing speaks against.
+    pub notes: Vec<String>,
 }
 
 /// A transaction with more bytes of events than this is not undone row by row.
@@ -94,7 +96,8 @@ pub async fn undo(
         .rev()
         .filter_map(|(table, change)| change.inverse(&changes.tables[*table], flavor))
         .collect();
-    Ok(Undo { transaction: found.transaction, settings, statements, compared, problems })
+    let notes = changes.notes();
+    Ok(Undo { transaction: found.transaction, settings, statements, compared, problems, notes })
 }
 
 fn cannot(gtid: &Gtid, why: impl std::fmt::Display, remedy: &'static str) -> Error {
@@ -212,6 +215,24 @@ impl Changes {
             }
         }
         problems
+    }
+
+    /// Rows without a key that come back: whether they did already, nobody can tell.
+    fn notes(&self) -> Vec<String> {
+        let comes_back = |number: usize| {
+            self.changes.iter().any(|(of, change)| *of == number && change.after.is_none())
+        };
+        let tables = self.tables.iter().enumerate();
+        let doubtful = tables.filter(|(n, table)| table.key.is_empty() && comes_back(*n));
+        doubtful
+            .map(|(_, table)| {
+                format!(
+                    "{} has no key that tells whether its deleted rows are there again: run these \
+                     statements no more than once",
+                    table.name
+                )
+            })
+            .collect()
     }
 }
 
