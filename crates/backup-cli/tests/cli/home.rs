@@ -53,6 +53,15 @@ impl Home {
         Run::of(self.command(args).env("HOLDFAST_REPO", "repo"))
     }
 
+    /// Fails unless the archive of `shop`, of which there is no backup, is whole.
+    #[track_caller]
+    pub(crate) fn archive_is_whole(&self) {
+        let check = self.on_repo(["binlog", "check", "--cluster", "shop", "--json"]).expect(14);
+        let check = check.json();
+        assert_eq!(check["ok"], true, "{check:#}");
+        assert_eq!(check["findings"].as_array().unwrap().len(), 1, "{check:#}");
+    }
+
     /// Every file below `name`, with its length.
     pub(crate) fn files(&self, name: &str) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();

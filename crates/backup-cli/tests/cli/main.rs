@@ -8,6 +8,7 @@ mod backup_killed;
 mod binlog;
 mod binlog_allowed;
 mod binlog_kill;
+mod binlog_kin;
 mod binlog_points;
 mod binlog_rescue;
 mod binlog_stream;

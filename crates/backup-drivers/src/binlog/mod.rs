@@ -15,6 +15,7 @@ mod find;
 mod group;
 mod gtid;
 mod inflate;
+mod kin;
 mod last;
 mod narrow;
 mod payload;

@@ -28,6 +28,10 @@ pub struct BinlogSource {
     pub has_gtids: bool,
     /// The transactions it has executed.
     pub executed: GtidSet,
+    /// MariaDB: the last one of every server in its binlogs.
+    pub state: Option<MariaDbBinlogState>,
+    /// MariaDB: the last ones that it got as a replica.
+    pub replicated: GtidSet,
     /// Its binlogs with their lengths, oldest first.
     pub files: Vec<(String, u64)>,
 }
@@ -71,20 +75,27 @@ impl BinlogSource {
             )
             .with_remedy("set binlog_storage_engine to its default"));
         }
-        let (has_gtids, executed) = match facts.flavor {
+        let (has_gtids, executed, state, replicated) = match facts.flavor {
             Flavor::MySql => {
                 let row: Option<(String, String)> = session
                     .query_first("SELECT @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed")
                     .await?;
                 let (mode, executed) = row.unwrap_or_default();
-                (mode == "ON", GtidSet::parse(Flavor::MySql, &executed)?)
+                (
+                    mode == "ON",
+                    GtidSet::parse(Flavor::MySql, &executed)?,
+                    None,
+                    GtidSet::empty(Flavor::MySql),
+                )
             }
             Flavor::MariaDb => {
-                let sql = "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos";
-                let row: Option<(String, String)> = session.query_first(sql).await?;
-                let (binlog, replica) = row.unwrap_or_default();
+                let sql = "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos, \
+                           @@GLOBAL.gtid_binlog_state";
+                let row: Option<(String, String, String)> = session.query_first(sql).await?;
+                let (binlog, replica, state) = row.unwrap_or_default();
                 let binlog = GtidSet::parse(Flavor::MariaDb, &binlog)?;
-                (true, binlog.union(&GtidSet::parse(Flavor::MariaDb, &replica)?)?)
+                let replicated = GtidSet::parse(Flavor::MariaDb, &replica)?;
+                (true, binlog.union(&replicated)?, Some(state.parse()?), replicated)
             }
         };
         Ok(BinlogSource {
@@ -94,11 +105,14 @@ impl BinlogSource {
             server_id: facts.server_id,
             has_gtids,
             executed,
+            state,
+            replicated,
             files,
         })
     }
 
-    fn has(&self, file: &str) -> Option<u64> {
+    /// The length of one of its binlogs.
+    pub(super) fn has(&self, file: &str) -> Option<u64> {
         self.files.iter().find(|(name, _)| name == file).map(|(_, len)| *len)
     }
 }

@@ -125,6 +125,14 @@ impl Check {
                 findings.push(Finding::new(severity, object, problem, remedy));
             }
         }
+        if manifests.is_empty() {
+            findings.push(Finding::new(
+                Severity::Warning,
+                format!("cluster {cluster}"),
+                "there is no backup of everything of it: from the binlogs alone nothing can be restored",
+                "take one with `holdfast backup`",
+            ));
+        }
         let bad = findings.iter().any(|finding| finding.severity == Severity::Error);
         let document = json!({
             "cluster": cluster,
@@ -140,6 +148,8 @@ impl Check {
             human::bytes(bytes),
             match (bad, findings.is_empty()) {
                 (true, _) => "problems were found",
+                _ if manifests.is_empty() =>
+                    "they are whole, and nothing can be restored from them",
                 (false, false) => "all is well from the newest backup on",
                 (false, true) => "all is well",
             }
@@ -148,7 +158,10 @@ impl Check {
         for finding in &findings {
             text.push_str(&human::finding(finding));
         }
-        let ending = bad.then_some(ErrorKind::Findings);
+        let ending = match bad {
+            true => Some(ErrorKind::Findings),
+            false => manifests.is_empty().then_some(ErrorKind::Warnings),
+        };
         Ok(Answer::new(&document, text)?.ending(ending))
     }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::{BackupType, ClusterName, Error, ErrorKind, ReplayBase, Repository, Result};
+use backup_core::{
+    BackupType, ClusterName, Error, ErrorKind, Event, Manifest, ReplayBase, Repository, Result,
+};
 use backup_drivers::binlog::{From, ReceiveOptions, Received, receive};
 use backup_storage::{Repo, RepositoryOptions};
 use serde_json::json;
@@ -60,6 +62,9 @@ struct Common {
     /// Go on where the server has purged what was not archived
     #[arg(long)]
     accept_gap: bool,
+    /// Take the server for one of the cluster's, where neither its transactions nor backups tell that it is
+    #[arg(long)]
+    anyway: bool,
     /// At how many bytes a segment ends
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "16MiB")]
     segment_size: u64,
@@ -96,9 +101,18 @@ impl Common {
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
         let spool = spool(self.spool.as_ref(), &repo)?;
+        let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
+        let manifests: Vec<Manifest> =
+            listed.into_iter().filter_map(|listed| listed.manifest.ok()).collect();
+        if manifests.is_empty() {
+            let text = without_backup(app, &repo, &cluster).await?;
+            cx.event(Event::Warning { text });
+        }
         let options = ReceiveOptions {
-            from: self.from(app, &repo, &cluster).await?,
+            from: self.from(&cluster, &manifests)?,
             accept_gap: self.accept_gap,
+            backups: manifests.iter().map(ReplayBase::of).collect(),
+            anyway: self.anyway,
             segment_bytes: self.segment_size,
             spool_limit: self.spool_limit,
             ..ReceiveOptions::new(cluster.clone(), spool)
@@ -107,23 +121,30 @@ impl Common {
         cx.phase("binlog");
         let received = receive(cx, &source, Arc::new(repo), change(options)).await?;
         let seconds = cx.now().duration_since(started).as_secs_f64();
-        answer(&cluster, &source.to_string(), &received, seconds)
+        let mut begun = match received.new_archive && received.segments > 0 {
+            true => format!("This is a new archive: the first of cluster {cluster}.\n"),
+            false => String::new(),
+        };
+        if manifests.is_empty() {
+            begun
+                .push_str(&format!("There is no backup of cluster {cluster} to restore to yet.\n"));
+        }
+        let answer = answer(&cluster, &source.to_string(), &received, seconds)?;
+        Ok(answer.with("backups", json!(manifests.len()), &begun))
     }
 
     /// Where an archive begins that has nothing yet.
-    async fn from(&self, app: &App, repo: &Repo, cluster: &ClusterName) -> Result<From> {
+    fn from(&self, cluster: &ClusterName, manifests: &[Manifest]) -> Result<From> {
         match self.from.as_deref() {
             Some("oldest") => return Ok(From::Oldest),
             Some("now") => return Ok(From::Now),
             _ => {}
         }
-        let listed = app.cx.run(repo.backups(&app.cx, Some(cluster))).await?;
-        let full = |manifest: &backup_core::Manifest| {
+        let full = |manifest: &&Manifest| {
             manifest.backup_type == BackupType::Full && !manifest.outcome.partial
         };
-        let manifests = listed.into_iter().rev().filter_map(|listed| listed.manifest.ok());
-        match manifests.into_iter().find(full) {
-            Some(manifest) => Ok(From::Position(ReplayBase::of(&manifest).position)),
+        match manifests.iter().rfind(full) {
+            Some(manifest) => Ok(From::Position(ReplayBase::of(manifest).position)),
             None if self.from.is_some() => {
                 Err(Error::usage(format!("the cluster {cluster} has no full backup"))
                     .with_remedy("take one, or begin with --from oldest"))
@@ -131,6 +152,23 @@ impl Common {
             None => Ok(From::Oldest),
         }
     }
+}
+
+/// What has to be known of a cluster that has no backup: its name may be mistyped.
+async fn without_backup(app: &App, repo: &Repo, cluster: &ClusterName) -> Result<String> {
+    let mut text = format!(
+        "there is no backup of cluster {cluster}: from its binlogs alone nothing can be restored; take one with \
+         `holdfast backup`"
+    );
+    let known = app.cx.run(repo.clusters()).await?;
+    if !known.contains(cluster) && !known.is_empty() {
+        let names: Vec<&str> = known.iter().map(ClusterName::as_str).collect();
+        text.push_str(&format!(
+            ". The repository does not know that name yet; its clusters are: {}",
+            names.join(", ")
+        ));
+    }
+    Ok(text)
 }
 
 /// The spool of a repository.
@@ -168,6 +206,7 @@ pub(super) fn answer(
         "bytes": received.bytes,
         "bytes_stored": received.stored,
         "bytes_waiting": received.waiting,
+        "new_archive": received.new_archive && received.segments > 0,
         "position": position,
         "rpo": received.rpo,
         "duration_seconds": seconds,

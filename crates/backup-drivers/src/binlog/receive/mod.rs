@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_core::{
-    BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, Position, Result,
-    SegmentStore,
+    BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told, Position, ReplayBase,
+    Result, SegmentStore,
 };
 
 use self::claims::Claims;
 use self::lag::Lag;
 use super::dump::{Dump, DumpOptions};
+use super::kin::check_source;
 use super::segment::format_of;
 use super::semisync::{Rpo, Watch};
 use super::source::{BinlogSource, From, Start, locate};
@@ -44,6 +45,10 @@ pub struct ReceiveOptions {
     pub from: From,
     /// Whether to go on where the server purged what was not archived.
     pub accept_gap: bool,
+    /// The backups of the cluster, oldest first: which servers they were read from, and where those stood.
+    pub backups: Vec<ReplayBase>,
+    /// Take the server for one of the cluster's, whatever it says itself.
+    pub anyway: bool,
     /// Length in bytes at which a segment is closed. Default: 16 MiB.
     pub segment_bytes: u64,
     /// How long a segment waits for more. Default: 10 seconds.
@@ -67,6 +72,8 @@ impl ReceiveOptions {
             semi_sync: false,
             from: From::Oldest,
             accept_gap: false,
+            backups: Vec::new(),
+            anyway: false,
             segment_bytes: 16 << 20,
             store_every: Duration::from_secs(10),
             sync_every: Duration::from_secs(1),
@@ -89,6 +96,8 @@ pub struct Received {
     pub transactions: u64,
     /// Up to where the last server's binlogs are archived.
     pub position: Position,
+    /// Whether nothing of the cluster was archived before.
+    pub new_archive: bool,
     /// Bytes that still wait in the spool.
     pub waiting: u64,
     /// What may be lost with the source; `None` where nobody waits for what it will write.
@@ -106,6 +115,7 @@ const ATTEMPTS: u32 = 5;
 /// [`ReceiveOptions::follow`], until `cx` is cancelled.
 ///
 /// # Errors
+/// [`ErrorKind::Usage`] when nothing tells that the server is one of the cluster's;
 /// [`ErrorKind::Source`] when the server has purged what is not archived, or its history began anew;
 /// [`ErrorKind::Busy`] when another receiver archives the same server; [`ErrorKind::Space`] when the
 /// spool is full; [`ErrorKind::Connect`] when the server cannot be reached or refuses to sign us in,
@@ -144,6 +154,7 @@ async fn receive_into(
     };
     let uploader = Uploader::start(cx, Arc::clone(&store), options.follow);
     let archived = Archive::read(cx, &*store, &options.cluster).await?;
+    let new_archive = archived.tips.is_empty() && left.is_empty();
     let mut receiver = Receiver {
         cx,
         source,
@@ -159,7 +170,7 @@ async fn receive_into(
         gap: None,
         watch: Watch::new(source),
         lag: Lag::default(),
-        result: Received::default(),
+        result: Received { new_archive, ..Received::default() },
     };
     let outcome = match receiver.take_up(left) {
         Ok(()) => receiver.run().await,
@@ -248,6 +259,12 @@ impl Receiver<'_, '_> {
     async fn begin(&mut self) -> Result<(BinlogSource, Dump)> {
         let mut session = Session::open(self.source).await?;
         let source = BinlogSource::of(&mut session).await?;
+        if !self.options.anyway {
+            let (address, options) = (self.source.to_string(), self.options);
+            let (archived, backups) = (&self.archived, &options.backups);
+            let cluster = &options.cluster;
+            check_source(&mut session, &address, &source, archived, backups, cluster).await?;
+        }
         // The server may be gone again; the dump will tell.
         let _ = session.close().await;
         self.claim(&source.server).await?;

@@ -16,11 +16,11 @@ use backup_core::{
 };
 use bytes::Bytes;
 
-use self::kin::Kin;
 use self::place::Piece;
 use super::event::{
     Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, MAGIC, holds_event, kind,
 };
+use super::kin::Kin;
 use super::receive::Received;
 use super::segment::{Head, Upto, examine, hex_of, sha256};
 use super::source::{Covered, check_kept};
@@ -63,7 +63,7 @@ pub async fn rescue(
     let archive = Archive::of(cx, &listed);
     let kin = Kin::of(&archive, &options.backups);
     let known = listed.into_iter().filter_map(|listed| listed.info.ok()).collect();
-    let result = Received::default();
+    let result = Received { new_archive: archive.tips.is_empty(), ..Received::default() };
     let mut rescue = Rescue { cx, store, cluster, archive, known, kin, result };
     if path.is_file() {
         rescue.saved(path, &options).await?;
@@ -89,7 +89,7 @@ pub async fn rescue(
         for (name, path) in files.iter().rev() {
             let local = LocalFile::open(path)?;
             let piece = Piece::of_file(&local, server.clone(), name.to_string());
-            known = rescue.kin.knows(&piece)?;
+            known = rescue.kin.knows_piece(&piece)?;
             if known.is_some() {
                 break;
             }

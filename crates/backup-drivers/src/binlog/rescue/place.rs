@@ -228,7 +228,7 @@ impl Rescue<'_> {
             let mut known = None;
             for (at, (part, name)) in saved.parts.iter().zip(&names).enumerate().rev() {
                 let piece = saved.piece(at, part, server.clone(), name.to_string())?;
-                known = self.kin.knows(&piece)?;
+                known = self.kin.knows_piece(&piece)?;
                 if known.is_some() {
                     break;
                 }

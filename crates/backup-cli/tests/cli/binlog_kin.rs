@@ -1,0 +1,139 @@
+//! Whose archive it is: servers of other clusters, names that are mistyped, and archives without a backup.
+
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// One of this `server_id`.
+async fn start(name: &str, server_id: &str) -> Server {
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("server_id", server_id);
+    Server(builder.start(&cx).await.unwrap())
+}
+
+/// With more transactions than the cluster has.
+async fn blog(name: &str, server_id: &str) -> Server {
+    let blog = start(name, server_id).await;
+    let mut session = blog.session().await;
+    server::run(&mut session, &["CREATE DATABASE blog", "CREATE TABLE blog.t (a INT)"]).await;
+    server::run(&mut session, &["INSERT INTO blog.t VALUES (1)"; 40]).await;
+    session.close().await.unwrap();
+    blog
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_server_of_another_cluster_is_not_archived(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let archive = |command: &str, url: &str, more: &[&str]| {
+        let args = ["binlog", command, "--source", url, "--cluster", "shop"];
+        home.on_repo([&args[..], more].concat())
+    };
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let other = blog(name, "77").await;
+    let refused = || {
+        for command in ["backup", "stream"] {
+            let run = archive(command, &other.url(), &[]).expect(2);
+            run.says("neither binlogs nor backups").says("--source").says("--anyway");
+        }
+    };
+    // By the backup alone it is told; so where a MariaDB has the same server_id.
+    refused();
+    if name.starts_with("mariadb") {
+        let run = archive("backup", &blog(name, "1").await.url(), &[]).expect(2);
+        run.says("is not the server id-1").says("--anyway");
+    }
+    assert_eq!(
+        home.files("repo/clusters/shop").iter().filter(|f| f.0.ends_with("binlog")).count(),
+        0
+    );
+    archive("backup", &url, &[]).expect(0);
+    let before = home.files("repo/clusters/shop/binlog");
+    refused();
+    assert_eq!(home.files("repo/clusters/shop/binlog"), before);
+    archive("backup", &url, &[]).expect(0);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+    // Who says so is believed, and the archive knows it then.
+    let run = archive("backup", &other.url(), &["--anyway"]);
+    assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
+    archive("backup", &other.url(), &[]).expect(0);
+    assert!(home.files("repo/clusters/shop/binlog").len() > before.len());
+}
+
+/// With the GTIDs of the cluster it is known by them; without, by a backup of its own.
+#[rstest]
+#[tokio::test]
+async fn a_server_that_was_restored_goes_on(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values("--to-latest", "--json")] point: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let mut session = source.session().await;
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (4, 'n', NULL)"]).await;
+    let archive = |url: &str, more: &[&str]| {
+        let args = ["binlog", "backup", "--source", url, "--cluster", "shop"];
+        home.on_repo([&args[..], more].concat())
+    };
+    archive(&url, &[]).expect(0);
+    drop(source);
+    let target = start(name, "2").await;
+    let to = target.url();
+    home.on_repo(["restore", "--cluster", "shop", "--target", &to, point]).expect(0);
+    let run = archive(&to, &[]);
+    match (point, name) {
+        ("--to-latest", "mysql-9.7") => assert!(run.stdout.contains("Archived"), "{run:?}"),
+        // It is known; the restore itself is in its first binlog, which a MariaDB leaves out.
+        ("--to-latest", _) => {
+            run.expect(6).says("are missing between the archive and the server's binlog");
+            return;
+        }
+        _ => drop(run.expect(2).says("take a full backup")),
+    }
+    home.on_repo(["backup", "--source", &to, "--cluster", "shop"]).expect(0);
+    server::run(&mut target.session().await, &["DELETE FROM shop.customers WHERE id = 1"]).await;
+    let run = archive(&to, &["--accept-gap"]);
+    assert!(matches!(run.code, Some(0 | 14)) && run.stdout.contains("Archived"), "{run:?}");
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop", "--json"]).expect(0).json();
+    assert_eq!(check["backups"][1]["whole"], true, "{check:#}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_archive_without_a_backup_says_so(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let archive = |cluster: &str, more: &[&str]| {
+        let args = ["binlog", "backup", "--source", &url, "--cluster", cluster];
+        home.on_repo([&args[..], more].concat())
+    };
+    let mistyped = archive("shp", &[]).expect(0);
+    assert!(mistyped.stdout.contains("This is a new archive"), "{mistyped:?}");
+    assert!(mistyped.stdout.contains("There is no backup of cluster shp"), "{mistyped:?}");
+    mistyped.says("nothing can be restored").says("its clusters are: shop");
+    let check = home.on_repo(["binlog", "check", "--cluster", "shp"]).expect(14);
+    assert!(!check.stdout.contains("all is well"), "{check:?}");
+    assert!(check.stdout.contains("from the binlogs alone nothing can be restored"), "{check:?}");
+    let check = home.on_repo(["binlog", "check", "--cluster", "shp", "--json"]).expect(14).json();
+    assert_eq!(check["findings"][0]["severity"], "warning", "{check:#}");
+    let again = archive("shp", &["--json"]).expect(0);
+    let document = again.json();
+    assert_eq!((&document["new_archive"], &document["backups"]), (&false.into(), &0.into()));
+    again.says("nothing can be restored");
+
+    let first = archive("shop", &["--json"]).expect(0);
+    assert!(!first.stderr.contains("nothing can be restored"), "{first:?}");
+    let document = first.json();
+    assert_eq!((&document["new_archive"], &document["backups"]), (&true.into(), &1.into()));
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}
