@@ -325,6 +325,15 @@ pub trait SegmentStore: Send + Sync {
     async fn append(&self, cx: &Context, segment: &SegmentInfo, content: Bytes)
     -> Result<Appended>;
 
+    /// Writes a segment again that is damaged. What is whole stays; nothing is removed before `content` is known to
+    /// be what is to be there.
+    async fn replace_damaged(
+        &self,
+        cx: &Context,
+        segment: &SegmentInfo,
+        content: Bytes,
+    ) -> Result<()>;
+
     /// Takes the right to archive the binlogs of a server.
     ///
     /// # Errors

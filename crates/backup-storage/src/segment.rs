@@ -29,6 +29,11 @@ const HEAD: u64 = 4 << 10;
 /// The longest segment: the longest event, and what may come before it.
 const MAX_SEGMENT: u64 = 3 << 30;
 
+/// What to do about a segment that is damaged.
+const REMEDY: &str = "`holdfast binlog check` names every one that is damaged, and where the archive leads all the same; \
+                      put it back from a copy of the repository, or from the server's own file with `holdfast binlog \
+                      rescue`";
+
 #[async_trait]
 impl SegmentStore for Repo {
     async fn segments(&self, cx: &Context, cluster: &ClusterName) -> Result<Vec<ListedSegment>> {
@@ -94,18 +99,10 @@ impl SegmentStore for Repo {
     }
 
     async fn read(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
-        let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
-        let len = self.store().len(&key).await?.ok_or_else(|| missing_object(&key))?;
-        if len > MAX_SEGMENT {
-            return Err(Error::damaged(format!("{key} is {len} bytes long")));
-        }
-        let object = cx.run(self.store().get_range(&key, 0..len)).await?;
-        let object = object.ok_or_else(|| missing_object(&key))?;
-        let place = self.place(&key);
-        let segment = segment.clone();
-        tokio::task::spawn_blocking(move || content(&place, &object, &segment))
-            .await
-            .map_err(lost_task)?
+        self.read_segment(cx, segment).await.map_err(|e| match e.kind() {
+            ErrorKind::Damaged => e.with_remedy(REMEDY),
+            _ => e,
+        })
     }
 
     async fn append(
@@ -139,6 +136,26 @@ impl SegmentStore for Repo {
         })
     }
 
+    async fn replace_damaged(
+        &self,
+        cx: &Context,
+        segment: &SegmentInfo,
+        content: Bytes,
+    ) -> Result<()> {
+        if hex(&Sha256::digest(&content)) != segment.sha256 {
+            return Err(Error::internal(format!("{} is not what it says", segment.name())));
+        }
+        match SegmentStore::read(self, cx, segment).await {
+            Err(e) if e.kind() == ErrorKind::Damaged => {}
+            other => return other.map(drop),
+        }
+        self.refuse_clear_text("the binlogs")?;
+        let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
+        self.store().delete(&key).await?;
+        self.append(cx, segment, content).await?;
+        SegmentStore::read(self, cx, segment).await.map(drop)
+    }
+
     async fn claim(
         &self,
         cx: &Context,
@@ -146,6 +163,23 @@ impl SegmentStore for Repo {
         server: &BinlogServer,
     ) -> Result<Box<dyn Claim>> {
         claim(cx, self, cluster, server).await
+    }
+}
+
+impl Repo {
+    async fn read_segment(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
+        let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
+        let len = self.store().len(&key).await?.ok_or_else(|| missing_object(&key))?;
+        if len > MAX_SEGMENT {
+            return Err(Error::damaged(format!("{key} is {len} bytes long")));
+        }
+        let object = cx.run(self.store().get_range(&key, 0..len)).await?;
+        let object = object.ok_or_else(|| missing_object(&key))?;
+        let place = self.place(&key);
+        let segment = segment.clone();
+        tokio::task::spawn_blocking(move || content(&place, &object, &segment))
+            .await
+            .map_err(lost_task)?
     }
 }
 

@@ -12,7 +12,7 @@ use backup_core::{
 use backup_drivers::binlog::replay::{
     Applied, ApplyOptions, Means, apply, check_family, position, preflight,
 };
-use backup_drivers::binlog::{Route, Skipping, Transaction};
+use backup_drivers::binlog::{Route, Skipping, SoundChain, Transaction};
 use backup_drivers::connect::ConnectOptions;
 use backup_storage::Repo;
 use jiff::Timestamp;
@@ -150,6 +150,7 @@ impl Point {
                  of data files into a directory (--target-dir)",
             ));
         }
+        let mut chain = SoundChain::new(chain);
         let mut problem = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target
@@ -158,7 +159,7 @@ impl Point {
                 continue;
             }
             let base = ReplayBase::of(&manifest);
-            match self.route(cx, repo, &chain, &base, target).await {
+            match self.route(cx, repo, &mut chain, &base, target).await {
                 Ok(route) => return Ok((manifest, self.way(route))),
                 Err(e) if e.kind() == ErrorKind::Unreachable => {
                     let e = e.context(format!("from backup {}", manifest.backup));
@@ -211,7 +212,7 @@ impl Point {
         if behind {
             return Err(Unreachable::passed(target, &base.position).into());
         }
-        let route = self.route(cx, repo, &chain, &base, target).await?;
+        let route = self.route(cx, repo, &mut SoundChain::new(chain), &base, target).await?;
         // Of a backup it is known when it was taken; of a server, what it has.
         if let Some(gtid) = &route.passed {
             return Err(Unreachable::passed(target, gtid).into());
@@ -239,16 +240,17 @@ impl Point {
         &self,
         cx: &Context,
         repo: &Repo,
-        chain: &BinlogChain,
+        sound: &mut SoundChain,
         base: &ReplayBase,
         target: &ReplayTarget,
     ) -> Result<Route> {
-        let plan = chain.plan(base, target).map_err(|e| {
-            let error = Error::from(e);
+        let planned = sound.plan(cx, repo, base, target).await;
+        let chain = sound.chain();
+        let plan = planned.map_err(|error| {
             // Where something is archived behind a hole.
-            match target {
-                _ if chain.is_empty() => error.with_remedy(ARCHIVE),
-                ReplayTarget::End => error.with_remedy(OVER_A_HOLE),
+            match (error.kind(), target) {
+                (ErrorKind::Unreachable, _) if chain.is_empty() => error.with_remedy(ARCHIVE),
+                (ErrorKind::Unreachable, ReplayTarget::End) => error.with_remedy(OVER_A_HOLE),
                 _ => error,
             }
         })?;

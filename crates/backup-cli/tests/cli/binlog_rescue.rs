@@ -59,6 +59,13 @@ async fn what_mha_saved_is_rescued_and_restored(
     assert_eq!(target.content("shop").await, content);
 }
 
+/// The checksum of an event.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
+    !bytes.iter().fold(!0, byte)
+}
+
 /// Neither a name that was mistyped nor another server's makes an archive of its own.
 #[rstest]
 #[tokio::test]
@@ -102,19 +109,28 @@ async fn a_dead_server_is_taken_for_no_other(#[values("mysql-9.7", "mariadb-10.1
     let copied = copy.to_str().unwrap();
     rescue(copied, &wrong).expect(2).says("by their own word");
     let good = std::fs::read(copy.join(file)).unwrap();
-    let mut bad = good.clone();
-    bad[offset - 10] ^= 1;
-    std::fs::write(copy.join(file), bad).unwrap();
+    // The last event, that of a commit, with another number.
+    let mut forged = good.clone();
+    forged[offset - 10] ^= 1;
+    let checksum = crc32(&forged[offset - 31..offset - 4]);
+    forged[offset - 4..offset].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(copy.join(file), forged).unwrap();
     rescue(copied, &["--cluster", "shop"]).expect(6).says("other events");
-    std::fs::write(copy.join(file), good).unwrap();
     let servers = || {
         let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
         let list = list.as_array().unwrap().clone();
         let server = |line: &serde_json::Value| line["server"].as_str().unwrap().to_owned();
         list.iter().map(server).collect::<std::collections::BTreeSet<_>>()
     };
-    let run = rescue(copied, &["--cluster", "shop"]).expect(0);
+    // What is damaged, and whole in the archive, hides nothing of what follows it.
+    let mut bad = good.clone();
+    bad[offset - 10] ^= 1;
+    std::fs::write(copy.join(file), bad).unwrap();
+    let run = rescue(copied, &["--cluster", "shop"]).expect(14).says("is damaged at byte");
     assert!(run.stdout.contains("1 transaction"), "{run:?}");
+    std::fs::write(copy.join(file), good).unwrap();
+    let run = rescue(copied, &["--cluster", "shop"]).expect(0);
+    assert!(run.stdout.contains("Nothing new"), "{run:?}");
     assert_eq!(servers().len(), 1);
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
 

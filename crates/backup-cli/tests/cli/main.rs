@@ -7,6 +7,7 @@ mod backup;
 mod backup_killed;
 mod binlog;
 mod binlog_allowed;
+mod binlog_damage;
 mod binlog_kill;
 mod binlog_kin;
 mod binlog_points;

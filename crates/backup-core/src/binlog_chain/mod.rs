@@ -55,6 +55,13 @@ impl BinlogChain {
         self.runs.iter().flat_map(|run| &run.segments)
     }
 
+    /// All but this segment.
+    #[must_use]
+    pub fn without(&self, segment: &SegmentInfo) -> Self {
+        let others = self.segments().filter(|other| *other != segment);
+        BinlogChain::new(others.cloned().collect())
+    }
+
     /// The segment that joins this one.
     #[must_use]
     pub fn next(&self, segment: &SegmentInfo) -> Option<&SegmentInfo> {
@@ -307,6 +314,19 @@ impl BinlogChain {
             );
         }
         all
+    }
+}
+
+impl ReplayPlan {
+    /// Whether the target has, at the end of the way, all that there is up to the end of a segment. Where only
+    /// positions tell, that is not known of a segment that the way does not lead through.
+    #[must_use]
+    pub fn has_all(&self, segment: &SegmentInfo) -> bool {
+        match (&self.applied, self.last()) {
+            (Some(applied), Some(last)) => holds_all(applied, last, segment),
+            (Some(applied), None) => segment.after.is_subset(applied).unwrap_or(false),
+            (None, _) => false,
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use backup_core::{
-    BinlogChain, Context, Error, Flavor, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget, Result,
-    SegmentInfo, SegmentStore, Stretch, Unreachable,
+    BinlogChain, Context, Error, ErrorKind, Flavor, Gtid, GtidSet, Only, ReplayPlan, ReplayTarget,
+    Result, SegmentInfo, SegmentStore, Stretch, Unreachable,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -243,10 +243,16 @@ impl Route {
             && let Some(next) = chain.next(at(places[last]))
         {
             // It is only named: the way ends before it.
-            let content = store.read(cx, next).await?;
+            // So it may be damaged.
+            let content = match store.read(cx, next).await {
+                Err(e) if e.kind() == ErrorKind::Damaged => None,
+                content => Some(content?),
+            };
             let (f, file) = (places[last].0, &self.files[places[last].0]);
             let beyond = ServedFile { stop: u64::MAX, begin: 0, ..file.clone() };
-            scan.segment(f, &beyond, next, content)?;
+            if let Some(content) = content {
+                scan.segment(f, &beyond, next, content)?;
+            }
         }
         if let (None, Some(open)) = (scan.stop, &scan.open) {
             // The archive ends inside a transaction: it is left out.

@@ -54,7 +54,8 @@ impl Check {
                         Severity::Error,
                         format!("segment {name}"),
                         e.chain(),
-                        "put it back from a copy of the repository; or take a full backup now",
+                        "put it back from a copy of the repository, or from the server's own file with \
+                         `holdfast binlog rescue`; or take a full backup now",
                     )
                     .with_kind(ErrorKind::Damaged),
                 ),

@@ -202,6 +202,7 @@ pub(super) fn answer(
         "cluster": cluster,
         "source": source,
         "segments": received.segments,
+        "put_right": received.put_right,
         "transactions": received.transactions,
         "bytes": received.bytes,
         "bytes_stored": received.stored,
@@ -223,6 +224,10 @@ pub(super) fn answer(
             human::duration(seconds),
         ),
     };
+    if received.put_right > 0 {
+        let segments = human::several(received.put_right, "segment");
+        text.push_str(&format!("Whole again in the archive, from these binlogs: {segments}.\n"));
+    }
     if let Some(rpo) = &received.rpo {
         let lost = match rpo.seconds {
             Some(0.0) => "nothing that was committed".to_owned(),

@@ -92,6 +92,8 @@ pub struct Received {
     pub bytes: u64,
     /// What they take in the store.
     pub stored: u64,
+    /// Segments that were damaged in the archive, and are whole again.
+    pub put_right: u64,
     /// Transactions in them.
     pub transactions: u64,
     /// Up to where the last server's binlogs are archived.

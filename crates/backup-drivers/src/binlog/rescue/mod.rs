@@ -2,6 +2,7 @@
 //! them, or what MHA saved of them, up to the last transaction that is whole.
 
 mod kin;
+mod mend;
 mod place;
 mod saved;
 mod writer;
@@ -11,8 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use backup_core::{
-    Appended, BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, Event as Told,
-    GtidSet, Position, ReplayBase, Result, SegmentInfo, SegmentStore, Uuid, io_error,
+    Appended, BinlogFile, BinlogServer, ClusterName, Context, Error, ErrorKind, GtidSet, Position,
+    ReplayBase, Result, SegmentInfo, SegmentStore, Uuid, io_error,
 };
 use bytes::Bytes;
 
@@ -102,7 +103,9 @@ pub async fn rescue(
         cx.check()?;
         let local = LocalFile::open(path)?;
         let piece = Piece::of_file(&local, server.clone(), name.to_string());
+        rescue.put_right(&piece).await?;
         rescue.is_archived_one(&piece).await?;
+        rescue.fill(&piece).await?;
         rescue.piece(&piece, at + 1 == files.len()).await?;
     }
     rescue.tell_lacking(&server)?;
@@ -345,8 +348,7 @@ impl Rescue<'_> {
         let tip = self.tip(server).filter(|_| self.kin.is_new(server));
         let Some(tip) = tip else { return Ok(()) };
         if let Some(text) = self.kin.lacking(&tip)? {
-            self.cx.event(Told::Warning { text: text.clone() });
-            self.result.warnings.push(text);
+            self.warn(text);
         }
         Ok(())
     }
@@ -412,9 +414,7 @@ impl Rescue<'_> {
             ))
             .with_remedy("get the file from elsewhere, or take a full backup of a server that goes on"));
         }
-        let text = format!("{text}; they are left out");
-        self.cx.event(Told::Warning { text: text.clone() });
-        self.result.warnings.push(text);
+        self.warn(format!("{text}; they are left out"));
         Ok(())
     }
 }

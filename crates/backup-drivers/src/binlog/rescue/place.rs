@@ -1,5 +1,7 @@
 //! Of which server, which binlog and which place in it a piece is.
 
+use std::fmt;
+
 use backup_core::{
     BinlogFile, BinlogServer, Error, ErrorKind, Flavor, Gtid, GtidSet, MariaDbBinlogState,
     MySqlGtidSet, Result, SegmentInfo,
@@ -95,6 +97,28 @@ impl<'a> Piece<'a> {
             begin.gtid.as_ref().is_some_and(&mut is).then_some(())
         });
         Ok(found?.is_some())
+    }
+
+    /// Whether a segment is of the same binlog.
+    pub(super) fn is_of(&self, info: &SegmentInfo) -> bool {
+        info.server == self.server
+            && info.range.file == self.name
+            && info.range.began_at(self.format.started())
+    }
+
+    /// Where these bytes of the piece, which begin at `from`, are damaged, if up to there they are what is
+    /// archived: an event that is not whole.
+    fn damage(&self, from: u64, ours: &Bytes, archived: &[u8]) -> Option<u64> {
+        let head = match from {
+            0 => MAGIC.len() + self.format.event.bytes().len(),
+            _ => 0,
+        };
+        let from = from + head as u64;
+        let mut events =
+            Events::new(ours.slice(head.min(ours.len())..), from, self.format.checksum);
+        while let Ok(Some(_)) = events.next_whole() {}
+        let at = usize::try_from(events.position() - from).ok()? + head;
+        (at < ours.len() && archived.get(..at) == ours.get(..at)).then_some(events.position())
     }
 
     pub(super) fn is_another(&self) -> Error {
@@ -205,6 +229,12 @@ impl<'a> Piece<'a> {
     }
 }
 
+impl fmt::Display for Piece<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.local.path.display().fmt(f)
+    }
+}
+
 impl Rescue<'_> {
     /// Archives what is not archived yet of a file that MHA saved.
     pub(super) async fn saved(
@@ -241,7 +271,10 @@ impl Rescue<'_> {
             self.cx.check()?;
             let piece = saved.piece(at, part, server.clone(), name.to_string())?;
             self.cx.note(format!("{}:{}-{}", piece.name, piece.start, piece.end));
-            self.compare(&piece, &self.known).await?;
+            self.put_right(&piece).await?;
+            if let Some(at) = self.compare(&piece, &self.known).await? {
+                self.damaged_here(&piece, at);
+            }
             self.piece(&piece, at == last).await?;
         }
         self.tell_lacking(&server)
@@ -296,7 +329,7 @@ impl Rescue<'_> {
         for name in of_head {
             let piece = saved.piece(0, &saved.parts[0], server.clone(), name.to_string())?;
             match self.compare(&piece, &self.known).await {
-                Ok(()) => return Ok(name.clone()),
+                Ok(_) => return Ok(name.clone()),
                 Err(e) if e.kind() == ErrorKind::Source => other = Some(e),
                 Err(e) => return Err(e),
             }
@@ -318,13 +351,8 @@ impl Rescue<'_> {
 
     /// Where a binlog of this name is archived, it has to be this one: what the archive has of its start says that
     /// the same came before it, and the last piece of the archive has the same bytes.
-    pub(super) async fn is_archived_one(&self, piece: &Piece<'_>) -> Result<()> {
-        let started = piece.format.started();
-        let mut same = self.known.iter().filter(|info| {
-            info.server == piece.server
-                && info.range.file == piece.name
-                && info.range.began_at(started)
-        });
+    pub(super) async fn is_archived_one(&mut self, piece: &Piece<'_>) -> Result<()> {
+        let mut same = self.known.iter().filter(|info| piece.is_of(info));
         if let Some(first) = same.next()
             && first.range.start == 0
             && let Some((before, state)) = piece.before()?
@@ -334,21 +362,20 @@ impl Rescue<'_> {
         }
         match self.tip(&piece.server) {
             Some(tip) if tip.range.file == piece.name => {
-                self.compare(piece, std::slice::from_ref(&tip)).await
+                let damage = self.compare(piece, std::slice::from_ref(&tip)).await?;
+                if let Some(at) = damage {
+                    self.damaged_here(piece, at);
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    /// What is archived of the piece has to be what is in it.
-    async fn compare(&self, piece: &Piece<'_>, known: &[SegmentInfo]) -> Result<()> {
-        let started = piece.format.started();
-        let same = known.iter().filter(|info| {
-            info.server == piece.server
-                && info.range.file == piece.name
-                && info.range.began_at(started)
-        });
-        for info in same {
+    /// What is archived of the piece has to be what is in it, up to where the piece is damaged: gives that place.
+    async fn compare(&self, piece: &Piece<'_>, known: &[SegmentInfo]) -> Result<Option<u64>> {
+        let mut damaged = None;
+        for info in known.iter().filter(|info| piece.is_of(info)) {
             self.cx.check()?;
             let (from, to) = (info.range.start.max(piece.start), info.range.end.min(piece.end));
             if from >= to {
@@ -358,22 +385,15 @@ impl Rescue<'_> {
             let len = usize::try_from(to - from).unwrap_or(usize::MAX);
             let skip = usize::try_from(from - info.range.start).unwrap_or(usize::MAX);
             let ours = piece.read(from, len)?;
-            if archived.get(skip..skip.saturating_add(len)) != Some(&ours[..]) {
-                return Err(Error::new(
-                    ErrorKind::Source,
-                    format!(
-                        "{} holds other events at {}:{from} than the archive",
-                        piece.local.path.display(),
-                        piece.name
-                    ),
-                )
-                .with_remedy(
-                    "it is of another binlog, which --first-file can name, or of another server, which \
-                     --server can name",
-                ));
+            let there = archived.get(skip..skip.saturating_add(len)).unwrap_or_default();
+            if there != &ours[..] {
+                match piece.damage(from, &ours, there) {
+                    Some(at) => damaged = damaged.or(Some(at)),
+                    None => return Err(Self::other(piece, from)),
+                }
             }
         }
-        Ok(())
+        Ok(damaged)
     }
 }
 
