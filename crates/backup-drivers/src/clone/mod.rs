@@ -139,12 +139,15 @@ impl Backup for CloneBackup {
         let _memory = cx.run(reserve).await?;
         cx.phase("clone");
         let before = cx.run(donor.position()).await?;
+        // A clone may take longer than a server keeps an idle connection.
+        donor.close().await?;
         let mut session = cx.run(Session::begin(&self.source, self.options.ddl)).await?;
         let page_size = settings.page_size.unwrap_or(16 << 10);
         let intake = Intake::new(cx, Arc::clone(&sink), spool, page_size, session.is_encrypted());
         let intake = self.take(cx, &mut session, intake).await?;
         cx.run(async {
             cx.phase("changed pages");
+            let mut donor = Donor::ask(&self.source).await?;
             let after = donor.position().await?;
             let taken = intake.finish(&donor.facts).await?;
             if let Some((file, page)) = taken.damaged.first() {

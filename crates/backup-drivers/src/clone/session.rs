@@ -268,9 +268,14 @@ impl Session {
 
     /// Connects again and has the donor go on.
     async fn come_back(&mut self, cx: &Context, lost: Error) -> Result<Lines> {
-        let until = Instant::now() + self.patience();
+        let patience = self.patience();
+        let until = Instant::now() + patience;
         cx.event(Event::Warning {
-            text: format!("the connection to the source was lost, trying again: {}", lost.chain()),
+            text: format!(
+                "the connection to the source was lost, trying again for {} s: {}",
+                patience.as_secs(),
+                lost.chain()
+            ),
         });
         let mut pauses = PAUSES.iter();
         let mut pause = PAUSES[0];
@@ -278,8 +283,13 @@ impl Session {
         loop {
             pause = pauses.next().copied().unwrap_or(pause);
             if Instant::now() + pause > until {
-                return Err(last.context("the source could not be had again in time"));
+                let seconds = patience.as_secs();
+                return Err(
+                    last.context(format!("the source could not be had again in {seconds} s"))
+                );
             }
+            let left = until.duration_since(Instant::now()).as_secs();
+            cx.phase(format!("waiting for the source, which is given up in {left} s"));
             cx.run(async {
                 sleep(pause).await;
                 Ok(())
@@ -288,6 +298,7 @@ impl Session {
             match cx.run(self.resume()).await {
                 Ok(lines) => {
                     self.restarts += 1;
+                    cx.phase("clone");
                     return Ok(lines);
                 }
                 Err(e) if e.kind() == ErrorKind::Connect => last = e,

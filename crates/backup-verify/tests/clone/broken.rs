@@ -2,11 +2,15 @@
 
 use std::io::Write as _;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backup_core::{Context, ErrorKind, Manifest, Repository as _, Result, pipeline};
+use backup_core::{
+    Context, ErrorKind, Event, Manifest, Monitor, Repository as _, Result, pipeline,
+};
 use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
 use backup_drivers::connect::ConnectOptions;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::line::Line;
@@ -220,6 +224,14 @@ async fn sessions_of_a_clone_are_killed() {
     assert_eq!(manifest.outcome.details["restarts"], 1);
     let restored = stage.restored(&manifest, |builder| builder).await;
     assert_eq!(checksums(&mut restored.session().await).await, sums);
+    // Those that only ask the donor go, as an idle one may: there is none that is needed.
+    let backup = held(&stage, &line, stage.options()).await;
+    let sql = "SELECT ID FROM performance_schema.processlist WHERE USER = 'backup' AND COMMAND <> 'Clone'";
+    for session in donor.query_rows::<u64>(sql).await.unwrap() {
+        run(&mut donor, &[&format!("KILL {session}")]).await;
+    }
+    line.release();
+    backup.await.unwrap().unwrap_or_else(|e| panic!("{}", e.report()));
     // That of the data goes, and with it the donor lets go of the clone.
     let backup = held(&stage, &line, stage.options()).await;
     run(&mut donor, &[&format!("KILL {}", clones(&stage).await[0])]).await;
@@ -238,16 +250,45 @@ async fn sessions_of_a_clone_are_killed() {
     next_is_taken(&stage, &line).await;
 }
 
+/// Keeps what is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>, Notify);
+
+impl Monitor for Told {
+    fn event(&self, event: Event) {
+        if let Event::Phase { name: text } | Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+            self.1.notify_one();
+        }
+    }
+}
+
+impl Told {
+    fn has(&self, what: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|text| text.starts_with(what))
+    }
+
+    async fn until(&self, what: &str) {
+        while !self.has(what) {
+            self.1.notified().await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_donor_that_was_killed_has_forgotten_the_clone() {
     let (mut stage, line) = stage().await;
-    // It comes again.
+    let told = Arc::new(Told::default());
+    let cx = Context::builder().monitor(Arc::clone(&told) as Arc<dyn Monitor>).build();
+    stage.cx = cx.clone();
+    // It comes again. Meanwhile it is said how long that may take.
     let backup = held(&stage, &line, stage.options()).await;
     stage.donor.kill();
     line.release();
-    let cx = stage.cx.clone();
+    told.until("waiting for the source, which is given up in 29").await;
     stage.donor.restart(&cx).await.unwrap();
     let e = backup.await.unwrap().unwrap_err();
+    assert!(told.has("the connection to the source was lost, trying again for 300 s: "));
     assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
     assert!(e.report().contains("take the backup again"), "{}", e.report());
     next_is_taken(&stage, &line).await;
@@ -259,6 +300,7 @@ async fn a_donor_that_was_killed_has_forgotten_the_clone() {
     line.release();
     let e = backup.await.unwrap().unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect, "{}", e.report());
+    assert!(e.report().contains("could not be had again in 0 s"), "{}", e.report());
     stage.donor.restart(&cx).await.unwrap();
     next_is_taken(&stage, &line).await;
     assert_eq!(stage.repository.backups(&cx, None).await.unwrap().len(), 2);
