@@ -243,7 +243,7 @@ impl Restore {
             replica.check(cx, &target, &manifest, way.as_ref()).await?;
         }
         if let Some(way) = &way {
-            way.preflight(cx, &repo, &target, true).await?;
+            way.preflight(cx, &repo, &target, true).await.map_err(or_apply)?;
         }
         if self.dry_run {
             let steps = pipeline::plan_restore(cx, &repo, &driver, &manifest).await?;
@@ -254,13 +254,19 @@ impl Restore {
             });
         }
         let started = cx.now();
-        let mut restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
+        let restored = pipeline::restore(cx, &repo, &driver, &manifest).await;
+        let mut restored = match &way {
+            Some(_) => restored.map_err(or_apply)?,
+            None => restored?,
+        };
         if let Some(way) = &way {
             let applied = way.apply(cx, &repo, &target, true).await.map_err(|e| {
-                let remedy = format!(
-                    "{}; `holdfast binlog apply` goes on from where the target stands",
-                    e.remedy()
-                );
+                let goes_on = "`holdfast binlog apply` goes on from where the target stands";
+                let remedy = match e.kind() {
+                    // The rows are there: the same command would begin with them.
+                    ErrorKind::Interrupted => goes_on.to_owned(),
+                    _ => format!("{}; {goes_on}", e.remedy()),
+                };
                 e.context(format!("backup {} is restored, the binlogs are not", manifest.backup))
                     .with_remedy(remedy)
             })?;
@@ -389,6 +395,20 @@ impl Restore {
         let chosen = self.point.choose(&app.cx, repo, cluster, manifests, &target).await?;
         Ok((chosen.0, Some(chosen.1)))
     }
+}
+
+/// A target may be refused for what an earlier run of the same command did there, that was ended while it
+/// applied binlogs.
+fn or_apply(e: Error) -> Error {
+    if e.kind() != ErrorKind::Target {
+        return e;
+    }
+    let remedy = format!(
+        "where an earlier run restored the backup there, and was ended while it applied binlogs, `holdfast binlog \
+         apply` to the same point goes on; else: {}",
+        e.remedy()
+    );
+    e.with_remedy(remedy)
 }
 
 pub(super) fn plan(

@@ -68,31 +68,30 @@ async fn a_restore_leads_round_damage(#[values("mysql-9.7", "mariadb-10.11")] na
     for id in 4..7 {
         let sql = format!("INSERT INTO shop.customers VALUES ({id}, 'n', NULL)");
         server::run(&mut session, &[&sql]).await;
-        archive(&url).expect(0);
+        if id < 6 {
+            archive(&url).expect(0);
+        }
     }
-    let content = source.content("shop").await;
     let begun = std::time::Instant::now();
     while replica.value("SELECT COUNT(*) FROM shop.customers").await.as_deref() != Some("6") {
         assert!(begun.elapsed().as_secs() < 60, "the replica lags");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     archive(&replica.url()).expect(0);
+    // What the source alone has is what a way leads to.
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (7, 'n', NULL)"]).await;
+    archive(&url).expect(0);
+    let content = source.content("shop").await;
     let of_source = segments(&home, &name_of(&source, mysql).await);
     let of_replica = segments(&home, &name_of(&replica, mysql).await);
-    // In the middle, and at the end of it.
-    for damaged in [1, of_source.len() - 1] {
-        let good = std::fs::read(&of_source[damaged]).unwrap();
-        flip(&of_source[damaged]);
-        home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
-        let target = Server::start(name).await;
-        let to = target.url();
-        let restore = ["restore", "--cluster", "shop", "--target", &to, "--to-latest"];
-        home.on_repo(restore).expect(0);
-        assert_eq!(target.content("shop").await, content);
-        std::fs::write(&of_source[damaged], good).unwrap();
-    }
-    // Where nothing leads round it, it is told before the first row, and with what helps.
     flip(&of_source[1]);
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(11);
+    let target = Server::start(name).await;
+    let to = target.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &to, "--to-latest"];
+    home.on_repo(restore).expect(0).says("is left out");
+    assert_eq!(target.content("shop").await, content);
+    // Where nothing leads round it, it is told before the first row, and with what helps.
     of_replica.iter().for_each(|path| std::fs::remove_file(path).unwrap());
     let target = Server::start(name).await;
     let to = target.url();

@@ -1,7 +1,7 @@
 //! Receivers and sources that are killed. What counts: nothing is missing, nothing is there twice, and
 //! what the source was told to be safe is in the archive.
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use backup_drivers::connect::{ConnectOptions, Session};
@@ -18,7 +18,7 @@ fn stream(home: &Home, url: &str, more: &[&str]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(home.path("log")).unwrap();
     home.command(args)
         .env("HOLDFAST_REPO", "repo")
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .unwrap()
@@ -179,7 +179,8 @@ async fn a_long_transaction_that_waits_in_the_spool_stays_whole(
     receiver.wait().unwrap();
     let _ = std::fs::remove_dir_all(home.path("repo"));
     std::fs::rename(home.path("away"), home.path("repo")).unwrap();
-    archive(&home, &url).expect(0);
+    let rest = archive(&home, &url).expect(0).stdout;
+    assert!(rest.contains("Archived") && !rest.contains("unknown position"), "{rest}");
     expect_whole(&home, &server, &binlogs(&server).await);
     assert_eq!(inserted(&home, "shop.t"), 512);
 }
@@ -265,4 +266,48 @@ async fn what_a_killed_source_acknowledged_is_archived(
         let kept: u64 = server.value("SELECT MAX(n) FROM shop.t").await.unwrap().parse().unwrap();
         acknowledged = kept;
     }
+}
+
+/// Ended while it applies binlogs, the rows are there: the same command says what goes on, and that does.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_to_a_point_is_gone_on_with(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values(rustix::process::Signal::INT, rustix::process::Signal::KILL)]
+    signal: rustix::process::Signal,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let work = [
+        "INSERT INTO shop.customers VALUES (4, 'n', NULL)",
+        "SET SESSION binlog_format = STATEMENT",
+        // Whoever applies it takes that long too.
+        "INSERT INTO shop.customers VALUES (5, SLEEP(6), NULL)",
+        "INSERT INTO shop.customers VALUES (6, 'n', NULL)",
+    ];
+    server::run(&mut source.session().await, &work).await;
+    archive(&home, &url).expect(0);
+    let target = Server::start(name).await;
+    let to = target.url();
+    let args = ["restore", "--cluster", "shop", "--target", &to, "--to-latest"];
+    let mut command = home.command(args);
+    command.env("HOLDFAST_REPO", "repo").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let waits = "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User sleep'";
+    while target.value(waits).await.as_deref() == Some("0") {
+        assert!(child.try_wait().unwrap().is_none(), "{:?}", child.wait_with_output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    let ended = Run::from(child.wait_with_output().unwrap());
+    if signal == rustix::process::Signal::INT {
+        let remedy = "What to do: `holdfast binlog apply` goes on";
+        ended.expect(13).says("the binlogs are not").says(remedy);
+    }
+    home.on_repo(args).expect(9).says("`holdfast binlog apply` to the same point goes on");
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--to-latest"];
+    home.on_repo(apply).expect(0);
+    assert_eq!(target.content("shop").await, source.content("shop").await);
 }

@@ -234,3 +234,28 @@ fn a_cluster_that_nobody_knows_is_none_that_is_well() {
     }
     home.on_repo(["list", "--cluster", "shop"]).expect(0);
 }
+
+/// Binlogs in which nothing was committed take nothing from the time that can be reached.
+#[rstest]
+#[tokio::test]
+async fn the_time_that_can_be_reached_is_that_of_the_last_commit(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let work = [
+        "INSERT INTO shop.customers VALUES (4, 'n', NULL)",
+        "FLUSH BINARY LOGS",
+        "FLUSH BINARY LOGS",
+    ];
+    server::run(&mut source.session().await, &work).await;
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.last().unwrap()["last_time"], serde_json::Value::Null, "{list:#?}");
+    let last = list.iter().rev().find(|segment| !segment["last_time"].is_null()).unwrap();
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop", "--json"]).expect(0).json();
+    assert_eq!(check["backups"][0]["reaches"]["time"], last["last_time"], "{check:#}");
+}

@@ -103,7 +103,11 @@ impl BinlogChain {
         let plan = self.plan(base, &ReplayTarget::Reachable)?;
         match (plan.last(), whole) {
             (None, Err(e)) => Err(e),
-            (last, whole) => Ok(Reach { last: last.cloned(), whole: whole.is_ok() }),
+            (last, whole) => {
+                let segments = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
+                let time = segments.filter_map(|segment| segment.last_time).max();
+                Ok(Reach { last: last.cloned(), time, whole: whole.is_ok() })
+            }
         }
     }
 

@@ -140,6 +140,8 @@ pub struct Gap {
 pub struct Reach {
     /// The last segment of the way; `None` where the base has everything.
     pub last: Option<SegmentInfo>,
+    /// The latest commit on the way; `None` where nothing was committed since the base.
+    pub time: Option<Timestamp>,
     /// Whether that is the end of the archive.
     pub whole: bool,
 }

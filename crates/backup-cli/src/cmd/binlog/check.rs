@@ -88,8 +88,7 @@ impl Check {
                 false => Severity::Warning,
             };
             let problem = match chain.reach(&ReplayBase::of(manifest)) {
-                Ok(Reach { last, whole }) => {
-                    let time = last.as_ref().and_then(|last| last.last_time);
+                Ok(Reach { last, time, whole }) => {
                     let time = time.unwrap_or(manifest.finished_at);
                     let place = last.as_ref().map_or(String::new(), |last| {
                         format!(" ({}:{})", last.range.file, last.range.end)

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use backup_core::{Error, Position, Result};
+use backup_core::{Error, Position, Result, SegmentInfo};
 
 use super::super::dump::Dump;
 use super::super::segment::{Head, Upto, examine, hex_of};
 use super::super::source::BinlogSource;
-use super::super::spool::Draft;
+use super::super::spool::{Draft, Waiting};
 use super::super::track::Tracker;
 use super::Receiver;
 
@@ -88,6 +88,11 @@ impl Receiver<'_, '_> {
         if info.bytes() < len {
             waiting.truncate(info.bytes())?;
         }
+        self.queue(waiting, info)
+    }
+
+    /// Sends a segment on its way to the archive.
+    pub(super) fn queue(&mut self, waiting: Waiting, info: SegmentInfo) -> Result<()> {
         self.result.position = Position {
             gtid: Some(info.after.clone()).filter(|set| !set.is_empty()),
             ..Position::at(info.range.file.clone(), info.range.end)

@@ -59,10 +59,4 @@ impl Receiver<'_, '_> {
         }
         Ok(found)
     }
-
-    fn queue(&mut self, waiting: Waiting, info: SegmentInfo) -> Result<()> {
-        let len = info.bytes();
-        self.archived.add(info);
-        self.uploader.push(waiting, len)
-    }
 }
