@@ -11,6 +11,7 @@ use crate::binlog::replay::text;
 use crate::binlog::replay::{Target, leave_to_source};
 use crate::binlog::{Dump, DumpOptions};
 use crate::connect::{ConnectOptions, Endpoint, SslMode, applier_said};
+use crate::logical::inventory::{Need, Privilege, lacking};
 
 /// What a new replica says of itself when it has caught up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,8 @@ const TOLD: Duration = Duration::from_secs(5);
 /// replica of `source`; changes nothing.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] for a source that is not named by host and port; [`ErrorKind::Source`] and
+/// [`ErrorKind::Usage`] for a source that is not named by host and port; [`ErrorKind::Privilege`] for an account of
+/// it that may not replicate; [`ErrorKind::Source`] and
 /// [`ErrorKind::Target`] for servers that do not fit, and a source that does not have all that the target
 /// will have; [`ErrorKind::Unreachable`] when the source has purged what the target will lack.
 pub async fn can_follow(
@@ -48,6 +50,7 @@ pub async fn can_follow(
 ) -> Result<()> {
     let mut pair = Pair::open(target, source).await?;
     let Pair { source, target } = &mut pair;
+    may_replicate(source).await?;
     if source.facts.flavor != target.facts.flavor {
         return Err(target.refuse(
             format!("it is a {}, and the source a {}", target.facts.flavor, source.facts.flavor),
@@ -86,6 +89,7 @@ pub async fn can_be_followed(
 ) -> Result<()> {
     address(source)?;
     let mut source = Target::open(source).await?;
+    may_replicate(&mut source).await?;
     if source.facts.flavor != flavor {
         return Err(source.refuse(
             format!("it is a {}, and the backup of a {flavor}", source.facts.flavor),
@@ -94,6 +98,16 @@ pub async fn can_be_followed(
     }
     has_what_follows(cx, &mut source, base, at).await?;
     source.session.close().await
+}
+
+/// Whether the account that the replica signs in with may be sent anything.
+async fn may_replicate(source: &mut Target) -> Result<()> {
+    let need = [Need::global(&["REPLICATION SLAVE"])];
+    let missing = lacking(source.session.conn(), &source.facts, &need).await?;
+    let Some(Privilege { name, grant }) = missing.first() else { return Ok(()) };
+    let problem =
+        format!("{}: the account may not replicate from there: it lacks {name}", source.options);
+    Err(Error::new(ErrorKind::Privilege, problem).with_remedy(format!("run {grant}")))
 }
 
 /// Whether the source has these transactions, and still what comes behind them.

@@ -177,3 +177,44 @@ async fn an_empty_target_is_at_no_time_before_the_archive(
         home.on_repo([&twice[..], &["2025-10-26T02:30:00[Europe/Berlin]"]].concat()).expect(2);
     run.says("twice").says("2025-10-26T00:30:00Z").says("2025-10-26T01:30:00Z");
 }
+
+/// The account that a new replica signs in with is asked for before anything is restored.
+#[rstest]
+#[tokio::test]
+async fn what_a_replica_lacks_at_its_source(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let (home, source) = archived(name).await;
+    let mut root = source.session().await;
+    let password = PASSWORD.replace('\\', "\\\\").replace('\'', "''");
+    let poor = format!("CREATE USER poor@'%' IDENTIFIED BY '{password}'");
+    server::run(&mut root, &[&poor, "GRANT SELECT ON *.* TO poor@'%'"]).await;
+    let target = Server::start(name).await;
+    server::run(&mut target.session().await, &["SET GLOBAL server_id = 77"]).await;
+    let (to, from) = (target.url(), source.tcp_url("poor"));
+    let directory = home.path("target");
+    let tool = server::install(name);
+    let server = ["--target", &to];
+    let files =
+        ["--target-dir", directory.to_str().unwrap(), "--server-dir", tool.to_str().unwrap()];
+    home.on_repo([
+        "backup",
+        "--cluster",
+        "files",
+        "--strategy",
+        "physical",
+        "--lock-and-copy",
+        "--source",
+        &source.url(),
+    ])
+    .expect(0);
+    for (cluster, place) in [("shop", &server[..]), ("files", &files)] {
+        for more in [&["--dry-run"][..], &[]] {
+            let args = ["restore", "--cluster", cluster, "--as-replica-of", &from];
+            let mut command = home.command([&args[..], place, more].concat());
+            command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_SOURCE_PASSWORD", PASSWORD);
+            let run = crate::home::Run::of(&mut command).expect(4);
+            run.says("may not replicate from there").says("GRANT REPLICATION SLAVE ON *.*");
+        }
+    }
+    assert_eq!(target.value(SCHEMATA).await.as_deref(), Some("0"));
+    assert!(!directory.exists());
+}
