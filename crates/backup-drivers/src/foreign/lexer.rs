@@ -4,7 +4,7 @@
 //! with doubled quotes and backslashes, names in backticks, comments, code in comments for some
 //! servers, `DELIMITER`.
 
-use super::token::{Next, Place, Token, Wide};
+use super::token::{Dialect, Mode, Next, Place, Token, Wide};
 
 /// So much of a token is kept.
 const KEEP: usize = 512;
@@ -264,10 +264,12 @@ impl Lexer {
         match next {
             Next::Go => {}
             Next::Lost => self.state = State::Lost,
-            Next::Mode { ansi_quotes, backslashes } => {
-                (self.ansi_quotes, self.backslashes) = (ansi_quotes, backslashes);
+            Next::Set(Dialect { mode, charset }) => {
+                if let Some(Mode { ansi_quotes, backslashes }) = mode {
+                    (self.ansi_quotes, self.backslashes) = (ansi_quotes, backslashes);
+                }
+                self.wide = charset.unwrap_or(self.wide);
             }
-            Next::Charset(wide) => self.wide = wide,
         }
     }
 

@@ -194,7 +194,7 @@ impl State {
         if statement.is_empty() {
             return Next::Go;
         }
-        let next = statement.dialect().unwrap_or(Next::Go);
+        let next = statement.dialect().map_or(Next::Go, Next::Set);
         match statement.at_end() {
             Some(problem) => self.fault(&statement, place, behind, problem),
             None => {
@@ -328,6 +328,23 @@ mod tests {
         assert_eq!(contents.server_version.as_deref(), Some("9.7.4"));
         assert_eq!(contents.position.offset, Some(157));
         assert_eq!(contents.lines, DUMP.lines().count() as u64 + 1);
+    }
+
+    #[test]
+    fn one_statement_may_set_all_that_strings_are_written_by() {
+        let code = "CREATE PROCEDURE p() SELECT 'C:\\', \"it's\" FROM t;\n";
+        let mode = "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'";
+        for set in [
+            format!("SET SESSION {mode}"),
+            format!("SET SESSION {mode}, character_set_client = utf8mb4, collation_connection = x"),
+            format!("SET NAMES utf8mb4, {mode}"),
+            format!("SET @old = @@sql_mode, character_set_client = 'utf8mb4', {mode}"),
+        ] {
+            let (contents, faults) = scan(format!("{set};\n{code}SELECT 1;\n").as_bytes());
+            assert_eq!((contents.statements, faults), (3, Vec::new()), "{set}");
+        }
+        let back = format!("SET {mode};\n{code}SET sql_mode = @old;\nSELECT 'it\\'s';\n");
+        assert_eq!(scan(back.as_bytes()).1, []);
     }
 
     #[test]

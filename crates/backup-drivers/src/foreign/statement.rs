@@ -1,6 +1,6 @@
 //! What a statement of a dump is, and whether it makes sense.
 
-use super::token::{Next, Place, Token, Wide};
+use super::token::{Dialect, Mode, Place, Token, Wide};
 
 /// So many tokens of its beginning are kept of a statement.
 const HEAD: usize = 48;
@@ -227,31 +227,33 @@ impl Statement {
         }
     }
 
-    /// The `sql_mode` or the character set of the client that it sets.
-    pub(super) fn dialect(&self) -> Option<Next> {
+    /// What it sets of how strings are written. One statement may set both.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
         if !self.head.first()?.is_word("SET") {
             return None;
         }
+        let value =
+            |at: usize| self.head[at + 1..].iter().find(|p| !matches!(p, Part::Sign(b'=' | b':')));
         let is_charset = |part: &Part| matches!(part, Part::Word(w) if w == "NAMES" || (w.ends_with("CHARACTER_SET_CLIENT") && !w.contains("OLD_")));
-        if let Some(at) = self.head.iter().position(is_charset) {
-            let value = self.head[at + 1..].iter().find(|p| !matches!(p, Part::Sign(b'=' | b':')));
-            return Some(Next::Charset(match value {
-                Some(Part::Word(name)) => Wide::of(name),
-                Some(Part::Text(name)) => Wide::of(&name.to_uppercase()),
-                _ => Wide::No,
-            }));
-        }
+        let charset = self.head.iter().position(is_charset).map(|at| match value(at) {
+            Some(Part::Word(name)) => Wide::of(name),
+            Some(Part::Text(name)) => Wide::of(&name.to_uppercase()),
+            _ => Wide::No,
+        });
         let is_mode = |part: &Part| matches!(part, Part::Word(w) if w.trim_start_matches('@').ends_with("SQL_MODE") && !w.contains("OLD_"));
-        let at = self.head.iter().rposition(is_mode)?;
-        let value = self.head[at + 1..].iter().find(|p| !matches!(p, Part::Sign(b'=' | b':')));
-        let mode = match value {
-            Some(Part::Text(mode)) => mode.to_uppercase(),
-            _ => String::new(),
-        };
-        Some(Next::Mode {
-            ansi_quotes: mode.contains("ANSI_QUOTES") || mode.contains("ANSI,") || mode == "ANSI",
-            backslashes: !mode.contains("NO_BACKSLASH_ESCAPES"),
-        })
+        let mode = self.head.iter().rposition(is_mode).map(|at| {
+            let mode = match value(at) {
+                Some(Part::Text(mode)) => mode.to_uppercase(),
+                _ => String::new(),
+            };
+            Mode {
+                ansi_quotes: mode.contains("ANSI_QUOTES")
+                    || mode.contains("ANSI,")
+                    || mode == "ANSI",
+                backslashes: !mode.contains("NO_BACKSLASH_ESCAPES"),
+            }
+        });
+        (charset.is_some() || mode.is_some()).then_some(Dialect { mode, charset })
     }
 
     /// What it creates: the kind and the name.

@@ -37,10 +37,26 @@ pub(super) enum Next {
     Go,
     /// The beginning of the next statement that can be told for sure: these tokens make no sense.
     Lost,
-    /// The next token, of another `sql_mode`.
-    Mode { ansi_quotes: bool, backslashes: bool },
-    /// The next token, of another character set of the client.
-    Charset(Wide),
+    /// The next token, where strings are written in another way.
+    Set(Dialect),
+}
+
+/// What a `SET` changes of how strings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dialect {
+    /// By the `sql_mode`.
+    pub(super) mode: Option<Mode>,
+    /// By the character set of the client.
+    pub(super) charset: Option<Wide>,
+}
+
+/// What the `sql_mode` says of strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mode {
+    /// Whether double quotes are around names.
+    pub(super) ansi_quotes: bool,
+    /// Whether a backslash escapes what follows it.
+    pub(super) backslashes: bool,
 }
 
 /// Character sets in which the second byte of a character may look like a quote or a backslash.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use backup_core::{Context, Flavor, Result};
 use backup_drivers::exchange::{Codec, FileSet, Sums};
+use backup_drivers::foreign::Scan;
 use backup_drivers::logical::{
     ExportFormat, ExportOptions, Exported, LogicalOptions, examine, export,
 };
@@ -110,6 +111,12 @@ async fn a_whole_server_comes_back_from_files(
             .unwrap();
         }
         load(&target, directory.path(), file);
+        // Nor is anything wrong with it to whoever reads it as a dump of another program.
+        let mut scan = Scan::default();
+        scan.feed(&std::fs::read(directory.path().join(file)).unwrap());
+        let (contents, faults) = scan.finish();
+        assert_eq!(faults, [], "{file}");
+        assert!(contents.statements > 0, "{file}");
     }
     let (before, after) = (everything(&source).await?, everything(&target).await?);
     // No client can be told that a statement is in a character set whose second bytes are quotes.
