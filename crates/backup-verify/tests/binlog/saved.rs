@@ -249,8 +249,18 @@ async fn what_cannot_be_placed_is_refused(#[values("mysql-9.7", "mariadb-10.11")
     refused(&path, anyway, ErrorKind::Source, "missing").await;
     // Not the bytes that are archived.
     let mut changed = second.clone();
-    let at = place(&second, 1) - 6;
-    changed[at] ^= 1;
+    let end = place(&second, 1);
+    let len = |at: usize| Header::parse(&second[at..]).unwrap().len as usize;
+    let mut start = 4;
+    while start + len(start) < end {
+        start += len(start);
+    }
+    let checksum = backup_drivers::binlog::event::Checksum::Crc32;
+    let event = Event::check(second[start..end].to_vec().into(), checksum).unwrap();
+    let mut body = event.body().to_vec();
+    *body.last_mut().unwrap() ^= 1;
+    let told = Event::build(*event.header(), &body, checksum);
+    changed[start..end].copy_from_slice(told.bytes());
     let path = dead.keep(&changed);
     refused(&path, nothing(), ErrorKind::Source, "other events").await;
     // No binlogs of a source.
