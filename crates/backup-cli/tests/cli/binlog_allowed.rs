@@ -74,16 +74,22 @@ async fn what_the_account_lacks(#[values("mysql-9.7", "mariadb-10.11")] name: &s
         run.says("slower").says("GRANT TRIGGER ON `shop`.`orders`");
     }
     server::run(&mut root, &["GRANT TRIGGER ON *.* TO poor@'%'"]).await;
-    for more in [&["--dry-run"][..], &[]] {
+    // Who may make the server trust needs nobody to do it; SUPER is never asked for.
+    for more in [&["--dry-run"][..], &[]].into_iter().filter(|_| !mysql) {
         let run = restore(&[&["--to-latest"], more].concat()).expect(4);
-        run.says("ERROR 1419").says("SET GLOBAL log_bin_trust_function_creators = 1");
+        let run = run.says("ERROR 1419").says("SET GLOBAL log_bin_trust_function_creators = 1");
+        run.says("GRANT BINLOG ADMIN");
     }
     assert_eq!(target.value(SCHEMATA).await.as_deref(), Some("0"));
-    server::run(&mut root, &["SET GLOBAL log_bin_trust_function_creators = 1"]).await;
+    if !mysql {
+        server::run(&mut root, &["GRANT BINLOG ADMIN ON *.* TO poor@'%'"]).await;
+    }
     restore(&["--to-latest", "--dry-run"]).expect(0).says("slower");
     let run = restore(&["--to-latest"]);
     assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
     assert_eq!(target.content("shop").await, source.content("shop").await);
+    let trusts = target.value("SELECT @@GLOBAL.log_bin_trust_function_creators").await;
+    assert_eq!(trusts.as_deref(), Some("0"));
 }
 
 #[rstest]

@@ -364,6 +364,9 @@ impl LogicalRestore {
         }
         cx.phase("views, routines, triggers, events");
         let Prepared { session, facts, catalog, progress, of_source, .. } = prepared;
+        if allowed::creators(catalog).next().is_some() {
+            changes.trust_creators(session, progress.as_ref()).await?;
+        }
         let conn = session.conn();
         if state.has(Mark::Checked) {
             recreate::drop_existing(conn, facts, &code_of(catalog)).await?;

@@ -25,6 +25,8 @@ pub(in crate::logical) enum Mark {
     Cleared,
     /// `local_infile` was off and has to be off again.
     LocalInfile,
+    /// `log_bin_trust_function_creators` was off and has to be off again.
+    Trust,
     /// The redo log was on and has to be on again.
     RedoLog,
     /// The redo log was made larger and has to be of this size again.
@@ -46,6 +48,7 @@ impl fmt::Display for Mark {
         match self {
             Mark::Cleared => f.write_str("cleared"),
             Mark::LocalInfile => f.write_str("local_infile"),
+            Mark::Trust => f.write_str("trust"),
             Mark::RedoLog => f.write_str("redo_log"),
             Mark::RedoSize => f.write_str("redo_size"),
             Mark::Defined => f.write_str("defined"),

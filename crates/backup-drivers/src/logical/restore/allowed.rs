@@ -96,6 +96,14 @@ async fn code(
         .collect())
 }
 
+/// Functions and triggers that are made.
+pub(super) fn creators(catalog: &Catalog) -> impl Iterator<Item = &StoredObject> {
+    let of_them = |object: &&StoredObject| {
+        matches!(object.kind, StoredKind::Function | StoredKind::Trigger) && !object.keep_existing
+    };
+    catalog.stored.iter().filter(of_them)
+}
+
 /// Functions and triggers, which a server with a binary log does not take from everybody.
 async fn untrusted(
     session: &mut Session,
@@ -104,17 +112,19 @@ async fn untrusted(
 ) -> Result<Vec<Finding>> {
     const TRUST: &str =
         "SET GLOBAL log_bin_trust_function_creators = 1 at the target for the time of the restore";
-    let of_them = |object: &&StoredObject| {
-        matches!(object.kind, StoredKind::Function | StoredKind::Trigger) && !object.keep_existing
-    };
-    let made: Vec<&StoredObject> = catalog.stored.iter().filter(of_them).collect();
+    let made: Vec<&StoredObject> = creators(catalog).collect();
     let Some(first) = made.first().map(|object| object.full_name()) else { return Ok(Vec::new()) };
     if let Some(unsafe_one) = made.iter().find(|object| is_unsafe(object)) {
         let problem = "the target has a binary log, in which it takes no function that is none of \
                        DETERMINISTIC, NO SQL and READS SQL DATA (ERROR 1418)";
         return Ok(vec![finding(unsafe_one.full_name().to_string(), problem.to_owned(), TRUST)]);
     }
-    let lacks = lacking(session.conn(), facts, &[Need::global(&["SUPER"])]).await?;
+    // Who may make the server trust for the time of the restore, or is trusted.
+    let need = match facts.flavor {
+        Flavor::MySql => Need::global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"]),
+        Flavor::MariaDb => Need::global(&["BINLOG ADMIN", "SUPER"]),
+    };
+    let lacks = lacking(session.conn(), facts, &[need]).await?;
     let finding = |privilege: &Privilege| {
         finding(
             first.to_string(),

@@ -13,6 +13,7 @@ use crate::connect::{ConnectOptions, Session};
 /// run puts back what one that was killed could not.
 pub(super) struct Changes {
     local_infile: AtomicBool,
+    trust: AtomicBool,
     redo_log: AtomicBool,
     /// How large the redo log was; 0 where it was left alone.
     redo_size: AtomicU64,
@@ -33,6 +34,7 @@ impl Changes {
         };
         Changes {
             local_infile: left(Mark::LocalInfile),
+            trust: left(Mark::Trust),
             redo_log: left(Mark::RedoLog),
             redo_size: redo_size.unwrap_or_default().into(),
         }
@@ -53,6 +55,32 @@ impl Changes {
         }
         self.local_infile.store(true, Ordering::Relaxed);
         allow_local_infile(session).await.map(drop)
+    }
+
+    /// Has a server with a binary log take functions and triggers from everybody, where the account may; who may not
+    /// is taken them from for another reason, or was told before.
+    pub(super) async fn trust_creators(
+        &self,
+        session: &mut Session,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        let sql = "SELECT @@GLOBAL.log_bin AND NOT @@GLOBAL.log_bin_trust_function_creators";
+        if session.query_first::<u8>(sql).await? != Some(1) {
+            return Ok(());
+        }
+        if let Some(progress) = progress {
+            progress.set(session, Mark::Trust, "").await?;
+        }
+        match session.run(&trust("ON")).await {
+            Ok(_) => self.trust.store(true, Ordering::Relaxed),
+            Err(e) if e.kind() == ErrorKind::Privilege => {
+                if let Some(progress) = progress {
+                    progress.unset(session, Mark::Trust).await?;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// Switches the redo log off.
@@ -112,7 +140,8 @@ impl Changes {
         let redo_log = self.redo_log.load(Ordering::Relaxed);
         let local_infile = self.local_infile.load(Ordering::Relaxed);
         let redo_size = self.redo_size.load(Ordering::Relaxed);
-        if !redo_log && !local_infile && redo_size == 0 {
+        let trusts = self.trust.load(Ordering::Relaxed);
+        if !redo_log && !local_infile && !trusts && redo_size == 0 {
             return Ok(());
         }
         let put = async {
@@ -125,6 +154,10 @@ impl Changes {
             if local_infile {
                 forbid_local_infile(&mut session).await?;
                 marks.push(Mark::LocalInfile);
+            }
+            if trusts {
+                session.run(&trust("OFF")).await?;
+                marks.push(Mark::Trust);
             }
             if redo_size > 0 {
                 match RedoLog::resize(&mut session, redo_size).await {
@@ -147,8 +180,14 @@ impl Changes {
             // What broke the restore says more than that the target is out of reach now.
             Err(e) if failed => {
                 let what = match redo_log {
-                    true => "the redo log may still be off, and local_infile still be ON,",
-                    false => "local_infile may still be ON, and the redo log larger than it was,",
+                    true => {
+                        "the redo log may still be off, and local_infile and log_bin_trust_function_creators still \
+                         be ON,"
+                    }
+                    false => {
+                        "local_infile and log_bin_trust_function_creators may still be ON, and the redo log larger \
+                         than it was,"
+                    }
                 };
                 let text = format!(
                     "{what} at the target: {}; running the restore again puts it back",
@@ -160,4 +199,8 @@ impl Changes {
             other => other,
         }
     }
+}
+
+fn trust(value: &str) -> String {
+    format!("SET GLOBAL log_bin_trust_function_creators = {value}")
 }
