@@ -277,3 +277,36 @@ async fn progress_can_be_read_by_programs() {
     let run = home.on_repo(args.map(|a| if a == "json" { "none" } else { a })).expect(0);
     assert_eq!(run.stderr, "");
 }
+
+/// A MySQL sends a document that is longer as text than max_allowed_packet as an empty string.
+#[tokio::test]
+async fn a_document_that_the_source_cannot_send_fails_the_backup() {
+    let source = Server::start("mysql-9.7").await;
+    let home = Home::with_repo();
+    let mut session = source.session().await;
+    let work = [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.j (id INT PRIMARY KEY, j JSON)",
+        "INSERT INTO shop.j VALUES (1, '[1]'), (2, NULL), (7, JSON_OBJECT('a', REPEAT('q', 3000000)))",
+        "SET GLOBAL max_allowed_packet = 1048576",
+    ];
+    server::run(&mut session, &work).await;
+    let url = source.url();
+    let backup = ["backup", "--source", &url, "--cluster", "shop"];
+    let run = home.on_repo(backup).expect(6).says("shop.j.j (id = 7)");
+    run.says("SET GLOBAL max_allowed_packet");
+    server::run(&mut session, &["SET GLOBAL max_allowed_packet = 67108864"]).await;
+    home.on_repo(backup).expect(0);
+
+    // A target that cannot take it says so, as a target; with what it asks for the restore goes on.
+    let target = Server::start("mysql-9.7").await;
+    let mut there = target.session().await;
+    server::run(&mut there, &["SET GLOBAL max_allowed_packet = 1048576"]).await;
+    let to = target.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &to];
+    home.on_repo(restore).expect(9).says("raise max_allowed_packet");
+    server::run(&mut there, &["SET GLOBAL max_allowed_packet = 67108864"]).await;
+    home.on_repo(restore).expect(0);
+    let sum = "SELECT SUM(CRC32(CAST(j AS CHAR))) FROM shop.j";
+    assert_eq!(source.value(sum).await, target.value(sum).await);
+}

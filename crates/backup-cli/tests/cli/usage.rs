@@ -54,6 +54,7 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec!["backup", "--threads", "many"],
         vec!["backup", "--memory", "lots"],
         vec!["restore", "--rename", "a"],
+        vec!["restore", "--rename", "a=b.c"],
         vec!["prune", "--keep-last", "-1"],
         vec!["prune", "--keep-within", "soon", "--repo", "none"],
         vec!["prune", "--wait", "1mo", "--repo", "none"],
@@ -65,6 +66,15 @@ fn wrong_values_are_refused_before_anything_is_touched() {
         vec![],
     ] {
         home.run(&args).expect(2);
+    }
+    let long = format!("a.b=a.{}", "x".repeat(65));
+    for (rule, why) in [
+        ("a=mysql", "the server's own"),
+        ("a.b=SYS.b", "the server's own"),
+        ("a=information_schema", "the server's own"),
+        (long.as_str(), "64 characters"),
+    ] {
+        home.run(["restore", "--rename", rule]).expect(2).says(why);
     }
     // Nobody's flags are taken in silence where they do nothing.
     for flag in [&["--binlog", "off"][..], &["--no-users"], &["--retry-for", "5"]] {

@@ -91,7 +91,7 @@ fn remedy(code: u16) -> Option<&'static str> {
             "grant the privilege that the server names; `holdfast check` prints the statement"
         }
         1148 | 3948 | 4166 => "run SET GLOBAL local_infile = ON on the server",
-        1153 => "raise max_allowed_packet on the server",
+        1153 | 1301 => "raise max_allowed_packet on the server",
         1205 | 3572 => {
             "find the session that holds the lock in the process list, or raise the lock time-out"
         }

@@ -55,6 +55,7 @@ impl FromStr for RenameRule {
         };
         let (old, new) = split_rule(text).ok_or_else(bad)?;
         let [old, new] = [split_name(old)?, split_name(new)?];
+        check_new(&new)?;
         match (<[String; 2]>::try_from(old), <[String; 2]>::try_from(new)) {
             (Ok([database, table]), Ok([new_database, new_table])) => Ok(RenameRule::Table {
                 old: TableName { database, table },
@@ -65,6 +66,27 @@ impl FromStr for RenameRule {
             }
             _ => Err(bad()),
         }
+    }
+}
+
+/// The longest name that servers take, in characters.
+const LONGEST: usize = 64;
+/// Databases of the servers, which no backup of others' databases holds.
+const THEIRS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
+
+/// Fails for a new name that no server takes, or that would put what is restored among what is the server's own.
+fn check_new(new: &[String]) -> Result<()> {
+    let refuse = |problem: String| Error::usage(problem).with_remedy("choose another name");
+    if let Some(long) = new.iter().find(|name| name.chars().count() > LONGEST) {
+        return Err(refuse(format!(
+            "`{}` is longer than the {LONGEST} characters that a name may have",
+            long.escape_debug()
+        )));
+    }
+    let theirs = |name: &&String| THEIRS.iter().any(|own| name.eq_ignore_ascii_case(own));
+    match new.first().filter(theirs) {
+        Some(name) => Err(refuse(format!("{name} is the server's own database"))),
+        None => Ok(()),
     }
 }
 

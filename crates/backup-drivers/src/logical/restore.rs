@@ -507,6 +507,14 @@ fn code_of(catalog: &Catalog) -> Vec<Existing> {
     .collect()
 }
 
+/// The only server of a restore is the target.
+fn of_target(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Source => error.with_kind(ErrorKind::Target),
+        _ => error,
+    }
+}
+
 #[async_trait]
 impl Restore for LogicalRestore {
     async fn plan(
@@ -515,7 +523,7 @@ impl Restore for LogicalRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<RestoreSteps> {
-        let prepared = self.prepare(manifest, &*artifacts, false).await?;
+        let prepared = self.prepare(manifest, &*artifacts, false).await.map_err(of_target)?;
         self.refuse(&prepared)?;
         let steps = steps::of(&prepared, &self.target, &self.options);
         prepared.session.close().await?;
@@ -528,7 +536,8 @@ impl Restore for LogicalRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Restored> {
-        let mut prepared = cx.run(self.prepare(manifest, &*artifacts, true)).await?;
+        let prepared = cx.run(self.prepare(manifest, &*artifacts, true)).await;
+        let mut prepared = prepared.map_err(of_target)?;
         self.refuse(&prepared)?;
         let mut warnings = std::mem::take(&mut prepared.catalog.warnings);
         let findings = prepared.plan.findings.iter().filter(|f| f.severity == Severity::Warning);
@@ -552,7 +561,7 @@ impl Restore for LogicalRestore {
             }
         }
         let resumable = prepared.progress.is_some() && !self.once;
-        let more = done.map_err(|e| self.failed(e, resumable))?;
+        let more = done.map_err(|e| self.failed(of_target(e), resumable))?;
         for text in &more {
             cx.event(Event::Warning { text: text.clone() });
         }

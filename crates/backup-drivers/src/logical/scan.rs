@@ -5,7 +5,7 @@ use backup_core::{ArtifactWriter, Context, Error, ErrorKind, Flavor, Result, Res
 use mysql_async::consts::ColumnFlags;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::catalog::Table;
+use super::catalog::{Column, Table};
 use super::mask::TableMask;
 use super::no_text::NoText;
 use super::plan::{self, Range};
@@ -60,18 +60,39 @@ impl Scanned {
         block: &EncodedBlock,
     ) -> Result<()> {
         self.digest = self.digest.merge(block.digest);
+        let hidden = mask.is_some_and(|mask| mask.hides_key(table));
+        if let Some(found) = block.no_document.first() {
+            return Err(no_document(table, &NoText::of(table, kinds, block, *found, hidden)?));
+        }
         for found in &block.no_text {
             let column = &table.columns[found.column].name;
             match self.no_text.iter_mut().find(|known| known.column == *column) {
                 Some(known) => known.values += found.values,
                 None => {
-                    let hidden = mask.is_some_and(|mask| mask.hides_key(table));
                     self.no_text.push(NoText::of(table, kinds, block, *found, hidden)?);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The server sends a document whose text is too long for it as an empty string, without a word.
+fn no_document(table: &Table, found: &NoText) -> Error {
+    let first = found.first.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
+    Error::new(
+        ErrorKind::Source,
+        format!(
+            "the server gives out nothing of a JSON document in {}.{}{first}: as text it is longer than \
+             max_allowed_packet",
+            table.full_name(),
+            found.column
+        ),
+    )
+    .with_remedy(
+        "raise max_allowed_packet at the source (SET GLOBAL max_allowed_packet = 1073741824 allows the longest), \
+         and run the backup again",
+    )
 }
 
 /// Reads a range into blocks.
@@ -89,7 +110,9 @@ pub(super) async fn into_blocks(
     let flavor = if reader.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
     let form = |charset: &str| TextForm::of(charset, flavor);
     let texts = table.columns.iter().map(|c| c.charset.as_deref().and_then(form));
-    let mut encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?.with_texts(texts);
+    let documents = table.columns.iter().map(Column::holds_documents);
+    let encoder = BlockEncoder::new(&kinds, BlockEncoder::DEFAULT_TARGET)?;
+    let mut encoder = encoder.with_texts(texts).with_documents(documents);
     let mut masked = Vec::new();
     // One block is written while the next one is read: the server would have to wait otherwise.
     let turn = Semaphore::new(1);

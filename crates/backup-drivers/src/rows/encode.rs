@@ -34,6 +34,8 @@ pub struct EncodedBlock {
     pub digest: RowDigest,
     /// Columns with values that are no text of their character set.
     pub no_text: Vec<NoText>,
+    /// Columns of documents with values of no byte, which are none.
+    pub no_document: Vec<NoText>,
 }
 
 /// Values of a column that are no text of its character set.
@@ -82,6 +84,16 @@ impl BlockEncoder {
     pub fn with_texts(mut self, forms: impl IntoIterator<Item = Option<TextForm>>) -> Self {
         for (column, form) in self.columns.iter_mut().zip(forms) {
             column.form = form.filter(|_| column.kind == Kind::Bytes);
+        }
+        self
+    }
+
+    /// Tells which columns hold documents: a server that cannot give one out sends an empty string in its place.
+    /// They are counted in [`EncodedBlock::no_document`]. Columns beyond `documents` are taken for none.
+    #[must_use]
+    pub fn with_documents(mut self, documents: impl IntoIterator<Item = bool>) -> Self {
+        for (column, document) in self.columns.iter_mut().zip(documents) {
+            column.document = document && column.kind == Kind::Bytes;
         }
         self
     }
@@ -162,9 +174,10 @@ impl BlockEncoder {
         // Columns are mostly smaller than rows, but for a little text per column.
         let mut out = Vec::with_capacity(directory * 4 + raw_bytes as usize);
         out.resize(directory, 0);
-        let mut no_text = Vec::new();
+        let (mut no_text, mut no_document) = (Vec::new(), Vec::new());
         for (index, column) in self.columns.iter_mut().enumerate() {
             no_text.extend(column.no_text(index));
+            no_document.extend(column.no_document(index));
             let start = out.len();
             let nulls = column.finish_nulls(rows, &mut out);
             let encoding = column.finish_values(&mut self.dictionary, &mut out);
@@ -186,7 +199,7 @@ impl BlockEncoder {
         header.extend_from_slice(&digest.sum.to_le_bytes());
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
         out[..HEADER].copy_from_slice(&header);
-        EncodedBlock { bytes: Bytes::from(out), rows, raw_bytes, digest, no_text }
+        EncodedBlock { bytes: Bytes::from(out), rows, raw_bytes, digest, no_text, no_document }
     }
 }
 
@@ -196,6 +209,8 @@ struct Column {
     kind: Kind,
     /// What its values should be, where that can be told.
     form: Option<TextForm>,
+    /// Whether its values are documents.
+    document: bool,
     /// Whether the values are in `data`, with their lengths in `values`. So are those of a temporal
     /// column after a value that cannot be packed.
     as_bytes: bool,
@@ -211,6 +226,7 @@ impl Column {
         Column {
             kind,
             form: None,
+            document: false,
             as_bytes: kind == Kind::Bytes,
             values: Vec::new(),
             data: Vec::new(),
@@ -303,6 +319,18 @@ impl Column {
     /// The values so far that are not what they should be.
     fn no_text(&self, column: usize) -> Option<NoText> {
         let form = self.form.filter(|form| !form.is_plain(&self.data))?;
+        self.count(column, |value| !form.is_text(value))
+    }
+
+    /// The values so far that should be documents, and are empty.
+    fn no_document(&self, column: usize) -> Option<NoText> {
+        (self.document && self.values.contains(&0))
+            .then(|| self.count(column, <[u8]>::is_empty))
+            .flatten()
+    }
+
+    /// The values that are such.
+    fn count(&self, column: usize, such: impl Fn(&[u8]) -> bool) -> Option<NoText> {
         let (mut rest, mut row) = (&self.data[..], 0);
         let mut found: Option<NoText> = None;
         for length in &self.values {
@@ -311,7 +339,7 @@ impl Column {
             }
             let (value, after) = rest.split_at(*length as usize);
             rest = after;
-            if !form.is_text(value) {
+            if such(value) {
                 let first_row = u32::try_from(row).unwrap_or(u32::MAX);
                 found.get_or_insert(NoText { column, values: 0, first_row }).values += 1;
             }
