@@ -1,6 +1,6 @@
 //! `holdfast backup`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -172,7 +172,7 @@ impl Backup {
             adapt: app.auto_threads,
             throttle,
             no_accounts: self.no_users,
-            filters: self.filters.iter().cloned().collect(),
+            filters: self.filters()?,
             no_rows: self.no_rows()?,
             check_tables: self.check_tables,
             on_corrupt: match self.on_corrupt.as_str() {
@@ -250,6 +250,17 @@ impl Backup {
             },
             ..SnapshotOptions::default()
         }
+    }
+
+    fn filters(&self) -> Result<BTreeMap<TableName, String>> {
+        let mut filters = BTreeMap::new();
+        for (table, condition) in &self.filters {
+            if filters.insert(table.clone(), condition.clone()).is_some() {
+                return Err(Error::usage(format!("two conditions are given for {table}"))
+                    .with_remedy("make one of them, with AND or OR"));
+            }
+        }
+        Ok(filters)
     }
 
     fn no_rows(&self) -> Result<BTreeSet<TableGlob>> {

@@ -74,6 +74,17 @@ fn flags_that_would_do_nothing_are_refused() {
     refused("logical", &["--lock-and-copy"]);
 }
 
+#[tokio::test]
+async fn a_table_has_one_condition() {
+    let source = Server::with_shop("mariadb-10.11").await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let one = ["backup", "--source", &url, "--cluster", "shop", "--where", "shop.orders:id<3"];
+    let two = [&one[..], &["--where", "shop.orders:id>1"]].concat();
+    home.on_repo(two).expect(2).says("two conditions are given for shop.orders");
+    home.on_repo(one).expect(0);
+}
+
 #[rstest]
 #[tokio::test]
 async fn limits_that_cannot_be_seen_are_refused(

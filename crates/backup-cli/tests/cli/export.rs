@@ -134,6 +134,40 @@ async fn a_backup_leaves_as_files_and_comes_back(
     home.on_repo(["import", "cut.sql", "--cluster", "old", "--salvage"]).expect(14);
 }
 
+/// Before 11.4 a MariaDB drops packages in one sql_mode alone.
+#[rstest]
+#[tokio::test]
+async fn packages_are_dropped_before_they_are_made(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let home = Home::with_repo();
+    let mut session = server.session().await;
+    let work = [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.t (a INT)",
+        "SET SESSION sql_mode = 'ORACLE'",
+        "CREATE PACKAGE shop.p AS FUNCTION f RETURN INT; END",
+        "CREATE PACKAGE BODY shop.p AS FUNCTION f RETURN INT AS BEGIN RETURN 7; END; END",
+        "SET SESSION sql_mode = ''",
+        "CREATE TRIGGER shop.tr BEFORE INSERT ON shop.t FOR EACH ROW SET NEW.a = NEW.a + 1",
+    ];
+    server::run(&mut session, &work).await;
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "shop"]).expect(0);
+    let args =
+        ["export", "latest", "--cluster", "shop", "--add-drop", "--no-users", "--output", "-"];
+    let file = home.command([&args[..], &["--repo", "repo"]].concat()).output().unwrap().stdout;
+    server::run(&mut session, &["DROP DATABASE shop"]).await;
+    // Where nothing is, and over what is there.
+    for _ in 0..2 {
+        client(&server, &file);
+        assert_eq!(server.value("SELECT shop.p.f()").await.as_deref(), Some("7"));
+        let triggers =
+            "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = 'shop'";
+        assert_eq!(server.value(triggers).await.as_deref(), Some("1"));
+    }
+}
+
 /// Wildcards choose what is restored, as they choose what is backed up.
 #[tokio::test]
 async fn patterns_choose_what_is_restored_and_verified() {

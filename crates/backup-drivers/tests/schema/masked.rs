@@ -187,6 +187,19 @@ async fn what_is_made_of_a_value_is_what_its_column_gives_back(
         .unwrap();
     let expected = "-5.00|it's|a|73686F72740000000000000000000000|32|2000|0.1|2000-01-02 03:04:05|2000-02-29|call";
     assert_eq!(row.as_deref(), Some(expected));
+    // Nothing is cut in silence, nor turned into question marks.
+    let long = "x".repeat(70_000);
+    for (column, with) in [
+        ("d.t.uid", fixed("longer than 16 bytes")),
+        ("d.t.code", fixed(&long)),
+        ("d.t.note", MaskWith::Regex { pattern: "a".into(), replace: long.clone() }),
+    ] {
+        let mask = rules(&[(column, with)]);
+        let error =
+            Kept::backup(&source, LogicalOptions { mask, ..Default::default() }).await.err();
+        let error = error.unwrap_or_else(|| panic!("{column} took what is too long"));
+        assert!(error.report().contains("cannot be masked"), "{}", error.report());
+    }
     for (column, text) in [
         ("d.t.price", "12345678901"),
         ("d.t.kind", "q"),

@@ -221,6 +221,10 @@ fn drop_first(job: &Job<'_>, script: &mut Script, kind: &str, object: &StoredObj
     // A package takes its body along, a table its triggers.
     if job.options.add_drop && !matches!(object.kind, StoredKind::PackageBody) {
         script.use_database(&object.database);
+        if object.kind == StoredKind::Package {
+            // MariaDB before 11.4 knows packages in this mode only. What creates it sets its own.
+            script.run("SET SESSION sql_mode = 'ORACLE'");
+        }
         script.run(format!("DROP {kind} IF EXISTS {}", quote_name(&object.name)));
     }
 }

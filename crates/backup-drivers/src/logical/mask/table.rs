@@ -150,7 +150,7 @@ impl ColumnMask {
             },
             _ => None,
         };
-        Ok(ColumnMask {
+        let mask = ColumnMask {
             with: rule.with.clone(),
             regex: rule.regex.clone(),
             name: column.name.clone(),
@@ -158,7 +158,26 @@ impl ColumnMask {
             charset: column.charset.clone(),
             length: length(&column.column_type, data_type),
             fixed,
-        })
+        };
+        match &mask.fixed {
+            Some(Fixed::Text(text)) if !mask.holds(text) => {
+                refuse("the text is too long for it, or none of its character set")
+            }
+            _ => Ok(mask),
+        }
+    }
+
+    /// Whether the column holds a text as it is, neither cut nor in other characters.
+    fn holds(&self, text: &str) -> bool {
+        match self.data_type.as_str() {
+            bytes if BYTES.contains(&bytes) => text.len() <= self.length,
+            characters if TEXTS.contains(&characters) => {
+                let charset = self.charset.as_deref().unwrap_or("utf8mb4");
+                text.chars().count() <= self.length
+                    && value::decode(&value::encode(text, charset), charset) == text
+            }
+            _ => true,
+        }
     }
 
     fn apply<'a>(
@@ -210,7 +229,12 @@ impl ColumnMask {
             (MaskWith::Shape, _) => value::shape(&value::decode(value, charset), &mut stream),
             (MaskWith::Regex { replace, .. }, _) => {
                 let text = value::decode(value, charset);
-                self.regex.as_ref()?.replace_all(&text, replace.as_str()).into_owned()
+                let new = self.regex.as_ref()?.replace_all(&text, replace.as_str());
+                // What was not changed the column held.
+                if matches!(new, Cow::Owned(_)) && !self.holds(&new) {
+                    return None;
+                }
+                new.into_owned()
             }
             _ => return None,
         };
