@@ -301,6 +301,19 @@ async fn damage_at_the_target_is_told_and_mended() {
     assert!(e.report().contains("--replace-damaged"), "{e:?}");
     let copied = copy(CopyOptions { replace_damaged: true, ..verify }).await.unwrap();
     assert_eq!(copied.objects, 1);
+    // A manifest too: flipped, or cut to nothing.
+    let manifest = path(&world.manifests[0], "manifest");
+    for cut in [false, true] {
+        match cut {
+            true => put(&to, &manifest, "".into()).await,
+            false => hurt(&to, &manifest).await,
+        }
+        let e = copy(verify).await.unwrap_err();
+        assert!(e.report().contains("--replace-damaged"), "{e:?}");
+        let copied = copy(CopyOptions { replace_damaged: true, ..verify }).await.unwrap();
+        assert_eq!(copied.objects, 1);
+        assert_eq!(backups(&to).await, good);
+    }
     assert_eq!(backups(&to).await, good);
 }
 

@@ -54,8 +54,12 @@ pub(super) async fn copy(
     let manifest_key = object_key(manifest, BackupObject::Manifest);
     let original = read_manifest(from, manifest, &manifest_key).await?;
     let there = to.store().get(&manifest_key, MANIFEST).await?;
+    let damaged =
+        there.as_ref().is_some_and(|found| open_manifest(to, &manifest_key, found).is_err());
     let is_there = match &there {
         Some(found) if *found == original => true,
+        Some(_) if damaged && options.replace_damaged => false,
+        Some(_) if damaged => return Err(differs(to.store(), &manifest_key)),
         Some(_) => return Err(another_manifest(to, &manifest_key)),
         None => false,
     };
@@ -103,6 +107,10 @@ pub(super) async fn copy(
     marker.awake(cx)?;
     if !is_there {
         let digest = digest_of(BackupObject::Manifest.to_string(), &original);
+        // Everything that it names is there by now, and no prune has a claim on it.
+        if damaged {
+            to.store().delete(&manifest_key).await?;
+        }
         match to.store().create(&manifest_key, original.clone()).await? {
             Created::New => {}
             Created::Exists => return Err(another_manifest(to, &manifest_key)),
@@ -126,23 +134,24 @@ async fn is_listed(to: &Repo, manifest: &Manifest, backup: &BackupId) -> Result<
 /// The bytes of the manifest, which are those of the manifest that was listed.
 async fn read_manifest(from: &Repo, manifest: &Manifest, key: &Key) -> Result<Bytes> {
     let bytes = from.store().get(key, MANIFEST).await?.ok_or_else(|| missing_object(key))?;
-    let (object, kind) = (ObjectKind::Manifest, FrameKind::Manifest);
-    let json = open_single(key, &from.place(key), object, kind, &bytes)?;
-    if parse_manifest(&json)? == *manifest {
+    if open_manifest(from, key, &bytes)? == *manifest {
         Ok(bytes)
     } else {
         Err(Error::damaged(format!("{key} is not the manifest that was listed before")))
     }
 }
 
+fn open_manifest(repo: &Repo, key: &Key, bytes: &Bytes) -> Result<Manifest> {
+    let (object, kind) = (ObjectKind::Manifest, FrameKind::Manifest);
+    parse_manifest(&open_single(key, &repo.place(key), object, kind, bytes)?)
+}
+
 fn another_manifest(to: &Repo, key: &Key) -> Error {
     Error::damaged(format!(
-        "{key} in {} is another manifest: it is damaged, or a prune there has given this backup up",
+        "{key} in {} is another manifest: a prune there has given this backup up",
         to.store().name()
     ))
-    .with_remedy(
-        "verify the copy; where a prune gave it up, run the copy again after the next prune there",
-    )
+    .with_remedy("run the copy again after the next prune there")
 }
 
 /// Everything but the manifest: packs of other backups first, the index last.
