@@ -260,7 +260,15 @@ impl Point {
             cx.event(Event::Warning { text: hole.to_string() });
         }
         let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
-        Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await
+        let mut route =
+            Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await?;
+        if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
+            route.warnings = chain.left_out(base, &plan);
+        }
+        for text in &route.warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        Ok(route)
     }
 }
 
@@ -355,6 +363,7 @@ impl Way {
             "last_applied": self.route.last,
             "first_left_out": self.route.first_left_out,
             "skipped": self.route.skip,
+            "warnings": self.route.warnings,
         })
     }
 

@@ -456,6 +456,8 @@ pub(super) fn done(
     way: Option<&Way>,
 ) -> Result<Answer> {
     let reached = &restored.reached;
+    let of_way = way.map(|way| way.route.warnings.as_slice()).unwrap_or_default();
+    let all_warnings = [&restored.warnings[..], of_way].concat();
     let at = match way {
         Some(way) => way.reached(reached),
         // A backup by itself stands for a position; only a replay of the binlog knows a time.
@@ -473,7 +475,7 @@ pub(super) fn done(
         "rows": restored.rows,
         "bytes": restored.bytes,
         "duration_seconds": took.as_secs_f64(),
-        "warnings": restored.warnings,
+        "warnings": all_warnings,
     });
     let position = match way {
         Some(way) => {
@@ -482,7 +484,7 @@ pub(super) fn done(
         }
         None => format!("Position: {reached}\n"),
     };
-    let warnings = match restored.warnings.len() {
+    let warnings = match all_warnings.len() {
         0 => String::new(),
         n => format!("It ended with {} to look at.\n", human::warnings(n)),
     };
@@ -498,6 +500,6 @@ pub(super) fn done(
         human::bytes(restored.bytes),
         human::duration(took.as_secs_f64()),
     );
-    let ending = (!restored.warnings.is_empty()).then_some(ErrorKind::Warnings);
+    let ending = (!all_warnings.is_empty()).then_some(ErrorKind::Warnings);
     Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
 }

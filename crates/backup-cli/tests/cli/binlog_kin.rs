@@ -137,3 +137,48 @@ async fn an_archive_without_a_backup_says_so(#[values("mysql-9.7", "mariadb-10.1
     assert_eq!((&document["new_archive"], &document["backups"]), (&true.into(), &1.into()));
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
 }
+
+/// An old primary that goes on writing behind a failover: one way to the end leads past what the other server wrote.
+#[rstest]
+#[tokio::test]
+async fn histories_that_went_apart_are_told(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("server_id", "2");
+    // As whoever promotes replicas has it; of a MySQL it is the default.
+    let builder = match name.starts_with("mysql") {
+        true => builder,
+        false => builder.option("log_slave_updates", "ON"),
+    };
+    let (old, new) = (start(name, "1").await, Server(builder.start(&cx).await.unwrap()));
+    let home = Home::with_repo();
+    let (old_url, new_url) = (old.url(), new.url());
+    let archive = |url: &str| {
+        home.on_repo(["binlog", "backup", "--source", url, "--cluster", "shop"]).expect(0)
+    };
+    let mut there = old.session().await;
+    let work = ["CREATE DATABASE shop", "CREATE TABLE shop.o (id INT PRIMARY KEY)"];
+    server::run(&mut there, &work).await;
+    home.on_repo(["backup", "--source", &old_url, "--cluster", "shop"]).expect(0);
+    server::run(&mut there, &["INSERT INTO shop.o VALUES (1)"]).await;
+    archive(&old_url);
+    let restore = ["restore", "--cluster", "shop", "--to-latest", "--binlog", "off", "--target"];
+    home.on_repo([&restore[..], &[&new_url]].concat()).expect(0);
+    server::run(&mut new.session().await, &["INSERT INTO shop.o VALUES (100)"]).await;
+    archive(&new_url);
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+    assert!(check.stdout.contains("all is well"), "{check:?}");
+
+    // A second later, for the order of what both wrote.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    server::run(&mut there, &["INSERT INTO shop.o VALUES (200)"]).await;
+    archive(&old_url);
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(14);
+    assert!(check.stdout.contains("went apart"), "{check:?}");
+    let target = start(name, "3").await;
+    let to = target.url();
+    let restored = home.on_repo([&restore[..], &[&to, "--json"]].concat()).expect(14).json();
+    let warned = restored["warnings"].to_string();
+    assert!(warned.contains("went apart") && warned.contains("not on the way"), "{restored:#}");
+    assert_eq!(target.value("SELECT GROUP_CONCAT(id) FROM shop.o").await.as_deref(), Some("1,200"));
+}

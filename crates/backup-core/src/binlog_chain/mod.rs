@@ -242,6 +242,38 @@ impl BinlogChain {
         ends.max_by_key(|segment| segment.last_time).map(point)
     }
 
+    /// What servers wrote that a way to the end of the archive leads past, a line each: after a failover their
+    /// histories went apart, and one way goes on in one of them. Where only positions tell, it is not known.
+    #[must_use]
+    pub fn left_out(&self, base: &ReplayBase, plan: &ReplayPlan) -> Vec<String> {
+        let (Ok(start), Some(applied)) = (self.start(base), &plan.applied) else {
+            return Vec::new();
+        };
+        let have = plan.last().map_or(Ok(applied.clone()), |end| applied.union(&end.after));
+        let Ok(have) = have else { return Vec::new() };
+        // What has nothing in common never was one history.
+        let akin = |last: &&SegmentInfo| match last.after.intersection(&have) {
+            Ok(GtidSet::MySql(both)) => !both.is_empty(),
+            _ => true,
+        };
+        let ends = self.reachable(&start).map(Run::last);
+        let apart = ends.filter(|last| !plan.has_all(last)).filter(akin);
+        apart
+            .map(|last| {
+                let lacking = match last.after.difference(&have) {
+                    Ok(set) if !set.is_empty() => format!(": {set}"),
+                    _ => String::new(),
+                };
+                format!(
+                    "{} wrote transactions, up to {}, that are not on the way to the end: its history and that of the \
+                     server that the way follows went apart{lacking}",
+                    last.server,
+                    point(last)
+                )
+            })
+            .collect()
+    }
+
     /// The runs whose ends can be reached.
     fn reachable(&self, start: &Start) -> impl Iterator<Item = &Run> {
         let to = |run: &usize| {

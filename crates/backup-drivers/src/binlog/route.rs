@@ -43,6 +43,8 @@ pub struct Route {
     pub first_left_out: Option<Transaction>,
     /// The first transaction that the target has before, and that comes behind the point.
     pub passed: Option<Gtid>,
+    /// What needs a look before it is gone.
+    pub warnings: Vec<String>,
     /// Transactions that are applied without effect.
     pub skip: BTreeSet<Gtid>,
     /// What becomes of those.
@@ -126,6 +128,7 @@ impl Route {
             last: None,
             first_left_out: None,
             passed: None,
+            warnings: Vec::new(),
             skip,
             skipping,
             bytes: 0,

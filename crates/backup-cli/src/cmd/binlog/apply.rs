@@ -58,14 +58,15 @@ impl Apply {
         let seconds = cx.now().duration_since(started).as_secs_f64();
         document["reached"] = way.reached(&Position::default());
         document["duration_seconds"] = json!(seconds);
-        document["warnings"] = json!(applied.warnings);
+        let warnings = [&applied.warnings[..], &way.route.warnings].concat();
+        document["warnings"] = json!(warnings);
         let text = format!(
             "Applied {} to {target} in {}.\n{}",
             human::bytes(applied.bytes),
             human::duration(seconds),
             way.steps()
         );
-        let ending = (!applied.warnings.is_empty()).then_some(ErrorKind::Warnings);
+        let ending = (!warnings.is_empty()).then_some(ErrorKind::Warnings);
         Ok(Answer::new(&document, human::plain(&text))?.summary().ending(ending))
     }
 }

@@ -1,8 +1,8 @@
 //! `holdfast binlog check`
 
 use backup_core::{
-    BinlogChain, ClusterName, ErrorKind, Finding, Manifest, Reach, ReplayBase, Repository, Result,
-    SegmentInfo, SegmentStore, Severity,
+    BinlogChain, ClusterName, ErrorKind, Finding, Manifest, Reach, ReplayBase, ReplayTarget,
+    Repository, Result, SegmentInfo, SegmentStore, Severity,
 };
 use backup_drivers::binlog::check_segment;
 use backup_storage::{Repo, RepositoryOptions};
@@ -22,6 +22,10 @@ pub(super) struct Check {
     #[arg(long)]
     quick: bool,
 }
+
+/// What to do where histories of servers went apart.
+const APART: &str = "see with `holdfast binlog find` what it did, and bring it over where it counts; --to-latest follows the \
+                     server that committed last, --to-gtid leads to any transaction";
 
 impl Check {
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
@@ -80,7 +84,7 @@ impl Check {
         let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
         let manifests = listed.into_iter().filter_map(|listed| listed.manifest.ok());
         let manifests: Vec<Manifest> = manifests.filter(whole).collect();
-        let (mut backups, mut lines) = (Vec::new(), String::new());
+        let (mut backups, mut lines, mut apart) = (Vec::new(), String::new(), false);
         for (at, manifest) in manifests.iter().enumerate() {
             // What the newest one leads to can be had, whatever the older ones lead to.
             let severity = match at + 1 == manifests.len() {
@@ -116,6 +120,16 @@ impl Check {
                     Some(e.to_string())
                 }
             };
+            if at + 1 == manifests.len() {
+                let base = ReplayBase::of(manifest);
+                let plan = chain.plan(&base, &ReplayTarget::Reachable);
+                let lines = plan.map(|plan| chain.left_out(&base, &plan)).unwrap_or_default();
+                apart = !lines.is_empty();
+                findings.extend(lines.into_iter().map(|problem| {
+                    let object = format!("backup {}", manifest.backup);
+                    Finding::new(Severity::Warning, object, problem, APART)
+                }));
+            }
             if let Some(problem) = problem {
                 let remedy = match severity {
                     Severity::Error => "take a full backup now",
@@ -150,6 +164,7 @@ impl Check {
                 (true, _) => "problems were found",
                 _ if manifests.is_empty() =>
                     "they are whole, and nothing can be restored from them",
+                _ if apart => "they are whole, and the histories of its servers went apart",
                 (false, false) => "all is well from the newest backup on",
                 (false, true) => "all is well",
             }
@@ -160,7 +175,7 @@ impl Check {
         }
         let ending = match bad {
             true => Some(ErrorKind::Findings),
-            false => manifests.is_empty().then_some(ErrorKind::Warnings),
+            false => (manifests.is_empty() || apart).then_some(ErrorKind::Warnings),
         };
         Ok(Answer::new(&document, text)?.ending(ending))
     }
