@@ -72,37 +72,11 @@ impl SegmentStore for Repo {
         server: &BinlogServer,
         seq: u64,
     ) -> Result<Option<SegmentInfo>> {
-        let key = Key::Segment(cluster.clone(), server.clone(), seq);
-        let place = self.place(&key);
-        let Some(mut head) = self.store().get_range(&key, 0..HEAD).await? else {
-            return Ok(None);
-        };
-        place.check_object_header(ObjectKind::Segment, &head)?;
-        let header = frame_header(&place, &head, OBJECT_HEADER_LEN)?;
-        let end = OBJECT_HEADER_LEN as u64 + u64::from(header.frame_len());
-        if end > head.len() as u64 {
-            head =
-                self.store().get_range(&key, 0..end).await?.ok_or_else(|| missing_object(&key))?;
-        }
-        let (kind, json, _) = frame(&place, &head, OBJECT_HEADER_LEN)?;
-        if kind != FrameKind::Segment {
-            return Err(Error::damaged(format!("{key} does not begin with what is known of it")));
-        }
-        let info: SegmentInfo = serde_json::from_slice(&json)
-            .map_err(|e| Error::damaged(format!("{key} cannot be understood")).with_source(e))?;
-        let itself = &info.cluster == cluster && &info.server == server && info.seq == seq;
-        let ordered = info.range.start < info.range.end && info.bytes() <= MAX_SEGMENT;
-        if !itself || !ordered {
-            return Err(Error::damaged(format!("{key} is another segment than it says")));
-        }
-        Ok(Some(info))
+        self.segment_info(cluster, server, seq).await.map_err(with_remedy)
     }
 
     async fn read(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
-        self.read_segment(cx, segment).await.map_err(|e| match e.kind() {
-            ErrorKind::Damaged => e.with_remedy(REMEDY),
-            _ => e,
-        })
+        self.read_segment(cx, segment).await.map_err(with_remedy)
     }
 
     async fn append(
@@ -166,7 +140,47 @@ impl SegmentStore for Repo {
     }
 }
 
+/// What to do about a segment, where it is the segment that is damaged.
+fn with_remedy(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged => error.with_remedy(REMEDY),
+        _ => error,
+    }
+}
+
 impl Repo {
+    async fn segment_info(
+        &self,
+        cluster: &ClusterName,
+        server: &BinlogServer,
+        seq: u64,
+    ) -> Result<Option<SegmentInfo>> {
+        let key = Key::Segment(cluster.clone(), server.clone(), seq);
+        let place = self.place(&key);
+        let Some(mut head) = self.store().get_range(&key, 0..HEAD).await? else {
+            return Ok(None);
+        };
+        place.check_object_header(ObjectKind::Segment, &head)?;
+        let header = frame_header(&place, &head, OBJECT_HEADER_LEN)?;
+        let end = OBJECT_HEADER_LEN as u64 + u64::from(header.frame_len());
+        if end > head.len() as u64 {
+            head =
+                self.store().get_range(&key, 0..end).await?.ok_or_else(|| missing_object(&key))?;
+        }
+        let (kind, json, _) = frame(&place, &head, OBJECT_HEADER_LEN)?;
+        if kind != FrameKind::Segment {
+            return Err(Error::damaged(format!("{key} does not begin with what is known of it")));
+        }
+        let info: SegmentInfo = serde_json::from_slice(&json)
+            .map_err(|e| Error::damaged(format!("{key} cannot be understood")).with_source(e))?;
+        let itself = &info.cluster == cluster && &info.server == server && info.seq == seq;
+        let ordered = info.range.start < info.range.end && info.bytes() <= MAX_SEGMENT;
+        if !itself || !ordered {
+            return Err(Error::damaged(format!("{key} is another segment than it says")));
+        }
+        Ok(Some(info))
+    }
+
     async fn read_segment(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
         let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
         let len = self.store().len(&key).await?.ok_or_else(|| missing_object(&key))?;

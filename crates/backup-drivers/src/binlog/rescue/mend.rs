@@ -89,7 +89,7 @@ impl Rescue<'_> {
         Ok(())
     }
 
-    fn has_put_right(&mut self, info: &SegmentInfo) {
+    pub(super) fn has_put_right(&mut self, info: &SegmentInfo) {
         self.cx.note(format!("segment {} ({}) is whole again", info.name(), info.range));
         self.result.put_right += 1;
     }

@@ -370,11 +370,17 @@ impl Rescue<'_> {
         match self.store.append(self.cx, &info, content.slice(..len)).await? {
             Appended::Stored(stored) => self.result.stored += stored,
             Appended::Taken => {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("a receiver archives the binlogs of {} now", info.server),
-                )
-                .with_remedy("end it; then start this again"));
+                let there = self.store.segment(self.cluster, &info.server, info.seq).await;
+                if !there.is_err_and(|e| e.kind() == ErrorKind::Damaged) {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        format!("a receiver archives the binlogs of {} now", info.server),
+                    )
+                    .with_remedy("end it; then start this again"));
+                }
+                // The last one, of which nothing can be told: whatever it held is behind what is known.
+                self.store.replace_damaged(self.cx, &info, content.slice(..len)).await?;
+                self.has_put_right(&info);
             }
         }
         self.result.segments += 1;
