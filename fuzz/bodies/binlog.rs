@@ -36,15 +36,9 @@ impl SegmentStore for One {
     async fn append(&self, _: &Context, _: &SegmentInfo, _: Bytes) -> Result<Appended> {
         Ok(Appended::Taken)
     }
-    async fn replace_damaged(
-        &self,
-        _cx: &Context,
-        _segment: &SegmentInfo,
-        _content: Bytes,
-    ) -> Result<()> {
+    async fn replace_damaged(&self, _: &Context, _: &SegmentInfo, _: Bytes) -> Result<()> {
         Err(Error::internal("nothing is damaged here"))
     }
-
     async fn claim(
         &self,
         _: &Context,

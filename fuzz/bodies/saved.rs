@@ -58,15 +58,9 @@ impl SegmentStore for Archive {
         more.push(info.clone());
         Ok(Appended::Stored(info.bytes()))
     }
-    async fn replace_damaged(
-        &self,
-        _cx: &Context,
-        _segment: &SegmentInfo,
-        _content: Bytes,
-    ) -> Result<()> {
+    async fn replace_damaged(&self, _: &Context, _: &SegmentInfo, _: Bytes) -> Result<()> {
         Err(Error::internal("nothing is damaged here"))
     }
-
     async fn claim(
         &self,
         _: &Context,

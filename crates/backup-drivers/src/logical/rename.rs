@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use backup_core::{Error, Result};
 
-use super::select::{TableName, split_name};
+use super::select::{SYSTEM_DATABASES, TableName, split_name};
 
 /// Which databases and tables get another name.
 ///
@@ -71,8 +71,6 @@ impl FromStr for RenameRule {
 
 /// The longest name that servers take, in characters.
 const LONGEST: usize = 64;
-/// Databases of the servers, which no backup of others' databases holds.
-const THEIRS: [&str; 4] = ["mysql", "information_schema", "performance_schema", "sys"];
 
 /// Fails for a new name that no server takes, or that would put what is restored among what is the server's own.
 fn check_new(new: &[String]) -> Result<()> {
@@ -83,7 +81,7 @@ fn check_new(new: &[String]) -> Result<()> {
             long.escape_debug()
         )));
     }
-    let theirs = |name: &&String| THEIRS.iter().any(|own| name.eq_ignore_ascii_case(own));
+    let theirs = |name: &&String| SYSTEM_DATABASES.contains(&name.to_lowercase().as_str());
     match new.first().filter(theirs) {
         Some(name) => Err(refuse(format!("{name} is the server's own database"))),
         None => Ok(()),
