@@ -40,7 +40,7 @@ impl List {
             app.known(&repo, Some(cluster), cluster).await?;
         }
         let listed = app.cx.run(repo.backups(&app.cx, self.cluster.as_ref())).await?;
-        let known = known(&app.cx, &repo, &listed).await?;
+        let (known, all_known) = known(&app.cx, &repo, &listed).await?;
         let wanted: BTreeSet<String> =
             app.config.copies()?.iter().map(RepoUrl::absolute).collect::<Result<_>>()?;
         let copies = !wanted.is_empty() || known.values().any(|known| !known.copies.is_empty());
@@ -48,7 +48,7 @@ impl List {
 
         let mut document = Vec::new();
         let mut rows = Vec::new();
-        let mut ending = None;
+        let mut ending = (!all_known).then_some(ErrorKind::Warnings);
         for entry in &listed {
             let known = known.get(&entry.backup).unwrap_or(&none);
             let mut line = as_json(entry, known.proof.as_ref());
@@ -150,37 +150,42 @@ impl Known {
     }
 }
 
-/// What is known of each of the backups.
+/// What is known of each of the backups, and whether every history could be read for it.
 async fn known(
     cx: &Context,
     repo: &dyn Repository,
     listed: &[Listed],
-) -> Result<BTreeMap<BackupId, Known>> {
+) -> Result<(BTreeMap<BackupId, Known>, bool)> {
     let clusters: BTreeSet<&ClusterName> = listed.iter().map(|entry| &entry.cluster).collect();
     let mut known: BTreeMap<BackupId, Known> = BTreeMap::new();
+    let mut all = true;
     for cluster in clusters {
-        for Record { time, backup, event } in history(cx, repo, cluster).await? {
+        let Some(records) = history(cx, repo, cluster).await? else {
+            all = false;
+            continue;
+        };
+        for Record { time, backup, event } in records {
             if let Some(backup) = backup {
                 known.entry(backup).or_default().add(time, event);
             }
         }
     }
-    Ok(known)
+    Ok((known, all))
 }
 
-/// The history of a cluster. Where it cannot be had, that is no reason to show nothing else.
+/// The history of a cluster. Where it cannot be had, that is told, and no reason to show nothing else.
 pub(super) async fn history(
     cx: &Context,
     repo: &dyn Repository,
     cluster: &ClusterName,
-) -> Result<Vec<Record>> {
+) -> Result<Option<Vec<Record>>> {
     match cx.run(repo.records(cx, cluster)).await {
         Err(e) if e.kind() != ErrorKind::Interrupted => {
             let text = format!("the history of {cluster} cannot be read: {}", e.report());
             cx.event(Event::Warning { text });
-            Ok(Vec::new())
+            Ok(None)
         }
-        other => other,
+        other => other.map(Some),
     }
 }
 

@@ -141,7 +141,7 @@ impl Point {
         manifests: Vec<Manifest>,
         target: &ReplayTarget,
     ) -> Result<(Manifest, Way)> {
-        let chain = self.chain(cx, repo, cluster, target).await?;
+        let mut chain = self.chain(cx, repo, cluster, target).await?;
         if manifests.is_empty() {
             let problem =
                 format!("there is no backup of cluster {cluster} that binlogs could be applied to");
@@ -150,7 +150,6 @@ impl Point {
                  of data files into a directory (--target-dir)",
             ));
         }
-        let mut chain = SoundChain::new(chain);
         let mut problem = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target
@@ -182,9 +181,9 @@ impl Point {
         repo: &Repo,
         cluster: &ClusterName,
         target: &ReplayTarget,
-    ) -> Result<BinlogChain> {
+    ) -> Result<SoundChain> {
         let chain = chain(cx, repo, cluster, target).await?;
-        if chain.is_empty() && (*target == ReplayTarget::End || self.to_last_reachable) {
+        if chain.chain().is_empty() && (*target == ReplayTarget::End || self.to_last_reachable) {
             let problem = format!("nothing is archived of the binlogs of cluster {cluster}");
             return Err(Error::new(ErrorKind::Unreachable, problem).with_remedy(ARCHIVE));
         }
@@ -200,7 +199,8 @@ impl Point {
         server: &ConnectOptions,
         target: &ReplayTarget,
     ) -> Result<Way> {
-        let chain = self.chain(cx, repo, cluster, target).await?;
+        let mut sound = self.chain(cx, repo, cluster, target).await?;
+        let chain = sound.chain();
         if let Some(segment) = chain.segments().next() {
             cx.run(check_family(server, segment.flavor)).await?;
         }
@@ -212,7 +212,7 @@ impl Point {
         if behind {
             return Err(Unreachable::passed(target, &base.position).into());
         }
-        let route = self.route(cx, repo, &mut SoundChain::new(chain), &base, target).await?;
+        let route = self.route(cx, repo, &mut sound, &base, target).await?;
         // Of a backup it is known when it was taken; of a server, what it has.
         if let Some(gtid) = &route.passed {
             return Err(Unreachable::passed(target, gtid).into());
@@ -254,20 +254,22 @@ impl Point {
                 _ => error,
             }
         })?;
-        if *target == ReplayTarget::Reachable
-            && let Err(hole) = chain.plan(base, &ReplayTarget::End)
-        {
-            cx.event(Event::Warning { text: hole.to_string() });
-        }
         let skip: BTreeSet<Gtid> = self.skip_gtid.iter().cloned().collect();
         let mut route =
             Route::resolve(cx, repo, chain, &plan, target, skip, Skipping::Emptied).await?;
+        if *target == ReplayTarget::Reachable
+            && let Err(hole) = chain.plan(base, &ReplayTarget::End)
+        {
+            route.warnings.push(hole.to_string());
+        }
         if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
-            route.warnings = chain.left_out(base, &plan);
+            route.warnings.extend(chain.left_out(base, &plan));
         }
         for text in &route.warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
+        // Those of the archive were told when they were met.
+        route.warnings.extend_from_slice(sound.warnings());
         Ok(route)
     }
 }
@@ -305,8 +307,9 @@ async fn chain(
     repo: &Repo,
     cluster: &ClusterName,
     target: &ReplayTarget,
-) -> Result<BinlogChain> {
+) -> Result<SoundChain> {
     let mut segments = Vec::new();
+    let mut left_out = Vec::new();
     let mut listed = cx.run(repo.segments(cx, cluster)).await?.into_iter().peekable();
     while let Some(segment) = listed.next() {
         let name = format!("segment {}/{}", segment.server, segment.seq);
@@ -318,13 +321,14 @@ async fn chain(
                     .context(format!("{name}, the last of its server, cannot be read"))
                     .with_remedy(OVER_A_HOLE));
             }
-            Err(e) => {
-                let text = format!("{name} is left out: {}", e.chain());
-                cx.event(Event::Warning { text });
-            }
+            Err(e) => left_out.push(format!("{name} is left out: {}", e.chain())),
         }
     }
-    Ok(BinlogChain::new(segments))
+    let mut chain = SoundChain::new(BinlogChain::new(segments));
+    for text in left_out {
+        chain.warn(cx, text);
+    }
+    Ok(chain)
 }
 
 impl Way {

@@ -55,12 +55,14 @@ impl Show {
         let cluster = self.cluster.as_ref().or(app.config.cluster.as_ref());
         let listed = app.cx.run(repo.backups(&app.cx, cluster)).await?;
         let manifest = select(listed, &self.backup)?;
-        let mut records = history(&app.cx, &repo, &manifest.cluster).await?;
+        let history = history(&app.cx, &repo, &manifest.cluster).await?;
+        let unread = history.is_none().then_some(ErrorKind::Warnings);
+        let mut records = history.unwrap_or_default();
         records.retain(|record| record.backup.as_ref() == Some(&manifest.backup));
 
         // Damage inside must not hide what is known outside.
         let (tables, ending) = match app.cx.run(tables(app, &repo, &manifest)).await {
-            Ok(tables) => (tables, None),
+            Ok(tables) => (tables, unread),
             Err(e) if e.kind() == ErrorKind::Damaged => {
                 let text = format!("the tables of the backup cannot be read: {}", e.report());
                 app.cx.event(Event::Warning { text });

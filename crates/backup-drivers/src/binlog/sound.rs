@@ -26,6 +26,7 @@ pub struct SoundChain {
     chain: BinlogChain,
     whole: HashSet<(BinlogServer, u64)>,
     damaged: Vec<Damaged>,
+    warnings: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -38,13 +39,31 @@ impl SoundChain {
     /// Nothing of it is known to be damaged yet.
     #[must_use]
     pub fn new(chain: BinlogChain) -> Self {
-        SoundChain { all: chain.clone(), chain, whole: HashSet::new(), damaged: Vec::new() }
+        SoundChain {
+            all: chain.clone(),
+            chain,
+            whole: HashSet::new(),
+            damaged: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// What is left: without what was found to be damaged.
     #[must_use]
     pub fn chain(&self) -> &BinlogChain {
         &self.chain
+    }
+
+    /// What was left out of it until now, each with the reason, as it was told.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Tells that something is left out of it.
+    pub fn warn(&mut self, cx: &Context, text: String) {
+        cx.event(Event::Warning { text: text.clone() });
+        self.warnings.push(text);
     }
 
     /// As [`BinlogChain::plan`], through segments alone that are whole.
@@ -107,7 +126,7 @@ impl SoundChain {
         }
         for Damaged { segment, why } in &found {
             let text = format!("segment {} ({}) is left out: {why}", segment.name(), segment.range);
-            cx.event(Event::Warning { text });
+            self.warn(cx, text);
             self.chain = self.chain.without(segment);
         }
         let whole = found.is_empty();
