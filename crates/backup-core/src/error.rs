@@ -327,6 +327,33 @@ impl<T> ResultExt<T> for Result<T> {
     }
 }
 
+/// A remedy, and after it to run the command again, which `again` says better; where the remedy asks for that too,
+/// it is said once.
+#[must_use]
+pub fn and_again(remedy: &str, again: &str) -> String {
+    let remedy = remedy.trim_end_matches('.');
+    let said = ["run the command again", "try again"].iter().find_map(|words| {
+        let (before, after) = remedy.split_once(words)?;
+        // More may belong to it, such as a flag.
+        (after.is_empty() || after.starts_with(';')).then_some((before, after))
+    });
+    let (before, after) = said.unwrap_or((remedy, ""));
+    let before = match said {
+        Some(_) => ["then", "and"].iter().fold(before.trim_end(), |text, word| {
+            text.strip_suffix(word).unwrap_or(text).trim_end().trim_end_matches([',', ';'])
+        }),
+        None => before,
+    };
+    let first: Vec<&str> = [before, after.trim_start_matches([';', ' '])]
+        .into_iter()
+        .filter(|t| !t.is_empty())
+        .collect();
+    match first.is_empty() {
+        true => again.to_owned(),
+        false => format!("{}; then {again}", first.join("; ")),
+    }
+}
+
 /// Turns an I/O failure into an [`Error`], choosing the kind by the operating system's code.
 ///
 /// `fallback` is the kind where the code says nothing special: [`ErrorKind::Store`] for a
@@ -356,6 +383,31 @@ pub fn io_error(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_run_a_command_again_is_said_once() {
+        for (remedy, said) in [
+            ("run the command again", "AGAIN"),
+            (
+                "free space or choose another place, then run the command again",
+                "free space or choose another place; then AGAIN",
+            ),
+            (
+                "mount it and run the command again; what was stored is whole",
+                "mount it; what was stored is whole; then AGAIN",
+            ),
+            ("run the command again; it was a deadlock", "it was a deadlock; then AGAIN"),
+            (
+                "wait until the other run ends, then try again.",
+                "wait until the other run ends; then AGAIN",
+            ),
+            ("run the command again with -v", "run the command again with -v; then AGAIN"),
+            ("grant it", "grant it; then AGAIN"),
+            ("", "AGAIN"),
+        ] {
+            assert_eq!(and_again(remedy, "AGAIN"), said);
+        }
+    }
 
     #[test]
     fn exit_codes_are_distinct_and_in_order() {

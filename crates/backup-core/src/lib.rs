@@ -19,6 +19,7 @@ pub mod retention;
 mod secret;
 mod segment;
 mod server;
+mod shell;
 mod verify;
 
 pub use artifact::{
@@ -32,7 +33,7 @@ pub use claim::Claim;
 pub use context::{
     Clock, Context, ContextBuilder, MemoryBudget, MemoryPermit, Random, SystemClock, SystemRandom,
 };
-pub use error::{Error, ErrorKind, Result, ResultExt, ServerError, io_error};
+pub use error::{Error, ErrorKind, Result, ResultExt, ServerError, and_again, io_error};
 pub use gtid::{
     DomainRange, Gtid, GtidDifference, GtidSet, GtidTag, MAX_GNO, MariaDbBinlogState, MariaDbGtid,
     MariaDbGtidSet, MySqlGtid, MySqlGtidSet, Tsid,
@@ -50,5 +51,6 @@ pub use segment::{
     Appended, BinlogRange, BinlogServer, ListedSegment, Only, SegmentInfo, SegmentStore,
 };
 pub use server::{Capabilities, Flavor, ServerVersion};
+pub use shell::shell_word;
 pub use uuid::Uuid;
 pub use verify::{Finding, Level, Report, Sampled, Severity, Verifier};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backup::{Backup, Restore, RestoreSteps, Restored};
 use crate::chain::{BackupChain, Chain};
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, and_again};
 use crate::id::{BackupId, ClusterName};
 use crate::manifest::Manifest;
 use crate::monitor::Event;
@@ -52,33 +52,42 @@ pub async fn backup(
 /// Of the kind that the first error has ([`ErrorKind::Source`] without one): `what`, for example "the source is
 /// not ready", with what is wrong and what to do.
 pub fn refuse(cx: &Context, findings: &[Finding], what: &str) -> Result<()> {
-    let errors: Vec<&Finding> =
-        findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
     for finding in findings.iter().filter(|finding| finding.severity == Severity::Warning) {
         cx.event(Event::Warning {
             text: format!("{}: {} ({})", finding.object, finding.problem, finding.remedy),
         });
     }
-    let Some(first) = errors.first() else { return Ok(()) };
+    in_one(findings, what, ErrorKind::Source).map_or(Ok(()), Err)
+}
+
+/// All errors among findings in one, of the kind that the first has, else of `kind`: `what` is not as it should be.
+#[must_use]
+pub fn in_one(findings: &[Finding], what: &str, kind: ErrorKind) -> Option<Error> {
+    let errors: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let first = errors.first()?;
     let problems: Vec<String> =
         errors.iter().map(|finding| format!("{}: {}", finding.object, finding.problem)).collect();
-    let mut remedies: Vec<&str> = errors.iter().map(|finding| finding.remedy.as_str()).collect();
-    remedies.dedup();
-    let kind = first.kind.unwrap_or(ErrorKind::Source);
-    Err(Error::new(kind, format!("{what}: {}", problems.join("; ")))
-        .with_remedy(remedies.join("; ")))
+    let mut remedies: Vec<&str> = Vec::new();
+    for finding in &errors {
+        if !remedies.contains(&finding.remedy.as_str()) {
+            remedies.push(&finding.remedy);
+        }
+    }
+    let kind = first.kind.unwrap_or(kind);
+    Some(
+        Error::new(kind, format!("{what}: {}", problems.join("; ")))
+            .with_remedy(remedies.join("; ")),
+    )
 }
 
 /// Adds to the error of a backup that a later one can go on with what the user can do.
 #[must_use]
 pub fn with_work(error: Error) -> Error {
-    let remedy = error.remedy().trim_end_matches('.').to_owned();
     let again = "run the same command again: it goes on from what is finished, which is kept for a \
                  day (`holdfast prune` removes it then)";
-    error.with_remedy(match remedy.as_str() {
-        "" => again.to_owned(),
-        first => format!("{first}; then {again}"),
-    })
+    let remedy = and_again(error.remedy(), again);
+    error.with_remedy(remedy)
 }
 
 /// Whether something is kept for a later backup to go on from.

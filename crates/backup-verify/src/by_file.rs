@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use backup_core::{ClusterName, Context, Error, ErrorKind, Position, Restored, Result, io_error};
+use backup_core::{
+    ClusterName, Context, Error, ErrorKind, Position, Restored, Result, and_again, io_error,
+};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{self, Transport};
 use backup_drivers::logical::{Census, LogicalRestoreOptions, Parts, Rename, Selection, TableName};
@@ -175,7 +177,7 @@ impl<'a> Done<'a> {
         let remedy = error.remedy().trim_end_matches('.');
         let remedy = match remedy.contains("--overwrite") {
             true => remedy.to_owned(),
-            false => format!("{remedy}; then run the command again with --overwrite"),
+            false => and_again(remedy, "run the command again with --overwrite"),
         };
         let remedy = format!("{remedy}, which makes all of them anew; or drop what is there");
         error

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backup_drivers::connect::Session;
 use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::home::{Home, Run};
@@ -234,10 +235,30 @@ async fn a_backup_whose_source_breaks_goes_on(#[values("mysql-9.7", "mariadb-10.
         let kinds = [Some(3), Some(6)];
         assert!(kinds.contains(&run.code), "{run:#?}");
         let run = run.says("run the same command again");
+        assert_eq!(run.stderr.matches("command again").count(), 1, "{run:#?}");
         assert!(!run.stderr.contains("panicked"), "{run:#?}");
         let last = lab.backup().expect(0).json();
         resumed += u32::from(last["resumed"]["chunks"].as_u64() > Some(0));
         lab.assert_exact(&last).await;
     }
     assert!(resumed > 0, "none of {broken} that were broken was gone on with");
+}
+
+/// That the same command goes on is said, and that it has to be run again once.
+#[tokio::test]
+async fn an_interrupted_backup_says_once_how_it_goes_on() {
+    let mut lab = Lab::start("mysql-9.7").await;
+    for _ in 0..20 {
+        lab.new_repository();
+        let run = lab.disturbed(1, |child| {
+            kill_process(Pid::from_child(child), Signal::INT).unwrap();
+        });
+        let Some(run) = run.filter(|run| run.stderr.contains("the same command again")) else {
+            continue;
+        };
+        assert_eq!(run.stderr.matches("command again").count(), 1, "{run:#?}");
+        run.expect(13);
+        return;
+    }
+    panic!("no backup had stored anything that can be gone on from");
 }

@@ -80,3 +80,28 @@ async fn what_is_not_in_the_backup_cannot_be_restored() {
     let args = ["restore", "--cluster", "shop", "--target", &url, "--tables", "shop.nothing"];
     home.on_repo(args).expect(2).says("shop.nothing");
 }
+
+/// Who moves to the other family learns of everything that is in the way, not of one thing after the other.
+#[tokio::test]
+async fn all_that_a_target_cannot_take_is_said_at_once() {
+    let (source, target) = (Server::start("mariadb-10.11").await, Server::start("mysql-9.7").await);
+    let tables = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.named (id UUID PRIMARY KEY)",
+        "CREATE TABLE d.versioned (i INT PRIMARY KEY) WITH SYSTEM VERSIONING",
+        "CREATE SEQUENCE d.numbers",
+    ];
+    server::run(&mut source.session().await, &tables).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "c"]).expect(0);
+    let url = target.url();
+    for more in [&[][..], &["--dry-run"]] {
+        let args = ["restore", "--cluster", "c", "--target", &url];
+        let run = home.on_repo([&args[..], more].concat()).expect(9);
+        let run = run.says("has no type uuid").says("has no sequences");
+        let run = run.says("has no system-versioned tables");
+        assert_eq!(run.stderr.matches("restore to a server that has it").count(), 1, "{run:?}");
+    }
+    let there = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'd'";
+    assert_eq!(target.value(there).await.as_deref(), Some("0"));
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
-    RestoreSteps, Restored, Result, Severity, Strategy,
+    RestoreSteps, Restored, Result, Severity, Strategy, and_again, pipeline,
 };
 
 use super::account::AccountName;
@@ -273,10 +273,9 @@ impl LogicalRestore {
     /// Fails where the target does not allow the restore.
     fn refuse(&self, prepared: &Prepared) -> Result<()> {
         let plan = &prepared.plan;
-        if let Some(finding) = plan.findings.iter().find(|f| f.severity == Severity::Error) {
-            let Finding { object, problem, remedy, kind, .. } = finding.clone();
-            let kind = kind.unwrap_or(ErrorKind::Target);
-            return Err(Error::new(kind, format!("{object}: {problem}")).with_remedy(remedy));
+        let cannot = format!("{} cannot take the restore", self.target);
+        if let Some(error) = pipeline::in_one(&plan.findings, &cannot, ErrorKind::Target) {
+            return Err(error);
         }
         let lost = match &prepared.earlier {
             Earlier::Work(_) => return Ok(()),
@@ -488,7 +487,7 @@ impl LogicalRestore {
         };
         match kind {
             ErrorKind::Interrupted => error.with_remedy(again),
-            _ => error.with_remedy(format!("{}; then {again}", remedy.trim_end_matches('.'))),
+            _ => error.with_remedy(and_again(&remedy, again)),
         }
     }
 }
