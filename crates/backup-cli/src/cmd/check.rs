@@ -187,7 +187,8 @@ async fn data_bytes(source: &ConnectOptions, strategy: Strategy) -> Result<Optio
 /// Whether the repository can be used, and has room for `data` bytes.
 async fn repository(app: &App, data: Option<u64>) -> Result<Vec<Finding>> {
     let url = app.repo_url()?;
-    if let Err(e) = app.repo(RepositoryOptions::default()).await {
+    let opened = app.repo(RepositoryOptions::default()).await;
+    if let Err(e) = opened.and_then(|repo| repo.refuse_clear_text("the backup")) {
         return Ok(vec![finding(&url, &e)]);
     }
     match &url {

@@ -107,3 +107,20 @@ async fn a_wrong_password_is_answered_in_the_servers_words() {
     let server = &run.json()["error"]["server"];
     assert_eq!((&server["code"], &server["state"]), (&1045.into(), &"28000".into()));
 }
+
+/// A backup refuses it, so the look before it does.
+#[tokio::test]
+async fn a_key_that_a_repository_has_no_use_for_is_found() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    home.write("secret", "a passphrase that locks nothing\n");
+    let url = server.url();
+    let with_key = |command: &[&str]| {
+        let key = ["--source", &url, "--passphrase-file", "secret"];
+        home.on_repo([command, &key].concat())
+    };
+    let said = "a passphrase or key file was given, and the repository in repo is not encrypted";
+    with_key(&["backup", "--cluster", "c"]).expect(2).says(said);
+    let run = with_key(&["check"]).expect(2);
+    assert!(run.stdout.contains("cannot be backed up yet") && run.stdout.contains(said), "{run:?}");
+}

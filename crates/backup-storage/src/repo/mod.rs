@@ -166,7 +166,10 @@ impl Repo {
     /// Fails when a key was given to a repository that is not encrypted. Who gives a key means to
     /// encrypt; whoever can write to the store could have put another `holdfast.json` in its place,
     /// and nothing may end up in the clear by that.
-    pub(crate) fn refuse_clear_text(&self, what: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`], with `what` would be in the clear.
+    pub fn refuse_clear_text(&self, what: &str) -> Result<()> {
         if self.key_without_lock {
             return Err(Error::usage(format!(
                 "a passphrase or key file was given, and the repository in {} is not encrypted: \
