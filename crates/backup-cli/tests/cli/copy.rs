@@ -119,6 +119,21 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     home.on_repo(["copy", id, "--to", "copy"]).expect(12).says("a prune removed it from");
 }
 
+#[test]
+fn a_copy_inside_the_repository_is_none() {
+    let home = Home::with_repo();
+    std::os::unix::fs::symlink("repo", home.path("link")).unwrap();
+    let there = home.files("repo");
+    let absolute = format!("file://{}/copy", home.path("repo").display());
+    for place in ["repo/copy", "repo/deep/down", "link/copy", "repo/../repo/copy", &absolute] {
+        let run = home.on_repo(["copy", "--all", "--to", place]).expect(2);
+        run.says("is inside the repository itself");
+    }
+    assert_eq!(home.files("repo"), there);
+    // One beside it whose name begins alike is another place.
+    home.on_repo(["copy", "--all", "--to", "repo-copy"]).expect(0);
+}
+
 #[tokio::test]
 async fn a_killed_copy_goes_on() {
     let server = Server::with_shop("mariadb-10.11").await;

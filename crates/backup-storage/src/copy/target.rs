@@ -53,8 +53,8 @@ impl CopyTarget {
     ///
     /// # Errors
     /// [`ErrorKind::Store`] when the place holds something else, is the source itself, or has lost
-    /// the copies that it had; [`ErrorKind::Usage`] when what is encrypted would be stored in the
-    /// clear there, or the key of the target is missing or wrong.
+    /// the copies that it had; [`ErrorKind::Usage`] when it is inside the source, when what is
+    /// encrypted would be stored in the clear there, or the key of the target is missing or wrong.
     pub async fn open(
         cx: &Context,
         from: &Repo,
@@ -63,6 +63,12 @@ impl CopyTarget {
         consent: CopyConsent,
     ) -> Result<Self> {
         let name = url.absolute()?;
+        if from.store().name().parse().is_ok_and(|source: RepoUrl| url.is_inside(&source)) {
+            return Err(Error::usage(format!("{name} is inside the repository itself"))
+                .with_remedy(
+                    "name another place: a copy on the same store protects from nothing",
+                ));
+        }
         let history = History::read(cx, from, &name).await?;
         let had = history.last.is_some() && !consent.anew;
         let stores = &from.options().stores;

@@ -77,6 +77,32 @@ impl RepoUrl {
             RepoUrl::S3(_) | RepoUrl::Oss(_) => self.to_string(),
         })
     }
+
+    /// Whether the place is inside `other`, whatever it is called by symbolic links.
+    #[must_use]
+    pub fn is_inside(&self, other: &RepoUrl) -> bool {
+        use RepoUrl::{Local, Nfs, Oss, S3};
+        match (self, other) {
+            (Local(this) | Nfs(this), Local(other) | Nfs(other)) => {
+                let (this, other) = (real(this), real(other));
+                this != other && this.starts_with(other)
+            }
+            (S3(this), S3(other)) | (Oss(this), Oss(other)) => {
+                (&this.bucket, &this.endpoint) == (&other.bucket, &other.endpoint)
+                    && this.prefix != other.prefix
+                    && this.prefix.prefix_matches(&other.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where a path leads, though not all of it may be there yet.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = path.ancestors().find_map(|there| Some((there, there.canonicalize().ok()?)));
+    let rest = there.and_then(|(there, real)| Some(real.join(path.strip_prefix(there).ok()?)));
+    rest.unwrap_or(path)
 }
 
 impl From<PathBuf> for RepoUrl {
@@ -186,6 +212,16 @@ fn escaped(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_is_inside_of_a_shorter_one() {
+        let url = |text: &str| text.parse::<RepoUrl>().unwrap();
+        let inside = |a: &str, b: &str| url(a).is_inside(&url(b));
+        assert!(inside("s3://b/x/y", "s3://b/x") && inside("s3://b/x", "s3://b"));
+        assert!(!inside("s3://b/xy", "s3://b/x") && !inside("s3://b/x", "s3://b/x"));
+        assert!(!inside("s3://b/x", "s3://b/x/y") && !inside("s3://c/x/y", "s3://b/x"));
+        assert!(!inside("oss://b/x/y?endpoint=https://e", "s3://b/x"));
+    }
     use backup_core::ErrorKind;
     use proptest::collection::vec;
     use proptest::prelude::*;
