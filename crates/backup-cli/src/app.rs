@@ -22,6 +22,8 @@ pub(crate) struct App {
     pub(crate) config: Config,
     /// Whether the number of connections may follow what they bring.
     pub(crate) auto_threads: bool,
+    /// The flags that named repository, key and configuration, for commands in remedies.
+    pub(crate) repo_flags: String,
     repo: Option<String>,
     key: Option<KeySource>,
     upload_limit: Option<u64>,
@@ -152,9 +154,11 @@ fn run(global: Global, command: &Command) -> Result<Answer> {
     let auto_threads = limits.threads == Some(Threads::Auto);
     let cx = builder.build();
     reporter.watch(&cx);
+    let repo_flags = global.repo_flags(std::env::var("HOLDFAST_REPO").ok().as_deref());
     let repo = global.repo.or_else(|| config.repo.clone());
     let key = KeySource::find(&global.key, &config)?;
-    let app = App { cx, config, auto_threads, repo, key, upload_limit: global.upload_limit };
+    let upload_limit = global.upload_limit;
+    let app = App { cx, config, auto_threads, repo_flags, repo, key, upload_limit };
     let answer = runtime.block_on(async {
         signals::watch(&app.cx)?;
         execute(&app, command).await

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use backup_core::{BackupType, Strategy};
+use backup_core::{BackupType, Strategy, shell_word};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use serde::Deserialize;
@@ -124,6 +124,22 @@ impl TryFrom<Written> for Threads {
 }
 
 impl Global {
+    /// The flags that name repository, key and configuration, as they were given. The repository may be that of the
+    /// environment, which a command that is pasted there needs no flag for.
+    pub(crate) fn repo_flags(&self, of_environment: Option<&str>) -> String {
+        let repo = self.repo.as_deref().filter(|repo| Some(*repo) != of_environment);
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        [
+            ("--repo", repo.map(str::to_owned)),
+            ("--passphrase-file", path(&self.key.passphrase_file)),
+            ("--key-file", path(&self.key.key_file)),
+            ("--config", path(&self.config)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!(" {flag} {}", shell_word(&value?))))
+        .collect()
+    }
+
     /// What `-q` and `-v` say together.
     pub(crate) fn verbosity(&self) -> Verbosity {
         match (self.quiet, self.verbose) {

@@ -10,7 +10,7 @@ use backup_core::{
     ArtifactSource, BackupChain, Chain, Context, Error, ErrorKind, Finding, Flavor, Level,
     Manifest, Report, Repository, Restore, Result, ServerVersion, Severity, Verifier, io_error,
 };
-use backup_drivers::clone::Emptied;
+use backup_drivers::clone::{Emptied, Flags};
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
 use backup_drivers::logical::{Catalog, DrillReport, IdleSource, TableName, drill};
@@ -40,6 +40,8 @@ pub struct DrillOptions {
     /// Where the private server keeps its data, about as much as the source has; without it, where
     /// the operating system has temporary files.
     pub directory: Option<PathBuf>,
+    /// What commands in remedies repeat.
+    pub flags: Flags,
 }
 
 /// Restores a backup into a private server and proves that it is what was backed up: every row by
@@ -225,7 +227,8 @@ impl DrillVerifier {
         let scratch = self.options.scratch("holdfast-drill-")?;
         // What cannot be read the drill reports.
         let catalog = files::Catalog::read(&*artifacts).await.ok();
-        let mut emptied = catalog.map(|catalog| Emptied::of(backup, &catalog));
+        let mut emptied =
+            catalog.map(|catalog| Emptied::of(backup, &catalog).with_flags(&self.options.flags));
         let report = {
             let restore = self.restore(cx, install, scratch.path(), backup, &artifacts).await?;
             files::drill(cx, install, scratch.path(), backup, artifacts, &*restore).await?

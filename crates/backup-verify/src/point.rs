@@ -105,7 +105,7 @@ impl<'a> FilesPoint<'a> {
             return Ok(None);
         }
         let catalog = Catalog::read(&*self.repo.artifacts(cx, self.manifest).await?).await?;
-        let emptied = Emptied::of(self.manifest, &catalog);
+        let emptied = Emptied::of(self.manifest, &catalog).with_flags(&self.options.flags);
         match emptied.refuse_route(cx, self.repo, &self.route, directory, &self.apply).await {
             Err(e) if e.kind() == ErrorKind::Target => Ok(Some(Finding::new(
                 Severity::Warning,
@@ -129,7 +129,8 @@ impl<'a> FilesPoint<'a> {
         let server = self.server(directory, scratch.path(), &catalog);
         let store = Arc::new(self.repo.clone());
         let emptied = (self.manifest.strategy == Strategy::Clone)
-            .then(|| (Emptied::of(self.manifest, &catalog), &*self.apply));
+            .then(|| Emptied::of(self.manifest, &catalog).with_flags(&self.options.flags))
+            .map(|emptied| (emptied, &*self.apply));
         files::bring_to(cx, server, store, Arc::clone(&self.route), emptied).await.map(Some)
     }
 

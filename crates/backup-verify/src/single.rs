@@ -57,7 +57,7 @@ pub async fn restore_tables(
     let install = options.server.install(manifest)?;
     cx.run(at_target::check(&options)).await?;
     let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
-    refuse_emptied(&Emptied::of(manifest, &catalog), &options)?;
+    refuse_emptied(Emptied::of(manifest, &catalog), &options)?;
     let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
     let at_point = route.is_some();
     let ground = match route.filter(|route| !route.is_empty()) {
@@ -142,8 +142,8 @@ impl Apart<'_> {
         if self.manifest.strategy == Strategy::Clone && options.restore.parts != Parts::Schema {
             // Some the account that took the clone may not have seen.
             let emptied = Emptied::of(self.manifest, &self.catalog).seen_by(&source);
-            let emptied = cx.run(emptied).await?;
-            refuse_emptied(&emptied, options)?;
+            let emptied = cx.run(emptied).await?.with_flags(&options.server.flags);
+            refuse_emptied(emptied.clone(), options)?;
             if route.is_some() {
                 marked = Some(cx.run(Marked::set(cx, &source, emptied)).await?);
             }
@@ -230,7 +230,7 @@ pub async fn plan_tables(
     cx.run(at_target::check(options)).await?;
     let artifacts = repo.artifacts(cx, manifest).await?;
     let catalog = Catalog::read(&*artifacts).await?;
-    refuse_emptied(&Emptied::of(manifest, &catalog), options)?;
+    refuse_emptied(Emptied::of(manifest, &catalog), options)?;
     let entries: Vec<&Entry> = match catalog.header.state {
         State::Unprepared if route.is_none() => {
             let keep = Keep::new(&options.restore.selection);
@@ -283,7 +283,8 @@ pub async fn plan_tables(
 }
 
 /// Fails where rows are asked for that a clone does not hold.
-fn refuse_emptied(emptied: &Emptied, options: &AsideOptions) -> Result<()> {
+fn refuse_emptied(emptied: Emptied, options: &AsideOptions) -> Result<()> {
+    let emptied = emptied.with_flags(&options.server.flags);
     match options.restore.parts {
         Parts::Schema => Ok(()),
         Parts::All | Parts::Data => emptied.refuse(&options.restore.selection),

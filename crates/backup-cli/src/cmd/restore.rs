@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use backup_core::{
     ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository, RestoreSteps,
-    Restored, Result, Strategy, pipeline, select,
+    Restored, Result, Strategy, pipeline, select, shell_word,
 };
+use backup_drivers::clone::Flags;
+use backup_drivers::connect::without_password;
 use backup_drivers::foreign::ForeignImport;
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
@@ -217,7 +219,7 @@ impl Restore {
                 _ => InvalidText::Refuse,
             },
         };
-        let server = self.private_server();
+        let server = self.private_server(app);
         if manifest.strategy.has_data_files() {
             if self.selection().has_globs() {
                 return Err(Error::usage(
@@ -307,8 +309,29 @@ impl Restore {
     }
 
     /// The server that is run privately.
-    pub(super) fn private_server(&self) -> DrillOptions {
-        DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() }
+    pub(super) fn private_server(&self, app: &App) -> DrillOptions {
+        DrillOptions {
+            server: self.server_dir.clone(),
+            directory: self.scratch_dir.clone(),
+            flags: Flags { target: self.target_flags(), repository: app.repo_flags.clone() },
+        }
+    }
+
+    /// The flags that named the target, without a password, and what may become of it.
+    fn target_flags(&self) -> String {
+        let file = &self.defaults_file.defaults_file;
+        let target = self.target.as_deref().map(without_password);
+        let mut flags: String = [
+            ("--target", target),
+            ("--defaults-file", file.as_ref().map(|file| file.display().to_string())),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!(" {flag} {}", shell_word(&value?))))
+        .collect();
+        if self.overwrite && !flags.is_empty() {
+            flags.push_str(" --overwrite");
+        }
+        flags
     }
 
     /// Whether tables or databases are chosen.

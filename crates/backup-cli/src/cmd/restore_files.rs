@@ -83,9 +83,10 @@ impl Restore {
     ) -> Result<Vec<Finding>> {
         let artifacts = repo.artifacts(&app.cx, manifest).await?;
         let catalog = app.cx.run(Catalog::read(&*artifacts)).await?;
-        let mut findings = Vec::from_iter(Emptied::of(manifest, &catalog).finding());
+        let emptied = Emptied::of(manifest, &catalog).with_flags(&self.private_server(app).flags);
+        let mut findings = Vec::from_iter(emptied.finding());
         if let Some(file) = &self.server_config {
-            let install = self.private_server().any_install()?;
+            let install = self.private_server(app).any_install()?;
             let config = ServerConfig::read(&install, file)?;
             let successor = Successor { install: &install, config: &config, directory };
             findings.extend(successor.fit(manifest, &catalog));
@@ -128,13 +129,14 @@ impl Restore {
         }
         let point = match &way {
             Some(way) => {
-                let server = self.private_server();
+                let server = self.private_server(app);
                 let route = Arc::clone(&way.route);
                 let source = replica.as_ref().map(|replica| replica.source.clone());
                 let apply = format!(
-                    "holdfast binlog apply --cluster {} --target …{}",
+                    "holdfast binlog apply --cluster {} --target …{}{}",
                     manifest.cluster,
-                    self.point.flags()
+                    self.point.flags(),
+                    app.repo_flags
                 );
                 let point = FilesPoint::prepare(repo, manifest, route, server, apply)?;
                 Some(point.following(source))

@@ -7,6 +7,7 @@ use backup_core::{
     BackupId, ClusterName, Error, ErrorKind, Finding, Level, Listed, Manifest, Report, Repository,
     Result, Severity, select,
 };
+use backup_drivers::clone::Flags;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::foreign::examine_dump;
 use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
@@ -117,7 +118,7 @@ impl Verify {
             let result = match &plan {
                 Some(plan) => verify_sample(&app.cx, &repo, plan, entry).await,
                 None if self.level == Level::Drill => {
-                    verify_drill(&app.cx, &repo, self.drill(), source.as_ref(), entry).await
+                    verify_drill(&app.cx, &repo, self.drill(app), source.as_ref(), entry).await
                 }
                 None => verify_listed(&app.cx, &repo, self.level, entry).await,
             };
@@ -161,8 +162,12 @@ impl Verify {
 }
 
 impl Verify {
-    fn drill(&self) -> DrillOptions {
-        DrillOptions { server: self.server_dir.clone(), directory: self.scratch_dir.clone() }
+    fn drill(&self, app: &App) -> DrillOptions {
+        DrillOptions {
+            server: self.server_dir.clone(),
+            directory: self.scratch_dir.clone(),
+            flags: Flags { repository: app.repo_flags.clone(), ..Flags::default() },
+        }
     }
 
     /// What a drill is compared with, where it is.

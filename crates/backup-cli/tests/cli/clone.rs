@@ -187,11 +187,31 @@ async fn an_empty_table_out_of_a_clone_replaces_nothing() {
         for more in [&[][..], &["--dry-run"]] {
             let more = [&choice[..], more].concat();
             restore("alone", &more).expect(2).says("shop.old (MyISAM)").says("another backup");
-            let named = format!("restore {others} --tables shop.old");
+            let named = format!("restore {others} --cluster both --target ");
             restore("both", &more).expect(2).says("shop.old (MyISAM)").says(&named);
         }
     }
     let rows = "SELECT COUNT(*) FROM shop.old";
+    assert_eq!(server.value(rows).await.as_deref(), Some("2"));
+
+    // What it says can be pasted, however the repository was named, and with a password in the URL.
+    server::run(
+        &mut session,
+        &["DELETE FROM shop.old", "ALTER USER root@localhost IDENTIFIED BY 'pass'"],
+    )
+    .await;
+    let with_password = url.replace("root@", "root:pass@");
+    let flags = ["--repo", "repo", "--cluster", "both", "--server-dir", tool.to_str().unwrap()];
+    let choice = ["--target", &with_password, "--overwrite", "--tables", "shop.old"];
+    let run = home.run([&["restore"], &flags[..], &choice].concat()).expect(2);
+    assert!(!run.stderr.contains("root:pass"), "{run:?}");
+    server::run(&mut session, &["ALTER USER root@localhost IDENTIFIED BY ''"]).await;
+    home.paste(&run.stderr, others).expect(0);
+    assert_eq!(server.value(rows).await.as_deref(), Some("2"));
+    server::run(&mut session, &["DELETE FROM shop.old"]).await;
+    let flags = ["restore", "--repo", "repo", "--cluster", "both", "--target-dir", "data"];
+    let plan = home.run([&flags[..], &["--dry-run"]].concat()).expect(0).stdout;
+    home.paste(&plan.replace('\u{2026}', &format!("'{url}'")), others).expect(0);
     assert_eq!(server.value(rows).await.as_deref(), Some("2"));
 
     // What is destroyed is said before, of tables and of databases.
@@ -293,7 +313,7 @@ async fn an_empty_table_out_of_a_clone_comes_to_no_point() {
     home.on_repo(archive).expect(0);
     let renamed = ["--tables", "shop.older", "--to-latest"];
     let run = home.on_repo([&to[..], &renamed].concat()).expect(2);
-    run.says("shop.older was shop.old").says(&format!("restore {others} --tables shop.old`"));
+    run.says("shop.older was shop.old").says(&format!("restore {others} --cluster c --target "));
     let rows = "SELECT COUNT(*) FROM shop.older";
     assert_eq!(server.value(rows).await.as_deref(), Some("3"));
 

@@ -53,6 +53,19 @@ impl Home {
         Run::of(self.command(args).env("HOLDFAST_REPO", "repo"))
     }
 
+    /// Pastes a command that was printed into a shell: the one between backticks that holds `part`.
+    #[track_caller]
+    pub(crate) fn paste(&self, printed: &str, part: &str) -> Run {
+        let mut lines = printed.split('`').filter(|line| line.starts_with("holdfast "));
+        let line = lines.find(|line| line.contains(part));
+        let line = line.unwrap_or_else(|| panic!("no command with {part} in {printed}"));
+        let program = Path::new(assert_cmd::cargo::cargo_bin!("holdfast")).parent().unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().env("HOME", self.0.path()).current_dir(self.0.path());
+        shell.env("PATH", program).args(["-c", line]).stdin(Stdio::null());
+        Run::of(&mut shell)
+    }
+
     /// Fails unless the archive of `shop`, of which there is no backup, is whole.
     #[track_caller]
     pub(crate) fn archive_is_whole(&self) {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use backup_core::{
     ClusterName, Context, Error, ErrorKind, Finding, Manifest, Result, SegmentStore, Severity,
-    Strategy,
+    Strategy, shell_word,
 };
 
 use super::{CloneBackup, LeftEmpty};
@@ -14,6 +14,15 @@ use crate::binlog::{Route, first_touch};
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Catalog;
 use crate::logical::{Selection, TableName, quote_name};
+
+/// The flags of the user that a command in a remedy repeats, each with a space before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Those that name the target, where one is known.
+    pub target: String,
+    /// Those that name the repository, its key and the configuration; what the environment names needs none.
+    pub repository: String,
+}
 
 /// What of a backup comes back without its rows, and where those are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +35,8 @@ pub struct Emptied {
     pub backup: String,
     /// Whose it is.
     pub cluster: ClusterName,
+    /// What commands repeat.
+    pub flags: Flags,
 }
 
 impl Emptied {
@@ -39,7 +50,24 @@ impl Emptied {
             others: manifest.outcome.details["others"].as_str().map(str::to_owned),
             backup: manifest.backup.to_string(),
             cluster: manifest.cluster.clone(),
+            flags: Flags::default(),
         }
+    }
+
+    /// The same, with flags that the commands in its remedies repeat.
+    #[must_use]
+    pub fn with_flags(self, flags: &Flags) -> Emptied {
+        Emptied { flags: flags.clone(), ..self }
+    }
+
+    /// The command that restores the logical backup, `more` with it.
+    fn restore(&self, others: &str, more: &str) -> String {
+        let target = match self.flags.target.as_str() {
+            "" => " --target …",
+            given => given,
+        };
+        let (cluster, repository) = (&self.cluster, &self.flags.repository);
+        format!("holdfast restore {others} --cluster {cluster}{target}{more}{repository}")
     }
 
     /// The same, with those of a server on the restored files that the account might not see.
@@ -62,8 +90,8 @@ impl Emptied {
         );
         let remedy = match &self.others {
             Some(others) => format!(
-                "start a server on the files, and bring the rows, before binlogs are applied to it: `holdfast \
-                 restore {others} --target … --overwrite`"
+                "start a server on the files, and bring the rows, before binlogs are applied to it: `{}`",
+                self.restore(others, " --overwrite")
             ),
             None => "bring the rows from another backup; --clone-others dumps them beside the next clone"
                 .to_owned(),
@@ -90,10 +118,9 @@ impl Emptied {
         }
         let Some(first) = first_touch(cx, store, route, &tables).await? else { return Ok(()) };
         let bring = match &self.others {
-            Some(others) => format!(
-                "bring the rows from before: `holdfast restore {others} --cluster {} --target … --overwrite`",
-                self.cluster
-            ),
+            Some(others) => {
+                format!("bring the rows from before: `{}`", self.restore(others, " --overwrite"))
+            }
             None => "bring the rows from before out of another backup".to_owned(),
         };
         Err(Error::new(
@@ -125,10 +152,12 @@ impl Emptied {
         }
         let names: Vec<String> = chosen.iter().map(|left| left.table.to_string()).collect();
         let names = names.join(",");
+        let names = shell_word(&names);
         let remedy = match &self.others {
             Some(others) => format!(
-                "their rows, as they were before the clone, are in the logical backup {others}: `holdfast \
-                 restore {others} --tables {names}`; what else was chosen comes with --exclude-tables {names}"
+                "their rows, as they were before the clone, are in the logical backup {others}: `{}`; what else was \
+                 chosen comes with --exclude-tables {names}",
+                self.restore(others, &format!(" --tables {names}"))
             ),
             None => format!(
                 "restore them from another backup, and what else was chosen with --exclude-tables {names}; \

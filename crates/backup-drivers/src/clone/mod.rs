@@ -49,7 +49,7 @@ use session::Session;
 use spool::Spool;
 
 pub use donor::LeftEmpty;
-pub use emptied::{Emptied, Marked};
+pub use emptied::{Emptied, Flags, Marked};
 pub use rpc::Ddl;
 
 /// How a clone is taken.

@@ -22,6 +22,7 @@ pub use open::open;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use proven::Proven;
 pub use session::Session;
+pub use url::without_password;
 
 pub(crate) use error::{
     cleartext_refused, connect_io_error, io_failure, is_refused, lost, no_compression_offered,

@@ -12,6 +12,20 @@ const FORM: &str = "write it as mysql://USER@HOST:PORT/ or mysql://USER@localhos
 const PARAMETERS: &str = "the parameters are socket, ssl-mode, ssl-ca, ssl-cert, ssl-key, \
                           connect-timeout, read-timeout, compression and enable-cleartext-plugin";
 
+/// The URL as it may be shown.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("mysql", url));
+    // As it is read: up to the last @ it is user and password.
+    match rest.rsplit_once('@') {
+        Some((account, rest)) => {
+            let user = account.split_once(':').map_or(account, |(user, _)| user);
+            format!("{scheme}://{user}@{rest}")
+        }
+        None => url.to_owned(),
+    }
+}
+
 /// Reads a URL. No error quotes the URL as a whole, because a password may be in it.
 pub(super) fn parse(text: &str) -> Result<Settings> {
     let rest = text
@@ -163,6 +177,18 @@ mod tests {
             ("mysql://u@/?socket=/s", Endpoint::Socket("/s".into())),
         ] {
             assert_eq!(ConnectOptions::from_url(url).unwrap().endpoint, endpoint, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("mysql://u:p@ss@h:1/?socket=/s", "mysql://u@h:1/?socket=/s"),
+            ("mysql://u:a?b@h/", "mysql://u@h/"),
+            ("mysql://u@h/", "mysql://u@h/"),
+            ("mysql://h/", "mysql://h/"),
+        ] {
+            assert_eq!(super::without_password(url), shown);
         }
     }
 

@@ -42,7 +42,11 @@ fn options(name: &str, target: &Server, tables: &[&str], rename: &[&str]) -> Asi
         ..Selection::default()
     };
     AsideOptions {
-        server: DrillOptions { server: Some(directory), directory: None },
+        server: DrillOptions {
+            server: Some(directory),
+            directory: None,
+            ..DrillOptions::default()
+        },
         target: target.options(),
         restore: LogicalRestoreOptions {
             selection,

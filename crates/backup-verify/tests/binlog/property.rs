@@ -227,7 +227,7 @@ fn tool(name: &str) -> Option<PathBuf> {
 async fn go_by_files(store: &Store, name: &str, manifest: &Manifest, n: usize, moment: &Moment) {
     let route = way(store, &ReplayBase::of(manifest), n, moment).await;
     let server = xtask::servers::Server::named(name).unwrap().directory();
-    let options = DrillOptions { server: Some(server), directory: None };
+    let options = DrillOptions { server: Some(server), directory: None, ..DrillOptions::default() };
     let point = FilesPoint::prepare(&store.repo, manifest, route, options, String::new());
     let point = point.unwrap_or_else(|e| panic!("moment {n}: {}", e.report()));
     let directory = store.path(&format!("files-{n}"));

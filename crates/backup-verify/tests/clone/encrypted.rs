@@ -127,6 +127,7 @@ async fn an_encrypted_donor_is_cloned_where_its_keys_are_safe() {
     let options = DrillOptions {
         server: Some(install.base().to_owned()),
         directory: Some(stage.directory.path().to_owned()),
+        ..DrillOptions::default()
     };
     let artifacts = stage.repository.artifacts(&stage.cx, &manifests[0]).await.unwrap();
     let report = DrillVerifier::new(options).verify(&stage.cx, &manifests[0], artifacts).await;

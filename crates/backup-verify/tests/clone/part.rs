@@ -30,6 +30,7 @@ async fn tables_come_out_of_a_clone() {
         server: DrillOptions {
             server: Some(xtask::servers::Server::named(MYSQL).unwrap().directory()),
             directory: Some(stage.directory.path().to_owned()),
+            ..DrillOptions::default()
         },
         target: stage.source(),
         restore: LogicalRestoreOptions {

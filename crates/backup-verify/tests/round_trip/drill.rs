@@ -66,7 +66,11 @@ async fn drill(
 fn verifier(pair: &Pair) -> DrillVerifier {
     // The root of the tree that the servers of this test run from.
     let root = pair.source.install().base().parent().unwrap().to_owned();
-    DrillVerifier::new(DrillOptions { server: Some(root), directory: None })
+    DrillVerifier::new(DrillOptions {
+        server: Some(root),
+        directory: None,
+        ..DrillOptions::default()
+    })
 }
 
 fn errors(report: &Report) -> Vec<(&str, &str)> {
@@ -135,6 +139,7 @@ async fn only_what_is_whole_passes(
     let wrong = DrillVerifier::new(DrillOptions {
         server: Some(pair.source.datadir().to_owned()),
         directory: None,
+        ..DrillOptions::default()
     });
     let artifacts = pair.repository.artifacts(&pair.cx, &manifest).await.unwrap();
     let error = wrong.verify(&pair.cx, &manifest, artifacts).await.unwrap_err();
