@@ -264,6 +264,7 @@ impl Point {
         }
         if matches!(target, ReplayTarget::End | ReplayTarget::Reachable) {
             route.warnings.extend(chain.left_out(base, &plan));
+            route.warnings.extend(chain.unreached(std::slice::from_ref(base)));
         }
         for text in &route.warnings {
             cx.event(Event::Warning { text: text.clone() });

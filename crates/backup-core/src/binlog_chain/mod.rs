@@ -274,6 +274,40 @@ impl BinlogChain {
             .collect()
     }
 
+    /// What servers wrote to which none of these bases leads, a line each: the newest base (the last one) is of another
+    /// history. Where only positions tell, it is not known.
+    #[must_use]
+    pub fn unreached(&self, bases: &[ReplayBase]) -> Vec<String> {
+        let starts: Vec<Start> = bases.iter().filter_map(|base| self.start(base).ok()).collect();
+        let Some(Start::Applied(newest)) = starts.last() else { return Vec::new() };
+        let reached = |run: usize, start: &Start| {
+            let last = self.runs[run].segments.len() - 1;
+            let covered = start.covers(self.runs[run].last());
+            covered || self.way(start, run, last, &mut Vec::new()).is_some()
+        };
+        let other = |run: &usize| !self.runs[*run].agrees(newest);
+        let unreached = self.ends().filter(other);
+        let unreached = unreached.filter(|&run| !starts.iter().any(|start| reached(run, start)));
+        unreached
+            .map(|run| {
+                let last = self.runs[run].last();
+                format!(
+                    "nothing leads to what {} wrote, up to {}: its binlogs do not hold what is there before",
+                    last.server,
+                    point(last)
+                )
+            })
+            .collect()
+    }
+
+    /// The last run of every server.
+    fn ends(&self) -> impl Iterator<Item = usize> {
+        let is_last = |run: &usize| {
+            self.runs.get(run + 1).is_none_or(|next| next.server() != self.runs[*run].server())
+        };
+        (0..self.runs.len()).filter(is_last)
+    }
+
     /// The runs whose ends can be reached.
     fn reachable(&self, start: &Start) -> impl Iterator<Item = &Run> {
         let to = |run: &usize| {

@@ -111,6 +111,15 @@ impl BinlogSource {
         })
     }
 
+    /// MariaDB: the last transactions that it got as a replica, and has in none of its binlogs.
+    pub(super) fn unlogged(&self) -> Vec<String> {
+        let (Some(state), GtidSet::MariaDb(replicated)) = (&self.state, &self.replicated) else {
+            return Vec::new();
+        };
+        let unlogged = replicated.iter().filter(|gtid| !state.contains(*gtid));
+        unlogged.map(|gtid| gtid.to_string()).collect()
+    }
+
     /// The length of one of its binlogs.
     pub(super) fn has(&self, file: &str) -> Option<u64> {
         self.files.iter().find(|(name, _)| name == file).map(|(_, len)| *len)
@@ -239,6 +248,14 @@ pub(super) async fn locate(
     // file itself says; where it refuses (MariaDB does when it lacks a transaction that is archived),
     // the files are looked at one by one.
     match Dump::first_file(options, &covered.set, covered.state.as_ref(), dump).await {
+        // Of each domain a MariaDB looks at the last transaction alone: what it wrote itself, before it went on
+        // as a replica, is passed over.
+        Ok(name) if source.has(&name).is_some() && source.flavor == Flavor::MariaDb => {
+            let (before, state) = before_file(options, dump, &name).await?;
+            if covered.lacks(&before, state.as_ref())?.is_none() {
+                return Ok((Start::File { name, gap: None }, warnings));
+            }
+        }
         Ok(name) if source.has(&name).is_some() => {
             return Ok((Start::File { name, gap: None }, warnings));
         }

@@ -27,6 +27,9 @@ pub(super) struct Check {
 const APART: &str = "see with `holdfast binlog find` what it did, and bring it over where it counts; --to-latest follows the \
                      server that committed last, --to-gtid leads to any transaction";
 
+/// What to do where no backup leads into the binlogs of a server.
+const ALONE: &str = "take a full backup of that server now: its binlogs lead on from it";
+
 impl Check {
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
@@ -139,6 +142,12 @@ impl Check {
                 findings.push(Finding::new(severity, object, problem, remedy));
             }
         }
+        let bases: Vec<ReplayBase> = manifests.iter().map(ReplayBase::of).collect();
+        let alone = chain.unreached(&bases);
+        apart |= !alone.is_empty();
+        findings.extend(alone.into_iter().map(|problem| {
+            Finding::new(Severity::Warning, format!("cluster {cluster}"), problem, ALONE)
+        }));
         if manifests.is_empty() {
             findings.push(Finding::new(
                 Severity::Warning,

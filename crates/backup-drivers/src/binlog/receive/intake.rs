@@ -129,7 +129,7 @@ impl Receiver<'_, '_> {
     /// The first file of a connection says which transactions came before it: all of them have to be
     /// archived, unless a gap was accepted, or this is where the archive begins.
     fn check_joined(
-        &self,
+        &mut self,
         source: &BinlogSource,
         file: &str,
         before: &GtidSet,
@@ -151,13 +151,18 @@ impl Receiver<'_, '_> {
             Some(missing) if !accepted => missing,
             _ => return Ok(()),
         };
-        Err(Error::new(
-            ErrorKind::Source,
-            format!(
-                "transactions are missing between the archive and the server's binlog: {missing}"
-            ),
-        )
-        .with_remedy("take a full backup now, then go on with --accept-gap"))
+        let text = format!(
+            "transactions are missing between the archive and the server's binlog: {missing}"
+        );
+        match &mut self.draft {
+            Some((draft, _)) if self.options.accept_gap => {
+                draft.head.gap_before = Some(missing);
+                self.warn(format!("{text}; take a full backup now"));
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Source, text)
+                .with_remedy("take a full backup now, then go on with --accept-gap")),
+        }
     }
 
     async fn sync(&mut self) -> Result<()> {

@@ -22,7 +22,7 @@ use super::dump::{Dump, DumpOptions};
 use super::kin::check_source;
 use super::segment::format_of;
 use super::semisync::{Rpo, Watch};
-use super::source::{BinlogSource, From, Start, locate};
+use super::source::{Archived, BinlogSource, From, Start, locate};
 use super::spool::{Draft, Spool};
 use super::tips::Archive;
 use super::track::Tracker;
@@ -280,11 +280,8 @@ impl Receiver<'_, '_> {
             self.options.accept_gap,
         )
         .await?;
-        for text in warnings {
-            if !self.result.warnings.contains(&text) {
-                self.cx.event(Told::Warning { text: text.clone() });
-                self.result.warnings.push(text);
-            }
+        for text in warnings.into_iter().chain(self.stands_alone(&source, &archived)) {
+            self.warn(text);
         }
         let dump = match start {
             Start::Resume(tip) => {
@@ -307,13 +304,36 @@ impl Receiver<'_, '_> {
         if self.dump.semi_sync && !dump.is_semi_sync() {
             let text =
                 "semi-sync was asked for, and the server has it off: its commits do not wait";
-            if !self.result.warnings.iter().any(|known| known == text) {
-                self.cx.event(Told::Warning { text: text.into() });
-                self.result.warnings.push(text.into());
-            }
+            self.warn(text.into());
         }
         self.connected = true;
         Ok((source, dump))
+    }
+
+    /// Tells something that needs a look, once.
+    fn warn(&mut self, text: String) {
+        if !self.result.warnings.contains(&text) {
+            self.cx.event(Told::Warning { text: text.clone() });
+            self.result.warnings.push(text);
+        }
+    }
+
+    /// What has to be known of a server that comes into the archive, and whose binlogs lack what it got from
+    /// the others: only a backup of its own leads on into them.
+    fn stands_alone(&self, source: &BinlogSource, archived: &Archived) -> Option<String> {
+        let own = |backup: &ReplayBase| backup.server.as_ref() == Some(&source.server);
+        let is_new = archived.tip.is_none() && archived.covered.is_some();
+        let unlogged = source.unlogged();
+        let alone = is_new && !unlogged.is_empty() && !self.options.backups.iter().any(own);
+        alone.then(|| {
+            format!(
+                "the binlogs of {} do not hold what it got as a replica or by a restore, up to {} \
+                 (log_slave_updates=OFF): no backup of another server leads on into them; take a full backup of it \
+                 now",
+                source.server,
+                unlogged.join(", ")
+            )
+        })
     }
 
     /// Sees to it that nobody else archives this server meanwhile.
