@@ -5,6 +5,7 @@
 //! rows that it changed, and definitions cannot be undone this way.
 
 mod json;
+mod order;
 mod rows;
 mod table;
 mod value;
@@ -25,8 +26,8 @@ use super::segment::{Placed, SegmentReader};
 use super::summary::{Summary, Transaction};
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::TableName;
-use rows::{Change, Row};
-use table::{Beside, Table};
+use rows::{Change, Flags, Row};
+use table::Table;
 
 /// What undoes a transaction.
 #[derive(Debug, Clone, Serialize)]
@@ -87,13 +88,11 @@ pub async fn undo(
         return Err(cannot(gtid, "no row of these tables is changed in it", "leave out --table"));
     }
     let flavor = found.flavor;
-    let mut problems = changes.beside(flavor);
+    let mut problems = changes.beside(flavor, tables);
     let compared = compare(&mut session, &changes, flavor, &mut problems).await?;
     session.close().await?;
-    let statements = changes
-        .changes
-        .iter()
-        .rev()
+    let statements = order::of(&changes)
+        .into_iter()
         .filter_map(|(table, change)| change.inverse(&changes.tables[*table], flavor))
         .collect();
     let notes = changes.notes();
@@ -200,17 +199,19 @@ struct Changes {
 
 impl Changes {
     /// What the statements would do beside what they say, or the transaction did beside its rows.
-    fn beside(&self, flavor: Flavor) -> Vec<String> {
+    fn beside(&self, flavor: Flavor, wanted: &[TableName]) -> Vec<String> {
+        let wanted =
+            |name: &str| wanted.is_empty() || wanted.iter().any(|table| table.quoted() == name);
         let mut problems = Vec::new();
         for (number, table) in self.tables.iter().enumerate() {
             let own = self.changes.iter().filter(|(of, _)| *of == number).map(|(_, change)| change);
             let own = own.filter(|change| change.inverse(table, flavor).is_some());
             let own: Vec<&Change> = own.collect();
-            let concerns =
-                |beside: &&Beside| own.iter().any(|change| beside.concerns(change, table));
-            for beside in table.beside.iter().filter(concerns) {
-                if !problems.contains(&beside.text) {
-                    problems.push(beside.text.clone());
+            for beside in &table.beside {
+                for problem in own.iter().filter_map(|change| beside.of(change, table, wanted)) {
+                    if !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
                 }
             }
         }
@@ -239,35 +240,35 @@ impl Changes {
 async fn changes(session: &mut Session, found: &Found, wanted: &[TableName]) -> Result<Changes> {
     let gtid = &found.gtid;
     let mut all = Changes { tables: Vec::new(), changes: Vec::new() };
-    let mut numbers: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut maps: BTreeMap<u64, (TableMap, Option<usize>)> = BTreeMap::new();
+    let mut numbers: BTreeMap<TableName, usize> = BTreeMap::new();
+    let mut maps: BTreeMap<u64, TableMap> = BTreeMap::new();
+    let mut statement = 0;
     for (event_kind, body) in &found.events {
         if *event_kind == kind::TABLE_MAP {
             let map = TableMap::parse(body)
                 .ok_or_else(|| Error::damaged("a TABLE_MAP event cannot be read"))?;
-            let name = TableName { database: map.database.clone(), table: map.table.clone() };
-            let number = if wanted.is_empty() || wanted.contains(&name) {
-                let key = (map.database.clone(), map.table.clone());
-                let number = match numbers.get(&key) {
-                    Some(number) => *number,
-                    None => {
-                        all.tables.push(Table::of(session, &map).await?);
-                        all.tables.len() - 1
-                    }
-                };
-                numbers.insert(key, number);
-                Some(number)
-            } else {
-                None
-            };
-            maps.insert(map.id, (map, number));
+            maps.insert(map.id, map);
         } else if let Some((_, id)) = change(*event_kind, body) {
-            let Some((map, number)) = maps.get(&id) else {
+            let Some(map) = maps.get(&id) else {
                 return Err(Error::damaged("a rows event is of a table that was not named"));
             };
-            let Some(number) = *number else { continue };
+            let of_statement = statement;
+            statement += usize::from(Flags::of(body).ends_statement());
+            let name = TableName { database: map.database.clone(), table: map.table.clone() };
+            if !wanted.is_empty() && !wanted.contains(&name) {
+                continue;
+            }
+            // Only now: also tables are named of which no row changes.
+            let number = match numbers.get(&name) {
+                Some(number) => *number,
+                None => {
+                    all.tables.push(Table::of(session, map).await?);
+                    all.tables.len() - 1
+                }
+            };
+            numbers.insert(name, number);
             let table = &all.tables[number];
-            let rows = rows::read(map, table, *event_kind, body)
+            let rows = rows::read(map, table, *event_kind, body, of_statement)
                 .map_err(|why| cannot(gtid, format!("{}: {why}", table.name), RESTORE))?;
             all.changes.extend(rows.into_iter().map(|change| (number, change)));
         } else if let Some(query) = Query::of(*event_kind, body)? {

@@ -13,12 +13,39 @@ use super::value::{self, Value};
 pub(super) struct Row(Vec<(usize, Value)>);
 
 /// A row that was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Change {
     /// What it was; `None` where it was not there.
     pub(super) before: Option<Row>,
     /// What it became; `None` where it is gone.
     pub(super) after: Option<Row>,
+    /// The number of the statement that changed it.
+    pub(super) statement: usize,
+    /// What foreign keys did beside is in the binlog too, as rows of the same statement.
+    pub(super) cascades_told: bool,
+}
+
+/// The flags of a rows event, behind the number of its table (`enum_flag` of `rows_event.h`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flags(u64);
+
+impl Flags {
+    const STMT_END: u64 = 1;
+    /// Foreign keys are the work of the server, not of InnoDB: MySQL 9.6 and later.
+    const USE_SQL_FOREIGN_KEY: u64 = 0x10;
+
+    pub(super) fn of(body: &[u8]) -> Self {
+        let mut reader = Reader::new(body);
+        Flags(reader.take(6).and_then(|_| reader.uint(2)).unwrap_or(0))
+    }
+
+    pub(super) fn ends_statement(self) -> bool {
+        self.0 & Self::STMT_END != 0
+    }
+
+    fn tells_cascades(self) -> bool {
+        self.0 & Self::USE_SQL_FOREIGN_KEY != 0
+    }
 }
 
 /// Reads a rows event.
@@ -30,7 +57,9 @@ pub(super) fn read(
     table: &Table,
     event_kind: u8,
     body: &[u8],
+    statement: usize,
 ) -> Result<Vec<Change>, String> {
+    let cascades_told = Flags::of(body).tells_cascades();
     let mut changes = Vec::new();
     let mut problem: Option<String> = None;
     let done = map.rows(event_kind, body, |images, rows| {
@@ -39,7 +68,7 @@ pub(super) fn read(
         };
         let first =
             row(map, table, &images.first, rows).map_err(|why| refused(&mut problem, why)).ok()?;
-        let change = match (&images.second, images.change) {
+        let (before, after) = match (&images.second, images.change) {
             (Some(second), _) => {
                 if map.partial_json(event_kind, rows)? {
                     let why = "its JSON is in the binlog as differences only \
@@ -49,12 +78,12 @@ pub(super) fn read(
                 }
                 let second =
                     row(map, table, second, rows).map_err(|why| refused(&mut problem, why)).ok()?;
-                Change { before: Some(first), after: Some(second) }
+                (Some(first), Some(second))
             }
-            (None, rows::Change::Insert) => Change { before: None, after: Some(first) },
-            (None, _) => Change { before: Some(first), after: None },
+            (None, rows::Change::Insert) => (None, Some(first)),
+            (None, _) => (Some(first), None),
         };
-        changes.push(change);
+        changes.push(Change { before, after, statement, cascades_told });
         Some(())
     });
     match (done, problem) {
@@ -134,7 +163,7 @@ impl Row {
         all(conditions)
     }
 
-    fn get(&self, at: usize) -> Option<&Value> {
+    pub(super) fn get(&self, at: usize) -> Option<&Value> {
         self.0.iter().find(|(column, _)| *column == at).map(|(_, value)| value)
     }
 }

@@ -7,6 +7,7 @@ use backup_core::{Error, ErrorKind, Result};
 use super::super::rows::{Column, TableMap};
 use super::rows::Change;
 use crate::connect::Session;
+use crate::logical::TableName;
 
 /// A column.
 #[derive(Debug, Clone)]
@@ -73,8 +74,25 @@ pub(super) struct Table {
     pub(super) columns: Vec<ColumnDefinition>,
     /// The columns of a key that names each row, by number; none where there is no such key.
     pub(super) key: Vec<usize>,
+    /// Which rows of other tables, or its own, its rows refer to.
+    pub(super) parents: Vec<Parent>,
     /// What would happen beside the statements.
     pub(super) beside: Vec<Beside>,
+}
+
+/// A foreign key, seen from the table that refers.
+#[derive(Debug, Clone)]
+pub(super) struct Parent {
+    /// The name of the key.
+    pub(super) name: String,
+    /// Between backticks, with its database.
+    pub(super) table: String,
+    /// The columns that refer, by number, with the names of those that they refer to.
+    pub(super) columns: Vec<(usize, String)>,
+}
+
+fn full(database: &str, table: &str) -> String {
+    TableName { database: database.into(), table: table.into() }.quoted()
 }
 
 fn quote(name: &str) -> String {
@@ -88,7 +106,7 @@ impl Table {
     /// [`ErrorKind::Source`] when it is not there, or not as it was.
     pub(super) async fn of(session: &mut Session, map: &TableMap) -> Result<Table> {
         let params = || (map.database.clone(), map.table.clone());
-        let name = format!("{}.{}", quote(&map.database), quote(&map.table));
+        let name = full(&map.database, &map.table);
         let rows: Vec<Described> = session
             .exec_rows(
                 "SELECT column_name, data_type, character_set_name, column_type, extra, \
@@ -124,8 +142,9 @@ impl Table {
             .with_remedy("it was altered since: restore to just before, and move the rows over"));
         }
         let key = key(session, params(), &columns).await?;
+        let parents = parents(session, params(), &columns).await?;
         let beside = beside(session, params(), &name, &columns).await?;
-        Ok(Table { name, columns, key, beside })
+        Ok(Table { name, columns, key, parents, beside })
     }
 }
 
@@ -163,12 +182,41 @@ async fn key(
     Ok(key.map(|(_, key)| key).unwrap_or_default())
 }
 
+/// What the rows of a table refer to.
+async fn parents(
+    session: &mut Session,
+    table: (String, String),
+    columns: &[ColumnDefinition],
+) -> Result<Vec<Parent>> {
+    let rows: Vec<(String, String, String, String, String)> = session
+        .exec_rows(
+            "SELECT constraint_name, column_name, referenced_table_schema, referenced_table_name, \
+             referenced_column_name FROM information_schema.key_column_usage WHERE table_schema = ? \
+             AND table_name = ? AND referenced_table_name IS NOT NULL ORDER BY 1, ordinal_position",
+            table,
+        )
+        .await?;
+    let mut parents: BTreeMap<String, Parent> = BTreeMap::new();
+    for (key, column, database, parent, referenced) in rows {
+        let at = columns.iter().position(|c| c.name == column);
+        let parent = parents.entry(key.clone()).or_insert_with(|| Parent {
+            name: key,
+            table: full(&database, &parent),
+            columns: Vec::new(),
+        });
+        parent.columns.extend(at.map(|at| (at, referenced)));
+    }
+    Ok(parents.into_values().collect())
+}
+
 /// What statements may do beside what they say.
 #[derive(Debug, Clone)]
 pub(super) struct Beside {
     when: When,
     /// For people.
-    pub(super) text: String,
+    text: String,
+    /// The table whose rows follow, between backticks, with its database.
+    follows: Option<String>,
 }
 
 /// Which changes, or their undoing, it has to do with.
@@ -183,8 +231,32 @@ enum When {
 }
 
 impl Beside {
-    /// Whether it happens where this change is undone, or happened with it.
-    pub(super) fn concerns(&self, change: &Change, table: &Table) -> bool {
+    /// What to say where it happens as this change is undone, or happened with it and is not undone: the
+    /// binlog does not tell of it, or of a table that is not `wanted`.
+    pub(super) fn of(
+        &self,
+        change: &Change,
+        table: &Table,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        if !self.concerns(change, table) {
+            return None;
+        }
+        match &self.follows {
+            Some(child) if change.after.is_none() && change.cascades_told => {
+                let text = format!(
+                    "rows of {child} followed those of {} by a foreign key, and are not among the tables that are \
+                     chosen",
+                    table.name
+                );
+                (!wanted(child)).then_some(text)
+            }
+            _ => Some(self.text.clone()),
+        }
+    }
+
+    /// Whether a change, or what undoes it, has to do with it.
+    fn concerns(&self, change: &Change, table: &Table) -> bool {
         let (statement, updates) = match (&change.before, &change.after) {
             (Some(_), Some(_)) => ("UPDATE", true),
             (Some(_), None) => ("INSERT", false),
@@ -232,6 +304,7 @@ async fn beside(
                  drop it while the statements run"
             ),
             when: When::Undone(event),
+            follows: None,
         })
         .collect();
     // Database and table that refer, what becomes of their rows, and the columns.
@@ -255,17 +328,17 @@ async fn beside(
         rules.columns.extend(columns.iter().position(|c| c.name.eq_ignore_ascii_case(&column)));
     }
     for ((database, child, _), Rules { delete, update, columns }) in keys {
+        let child = full(&database, &child);
         let text = format!(
-            "rows of {}.{} follow those of {name} by a foreign key; where the server did that by \
-             itself, the binlog does not tell, and it is not undone",
-            quote(&database),
-            quote(&child)
+            "rows of {child} follow those of {name} by a foreign key; where the server did that by \
+             itself, the binlog does not tell, and it is not undone"
         );
+        let follows = Some(child);
         if delete {
-            beside.push(Beside { when: When::Gone, text: text.clone() });
+            beside.push(Beside { when: When::Gone, text: text.clone(), follows: follows.clone() });
         }
         if update {
-            beside.push(Beside { when: When::Changed(columns), text });
+            beside.push(Beside { when: When::Changed(columns), text, follows });
         }
     }
     Ok(beside)

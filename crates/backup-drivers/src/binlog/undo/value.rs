@@ -11,7 +11,7 @@ use super::json;
 use super::table::ColumnDefinition;
 
 /// A value of a row.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Value {
     Null,
     /// A number, or a time between quotes, as SQL writes it.
