@@ -134,6 +134,16 @@ impl Progress {
     pub fn expect_transactions(&self, n: u64) {
         self.expected_transactions.fetch_add(n, Ordering::Relaxed);
     }
+    /// Takes from the estimates what turns out not to be done.
+    pub fn expect_less(&self, bytes: u64, transactions: u64) {
+        let less = |estimate: &AtomicU64, n: u64| {
+            let _ = estimate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |estimate| {
+                Some(estimate.saturating_sub(n))
+            });
+        };
+        less(&self.expected_bytes, bytes);
+        less(&self.expected_transactions, transactions);
+    }
     /// Adds time in which the work waited because the source had too much to do.
     pub fn add_throttled(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use backup_core::{
-    BinlogChain, ClusterName, Context, Error, ErrorKind, Event, Gtid, Manifest, Position,
-    ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
+    BinlogChain, BinlogServer, ClusterName, Context, Error, ErrorKind, Event, Gtid, Manifest,
+    Position, ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
 };
 use backup_drivers::binlog::replay::{
-    Applied, ApplyOptions, Means, apply, check_family, position, preflight,
+    Applied, ApplyOptions, Means, apply, check_family, identity, position, preflight,
 };
 use backup_drivers::binlog::{Route, Skipping, SoundChain, Transaction};
 use backup_drivers::connect::ConnectOptions;
@@ -35,9 +37,10 @@ pub(crate) struct Point {
     /// Up to this transaction and without it
     #[arg(long, value_name = "GTID", group = "point")]
     before_gtid: Option<Gtid>,
-    /// Up to this place in a binlog of the server that the backup was read from
-    #[arg(long, value_name = "FILE:POS", group = "point")]
-    to_position: Option<Position>,
+    /// Up to this place in a binlog: of the server that the backup was read from, or of the one that is named as
+    /// `holdfast binlog list` has it
+    #[arg(long, value_name = "[SERVER/]FILE:POS", group = "point")]
+    to_position: Option<Place>,
     /// Everything that is archived; refused where the archive has a hole on the way there
     #[arg(long, group = "point")]
     to_latest: bool,
@@ -61,6 +64,41 @@ pub(crate) struct Point {
     /// connects to it from]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<IpAddr>,
+}
+
+/// `--to-position`
+#[derive(Debug, Clone)]
+struct Place {
+    /// Whose file it is.
+    server: Option<BinlogServer>,
+    file: String,
+    offset: u64,
+}
+
+impl FromStr for Place {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (server, place) = match text.split_once('/') {
+            Some((server, place)) => (Some(server.parse()?), place),
+            None => (None, text),
+        };
+        match place.parse()? {
+            Position { file: Some(file), offset: Some(offset), .. } => {
+                Ok(Place { server, file, offset })
+            }
+            _ => Err(Error::usage(format!("\"{place}\" is no binlog position"))),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(server) = &self.server {
+            write!(f, "{server}/")?;
+        }
+        write!(f, "{}:{}", self.file, self.offset)
+    }
 }
 
 /// `--apply`
@@ -99,8 +137,7 @@ impl Point {
         if let Some(target) = &self.before_gtid {
             return Some(ReplayTarget::BeforeGtid(gtid(target)));
         }
-        if let Some(Position { file: Some(file), offset: Some(offset), .. }) = &self.to_position {
-            let (server, file, offset) = (None, file.clone(), *offset);
+        if let Some(Place { server, file, offset }) = self.to_position.clone() {
             return Some(ReplayTarget::Position { server, file, offset });
         }
         if self.to_last_reachable {
@@ -109,8 +146,9 @@ impl Point {
         (self.to_latest || !self.skip_gtid.is_empty()).then_some(ReplayTarget::End)
     }
 
-    /// The point in flags, as `binlog apply` takes it, each after a space.
-    pub(super) fn flags(&self) -> String {
+    /// The point in flags, as `binlog apply` takes it, each after a space. A place without a server is of `server`:
+    /// what it is applied to does not tell.
+    pub(super) fn flags(&self, server: Option<&BinlogServer>) -> String {
         let mut text = String::new();
         let mut add = |flag: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -120,7 +158,11 @@ impl Point {
         add("to-time", self.to_time.map(|time| time.to_string()));
         add("to-gtid", self.to_gtid.as_ref().map(ToString::to_string));
         add("before-gtid", self.before_gtid.as_ref().map(ToString::to_string));
-        add("to-position", self.to_position.as_ref().map(ToString::to_string));
+        let of_server = |place: &Place| {
+            let server = place.server.clone().or_else(|| server.cloned());
+            Place { server, ..place.clone() }.to_string()
+        };
+        add("to-position", self.to_position.as_ref().map(of_server));
         let skip: Vec<String> = self.skip_gtid.iter().map(ToString::to_string).collect();
         add("skip-gtid", (!skip.is_empty()).then(|| skip.join(",")));
         if self.to_latest {
@@ -208,7 +250,7 @@ impl Point {
         let begins = here.is_empty();
         let behind = matches!(target, ReplayTarget::Time(time) if chain.is_behind(&here, *time));
         let position = Position { gtid: Some(here), ..Position::default() };
-        let base = ReplayBase { server: None, position };
+        let base = ReplayBase { server: cx.run(identity(server)).await?, position };
         if behind {
             return Err(Unreachable::passed(target, &base.position).into());
         }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    BackupChain, Chain, Error, Finding, Manifest, Repository, Restore as Driver, Result, Severity,
-    pipeline,
+    BackupChain, BinlogServer, Chain, Error, Finding, Manifest, Repository, Restore as Driver,
+    Result, Severity, pipeline,
 };
 use backup_drivers::clone::Emptied;
 use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor};
@@ -135,7 +135,7 @@ impl Restore {
                 let apply = format!(
                     "holdfast binlog apply --cluster {} --target …{}{}",
                     manifest.cluster,
-                    self.point.flags(),
+                    self.point.flags(BinlogServer::of_source(&manifest.outcome.source).as_ref()),
                     app.repo_flags
                 );
                 let point = FilesPoint::prepare(repo, manifest, route, server, apply)?;

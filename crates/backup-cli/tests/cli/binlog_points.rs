@@ -259,3 +259,61 @@ async fn the_time_that_can_be_reached_is_that_of_the_last_commit(
     let check = home.on_repo(["binlog", "check", "--cluster", "shop", "--json"]).expect(0).json();
     assert_eq!(check["backups"][0]["reaches"]["time"], last["last_time"], "{check:#}");
 }
+
+/// A name of a binlog that two servers of the archive have, as everywhere where what is restored is archived too.
+#[rstest]
+#[tokio::test]
+async fn whose_place_is_meant_can_be_said(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let archive = |url: &str| {
+        let run = home.on_repo(["binlog", "backup", "--source", url, "--cluster", "shop"]);
+        assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
+    };
+    let mut session = source.session().await;
+    server::run(&mut session, &["FLUSH BINARY LOGS"]).await;
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (5, 'e', NULL)"]).await;
+    let first = moment(&source, name).await;
+    archive(&url);
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("server_id", "2");
+    let target = Server(builder.start(&cx).await.unwrap());
+    let to = target.url();
+    let restore = ["restore", "--cluster", "shop", "--target", &to];
+    home.on_repo([&restore[..], &["--to-position", &first.place]].concat()).expect(0);
+    // It has files of the same names, which are archived too.
+    let work = ["CREATE DATABASE own", "CREATE TABLE own.t (a INT)"];
+    let mut there = target.session().await;
+    server::run(&mut there, &work).await;
+    server::run(&mut there, &["INSERT INTO own.t VALUES (1)"; 20]).await;
+    archive(&to);
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (6, 'f', NULL)"]).await;
+    let second = moment(&source, name).await;
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (7, 'g', NULL)"]).await;
+    archive(&url);
+
+    let apply = |place: &str| {
+        let all = ["binlog", "apply", "--cluster", "shop", "--target", &to, "--to-position", place];
+        home.on_repo(all)
+    };
+    let list = home.on_repo(["binlog", "list", "--cluster", "shop", "--json"]).expect(0).json();
+    let file = second.place.split(':').next().unwrap();
+    let of_name = list.as_array().unwrap().iter().filter(|s| s["file"] == file);
+    let mut servers: Vec<&str> = of_name.map(|s| s["server"].as_str().unwrap()).collect();
+    servers.dedup();
+    assert_eq!(servers.len(), 2, "{list:#}");
+    let own = match name.starts_with("mysql") {
+        true => target.value("SELECT @@server_uuid").await.unwrap(),
+        false => "id-2".to_owned(),
+    };
+    let theirs = servers.iter().find(|server| **server != own).unwrap();
+    let place = format!("{theirs}/{}", second.place);
+    apply(&second.place).expect(10).says(&format!("--to-position {place}"));
+    apply(&place).expect(0);
+    assert_eq!(target.value(NAMES).await.as_deref(), Some("1,2,3,5,6"));
+    let run = home.on_repo(["binlog", "apply", "--to-position", "nobody/binlog.000001:4"]);
+    run.expect(2).says("names no server");
+}

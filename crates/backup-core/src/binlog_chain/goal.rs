@@ -8,8 +8,8 @@ use super::plan::{ReplayBase, ReplayTarget};
 use super::run::Run;
 use super::way::Start;
 use super::{BinlogChain, age, point};
-use crate::gtid::{Gtid, GtidSet, MariaDbGtid};
-use crate::segment::SegmentInfo;
+use crate::gtid::{Gtid, GtidSet, MariaDbGtid, Tsid};
+use crate::segment::{BinlogServer, SegmentInfo};
 
 /// A segment that the point may be in.
 pub(super) struct Goal {
@@ -104,15 +104,24 @@ impl BinlogChain {
                         Some(Goal { run, segment, first_wins: false })
                     })
                     .collect();
-                let of_base =
-                    |goal: &Goal| base.server.as_ref() == Some(self.runs[goal.run].server());
+                let of_base = |goal: &Goal| {
+                    let server = base.server.as_ref().filter(|_| base.position.file.is_some());
+                    server == Some(self.runs[goal.run].server())
+                };
                 if server.is_none() && goals.len() > 1 {
                     if goals.iter().any(of_base) {
                         goals.retain(of_base);
                     } else {
-                        return Err("more than one server has a file of that name; name the \
-                                    server, or the GTID"
-                            .into());
+                        let places = goals.iter().map(|goal| {
+                            format!("{}/{file}:{offset}", self.runs[goal.run].server())
+                        });
+                        return Err(format!(
+                            "more than one server has such a place; say which one, {}, or name the GTID",
+                            places
+                                .map(|place| format!("--to-position {place}"))
+                                .collect::<Vec<_>>()
+                                .join(" or ")
+                        ));
                     }
                 }
                 if goals.is_empty() {
@@ -125,15 +134,21 @@ impl BinlogChain {
 
     /// Whether the base goes further than the segment that the point is in. What it has within that
     /// segment, only the events tell.
-    pub(super) fn passes(&self, start: &Start, goal: &Goal, target: &ReplayTarget) -> bool {
+    pub(super) fn passes(
+        &self,
+        base: &ReplayBase,
+        start: &Start,
+        goal: &Goal,
+        target: &ReplayTarget,
+    ) -> bool {
         let run = &self.runs[goal.run];
         let segment = &run.segments[goal.segment];
         match (start, target) {
             (Start::Applied(applied), ReplayTarget::Position { .. }) => {
-                self.has_more(applied, segment)
+                self.has_more(base, applied, segment)
             }
             (Start::Applied(applied), ReplayTarget::Gtid(gtid)) => {
-                applied.contains(gtid).unwrap_or(false) && self.has_more(applied, segment)
+                applied.contains(gtid).unwrap_or(false) && self.has_more(base, applied, segment)
             }
             (Start::Applied(applied), ReplayTarget::BeforeGtid(gtid)) => {
                 applied.contains(gtid).unwrap_or(false)
@@ -151,15 +166,19 @@ impl BinlogChain {
     }
 
     /// Whether these are more transactions than there are up to the end of a segment. Those of servers
-    /// that no archived binlog knows do not count: a replica may have some of its own.
-    fn has_more(&self, applied: &GtidSet, segment: &SegmentInfo) -> bool {
+    /// that no archived binlog knows do not count: a replica may have some of its own. Neither do those that a
+    /// server which is to be written has of its own, as those of the restore: they may be archived too.
+    fn has_more(&self, base: &ReplayBase, applied: &GtidSet, segment: &SegmentInfo) -> bool {
+        let own = base.server.as_ref().filter(|_| base.position.file.is_none());
         let mut known = self.runs.iter().map(|run| &run.last().after);
         match (applied, &segment.after) {
             (GtidSet::MySql(applied), GtidSet::MySql(after)) => {
                 let more = applied.subtract(after);
                 known.any(|set| {
                     let GtidSet::MySql(set) = set else { return false };
-                    more.intervals().any(|(more, _)| set.intervals().any(|(tsid, _)| tsid == more))
+                    let is_own = |tsid: &Tsid| own == Some(&BinlogServer::of_uuid(tsid.uuid));
+                    let mut more = more.tsids().filter(|tsid| !is_own(tsid));
+                    more.any(|more| set.tsids().any(|tsid| tsid == more))
                 })
             }
             (GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) => known.any(|set| {

@@ -146,7 +146,7 @@ impl BinlogChain {
         let start = self.start(base).map_err(unreachable)?;
         let mut goals = self.goals(base, &start, target).map_err(unreachable)?;
         if !goals.is_empty() {
-            goals.retain(|goal| !self.passes(&start, goal, target));
+            goals.retain(|goal| !self.passes(base, &start, goal, target));
             if goals.is_empty() {
                 return Err(Unreachable::passed(target, &base.position));
             }

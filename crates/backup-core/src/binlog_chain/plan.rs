@@ -12,7 +12,8 @@ use crate::segment::{BinlogServer, Only, SegmentInfo};
 /// Where a replay begins: what the target has already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayBase {
-    /// The server whose file and offset are in `position`, where that is known.
+    /// The server whose file and offset are in `position`, where that is known. Without a file, the server that is
+    /// to be written itself.
     pub server: Option<BinlogServer>,
     /// What is there.
     pub position: Position,
@@ -80,6 +81,9 @@ impl fmt::Display for ReplayTarget {
             ReplayTarget::Time(time) => write!(f, "time {time}"),
             ReplayTarget::Gtid(gtid) => write!(f, "GTID {gtid}"),
             ReplayTarget::BeforeGtid(gtid) => write!(f, "the point before GTID {gtid}"),
+            ReplayTarget::Position { server: Some(server), file, offset } => {
+                write!(f, "position {server}/{file}:{offset}")
+            }
             ReplayTarget::Position { file, offset, .. } => write!(f, "position {file}:{offset}"),
         }
     }

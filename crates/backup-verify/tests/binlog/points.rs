@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::{ErrorKind, ReplayBase, ReplayTarget};
-use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, apply};
+use backup_core::{Context, ErrorKind, ReplayBase, ReplayTarget};
+use backup_drivers::binlog::replay::{self as replaying, ApplyOptions, Means, apply};
 use backup_drivers::binlog::{Route, Transaction};
 use jiff::Timestamp;
 use rstest::rstest;
 
-use crate::replay::{beginning, replay, route};
+use crate::replay::{beginning, position, replay, route};
 use crate::server::Server;
 use crate::store::Store;
 
@@ -107,4 +107,45 @@ async fn times_positions_and_gaps_of_ones_own_choice(
     let id: Option<u64> =
         broken.session().await.query_first("SELECT @@GLOBAL.server_id").await.unwrap();
     assert_eq!(id, Some(1));
+}
+
+/// A replay that begins in the middle of a piece, and ends in the middle of one, has done everything then.
+#[rstest]
+#[tokio::test]
+async fn what_is_expected_is_what_is_done(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values(Means::Replica, Means::Direct)] means: Means,
+) {
+    let source = Server::start(name, |builder| builder.option("binlog_format", "ROW")).await;
+    let store = Store::new().await;
+    source
+        .run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY)"])
+        .await;
+    let insert = ["INSERT INTO d.t VALUES (NULL)"; 20];
+    source.run(&insert).await;
+    let half = position(&source).await;
+    source.run(&insert).await;
+    let three = position(&source).await;
+    source.run(&insert).await;
+    source.run(&["FLUSH BINARY LOGS"]).await;
+    source.run(&insert).await;
+    store.archive(&source).await;
+    let target = Server::start(name, |builder| builder.option("server_id", "2")).await;
+    let at = |set: &backup_core::GtidSet| ReplayTarget::Gtid(set.last().unwrap());
+    let points = [at(&half), at(&three), ReplayTarget::End];
+    let mut base = beginning(&source, "");
+    for (point, done) in points.iter().zip([22, 20, 40]) {
+        let way = to(&store, &base, point).await;
+        base = beginning(&source, &way.reached.as_ref().unwrap().to_string());
+        let cx = Context::builder().build();
+        let options = ApplyOptions { means, ..ApplyOptions::default() };
+        let repo = Arc::new(store.repo.clone());
+        apply(&cx, &target.options(), repo, Arc::new(way), &options)
+            .await
+            .unwrap_or_else(|e| panic!("{}", e.report()));
+        let counts = cx.progress().snapshot();
+        assert_eq!((counts.transactions, counts.expected_transactions), (done, done), "{point}");
+        assert_eq!(counts.bytes, counts.expected_bytes, "{point}");
+        assert!(counts.bytes > 0);
+    }
 }

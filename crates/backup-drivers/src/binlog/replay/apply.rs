@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use backup_core::{
-    Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, Secret, SegmentStore, Uuid, io_error,
+    BinlogServer, Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, Secret, SegmentStore,
+    Uuid, io_error,
 };
 use mysql_async::Row;
 use tokio::time::timeout;
@@ -150,6 +151,24 @@ pub async fn check_family(target: &ConnectOptions, family: Flavor) -> Result<()>
         return Err(check::other_family(&target, family));
     }
     target.session.close().await
+}
+
+/// Who a server is, as an archive names it; `None` where it does not say.
+///
+/// # Errors
+/// Those of [`Session::open`](crate::connect::Session::open).
+pub async fn identity(target: &ConnectOptions) -> Result<Option<BinlogServer>> {
+    let target = Target::open(target).await?;
+    let facts = &target.facts;
+    let identity = match facts.flavor {
+        Flavor::MySql => {
+            let uuid = facts.server_uuid.as_ref().and_then(|uuid| uuid.parse().ok());
+            uuid.map(BinlogServer::of_uuid)
+        }
+        Flavor::MariaDb => facts.server_id.try_into().ok().map(BinlogServer::of_id),
+    };
+    target.session.close().await?;
+    Ok(identity)
 }
 
 /// Where a server stands: the transactions it has, as far as a replay goes on from there. What a replay

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_core::{Context, Gtid, GtidSet, Result, SegmentStore};
+use backup_core::{Context, Gtid, GtidSet, Result, SegmentInfo, SegmentStore};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,34 @@ pub(super) enum From {
     },
 }
 
+/// A part of what there is to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Amount {
+    pub(super) bytes: u64,
+    pub(super) transactions: u64,
+}
+
+impl Amount {
+    pub(super) fn add(&mut self, other: Amount) {
+        self.bytes += other.bytes;
+        self.transactions += other.transactions;
+    }
+
+    fn of(segment: &SegmentInfo) -> Self {
+        Amount { bytes: segment.bytes(), transactions: segment.transactions }
+    }
+
+    /// Of one event.
+    fn one(event: &Event, begins: bool) -> Self {
+        Amount { bytes: event.bytes().len() as u64, transactions: begins.into() }
+    }
+
+    fn less(&mut self, other: Amount) {
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.transactions = self.transactions.saturating_sub(other.transactions);
+    }
+}
+
 /// A segment that is read ahead: which one, and its bytes.
 type Ahead = ((usize, usize), JoinHandle<Result<Bytes>>);
 
@@ -67,6 +95,10 @@ pub(super) struct Groups {
     serving: bool,
     /// What goes before the next event.
     queue: std::collections::VecDeque<Step>,
+    /// What is still to come of the segment.
+    rest: Amount,
+    /// What was passed over since that was asked last.
+    passed: Amount,
 }
 
 impl Groups {
@@ -92,7 +124,14 @@ impl Groups {
             at: None,
             serving: false,
             queue: std::collections::VecDeque::new(),
+            rest: Amount::default(),
+            passed: Amount::default(),
         }
+    }
+
+    /// What of the route is not sent, and was passed over since this was asked last.
+    pub(super) fn take_passed(&mut self) -> Amount {
+        std::mem::take(&mut self.passed)
     }
 
     /// Begins to read the next segment in the background.
@@ -143,8 +182,17 @@ impl Groups {
                 },
             };
             match placed {
-                Some(placed) => self.take(&placed)?,
+                Some(placed) => {
+                    let amount = Amount::one(&placed.event, matches!(placed.part, Part::Begin(_)));
+                    self.rest.less(amount);
+                    let queued = self.queue.len();
+                    self.take(&placed)?;
+                    if self.queue.len() == queued {
+                        self.passed.add(amount);
+                    }
+                }
                 None => {
+                    self.passed.add(std::mem::take(&mut self.rest));
                     self.reader = None;
                     self.segment += 1;
                 }
@@ -162,6 +210,7 @@ impl Groups {
                 continue;
             }
             if !self.serving && self.is_known(file, self.segment) {
+                self.passed.add(Amount::of(&file.segments[self.segment]));
                 self.segment += 1;
                 continue;
             }
@@ -176,6 +225,7 @@ impl Groups {
                 false => (self.file + 1, 0),
             };
             self.read_ahead(next);
+            self.rest = Amount::of(&file.segments[self.segment]);
             self.reader = Some(SegmentReader::new(&file.segments[self.segment], content)?);
             return Ok(true);
         }

@@ -25,7 +25,7 @@ mod statements;
 mod strangers;
 mod target;
 
-pub use apply::{Applied, ApplyOptions, Means, apply, check_family, position, preflight};
+pub use apply::{Applied, ApplyOptions, Means, apply, check_family, identity, position, preflight};
 pub(super) use demands::Demands;
 pub(crate) use events::leave_to_source;
 pub(crate) use target::{Target, text};

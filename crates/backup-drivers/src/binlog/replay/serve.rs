@@ -21,7 +21,7 @@ use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
 use super::super::gtid::Begin;
 use super::super::route::Route;
 use super::events::Told;
-use super::groups::{From, Groups, Step};
+use super::groups::{Amount, From, Groups, Step};
 use super::packet::{Answers, Requests};
 use super::replica::Replica;
 use super::session::{DumpRequest, Identity, wants_tls};
@@ -33,8 +33,7 @@ struct Milestone {
     /// `None` where there are no GTIDs: what is sent counts as applied then.
     gtid: Option<Gtid>,
     time: Timestamp,
-    bytes: u64,
-    transactions: u64,
+    amount: Amount,
 }
 
 /// How many bytes lie between two milestones.
@@ -52,6 +51,8 @@ pub(super) struct State {
     reached: AtomicBool,
     /// What was sent on the newest connection, and is not known to be applied.
     ahead: Mutex<VecDeque<Milestone>>,
+    /// What was applied, or passed over, since the newest connection began: the next one passes it over again.
+    behind: Mutex<Amount>,
     /// Why the archive cannot be served.
     failed: Mutex<Option<Error>>,
 }
@@ -79,10 +80,29 @@ impl State {
             if !there {
                 return;
             }
-            cx.progress().add_bytes(next.bytes);
-            cx.progress().add_transactions(next.transactions, next.time);
+            cx.progress().add_bytes(next.amount.bytes);
+            cx.progress().add_transactions(next.amount.transactions, next.time);
+            self.behind().add(next.amount);
             ahead.pop_front();
         }
+    }
+
+    fn behind(&self) -> std::sync::MutexGuard<'_, Amount> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection begins, which reads the route from its beginning.
+    fn begins_again(&self, cx: &Context) {
+        self.ahead().clear();
+        let behind = std::mem::take(&mut *self.behind());
+        cx.progress().expect_bytes(behind.bytes);
+        cx.progress().expect_transactions(behind.transactions);
+    }
+
+    /// What is passed over is nothing to wait for.
+    fn passes(&self, cx: &Context, passed: Amount) {
+        cx.progress().expect_less(passed.bytes, passed.transactions);
+        self.behind().add(passed);
     }
 
     /// Why the archive cannot be served, once.
@@ -326,9 +346,9 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
             Groups::new(&self.shared.cx, Arc::clone(&self.shared.store), Arc::clone(&route), from);
         let mut between = true;
         let mut unflushed = 0;
-        self.shared.state.ahead().clear();
+        self.shared.state.begins_again(&self.shared.cx);
         let mut next =
-            Milestone { gtid: None, time: Timestamp::UNIX_EPOCH, bytes: 0, transactions: 0 };
+            Milestone { gtid: None, time: Timestamp::UNIX_EPOCH, amount: Amount::default() };
         loop {
             let step = {
                 let next = groups.next();
@@ -342,6 +362,7 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
                     }
                 }
             };
+            self.shared.state.passes(&self.shared.cx, groups.take_passed());
             match step {
                 Step::Seek { file, position } => {
                     let file = &route.files[file];
@@ -360,11 +381,11 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
                     self.shared.state.sent.fetch_add(len, Ordering::Relaxed);
                     if let Some(begin) = Begin::parse(&event)? {
                         (next.gtid, next.time) = (begin.gtid, begin.time);
-                        next.transactions += 1;
+                        next.amount.transactions += 1;
                     }
-                    next.bytes += len;
-                    if last && next.bytes >= MILE {
-                        let fresh = Milestone { gtid: None, bytes: 0, transactions: 0, ..next };
+                    next.amount.bytes += len;
+                    if last && next.amount.bytes >= MILE {
+                        let fresh = Milestone { gtid: None, amount: Amount::default(), ..next };
                         self.shared.state.ahead().push_back(std::mem::replace(&mut next, fresh));
                     }
                     unflushed += len;

@@ -199,7 +199,10 @@ impl<'a> Direct<'a> {
         let mut at = 0;
         loop {
             self.cx.check()?;
-            match groups.next().await? {
+            let step = groups.next().await?;
+            let passed = groups.take_passed();
+            self.cx.progress().expect_less(passed.bytes, passed.transactions);
+            match step {
                 Step::Seek { file, position } => (self.file, at) = (file, position),
                 Step::Event { event, last, .. } => {
                     let len = event.bytes().len() as u64;
