@@ -33,6 +33,7 @@ mod list;
 mod prompt;
 mod python;
 mod restore;
+mod restore_allowed;
 mod restore_killed;
 mod server;
 mod server_config;

@@ -118,6 +118,8 @@ struct Prepared {
     earlier: Earlier,
     /// The accounts that the source had, as far as the backup tells.
     of_source: BTreeSet<AccountName>,
+    /// Whether anything of the backup is at the target, or something was destroyed for it.
+    begun: bool,
 }
 
 /// What an earlier run of the same restore left at the target.
@@ -239,7 +241,15 @@ impl LogicalRestore {
         };
         if !self.private {
             plan.findings.extend(
-                allowed::findings(&mut session, &catalog, &settings, &self.options, logged).await?,
+                allowed::findings(
+                    &mut session,
+                    &catalog,
+                    &settings,
+                    &self.options,
+                    progress.as_ref(),
+                    logged,
+                )
+                .await?,
             );
         }
         let written = logged && settings.binary_log;
@@ -265,6 +275,7 @@ impl LogicalRestore {
             settings,
             shapes,
             progress,
+            begun: matches!(earlier, Earlier::Work(_)),
             earlier,
             of_source,
         })
@@ -326,6 +337,7 @@ impl LogicalRestore {
                 changes.redo_log_off(session, &prepared.facts, &ours, progress).await?;
             }
             cx.phase("rows");
+            prepared.begun = true;
             self.load(cx, prepared, &mut state, &artifacts).await?;
             load::add_foreign_keys(
                 cx,
@@ -388,8 +400,18 @@ impl LogicalRestore {
     /// Makes databases and empty tables, or those that an earlier run did not make. Gives warnings,
     /// and what that run did.
     async fn define(&self, prepared: &mut Prepared) -> Result<(Vec<String>, State)> {
-        let Prepared { session, facts, catalog, plan, settings, shapes, progress, earlier, .. } =
-            prepared;
+        let Prepared {
+            session,
+            facts,
+            catalog,
+            plan,
+            settings,
+            shapes,
+            progress,
+            earlier,
+            begun,
+            ..
+        } = prepared;
         settings.leave_out(session).await?;
         let mut warnings = Vec::new();
         let mut state = match std::mem::replace(earlier, Earlier::Nothing) {
@@ -399,6 +421,7 @@ impl LogicalRestore {
                 if let Some(progress) = progress {
                     progress.begin(session).await?;
                 }
+                *begun = true;
                 recreate::drop_existing(session.conn(), facts, &plan.existing).await?;
                 if let Some(progress) = progress {
                     progress.set(session, Mark::Cleared, "").await?;
@@ -477,11 +500,14 @@ impl LogicalRestore {
     }
 
     /// What to tell of a restore that ended early.
-    fn failed(&self, error: Error, resumable: bool) -> Error {
-        let half = format!("{} is left half restored", self.target);
+    fn failed(&self, error: Error, begun: bool, resumable: bool) -> Error {
         let (kind, remedy) = (error.kind(), error.remedy().to_owned());
-        let error = error.context(half);
+        let error = error.context(match begun {
+            true => format!("{} is left half restored", self.target),
+            false => format!("nothing was restored into {}", self.target),
+        });
         let again = match (resumable, kind) {
+            _ if !begun => "run the command again",
             (true, ErrorKind::Damaged) | (false, _) => "restore again with --overwrite",
             (true, _) => "run the command again: it goes on where it stopped",
         };
@@ -510,6 +536,10 @@ fn code_of(catalog: &Catalog) -> Vec<Existing> {
 fn of_target(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Source => error.with_kind(ErrorKind::Target),
+        // That command knows what backups need.
+        ErrorKind::Privilege if error.remedy().contains("`holdfast check`") => {
+            error.with_remedy("grant the account at the target the privilege that the server names")
+        }
         _ => error,
     }
 }
@@ -560,7 +590,8 @@ impl Restore for LogicalRestore {
             }
         }
         let resumable = prepared.progress.is_some() && !self.once;
-        let more = done.map_err(|e| self.failed(of_target(e), resumable))?;
+        let begun = prepared.begun;
+        let more = done.map_err(|e| self.failed(of_target(e), begun, resumable))?;
         for text in &more {
             cx.event(Event::Warning { text: text.clone() });
         }

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::catalog::Catalog;
 use super::super::ddl::quote_text;
-use super::super::select::quote_name;
+use super::super::select::TableName;
 use crate::connect::Session;
 
 /// How long to wait for another restore of the same kind to end: its connection may be closing.
@@ -90,6 +90,7 @@ impl State {
 #[derive(Debug, Clone)]
 pub(in crate::logical) struct Progress {
     id: String,
+    name: TableName,
     table: String,
 }
 
@@ -106,8 +107,14 @@ impl Progress {
             text.push_str(&format!("{kind} {name}\n"));
         }
         let id = format!("{:016x}", xxh3_128(text.as_bytes()) as u64);
-        let name = format!("holdfast_restore_{id}");
-        Some(Progress { id, table: format!("{}.{}", quote_name(database), quote_name(&name)) })
+        let name =
+            TableName { database: database.clone(), table: format!("holdfast_restore_{id}") };
+        Some(Progress { id, table: name.quoted(), name })
+    }
+
+    /// Its name.
+    pub(in crate::logical) fn name(&self) -> &TableName {
+        &self.name
     }
 
     /// Sixteen hexadecimal digits that are in every statement which a process that died may have

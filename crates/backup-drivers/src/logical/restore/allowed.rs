@@ -1,13 +1,15 @@
 //! What the target would refuse in the middle of a restore, told before the first row.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject};
 use super::super::ddl::Code;
-use super::super::inventory::{Need, Privilege, ServerFacts, lacking};
-use super::super::load::LoadSettings;
+use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_each};
+use super::super::load::{LoadSettings, Progress};
 use super::super::select::TableName;
-use super::LogicalRestoreOptions;
+use super::{LogicalRestoreOptions, Parts};
 use crate::connect::Session;
 
 /// What the server as a whole is set to, and the account needs for it.
@@ -16,10 +18,12 @@ pub(super) async fn findings(
     catalog: &Catalog,
     settings: &LoadSettings,
     options: &LogicalRestoreOptions,
+    progress: Option<&Progress>,
     logged: bool,
 ) -> Result<Vec<Finding>> {
     let facts = &settings.facts;
-    let mut findings = Vec::new();
+    let mut findings = Vec::from_iter(read_only(session, facts).await?);
+    findings.extend(tables(session, facts, catalog, options, progress).await?);
     let change = match facts.flavor {
         Flavor::MySql => ["SYSTEM_VARIABLES_ADMIN", "SUPER"],
         Flavor::MariaDb => ["SUPER", "SUPER"],
@@ -60,6 +64,96 @@ pub(super) async fn findings(
         findings.extend(untrusted(session, facts, catalog).await?);
     }
     Ok(findings)
+}
+
+/// A server that takes no changes, or none from this account.
+async fn read_only(session: &mut Session, facts: &ServerFacts) -> Result<Option<Finding>> {
+    let off = "SET GLOBAL read_only = OFF at the target, or choose another one";
+    let finding = |name: &str, problem: String, remedy: String| {
+        Finding::new(Severity::Error, name, problem, remedy).with_kind(ErrorKind::Target)
+    };
+    if is_set(session, "super_read_only").await? {
+        let problem = "the target takes no changes from anybody".to_owned();
+        return Ok(Some(finding("super_read_only", problem, off.to_owned())));
+    }
+    if !is_set(session, "read_only").await? {
+        return Ok(None);
+    }
+    let any: &[&str] = match facts.flavor {
+        Flavor::MySql => &["CONNECTION_ADMIN", "SUPER"],
+        Flavor::MariaDb if facts.version.at_least(10, 11, 0) => &["READ_ONLY ADMIN"],
+        Flavor::MariaDb => &["READ_ONLY ADMIN", "SUPER"],
+    };
+    let lacks = lacking(session.conn(), facts, &[Need::global(any)]).await?;
+    Ok(lacks.first().map(|privilege| {
+        let problem = format!("the target takes changes only with {}", privilege.name);
+        finding("read_only", problem, format!("{off}; or {}", privilege.grant))
+    }))
+}
+
+/// What making, filling and reading the tables takes, and keeping the marks of it.
+async fn tables(
+    session: &mut Session,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+    options: &LogicalRestoreOptions,
+    progress: Option<&Progress>,
+) -> Result<Vec<Finding>> {
+    let folded = |name: &str| match facts.lower_case_table_names {
+        1 => name.to_lowercase(),
+        _ => name.to_owned(),
+    };
+    // By database and privilege, the tables that it is for.
+    let mut needed: BTreeMap<(String, &'static str), Vec<TableName>> = BTreeMap::new();
+    let mut need = |name: TableName, privileges: &[&'static str]| {
+        for privilege in privileges {
+            needed.entry((name.database.clone(), privilege)).or_default().push(name.clone());
+        }
+    };
+    let made = options.parts != Parts::Data;
+    for table in &catalog.tables {
+        let name = TableName { database: folded(&table.database), table: folded(&table.name) };
+        let has_rows = table.digest.rows > 0 && !table.rows_elsewhere;
+        need(name.clone(), if made { &["CREATE"] } else { &[] });
+        need(name.clone(), if has_rows { &["INSERT"] } else { &[] });
+        need(name, if table.rows_elsewhere { &[] } else { &["SELECT"] });
+    }
+    if let Some(progress) = progress {
+        let TableName { database, table } = progress.name();
+        let name = TableName { database: folded(database), table: table.clone() };
+        need(name, &["CREATE", "DROP", "INSERT", "DELETE", "SELECT"]);
+    }
+    let sql = "SELECT schema_name FROM information_schema.schemata";
+    let there: BTreeSet<String> = session.query_rows(sql).await?.into_iter().collect();
+    for database in catalog.databases.iter().filter(|_| made) {
+        let name = folded(&database.name);
+        if !there.contains(&name) {
+            needed.entry((name, "CREATE")).or_default();
+        }
+    }
+    let whole: Vec<Need> =
+        needed.keys().map(|(database, privilege)| Need::on(database, &[privilege])).collect();
+    let lacks = lacking_each(session.conn(), facts, &whole).await?;
+    // One statement for a database, with all that it takes.
+    let mut grants: BTreeMap<&String, (Vec<&str>, Privilege)> = BTreeMap::new();
+    for (((database, privilege), names), lack) in needed.iter().zip(lacks) {
+        let Some(lack) = lack else { continue };
+        let single: Vec<Need> =
+            names.iter().map(|name| Need::of_table(name.clone(), &[privilege])).collect();
+        if there.contains(database) && lacking(session.conn(), facts, &single).await?.is_empty() {
+            continue;
+        }
+        grants.entry(database).or_insert((Vec::new(), lack)).0.push(privilege);
+    }
+    Ok(grants
+        .into_values()
+        .map(|(privileges, Privilege { name, grant })| {
+            let all = privileges.join(", ");
+            let together = |text: &str| text.replacen(privileges[0], &all, 1);
+            let problem = format!("the account lacks {} for the tables", together(&name));
+            finding("privileges", problem, together(&grant))
+        })
+        .collect())
 }
 
 /// What comes after the rows.
@@ -142,6 +236,13 @@ async fn untrusted(
 /// Whether a function says nothing of what makes it safe.
 fn is_unsafe(object: &StoredObject) -> bool {
     object.kind == StoredKind::Function && Code::of_function(&object.create) == Code::Undeclared
+}
+
+/// Whether a variable is there and not off.
+async fn is_set(session: &mut Session, name: &str) -> Result<bool> {
+    let sql = format!("SHOW GLOBAL VARIABLES LIKE '{}'", name.replace('_', "\\_"));
+    let row: Option<(String, String)> = session.query_first(&sql).await?;
+    Ok(row.is_some_and(|(_, value)| value != "OFF" && value != "0"))
 }
 
 async fn is_on(session: &mut Session, name: &str) -> Result<bool> {

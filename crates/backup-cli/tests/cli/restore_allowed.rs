@@ -1,0 +1,123 @@
+//! Restores that the target does not allow: told before anything is done, with what allows them.
+
+use std::process::Stdio;
+
+use rstest::rstest;
+
+use crate::home::{Home, Run};
+use crate::server::{self, Server};
+
+#[rstest]
+#[tokio::test]
+async fn the_grants_that_a_restore_lacks_are_printed(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let mut session = server.session().await;
+    let account = [
+        "SET GLOBAL local_infile = ON",
+        "CREATE USER poor@'%' IDENTIFIED BY 'poor'",
+        "GRANT SELECT, INSERT ON shop.* TO poor@'%'",
+        "CREATE DATABASE half CHARACTER SET utf8mb4",
+        "GRANT CREATE, INSERT ON half.* TO poor@'%'",
+    ];
+    server::run(&mut session, &account).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    let url = server.tcp_url("poor");
+    let restore = |to: &str, more: &[&str]| {
+        let rename = format!("shop={to}");
+        let args = ["restore", "--cluster", "c", "--target", &url, "--rename", &rename, "--json"];
+        let tables = ["--tables", "shop.customers,shop.orders"];
+        let mut command = home.command([&args[..], &tables, more].concat());
+        command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_TARGET_PASSWORD", "poor");
+        Run::of(&mut command)
+    };
+    for (to, lacks) in [
+        ("fresh", "GRANT CREATE, DELETE, DROP, INSERT, SELECT ON `fresh`.* TO 'poor'@'%'"),
+        ("half", "GRANT DELETE, DROP, SELECT ON `half`.* TO 'poor'@'%'"),
+    ] {
+        for more in [&["--dry-run"][..], &[]] {
+            let run = restore(to, more).expect(4);
+            let error = run.json()["error"].clone();
+            assert_eq!(error["remedy"], lacks, "{run:#?}");
+            assert!(
+                !run.stderr.contains("half restored") && !run.stderr.contains("holdfast check")
+            );
+        }
+        server::run(&mut session, &[lacks]).await;
+        restore(to, &["--dry-run"]).expect(0);
+        restore(to, &[]).expect(0);
+        assert_eq!(server.content(to).await, server.content("shop").await);
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_target_that_takes_no_changes_is_found_beforehand(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let mut session = server.session().await;
+    let account = [
+        "CREATE USER poor@'%' IDENTIFIED BY 'poor'",
+        "GRANT SELECT, INSERT, CREATE, DELETE, DROP, ALTER ON *.* TO poor@'%'",
+        "SET GLOBAL local_infile = ON",
+        "SET GLOBAL read_only = ON",
+    ];
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    server::run(&mut session, &account).await;
+    let restore = |user: &str, to: &str, more: &[&str]| {
+        let (url, rename) = (server.tcp_url(user), format!("shop={to}"));
+        let args = ["restore", "--cluster", "c", "--target", &url, "--rename", &rename];
+        let tables = ["--tables", "shop.customers"];
+        let mut command = home.command([&args[..], &tables, more].concat());
+        command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_TARGET_PASSWORD", "poor");
+        Run::of(&mut command)
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore("poor", "copy", more).expect(9).says("read_only: the target takes");
+        run.says("SET GLOBAL read_only = OFF").says("TO 'poor'@'%'");
+    }
+    // Who may all the same is not kept from it.
+    let may = match name.starts_with("mysql") {
+        true => "GRANT CONNECTION_ADMIN ON *.* TO poor@'%'",
+        false => "GRANT READ_ONLY ADMIN ON *.* TO poor@'%'",
+    };
+    server::run(&mut session, &[may]).await;
+    restore("poor", "copy", &[]).expect(0);
+    if name.starts_with("mysql") {
+        server::run(&mut session, &["SET GLOBAL super_read_only = ON"]).await;
+        for more in [&["--dry-run"][..], &[]] {
+            restore("poor", "other", more).expect(9).says("super_read_only: the target takes no");
+        }
+    }
+}
+
+/// What broke off before anything was made did not leave half of it.
+#[tokio::test]
+async fn nothing_is_left_half_restored_that_was_not_begun() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    let mut holder = server.session().await;
+    server::run(&mut holder, &["FLUSH TABLES WITH READ LOCK"]).await;
+    let url = server.url();
+    let restore = ["restore", "--cluster", "c", "--target", &url, "--rename", "shop=copy"];
+    let mut command = home.command(restore);
+    command.env("HOLDFAST_REPO", "repo").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let waits = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'CREATE DATABASE%'";
+    let id = loop {
+        if let Some(id) = holder.query_first::<u64>(waits).await.unwrap() {
+            break id;
+        }
+    };
+    server::run(&mut holder, &[&format!("KILL QUERY {id}")]).await;
+    let run = Run::from(child.wait_with_output().unwrap()).says("nothing was restored into");
+    assert!(run.code != Some(0) && !run.stderr.contains("half restored"), "{run:?}");
+    assert_eq!(run.stderr.matches("command again").count(), 1, "{run:?}");
+    server::run(&mut holder, &["UNLOCK TABLES"]).await;
+    home.on_repo(restore).expect(0);
+}
