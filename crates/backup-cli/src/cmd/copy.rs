@@ -94,7 +94,11 @@ impl Copy {
             let unlock = key.first().map(|key| key.read(&app.cx)).transpose()?;
             let stores = app.stores();
             let options = RepositoryOptions { unlock, stores, ..RepositoryOptions::default() };
-            let consent = CopyConsent { anew: self.anew, clear_text: self.allow_unencrypted };
+            let consent = CopyConsent {
+                anew: self.anew,
+                clear_text: self.allow_unencrypted,
+                replace_damaged: self.replace_damaged,
+            };
             let opened = app.cx.run(CopyTarget::open(&app.cx, &repo, &url, options, consent)).await;
             let target = match opened {
                 Ok(target) => target,

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -117,6 +118,93 @@ async fn backups_are_copied_listed_and_restored_from_the_copy() {
     assert_eq!(first["left_out"], true, "{document:#}");
     let id = first["backup"].as_str().unwrap();
     home.on_repo(["copy", id, "--to", "copy"]).expect(12).says("a prune removed it from");
+}
+
+/// Turns a byte in the middle over.
+fn turn_over(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// What mends a manifest is said wherever it is missed, and can be pasted.
+#[tokio::test]
+async fn a_damaged_manifest_names_the_copy_that_mends_it() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    two_backups(&home, &server).await;
+    let listed = home.on_repo(["list", "--json"]).expect(0).json();
+    let id = listed[0]["backup"].as_str().unwrap().to_owned();
+    let manifest = home.files("repo").into_iter().map(|(path, _)| path);
+    let mut manifest = manifest.filter(|path| path.ends_with(format!("{id}/manifest")));
+    let manifest = manifest.next().unwrap();
+    // Nobody knows of a copy yet.
+    let whole = std::fs::read(&manifest).unwrap();
+    turn_over(&manifest);
+    let run = home.on_repo(["list"]).expect(14).says("where there is one (COPY)");
+    run.says(&format!("holdfast copy {id} --repo COPY --to "));
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::write(&manifest, &whole).unwrap();
+    home.on_repo(["copy", "--all", "--to", "the copy"]).expect(0);
+    for lost in [false, true] {
+        match lost {
+            false => turn_over(&manifest),
+            true => std::fs::remove_file(&manifest).unwrap(),
+        }
+        let command = format!("holdfast copy {id} --repo '");
+        let list = home.on_repo(["list"]).expect(14).says(&command);
+        let verified = home.on_repo(["verify", &id]);
+        assert!(matches!(verified.code, Some(8 | 11)), "{verified:?}");
+        let said = format!("{}{}", verified.stdout, verified.stderr);
+        assert!(said.contains(&command), "{said}");
+        home.on_repo(["repair", "index", &id]).expect(8).says(&command);
+        home.paste(&list.stderr, &id).expect(0);
+        home.on_repo(["verify", "--all"]).expect(0);
+    }
+}
+
+/// The one object that nothing else tells of comes back out of a copy too, and only into a repository that is the same.
+#[tokio::test]
+async fn a_lost_holdfast_json_comes_back_from_a_copy() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::new();
+    home.write("secret", "a passphrase of this repository\n");
+    home.run(["init", "--repo", "repo", "--passphrase-file", "secret"]).expect(0);
+    let key = |args: &[&str]| home.run([args, &["--passphrase-file", "secret"]].concat());
+    key(&["backup", "--repo", "repo", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    key(&["copy", "--all", "--repo", "repo", "--to", "copy"]).expect(0);
+    let config = home.path("repo/holdfast.json");
+    let whole = std::fs::read(&config).unwrap();
+    for lost in [false, true] {
+        match lost {
+            false => turn_over(&config),
+            true => std::fs::remove_file(&config).unwrap(),
+        }
+        let copy = "holdfast copy --all --repo COPY --to ";
+        let run = key(&["list", "--repo", "repo"]);
+        assert!(matches!(run.code, Some(7 | 8)), "{run:?}");
+        let run = run.says(copy).says("--replace-damaged");
+        let back = ["copy", "--all", "--repo", "copy", "--to", "repo"];
+        let refused = key(&back).expect(8).says("add --replace-damaged");
+        assert!(refused.stderr.contains("cannot use the repository in"), "{refused:?}");
+        let pasted = run
+            .stderr
+            .replace("COPY", "copy")
+            .replace("damaged`", "damaged --passphrase-file secret`");
+        home.paste(&pasted, "--all").expect(0).says("holdfast.json was put back");
+        assert_eq!(std::fs::read(&config).unwrap(), whole);
+        key(&["verify", "--all", "--repo", "repo"]).expect(0);
+    }
+    // Another repository does not become this one.
+    home.run(["init", "--repo", "other", "--no-encryption"]).expect(0);
+    home.run(["backup", "--repo", "other", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    std::fs::remove_file(home.path("other/holdfast.json")).unwrap();
+    let there = home.files("other");
+    let run = key(&["copy", "--all", "--repo", "repo", "--to", "other", "--replace-damaged"]);
+    run.expect(8).says("no backup there can be told to be of this repository");
+    assert_eq!(home.files("other"), there);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::format::{Config, RepositoryId, Slot, hex};
 use crate::key::{self, Key, LeaseName, RecordName, SlotName};
 use crate::lease::{Lease, holder};
 use crate::options::RepositoryOptions;
-use crate::repo::{Repo, is_free};
+use crate::repo::{Repo, has_clusters, is_free};
+use crate::scan::is_damage;
 use crate::shelf::Shelf;
 use crate::store::{Created, Store};
 use crate::url::RepoUrl;
@@ -30,6 +31,8 @@ pub struct CopyConsent {
     pub anew: bool,
     /// Copying from an encrypted repository into one that is not.
     pub clear_text: bool,
+    /// Putting back a `holdfast.json` that is damaged or lost, where the backups there are those of the source.
+    pub replace_damaged: bool,
 }
 
 /// A repository that takes copies.
@@ -109,8 +112,15 @@ impl CopyTarget {
         (name, history): (String, History),
         consent: CopyConsent,
     ) -> Result<Self> {
-        let found = store.get(&Key::Config, Config::MAX_BYTES).await?;
-        let (repo, same) = match found.as_deref().map(Config::parse).transpose()? {
+        let found = match read_config(&store).await? {
+            Found::Whole(config) => Some(config),
+            Found::Nothing => None,
+            Found::Lost(error) => {
+                put_back(cx, from, &store, &name, error, consent).await?;
+                Some(from.config().clone())
+            }
+        };
+        let (repo, same) = match found {
             Some(config) if config.repository != *from.id() => {
                 history.allows(&name, from, &config.repository, consent)?;
                 keeps_secret(&name, from, &config, consent)?;
@@ -320,6 +330,63 @@ async fn open_other(cx: &Context, store: Store, options: RepositoryOptions) -> R
     })?;
     repo.refuse_clear_text("the copy")?;
     Ok(repo)
+}
+
+/// What stands in the place of `holdfast.json`.
+enum Found {
+    Whole(Config),
+    Nothing,
+    /// A repository that has none that can be read.
+    Lost(Error),
+}
+
+async fn read_config(store: &Store) -> Result<Found> {
+    let read = async {
+        let bytes = store.get(&Key::Config, Config::MAX_BYTES).await?;
+        bytes.as_deref().map(Config::parse).transpose()
+    };
+    match read.await {
+        Ok(Some(config)) => Ok(Found::Whole(config)),
+        Ok(None) if has_clusters(store).await? => {
+            Ok(Found::Lost(Error::damaged("its holdfast.json is missing")))
+        }
+        Ok(None) => Ok(Found::Nothing),
+        Err(e) if is_damage(&e) => Ok(Found::Lost(e)),
+        Err(e) => Err(e),
+    }
+}
+
+/// Puts `holdfast.json` back where it is certain that the backups in the store are those of `from`: every manifest is
+/// bound to the repository that it was written in, and to its key.
+async fn put_back(
+    cx: &Context,
+    from: &Repo,
+    store: &Store,
+    name: &str,
+    error: Error,
+    consent: CopyConsent,
+) -> Result<()> {
+    let error = error.context(format!("cannot use the repository in {name}"));
+    if !consent.replace_damaged {
+        return Err(error.with_remedy(
+            "add --replace-damaged, which puts it back where the backups there are those of this repository",
+        ));
+    }
+    let shelf = Shelf::new(store.clone(), &from.options().stores);
+    let there = from.placed(shelf, Copies::default());
+    let listed = there.backups(cx, None).await?;
+    if !listed.iter().any(|listed| listed.manifest.is_ok()) {
+        return Err(error.with_remedy(
+            "no backup there can be told to be of this repository: if it is, copy holdfast.json by hand out of this \
+             one, which has the same",
+        ));
+    }
+    // The keys first: a repository that nobody can open must never be there.
+    carry_keys(from, store).await?;
+    store.delete(&Key::Config).await?;
+    create(from, store).await.context(|| format!("cannot put holdfast.json back in {name}"))?;
+    cx.event(Event::Warning { text: format!("holdfast.json was put back in {name}") });
+    Ok(())
 }
 
 /// Begins a copy in an empty store.

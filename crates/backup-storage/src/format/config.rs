@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::constant_time;
-use backup_core::{Context, Error, ErrorKind, FORMAT, Result};
+use backup_core::{Context, Error, FORMAT, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -146,10 +146,10 @@ impl Config {
     /// Reads the object.
     ///
     /// # Errors
-    /// [`ErrorKind::Store`]: it is damaged, or it needs a newer version.
+    /// [`ErrorKind::Damaged`]; [`ErrorKind::Store`] where it needs a newer version.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let damaged = |problem: &'static str| {
-            Error::new(ErrorKind::Store, format!("holdfast.json is damaged: {problem}"))
+            Error::damaged(format!("holdfast.json is damaged: {problem}"))
                 .with_remedy("put holdfast.json back from a copy of the repository")
         };
         let (text, _) = checked::open(bytes).map_err(damaged)?;
@@ -191,6 +191,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backup_core::ErrorKind;
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
@@ -252,7 +253,7 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let e = Config::parse(&bad).unwrap_err();
-            assert_eq!(e.kind(), ErrorKind::Store, "bit {bit}");
+            assert_eq!(e.kind(), ErrorKind::Damaged, "bit {bit}");
             assert!(e.report().contains("holdfast.json is damaged"), "{}", e.report());
         }
         for length in 0..good.len() {

@@ -1,5 +1,6 @@
 //! The repository: its places, its backups, and its history.
 
+pub(crate) mod mend;
 mod open;
 
 use std::ops::Range;
@@ -31,7 +32,7 @@ use crate::store::{Created, Store};
 use crate::tiers::{Tier, TierName};
 use crate::url::RepoUrl;
 
-pub(crate) use open::{is_free, read_config};
+pub(crate) use open::{has_clusters, is_free, read_config};
 
 /// The program and version that objects name as their writer.
 pub(crate) const WRITER: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
@@ -313,10 +314,7 @@ impl Repo {
             return Ok(None);
         }
         let key = Key::Backup(cluster.clone(), backup.clone(), BackupObject::Manifest);
-        Ok(Some(Err(missing_object(&key).with_remedy(
-            "put it back from a copy of the repository, or use another backup; leave its directory where it is, \
-             for later backups may need its packs",
-        ))))
+        Ok(Some(Err(missing_object(&key))))
     }
 
     /// Begins a copy of a backup of another repository.
@@ -389,7 +387,12 @@ impl Repository for Repo {
                 };
                 let manifest = match manifest {
                     Some(Err(e)) if is_damage(&e) => {
-                        Some(self.manifest_of_copy(cx, &cluster, &backup, e).await)
+                        match self.manifest_of_copy(cx, &cluster, &backup, e).await {
+                            Err(e) => {
+                                Some(Err(e.with_remedy(self.mend(cx, &cluster, &backup).await)))
+                            }
+                            found => Some(found),
+                        }
                     }
                     other => other,
                 };

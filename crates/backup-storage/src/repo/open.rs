@@ -6,7 +6,7 @@ use backup_core::{Context, Error, ErrorKind, Event, Result};
 use object_store::path::Path;
 use zeroize::Zeroizing;
 
-use super::{Repo, WRITER};
+use super::{Repo, WRITER, mend};
 use crate::failover::Copies;
 use crate::format::{Config, Keys, Seals, Unlock, hex};
 use crate::key::{self, Key, SlotName};
@@ -147,8 +147,14 @@ pub(crate) async fn read_config(store: &Store) -> Result<Option<Config>> {
     };
     // No backup is damaged by it, but none can be reached.
     read.await.map_err(|e| {
-        let kind = if is_damage(&e) { ErrorKind::Store } else { e.kind() };
-        e.with_kind(kind).context(format!("cannot use the repository in {}", store.name()))
+        let what = format!("cannot use the repository in {}", store.name());
+        match is_damage(&e) {
+            true => {
+                let remedy = mend::config(store.name());
+                e.with_kind(ErrorKind::Store).context(what).with_remedy(remedy)
+            }
+            false => e.context(what),
+        }
     })
 }
 
@@ -168,15 +174,20 @@ async fn config_of(store: &Store) -> Result<Config> {
     if let Some(config) = read_config(store).await? {
         return Ok(config);
     }
-    let found = store.list(&Path::default()).await?;
     let name = store.name();
-    if !found.directories.iter().any(|d| d == "clusters") {
-        return Err(no_repository(name));
+    match has_clusters(store).await? {
+        true => {
+            Err(Error::damaged(format!("{name} has backups, but its holdfast.json is missing"))
+                .with_remedy(mend::config(name)))
+        }
+        false => Err(no_repository(name)),
     }
-    let remedy = "put it back from a copy of this repository, where it is the same, or from a version or \
-                  a snapshot that the store keeps";
-    Err(Error::damaged(format!("{name} has backups, but its holdfast.json is missing"))
-        .with_remedy(remedy))
+}
+
+/// Whether there is what a repository holds.
+pub(crate) async fn has_clusters(store: &Store) -> Result<bool> {
+    let found = store.list(&Path::default()).await?;
+    Ok(found.directories.iter().any(|d| d == "clusters"))
 }
 
 fn no_repository(name: &str) -> Error {
