@@ -30,6 +30,7 @@ mod init;
 mod interrupt;
 mod keys;
 mod list;
+mod masked;
 mod prompt;
 mod python;
 mod restore;

@@ -212,6 +212,7 @@ impl LogicalBackup {
         warnings.extend(prepared::warning(&prepared));
         if let Some(masks) = &masks {
             warnings.extend(masks.prepare(&mut catalog)?);
+            refuse_fixed_keys(&mut session, masks, &catalog.tables).await?;
         }
         let moment = Moment::now(&mut session, &facts, &snapshot.applied).await?;
         let position = &snapshot.position;
@@ -410,6 +411,29 @@ impl LogicalBackup {
         }
         Ok(())
     }
+}
+
+/// Fails where a key of several rows would be one fixed value: nobody could restore the backup.
+async fn refuse_fixed_keys(session: &mut Session, masks: &Masks, tables: &[Table]) -> Result<()> {
+    for table in tables.iter().filter(|table| !table.rows_left_out) {
+        for key in masks.fixed_keys(table)? {
+            let mut conditions: Vec<String> =
+                key.iter().map(|name| format!("{} IS NOT NULL", quote_name(name))).collect();
+            conditions.extend(table.filter.iter().map(|filter| format!("({filter}\n)")));
+            let name = table.full_name();
+            let conditions = conditions.join(" AND ");
+            let sql = format!("SELECT 1 FROM {} WHERE {conditions} LIMIT 2", name.quoted());
+            if session.query_rows::<u8>(&sql).await?.len() > 1 {
+                return Err(Error::usage(format!(
+                    "{name} has a key on {}, which would have the same fixed value in every row: no server takes \
+                     two of them",
+                    key.join(", ")
+                ))
+                .with_remedy("mask it with `hash` or `shape`, or leave the rows out with --no-rows"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Has the server look at the conditions, which would be refused after hours of reading else.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lexer::{Dialect, Token};
+use super::lexer::{Dialect, Token, TokenKind};
 use super::table::qualified;
 use super::{Edits, significant};
 use crate::logical::select::TableName;
@@ -106,6 +106,20 @@ impl<'a> Parts<'a> {
         };
         let wanted = self.elements.iter().enumerate().filter(|(i, e)| wanted(*i, e) && !has(e));
         wanted.map(|(_, e)| format!("ADD {}", e.text)).collect()
+    }
+
+    /// The columns of the primary key and of each unique key, in their order; of an expression, those that it names.
+    pub(in crate::logical) fn unique_keys(&self) -> Vec<Vec<String>> {
+        let unique =
+            self.elements.iter().filter(|e| matches!(e.kind, Kind::Primary | Kind::Unique));
+        unique
+            .map(|element| {
+                let tokens = significant(element.text, Dialect::default());
+                let open = tokens.iter().position(|t| t.is_sign('(')).unwrap_or(tokens.len());
+                let names = tokens[open..].iter().filter(|t| t.kind == TokenKind::Name);
+                names.filter_map(Token::name).collect()
+            })
+            .collect()
     }
 
     /// Whether [`Parts::without`] can leave indexes out.
@@ -227,6 +241,14 @@ mod tests {
         (`b`,`KEY`) /*!80000 INVISIBLE */,\n  FULLTEXT KEY `f` (`c`),\n  CONSTRAINT `x` FOREIGN KEY (`b`) \
         REFERENCES `o`.`p` (`q`) ON DELETE CASCADE,\n  CONSTRAINT `c` CHECK (`b` > 0)\n) ENGINE=InnoDB \
         AUTO_INCREMENT=7 STATS_AUTO_RECALC=1 COMMENT='STATS_PERSISTENT=0'";
+
+    #[test]
+    fn unique_keys_by_their_columns() {
+        let create = "CREATE TABLE `t` (\n  `a` int,\n  `b` text,\n  `it``s (` int,\n  PRIMARY KEY (`a`),\n  UNIQUE KEY `u` \
+                      (`b`(10),`it``s (` DESC) USING BTREE,\n  UNIQUE KEY `f` ((lower(`b`))),\n  KEY `k` (`b`(9))\n)";
+        let keys = Parts::of(create).unique_keys();
+        assert_eq!(keys, [vec!["a"], vec!["b", "it`s ("], vec!["b"]]);
+    }
 
     #[test]
     fn indexes_and_foreign_keys_are_left_for_later() {

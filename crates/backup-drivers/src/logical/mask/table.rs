@@ -6,6 +6,7 @@ use aws_lc_rs::{hmac, rand::SecureRandom, rand::SystemRandom};
 use backup_core::{Error, Result};
 
 use super::super::catalog::{Catalog, Column, LoadMode, Table};
+use super::super::ddl::Parts;
 use super::fixed::Fixed;
 use super::rules::{Compiled, MaskRules, MaskWith};
 use super::value::{self, Stream};
@@ -73,16 +74,35 @@ impl Masks {
             {
                 table.masked.push(column.name.clone());
                 table.histograms.remove(&column.name);
-                if table.key.contains(&column.name) {
-                    warnings.push(format!(
-                        "{}.{} is masked and part of a key: a restore fails where two values become one",
-                        table.full_name(),
-                        column.name
-                    ));
-                }
             }
+            let keys = Parts::of(&table.create).unique_keys();
+            let merging = table.columns.iter().zip(&mask.columns).filter(|(column, mask)| {
+                let merges = mask.as_ref().is_some_and(ColumnMask::merges);
+                merges && keys.iter().any(|key| key.contains(&column.name))
+            });
+            warnings.extend(merging.map(|(column, _)| {
+                format!(
+                    "{}.{} is masked and part of a primary or unique key: a restore fails where two values become one",
+                    table.full_name(),
+                    column.name
+                )
+            }));
         }
         Ok(warnings)
+    }
+
+    /// The unique keys of a table of which one fixed value is all that would be left, by their columns: with a second
+    /// row no server takes the backup back.
+    pub(in crate::logical) fn fixed_keys(&self, table: &Table) -> Result<Vec<Vec<String>>> {
+        let Some(mask) = self.table(table)? else { return Ok(Vec::new()) };
+        let fixed = |name: &String| {
+            let mut columns = table.columns.iter().zip(&mask.columns);
+            columns.any(|(column, mask)| {
+                column.name == *name && mask.as_ref().is_some_and(|mask| mask.fixed.is_some())
+            })
+        };
+        let keys = Parts::of(&table.create).unique_keys().into_iter();
+        Ok(keys.filter(|key| !key.is_empty() && key.iter().all(fixed)).collect())
     }
 }
 
@@ -164,6 +184,19 @@ impl ColumnMask {
                 refuse("the text is too long for it, or none of its character set")
             }
             _ => Ok(mask),
+        }
+    }
+
+    /// Whether it may make one value of two. NULL is no value, and enough digits are never the same.
+    fn merges(&self) -> bool {
+        const ENOUGH: usize = 16;
+        let digits = TEXTS.contains(&self.data_type.as_str())
+            || BYTES.contains(&self.data_type.as_str())
+            || self.data_type == "uuid";
+        match self.with {
+            MaskWith::Null => false,
+            MaskWith::Hash => !digits || self.length < ENOUGH,
+            MaskWith::Fixed(_) | MaskWith::Shape | MaskWith::Regex { .. } => true,
         }
     }
 
