@@ -105,3 +105,41 @@ async fn all_that_a_target_cannot_take_is_said_at_once() {
     let there = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'd'";
     assert_eq!(target.value(there).await.as_deref(), Some("0"));
 }
+
+/// A copy of a child beside its live parent is tied to that one.
+#[rstest]
+#[tokio::test]
+async fn a_copy_that_refers_to_a_live_table_is_told_of(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let tables = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.parent (id INT PRIMARY KEY)",
+        "CREATE TABLE d.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES d.parent (id))",
+        "INSERT INTO d.parent VALUES (1)",
+        "INSERT INTO d.child VALUES (1, 1)",
+    ];
+    server::run(&mut server.session().await, &tables).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "c"]).expect(0);
+    let restore = |more: &[&str]| {
+        home.on_repo([&["restore", "--cluster", "c", "--target", &url], more].concat())
+    };
+    for (rename, copy) in [("d.child=d.copy", "d.copy"), ("d=e", "e.child")] {
+        let told =
+            format!("{copy}: its foreign key refers to d.parent, which is not restored with it");
+        let child = ["--tables", "d.child", "--rename", rename];
+        let plan = restore(&[&child[..], &["--dry-run"]].concat()).expect(0).stdout;
+        assert!(plan.contains(&told), "{plan}");
+        restore(&[&child[..], &["-v"]].concat()).expect(0).says(&told);
+    }
+    // Both together have nothing to do with it.
+    let both = restore(&["--tables", "d.parent,d.child", "--rename", "d=f", "-v"]).expect(0);
+    assert!(!both.stderr.contains("not restored with it"), "{both:?}");
+    let foreign = "SELECT GROUP_CONCAT(referenced_table_schema) FROM \
+                   information_schema.key_column_usage WHERE table_schema = 'f' AND \
+                   referenced_table_name = 'parent'";
+    assert_eq!(server.value(foreign).await.as_deref(), Some("f"));
+}

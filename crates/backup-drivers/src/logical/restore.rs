@@ -214,6 +214,7 @@ impl LogicalRestore {
         }
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(adapted);
+        plan.findings.extend(self.tied(&catalog));
         if self.options.parts != Parts::Schema && facts.flavor == Flavor::MySql {
             plan.findings.extend(documents::findings(&catalog));
         }
@@ -279,6 +280,14 @@ impl LogicalRestore {
             earlier,
             of_source,
         })
+    }
+
+    /// What is made under a new name and depends on tables that are there.
+    fn tied(&self, catalog: &Catalog) -> Vec<Finding> {
+        match self.options.rename.is_empty() || self.options.parts == Parts::Data {
+            true => Vec::new(),
+            false => recreate::references_outside(catalog),
+        }
     }
 
     /// Fails where the target does not allow the restore.
@@ -574,6 +583,9 @@ impl Restore for LogicalRestore {
         // Before the first row is written.
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
+        }
+        for Finding { object, problem, remedy, .. } in self.tied(&prepared.catalog) {
+            cx.note(format!("{object}: {problem} ({remedy})"));
         }
         if let Earlier::Work(_) = prepared.earlier {
             cx.note("going on with a restore that was interrupted");

@@ -21,7 +21,7 @@ mod settings;
 
 pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
-pub(super) use choose::without_directories;
+pub(super) use choose::{references_outside, without_directories};
 pub use code::{create_code, create_events, create_triggers};
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
 pub(super) use definitions::is_read_only;

@@ -1,6 +1,6 @@
 //! What a restore will do, for people.
 
-use backup_core::RestoreSteps;
+use backup_core::{Finding, RestoreSteps, Severity};
 
 use super::super::catalog::StoredKind;
 use super::super::load::Mark;
@@ -14,12 +14,19 @@ pub(super) fn of(
     options: &LogicalRestoreOptions,
 ) -> RestoreSteps {
     let Prepared { catalog, plan, shapes, earlier, .. } = prepared;
+    let mut findings = plan.findings.clone();
+    findings.extend(
+        catalog
+            .warnings
+            .iter()
+            .map(|text| Finding::new(Severity::Warning, target.to_string(), text.as_str(), "")),
+    );
     let mut steps = Vec::new();
     if options.parts == Parts::Data {
         steps.extend(catalog.tables.iter().map(|t| {
             format!("load {} rows into table {}, read them back", t.digest.rows, t.full_name())
         }));
-        return RestoreSteps { steps, destroys: Vec::new(), findings: plan.findings.clone() };
+        return RestoreSteps { steps, destroys: Vec::new(), findings };
     }
     let state = match earlier {
         Earlier::Work(state) => Some(state),
@@ -72,5 +79,5 @@ pub(super) fn of(
         Some(_) => Vec::new(),
         None => plan.existing.iter().map(ToString::to_string).collect(),
     };
-    RestoreSteps { steps, destroys, findings: plan.findings.clone() }
+    RestoreSteps { steps, destroys, findings }
 }
