@@ -277,7 +277,11 @@ pub(crate) async fn move_over(
     let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
     let outcome = cx.run(driver.run(cx, sink)).await?;
     let manifest = session.commit(outcome).await?;
-    let driver = LogicalRestore::new(options.target.clone(), options.restore.clone()).once();
+    let mut restore = options.restore.clone();
+    // That backup lacks them, and they cannot be left out of it again.
+    restore.selection.exclude_databases.clear();
+    restore.selection.exclude_table_globs.clear();
+    let driver = LogicalRestore::new(options.target.clone(), restore).once();
     pipeline::restore(cx, &repo, &driver, &manifest).await
 }
 

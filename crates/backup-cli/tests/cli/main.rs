@@ -29,6 +29,7 @@ mod home;
 mod init;
 mod interrupt;
 mod keys;
+mod left_out;
 mod list;
 mod masked;
 mod prompt;

@@ -127,6 +127,12 @@ impl Backup for LogicalBackup {
                 .with_kind(ErrorKind::Privilege),
             );
         }
+        let (selection, no_rows) = (&self.options.selection, &self.options.no_rows);
+        for idle in inventory::idle_exclusions(session.conn(), &facts, selection, no_rows).await? {
+            let problem = "nothing fits this pattern of what is to be left out";
+            let remedy = "see that it is written as it is meant";
+            findings.push(Finding::new(Severity::Warning, idle, problem, remedy));
+        }
         if let Some(process) = inventory::missing_process(session.conn(), &facts).await? {
             let what = match facts.flavor {
                 Flavor::MySql => "general tablespaces are not backed up, nor tables in them",
@@ -406,7 +412,9 @@ impl LogicalBackup {
             found.filter = Some(filter.clone());
         }
         for table in &mut catalog.tables {
-            let fits = |glob: &TableGlob| glob.matches(&table.database, &table.name);
+            let fits = |glob: &TableGlob| {
+                inventory::in_servers_case_glob(facts, glob).matches(&table.database, &table.name)
+            };
             table.rows_left_out = self.options.no_rows.iter().any(fits);
         }
         Ok(())

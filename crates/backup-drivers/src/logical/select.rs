@@ -204,6 +204,49 @@ impl Selection {
         Ok(resolved)
     }
 
+    /// Whether something is to be left out by name or pattern.
+    #[must_use]
+    pub fn has_exclusions(&self) -> bool {
+        !self.exclude_databases.is_empty() || !self.exclude_table_globs.is_empty()
+    }
+
+    /// The patterns of what is to be left out that fit nothing among `databases` and `tables`, all there are, views
+    /// among them.
+    ///
+    /// # Errors
+    /// A usage error for a name that is not there: what was meant would not be left out.
+    pub fn idle_exclusions(
+        &self,
+        databases: &[String],
+        tables: &[TableName],
+    ) -> Result<Vec<String>> {
+        // The server's own never come along.
+        let own = |glob: &Glob| {
+            let name = glob.as_literal().map(str::to_lowercase);
+            name.is_some_and(|name| SYSTEM_DATABASES.contains(&name.as_str()))
+        };
+        let missing = |what: String| {
+            Error::usage(format!("there is no {what}, which is to be left out"))
+                .with_remedy("correct the name, or take it out of what is left out")
+        };
+        let mut idle = Vec::new();
+        for glob in self.exclude_databases.iter().filter(|glob| !own(glob)) {
+            match glob.as_literal() {
+                _ if databases.iter().any(|name| glob.matches(name)) => {}
+                Some(name) => return Err(missing(format!("database {name}"))),
+                None => idle.push(glob.to_string()),
+            }
+        }
+        for glob in self.exclude_table_globs.iter().filter(|glob| !own(&glob.database)) {
+            match glob.as_literal() {
+                _ if tables.iter().any(|t| glob.matches(&t.database, &t.table)) => {}
+                Some(name) => return Err(missing(format!("table {name}"))),
+                None => idle.push(glob.to_string()),
+            }
+        }
+        Ok(idle)
+    }
+
     fn excludes(&self, database: &str, table: &str) -> bool {
         self.exclude_databases.iter().any(|g| g.matches(database))
             || self.exclude_table_globs.iter().any(|g| g.matches(database, table))
@@ -299,6 +342,26 @@ mod tests {
                 Selection { database_globs: [glob(nothing)].into(), ..Default::default() };
             assert!(selection.resolve(&databases, &tables).is_err(), "{nothing}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_has_to_be_there() {
+        let databases = ["shop", "hr"].map(str::to_owned);
+        let tables: Vec<TableName> = ["shop.a", "hr.b"].map(|t| t.parse().unwrap()).into();
+        let idle = |database: &str, table: &str| {
+            Selection {
+                exclude_databases: [database.parse().unwrap()].into(),
+                exclude_table_globs: [table.parse().unwrap()].into(),
+                ..Selection::default()
+            }
+            .idle_exclusions(&databases, &tables)
+        };
+        assert!(idle("hr", "shop.a").unwrap().is_empty());
+        assert!(idle("mysql", "mysql.user").unwrap().is_empty(), "never there anyway");
+        assert_eq!(idle("h*", "shop.x*").unwrap(), ["shop.x*"]);
+        assert_eq!(idle("t*", "*.b").unwrap(), ["t*"]);
+        assert_eq!(idle("?r", "*.x*").unwrap(), ["*.x*"]);
+        assert!(idle("shop", "shop.b").is_err() && idle("sohp", "shop.a").is_err());
     }
 
     proptest! {

@@ -14,6 +14,8 @@ mod statement;
 mod stored;
 mod tables;
 
+use std::collections::BTreeSet;
+
 use backup_core::{Capabilities, Error, ErrorKind, Flavor, Result, ServerVersion};
 use mysql_async::{Conn, Row};
 
@@ -255,7 +257,7 @@ fn in_servers_case(facts: &ServerFacts, selection: &Selection) -> Selection {
     if facts.lower_case_table_names != 1 {
         return selection.clone();
     }
-    let tables = |tables: &std::collections::BTreeSet<TableName>| {
+    let tables = |tables: &BTreeSet<TableName>| {
         let lower = |t: &TableName| TableName {
             database: t.database.to_lowercase(),
             table: t.table.to_lowercase(),
@@ -291,12 +293,67 @@ pub async fn resolve(
     if !selection.has_globs() {
         return Ok(selection);
     }
-    let sql = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA";
-    let rows = query::rows(conn, sql, "cannot list the databases").await?;
-    let databases: Vec<String> =
-        rows.iter().map(|row| query::required(row, 0)).collect::<Result<_>>()?;
+    let databases = list_databases(conn).await?;
     let tables = list_tables(conn, &Selection::default()).await?;
     selection.resolve(&databases, &tables)
+}
+
+/// The patterns of what a backup is to leave out, tables or rows, that fit nothing.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a name that is not there; else those of [`sql_error`](crate::connect::sql_error).
+pub(super) async fn idle_exclusions(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    selection: &Selection,
+    no_rows: &BTreeSet<TableGlob>,
+) -> Result<Vec<String>> {
+    let selection = in_servers_case(facts, selection);
+    let mut idle = Vec::new();
+    if selection.has_exclusions() {
+        let sql = "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES";
+        let rows = query::rows(conn, sql, "cannot list the tables").await?;
+        let table = |row| {
+            let (database, table) = (query::required(row, 0)?, query::required(row, 1)?);
+            Ok(TableName { database, table })
+        };
+        let tables = rows.iter().map(table).collect::<Result<Vec<_>>>()?;
+        idle.extend(selection.idle_exclusions(&list_databases(conn).await?, &tables)?);
+    }
+    // All rows of whatever there is are another matter.
+    let everything: TableGlob = "*.*".parse()?;
+    let no_rows: BTreeSet<&TableGlob> = no_rows.iter().filter(|g| **g != everything).collect();
+    if !no_rows.is_empty() {
+        let selection = resolve(conn, facts, &selection).await?;
+        let tables = list_tables(conn, &selection).await?;
+        for glob in no_rows {
+            let folded = in_servers_case_glob(facts, glob);
+            match folded.as_literal() {
+                _ if tables.iter().any(|t| folded.matches(&t.database, &t.table)) => {}
+                Some(name) => {
+                    let problem =
+                        format!("there is no table {name}, whose rows are to be left out");
+                    return Err(Error::usage(problem).with_remedy("correct --no-rows"));
+                }
+                None => idle.push(glob.to_string()),
+            }
+        }
+    }
+    Ok(idle)
+}
+
+/// A pattern for names as the server stores them.
+pub(super) fn in_servers_case_glob(facts: &ServerFacts, glob: &TableGlob) -> TableGlob {
+    match facts.lower_case_table_names {
+        1 => glob.to_lowercase(),
+        _ => glob.clone(),
+    }
+}
+
+async fn list_databases(conn: &mut Conn) -> Result<Vec<String>> {
+    let sql = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA";
+    let rows = query::rows(conn, sql, "cannot list the databases").await?;
+    rows.iter().map(|row| query::required(row, 0)).collect()
 }
 
 fn databases_condition(column: &str, selection: &Selection) -> String {

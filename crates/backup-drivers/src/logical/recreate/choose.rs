@@ -31,8 +31,16 @@ pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Resul
     let tables: Vec<TableName> = catalog.tables.iter().map(Table::full_name).collect();
     let selection = &selection.resolve(&databases, &tables)?;
     check_names(&catalog, selection, rename)?;
+    let mut all = tables;
+    all.extend(
+        catalog.stored.iter().filter(|o| !o.database.is_empty()).map(StoredObject::full_name),
+    );
+    let idle = selection.idle_exclusions(&databases, &all)?;
     let mut catalog = select(catalog, selection);
-    catalog.warnings.clear();
+    catalog.warnings = idle
+        .into_iter()
+        .map(|glob| format!("nothing in the backup fits `{glob}`, which is to be left out"))
+        .collect();
     if !selection.is_whole_server() || !rename.is_empty() {
         // What they may do is told by names.
         catalog.accounts.clear();
