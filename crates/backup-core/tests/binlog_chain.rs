@@ -452,6 +452,42 @@ proptest! {
         }
     }
 
+    /// A server that was restored without a point begins a history of its own.
+    #[test]
+    fn no_way_leads_from_one_history_into_another(
+        mariadb in any::<bool>(),
+        (ours, theirs) in (1_u64..20, 1_u64..20),
+        cuts in proptest::collection::vec(proptest::collection::vec((1_usize..6, any::<bool>()), 20), 2),
+        (base, wanted) in (1_u64..20, 1_u64..20),
+    ) {
+        let flavor = if mariadb { Flavor::MariaDb } else { Flavor::MySql };
+        let logs = [(0, ours), (3, theirs)]
+            .map(|(server, len)| Log((1..=len).map(|n| (server, n)).collect()));
+        let mut world = World { flavor, history: Vec::new(), segments: Vec::new(), contents: Vec::new() };
+        for (log, cuts) in logs.iter().zip(&cuts) {
+            archive(&mut world, log.0[0].0, log, 0, cuts, &BTreeSet::new());
+        }
+        let chain = BinlogChain::new(world.segments.clone());
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (here, there) = (&logs[here].0, &logs[there].0);
+            let (from, to) = (&here[..(base as usize).min(here.len())], wanted as usize - 1);
+            let gtid_set = Some(set(flavor, from));
+            let base = ReplayBase { server: None, position: Position { gtid: gtid_set, ..Position::default() } };
+            if let Some(&(server, n)) = there.get(to) {
+                prop_assert!(chain.plan(&base, &ReplayTarget::Gtid(gtid(flavor, server, n))).is_err());
+            }
+            if let Some(&(server, n)) = here.get(to).filter(|(_, n)| *n > from.len() as u64) {
+                let plan = chain.plan(&base, &ReplayTarget::Gtid(gtid(flavor, server, n))).unwrap();
+                let servers = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
+                prop_assert!(servers.map(|segment| world.content(segment)).all(|c| c.iter().all(|t| t.0 == server)));
+            }
+            if let Ok(plan) = chain.plan(&base, &ReplayTarget::End) {
+                let read = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
+                prop_assert!(read.flat_map(|segment| world.content(segment)).all(|t| t.0 == here[0].0));
+            }
+        }
+    }
+
     #[test]
     fn nor_where_there_are_only_places(
         lens in proptest::collection::vec(1_usize..5, 2..8),

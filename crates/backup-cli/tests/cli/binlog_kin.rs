@@ -166,6 +166,59 @@ async fn a_restored_server_that_purged_its_first_binlogs_goes_on_behind_a_gap() 
     assert_eq!(other.content("shop").await, target.content("shop").await);
 }
 
+/// A server that was restored without a point begins a history of its own: no way leads from a backup of one into the
+/// binlogs of the other.
+#[rstest]
+#[tokio::test]
+async fn no_way_leads_into_another_history(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let source = Server::with_shop(name).await;
+    let home = Home::with_repo();
+    let backup = |url: &str| {
+        let args = ["backup", "--source", url, "--cluster", "shop", "--json"];
+        home.on_repo(args).expect(0).json()["backup"].as_str().unwrap().to_owned()
+    };
+    let archive = |url: &str| {
+        let run = home.on_repo(["binlog", "backup", "--source", url, "--cluster", "shop"]);
+        assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
+    };
+    let first = backup(&source.url());
+    let work = ["INSERT INTO shop.customers VALUES (4, 'n', NULL)"];
+    server::run(&mut source.session().await, &work).await;
+    archive(&source.url());
+    let target = start(name, "2").await;
+    let to = target.url();
+    home.on_repo(["restore", &first, "--cluster", "shop", "--target", &to]).expect(0);
+    let second = backup(&to);
+    let work = ["INSERT INTO shop.customers VALUES (40, 'm', NULL)"; 1];
+    server::run(&mut target.session().await, &work).await;
+    server::run(&mut target.session().await, &["CREATE DATABASE more"; 1]).await;
+    archive(&to);
+    let last = match name.starts_with("mysql") {
+        true => {
+            let set = "SELECT CONCAT(@@server_uuid, ':', SUBSTRING_INDEX(@@GLOBAL.gtid_executed, '-', -1))";
+            target.value(set).await.unwrap()
+        }
+        false => target.value("SELECT @@GLOBAL.gtid_binlog_pos").await.unwrap(),
+    };
+    let other = start(name, "3").await;
+    let url = other.url();
+    let restore = |args: &[&str]| {
+        home.on_repo([&["restore", "--cluster", "shop", "--target", &url], args].concat())
+    };
+    restore(&[&first, "--to-gtid", &last, "--dry-run"]).expect(10);
+    let plan = restore(&["--to-gtid", &last, "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(plan["backup"], second.as_str(), "{plan:#}");
+    let names = "SELECT GROUP_CONCAT(id ORDER BY id) FROM shop.customers";
+    let run = restore(&[&first, "--to-latest"]);
+    assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
+    assert_eq!(other.value(names).await.as_deref(), Some("1,2,3,4"));
+    let other = start(name, "4").await;
+    let args = ["restore", "--cluster", "shop", "--target", &other.url(), "--to-gtid", &last];
+    home.on_repo(args).expect(0);
+    assert_eq!(other.value(names).await.as_deref(), Some("1,2,3,40"));
+    home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);
+}
+
 #[rstest]
 #[tokio::test]
 async fn an_archive_without_a_backup_says_so(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {

@@ -19,9 +19,9 @@ pub use self::plan::{Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 use self::run::{Run, joins};
 use self::way::Start;
 use crate::chain::Unreachable;
-use crate::gtid::GtidSet;
+use crate::gtid::{GtidSet, Tsid};
 use crate::position::Position;
-use crate::segment::SegmentInfo;
+use crate::segment::{BinlogServer, SegmentInfo};
 
 /// The segments of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -217,16 +217,17 @@ impl BinlogChain {
         let (last, stretch) = (plan.last()?, plan.stretches.last()?);
         let commits = stretch.segments.iter().filter_map(|segment| segment.last_time);
         let until = commits.max().unwrap_or(last.archived_at);
-        let is_beyond = |run: &Run| match &plan.applied {
-            Some(applied) => run.agrees(applied) && !holds_all(applied, last, run.last()),
+        let is_beyond = |at: usize| match (&plan.applied, &self.runs[at]) {
+            (Some(applied), run) => {
+                !self.is_apart(applied, at) && !holds_all(applied, last, run.last())
+            }
             // Another server's places say nothing: what it wrote meanwhile may be the same.
-            None => {
+            (None, run) => {
                 let first = run.segments.iter().find_map(|segment| segment.first_time);
                 *run.server() == last.server || first.is_some_and(|first| first > until)
             }
         };
-        let beyond: Vec<usize> =
-            unreached.iter().copied().filter(|&run| is_beyond(&self.runs[run])).collect();
+        let beyond: Vec<usize> = unreached.iter().copied().filter(|&run| is_beyond(run)).collect();
         let (newest, nearest) = (beyond.first()?, beyond.last()?);
         Some(format!(
             "{}; the archive goes on behind that, to {}; the last point that can be reached is {}",
@@ -285,19 +286,34 @@ impl BinlogChain {
             let covered = start.covers(self.runs[run].last());
             covered || self.way(start, run, last, &mut Vec::new()).is_some()
         };
-        let other = |run: &usize| !self.runs[*run].agrees(newest);
+        let other = |run: &usize| self.is_apart(newest, *run);
         let unreached = self.ends().filter(other);
         let unreached = unreached.filter(|&run| !starts.iter().any(|start| reached(run, start)));
         unreached
             .map(|run| {
                 let last = self.runs[run].last();
                 format!(
-                    "nothing leads to what {} wrote, up to {}: its binlogs do not hold what is there before",
+                    "nothing leads to what {} wrote, up to {}: its binlogs do not lead on from what is there",
                     last.server,
                     point(last)
                 )
             })
             .collect()
+    }
+
+    /// Whether a run is of another history than what is there: by itself, or because of what its server wrote before,
+    /// as in a restore.
+    fn is_apart(&self, applied: &GtidSet, run: usize) -> bool {
+        let here = &self.runs[run];
+        let (GtidSet::MySql(have), GtidSet::MySql(before)) = (applied, &here.segments[0].before)
+        else {
+            return !here.agrees(applied);
+        };
+        let lacks = before.subtract(have);
+        let own = |tsid: &Tsid| BinlogServer::of_uuid(tsid.uuid) == *here.server();
+        let is_apart =
+            |earlier: &Run| earlier.server() == here.server() && !earlier.agrees(applied);
+        !here.agrees(applied) || (lacks.tsids().any(own) && self.runs[..run].iter().any(is_apart))
     }
 
     /// The last run of every server.
@@ -328,6 +344,10 @@ impl BinlogChain {
             None => format!("before {}", first.range),
         };
         match start {
+            Start::Applied(applied) if self.is_apart(applied, run) => format!(
+                "what leads on from there is not archived: the binlogs of {} are of another history, from {}",
+                first.server, first.range
+            ),
             Start::Applied(applied) => {
                 let have = self.reachable(start).fold(applied.clone(), |have, run| {
                     have.union(&run.last().after).unwrap_or(have)

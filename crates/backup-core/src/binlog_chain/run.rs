@@ -19,13 +19,19 @@ impl Run {
 
     /// Whether what the target has is in the history of this server, as far as that can be told.
     pub(super) fn agrees(&self, applied: &GtidSet) -> bool {
-        let (Some(state), GtidSet::MariaDb(applied), GtidSet::MariaDb(after)) =
-            (&self.last().state_after, applied, &self.last().after)
-        else {
-            return true;
-        };
-        // Under the numbers that this server has, it has the same transactions.
-        applied.iter().all(|gtid| !after.covers(gtid) || state.contains(gtid))
+        let last = self.last();
+        match (applied, &last.after, &last.state_after) {
+            // Under the numbers that this server has, it has the same transactions.
+            (GtidSet::MariaDb(applied), GtidSet::MariaDb(after), Some(state)) => {
+                applied.iter().all(|gtid| !after.covers(gtid) || state.contains(gtid))
+            }
+            // What has nothing in common never was one history.
+            (GtidSet::MySql(applied), GtidSet::MySql(after), _) => {
+                let apart = applied.intersect(after).is_empty();
+                applied.is_empty() || after.is_empty() || !apart
+            }
+            _ => true,
+        }
     }
 
     /// The last place, up to segment `upto`, where the run can be entered with these transactions.
