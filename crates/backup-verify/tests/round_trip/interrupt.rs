@@ -69,7 +69,12 @@ async fn nothing_is_left_behind(#[values("mysql-9.7", "mariadb-10.11")] server: 
         let result = pipeline::restore(&cx, &pair.repository, &driver, &manifest).await;
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted, "{phase}: {}", error.report());
-        assert!(error.report().contains("goes on where it stopped"), "{}", error.report());
+        // Where nothing was made yet there is nothing to go on with.
+        let remedy = match phase {
+            "definitions" => "run the command again",
+            _ => "goes on where it stopped",
+        };
+        assert!(error.report().contains(remedy), "{}", error.report());
         let allowed: Option<u8> = target.query_first("SELECT @@GLOBAL.local_infile").await.unwrap();
         assert_eq!(allowed, Some(0), "{phase}");
     }
