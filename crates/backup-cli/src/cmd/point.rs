@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use backup_core::{
-    BinlogChain, BinlogServer, ClusterName, Context, Error, ErrorKind, Event, Gtid, Manifest,
-    Position, ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
+    BinlogChain, BinlogServer, ClusterName, Context, Error, ErrorKind, Event, Flavor, Gtid,
+    GtidSet, Manifest, Position, ReplayBase, ReplayTarget, Result, SegmentStore, Unreachable,
 };
 use backup_drivers::binlog::replay::{
     Applied, ApplyOptions, Means, apply, check_family, identity, position, preflight,
@@ -249,8 +249,17 @@ impl Point {
         let here = cx.run(position(server)).await?;
         let begins = here.is_empty();
         let behind = matches!(target, ReplayTarget::Time(time) if chain.is_behind(&here, *time));
+        let own = cx.run(identity(server)).await?;
+        // What is all its own says nothing of where it stands; whether it may begin at the beginning is asked later.
+        let alone = match (&here, &own) {
+            (GtidSet::MySql(here), Some(own)) => {
+                here.tsids().all(|tsid| BinlogServer::of_uuid(tsid.uuid) == *own)
+            }
+            _ => false,
+        };
+        let here = if alone { GtidSet::empty(Flavor::MySql) } else { here };
         let position = Position { gtid: Some(here), ..Position::default() };
-        let base = ReplayBase { server: cx.run(identity(server)).await?, position };
+        let base = ReplayBase { server: own, position };
         if behind {
             return Err(Unreachable::passed(target, &base.position).into());
         }
