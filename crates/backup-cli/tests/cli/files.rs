@@ -216,6 +216,67 @@ async fn what_a_crash_left_is_copied_when_it_is_asked_for(
     assert!(home.path("precious").exists());
 }
 
+/// InnoDB has nothing to recover, and tables without a log were being written.
+#[rstest]
+#[tokio::test]
+async fn a_kill_that_innodb_did_not_notice_is_told(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+    #[values("ENGINE=MyISAM", "ENGINE=Aria TRANSACTIONAL=0")] engine: &str,
+    #[values(true, false)] logs: bool,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let cx = Context::builder().build();
+    let start = async || {
+        let builder = xtask::servers::sandbox(name).await.unwrap().datadir(&data).durable(false);
+        let builder = if logs { builder } else { builder.option("skip_log_bin", "1") };
+        Server(builder.start(&cx).await.unwrap())
+    };
+    let source = format!("file://{}", data.display());
+    let args = ["--strategy", "physical", "--source", &source];
+    let mut server = start().await;
+    let table = format!("CREATE TABLE d.t (a INT PRIMARY KEY, b INT, KEY (b)) {engine}");
+    server::run(&mut server.session().await, &["CREATE DATABASE d", &table]).await;
+    server.0.stop().await.unwrap();
+    home.on_repo(["check"].into_iter().chain(args)).expect(0);
+    let mut server = start().await;
+    let sql =
+        "SET GLOBAL innodb_max_dirty_pages_pct_lwm = 0, GLOBAL innodb_max_dirty_pages_pct = 0";
+    server::run(&mut server.session().await, &[sql]).await;
+    // Until InnoDB is at rest.
+    let lsn = "SELECT GROUP_CONCAT(variable_value ORDER BY 1) FROM information_schema.global_status WHERE \
+               variable_name IN ('INNODB_LSN_CURRENT', 'INNODB_LSN_LAST_CHECKPOINT', 'INNODB_CHECKPOINT_AGE')";
+    let mut last = None;
+    loop {
+        let now = server.value(lsn).await;
+        if last == now {
+            break;
+        }
+        last = now;
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    }
+    let mut writer = server.session().await;
+    let write = tokio::spawn(async move {
+        writer.run("INSERT INTO d.t SELECT seq, seq FROM d.seq_1_to_100000000").await.unwrap_err()
+    });
+    let writes = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO d.t%' AND \
+                  time_ms > 500";
+    while server.value(writes).await.as_deref() != Some("1") {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.0.kill();
+    write.await.unwrap();
+    let killed = "not shut down in order";
+    let check = home.on_repo(["check"].into_iter().chain(args)).expect(6);
+    let sign = if logs { "its last binary log" } else { "the table of d/t.MYI" };
+    let sign = if engine.contains("Aria") { sign.replace("MYI", "MAI") } else { sign.to_owned() };
+    assert!(check.stdout.contains(killed) && check.stdout.contains(&sign), "{check:?}");
+    let backup = ["backup", "--cluster", "c"];
+    home.on_repo(backup.into_iter().chain(args)).expect(6).says(killed).says("--allow-unclean");
+    let run = home.on_repo(backup.into_iter().chain(["--allow-unclean"]).chain(args));
+    run.expect(14).says(killed);
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stands_still_is_copied_while_others_wait(

@@ -20,6 +20,8 @@ pub struct BinlogEnd {
     pub server_id: u32,
     /// The version of the server that wrote the last file.
     pub version: String,
+    /// The server did not close it: it crashed, or was killed.
+    pub in_use: bool,
 }
 
 /// Reads the last of the binary logs in a directory. `None` when there are none.
@@ -58,6 +60,7 @@ pub fn binlog_end(directory: &Path) -> Result<Option<BinlogEnd>> {
         position: Position { gtid, ..Position::at(name.to_string(), whole) },
         server_id: local.format.event.header().server_id,
         version: local.format.version.clone(),
+        in_use: local.in_use,
     }))
 }
 

@@ -295,7 +295,7 @@ fn explained(error: Error) -> Error {
         // ER_QUERY_INTERRUPTED
         1317 => (
             ErrorKind::Source,
-            "somebody stopped it with KILL, or the source could not archive its redo log (its error log \
+            "the source was shut down, somebody stopped it with KILL, or it could not archive its redo log (its error log \
              tells; a full disk, say): see to that, then try again; where that does not help, restart it",
         ),
         // ER_CLONE_DDL_IN_PROGRESS

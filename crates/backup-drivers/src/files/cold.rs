@@ -18,6 +18,7 @@ use super::elsewhere;
 use super::idle;
 use super::redo::Redo;
 use super::tree::{Tree, header};
+use super::unclosed::unclosed;
 use crate::binlog::{BinlogEnd, binlog_end};
 use crate::innodb::gtid_executed;
 
@@ -38,6 +39,8 @@ pub struct ColdBackup {
 /// What a stopped server tells of itself.
 struct Facts {
     redo: Redo,
+    /// Why it was not shut down in order, or that cannot be said.
+    unclean: Option<String>,
     /// The end of its binary logs, and why it is not known.
     binlogs: Result<Option<BinlogEnd>>,
     /// Why the GTIDs of that end are not known, where they are not.
@@ -99,15 +102,27 @@ impl ColdBackup {
         self.hold()?;
         let redo = Redo::read(self.source.redo(), self.source.data())?;
         let mut binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
+        // InnoDB may have had nothing left to write when it was killed, other engines all the same.
+        let open_log = match &binlogs {
+            Ok(Some(BinlogEnd { in_use: true, position, .. })) => position.file.as_deref(),
+            _ => None,
+        };
+        let unclean = redo.unclean.clone().or_else(|| {
+            open_log.map(|file| format!("its last binary log, {file}, was not closed"))
+        });
+        // A server that was killed decides by its binary log which transactions it had committed.
+        let tree = Tree::walk(&self.source.roots(), unclean.is_some())?;
+        let unclean = match unclean {
+            None => unclosed(&tree)?,
+            known => known,
+        };
         let no_gtids = match &mut binlogs {
             Ok(Some(end)) if redo.flavor == Flavor::MySql => {
-                add_executed(path, redo.unclean.is_none(), &mut end.position)
+                add_executed(path, unclean.is_none(), &mut end.position)
             }
             _ => None,
         };
-        // A server that was killed decides by its binary log which transactions it had committed.
-        let tree = Tree::walk(&self.source.roots(), redo.unclean.is_some())?;
-        Ok((Facts { redo, binlogs, no_gtids }, tree))
+        Ok((Facts { redo, unclean, binlogs, no_gtids }, tree))
     }
 }
 
@@ -141,7 +156,7 @@ impl Backup for ColdBackup {
             format!("{} {}, stopped", facts.redo.flavor, facts.redo.version),
             "",
         )];
-        if let Some(problem) = &facts.redo.unclean {
+        if let Some(problem) = &facts.unclean {
             let severity = match self.options.allow_unclean {
                 true => Severity::Warning,
                 false => Severity::Error,
@@ -182,11 +197,11 @@ impl Backup for ColdBackup {
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
         let (facts, tree) = self.look()?;
-        if let Some(problem) = facts.redo.unclean.as_ref().filter(|_| !self.options.allow_unclean) {
+        if let Some(problem) = facts.unclean.as_ref().filter(|_| !self.options.allow_unclean) {
             let (problem, remedy) = unclean(problem);
             return Err(Error::new(ErrorKind::Source, problem).with_remedy(remedy));
         }
-        let crashed = facts.redo.unclean.is_some();
+        let crashed = facts.unclean.is_some();
         if let Some(unseen) = elsewhere::check(&tree)? {
             cx.note(unseen);
         }
@@ -226,7 +241,7 @@ impl ColdBackup {
         if let Some(why) = &facts.no_gtids {
             warnings.push(format!("{} ({NO_GTIDS})", no_gtids(why)));
         }
-        let (level, reason) = match &facts.redo.unclean {
+        let (level, reason) = match &facts.unclean {
             None => (
                 ConsistencyLevel::Exact,
                 "the server was shut down in order, and its files did not change while they were \

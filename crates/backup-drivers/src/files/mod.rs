@@ -32,6 +32,7 @@ mod stream;
 mod target;
 mod transport;
 pub(crate) mod tree;
+mod unclosed;
 mod whole;
 
 pub use catalog::{

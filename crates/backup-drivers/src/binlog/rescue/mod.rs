@@ -19,7 +19,8 @@ use bytes::Bytes;
 
 use self::place::Piece;
 use super::event::{
-    Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, MAGIC, holds_event, kind,
+    Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, IN_USE, MAGIC,
+    holds_event, kind,
 };
 use super::kin::Kin;
 use super::receive::Received;
@@ -169,6 +170,8 @@ pub(super) struct LocalFile {
     file: File,
     pub(super) len: u64,
     pub(super) format: Format,
+    /// It has the mark of one that is being written.
+    pub(super) in_use: bool,
 }
 
 impl LocalFile {
@@ -178,7 +181,12 @@ impl LocalFile {
         let len = file.metadata().map_err(failed)?.len();
         let mut start = vec![0; FIRST.min(usize::try_from(len).unwrap_or(FIRST))];
         file.read_exact_at(&mut start, 0).map_err(failed)?;
-        let cut = || Error::damaged(format!("{} does not begin as a binlog does", path.display()));
+        let cut = || {
+            Error::damaged(format!("{} does not begin as a binlog does", path.display()))
+                .with_remedy(
+                    "copy it again from where it comes from; what is not in it cannot be rescued",
+                )
+        };
         let first = start.get(MAGIC.len()..).ok_or_else(cut)?;
         let header = Header::parse(first).ok_or_else(cut)?;
         let event = first.get(..(header.len as usize).max(HEADER_LEN)).ok_or_else(cut)?;
@@ -189,8 +197,9 @@ impl LocalFile {
         if format.is_mariadb() && second.is_some_and(|e| e.kind == kind::MARIADB_START_ENCRYPTION) {
             return Err(encrypted(path));
         }
+        let in_use = format.event.header().flags & IN_USE != 0;
         let format = Format { event: format.to_send(false), ..format };
-        Ok(LocalFile { path: path.to_owned(), file, len, format })
+        Ok(LocalFile { path: path.to_owned(), file, len, format, in_use })
     }
 
     /// The first bytes of a file.
