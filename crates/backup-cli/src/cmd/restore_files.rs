@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::{
-    BackupChain, BinlogServer, Chain, Error, Finding, Manifest, Repository, Restore as Driver,
-    Result, Severity, pipeline,
+    BackupChain, BinlogServer, Chain, Error, ErrorKind, Finding, Manifest, Repository,
+    Restore as Driver, Result, Severity, pipeline,
 };
 use backup_drivers::clone::Emptied;
 use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor};
@@ -181,14 +181,21 @@ impl Restore {
         if let Some(point) = &point {
             restored.warnings.extend(point.findings().iter().map(in_one_line));
             let applied = point.run(cx, &path).await.map_err(|e| {
-                let remedy = match e.remedy().contains("binlog apply") {
-                    true => e.remedy().to_owned(),
-                    false => format!(
-                        "{}; then restore again with --overwrite, or start a server on {}, and \
-                         `holdfast binlog apply` goes on from where it stands",
-                        e.remedy(),
-                        path.display()
-                    ),
+                let said = e.remedy();
+                let on = path.display();
+                let again = format!(
+                    "restore again with --overwrite, or start a server on {on}, and `holdfast binlog apply` goes on \
+                     from where it stands"
+                );
+                let remedy = if e.kind() == ErrorKind::Interrupted {
+                    again
+                } else if !said.contains("binlog apply") {
+                    format!("{said}; then {again}")
+                } else if !said.contains("start a server") {
+                    // The private server is gone.
+                    format!("{said}, once a server runs on {on}")
+                } else {
+                    said.to_owned()
                 };
                 e.context(format!("backup {} is restored, the binlogs are not", manifest.backup))
                     .with_remedy(remedy)

@@ -465,3 +465,34 @@ async fn what_a_killed_mysql_has_executed_is_not_guessed() {
     home.on_repo(apply).expect(0);
     assert_eq!(content(&restored).await, content(&server).await);
 }
+
+/// Ended as the private server starts: nothing of it stays, and what is said goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_way_to_a_point_says_what_goes_on() {
+    let home = Home::with_repo();
+    let source = backed_up(&home, "mysql-9.7", How::Cold).await;
+    let more = ["INSERT INTO shop.customers VALUES (4, 'd', NULL)"];
+    server::run(&mut source.session().await, &more).await;
+    let archive = ["binlog", "backup", "--source", &source.url(), "--cluster", "shop"];
+    home.on_repo([&archive[..], &["--from", "oldest"]].concat()).expect(0);
+    let (server_dir, target) = (install("mysql-9.7"), home.path("target"));
+    let restore = ["restore", "--cluster", "shop", "--server-dir", server_dir.to_str().unwrap()];
+    let to = ["--to-latest", "--target-dir", target.to_str().unwrap()];
+    let mut command = home.command([&restore[..], &to].concat());
+    command.env("HOLDFAST_REPO", "repo");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while !target.join("auto.cnf").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "{:?}", child.wait_with_output());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let ended = crate::home::Run::from(child.wait_with_output().unwrap()).expect(13);
+    let ended = ended.says("What to do: restore again with --overwrite, or start a server on");
+    assert!(!ended.stderr.contains("run the command again"), "{ended:?}");
+    assert!(!target.join("auto.cnf").exists());
+    home.on_repo([&restore[..], &to, &["--overwrite"]].concat()).expect(0);
+    let restored = on("mysql-9.7", &target).await;
+    assert_eq!(content(&restored).await, content(&source).await);
+}

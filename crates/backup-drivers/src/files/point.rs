@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use backup_core::{Context, ErrorKind, Event, Flavor, GtidSet, Result, SegmentStore, io_error};
+use backup_core::{
+    Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, SegmentStore, io_error,
+};
 
 use super::catalog::Catalog;
 use super::drill::OnFiles;
@@ -41,7 +43,9 @@ pub async fn bring_to(
     let server = server.for_binlogs(&route);
     let (install, data) = (server.install, server.data.clone());
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let (mut sandbox, target) = server.open(cx).await?;
+    let catalog = server.catalog;
+    let opened = server.open(cx).await;
+    let (mut sandbox, target) = opened.or_else(|e| gone(cx, e, &data, &before, catalog))?;
     let applied = async {
         if let Some((emptied, apply)) = emptied {
             let emptied = cx.run(emptied.seen_by(&target)).await?;
@@ -54,9 +58,9 @@ pub async fn bring_to(
     // Not cut off with the run: what is applied is to be whole.
     let left = leave(&target).await;
     let stopped = sandbox.stop().await;
-    let rekeyed = keys_back(&sandbox, &data, server.catalog);
+    let rekeyed = keys_back(&sandbox, &data, catalog);
     drop(sandbox);
-    let cleaned = clean(&data, &before, &[]).and_then(|()| settle(&data, server.catalog));
+    let cleaned = clean(&data, &before, &[]).and_then(|()| settle(&data, catalog));
     let applied = match applied {
         Ok(applied) => applied,
         Err(e) => {
@@ -85,15 +89,17 @@ pub async fn make_replica(
     let data = server.data.clone();
     let server = server.for_replication();
     cx.phase(format!("starting {} {}", server.install.flavor(), server.install.version()));
-    let (mut sandbox, target) = server.open(cx).await?;
+    let catalog = server.catalog;
+    let opened = server.open(cx).await;
+    let (mut sandbox, target) = opened.or_else(|e| gone(cx, e, &data, &before, catalog))?;
     let configured = configure(&target, source, at).await;
     let left = leave(&target).await;
     let stopped = sandbox.stop().await;
-    let rekeyed = keys_back(&sandbox, &data, server.catalog);
+    let rekeyed = keys_back(&sandbox, &data, catalog);
     drop(sandbox);
     configured.and(left).and(stopped).and(rekeyed)?;
     clean(&data, &before, &["master.info", "multi-master.info"])?;
-    settle(&data, server.catalog)
+    settle(&data, catalog)
 }
 
 impl OnFiles<'_> {
@@ -147,6 +153,20 @@ async fn leave(target: &ConnectOptions) -> Result<()> {
     let mut session = Session::open(target).await?;
     session.run(&format!("DROP USER '{}'@'localhost'", target.user)).await?;
     session.close().await
+}
+
+/// The error of a server that did not come up, without what it may have left of its own all the same.
+fn gone<T>(
+    cx: &Context,
+    e: Error,
+    data: &Path,
+    before: &BTreeSet<OsString>,
+    catalog: &Catalog,
+) -> Result<T> {
+    if let Err(problem) = clean(data, before, &[]).and_then(|()| settle(data, catalog)) {
+        cx.event(Event::Warning { text: problem.chain() });
+    }
+    Err(e)
 }
 
 /// Names of what is in a directory.
