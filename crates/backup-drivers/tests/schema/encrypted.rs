@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use backup_core::Result;
+use backup_core::{ErrorKind, Result};
 use backup_drivers::logical::{LogicalOptions, LogicalRestoreOptions};
 use mysql_async::prelude::Queryable;
 
@@ -22,6 +22,16 @@ async fn run(server: &Server, statements: &[&str]) {
     for statement in statements {
         conn.query_drop(*statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
     }
+}
+
+/// Into a server without keys it is refused before anything is made there.
+async fn refused_without_keys(kept: &Kept, target: &Server, says: &str) {
+    let e = kept.restore(target, LogicalRestoreOptions::default()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Target, "{}", e.report());
+    assert!(e.report().contains(says), "{}", e.report());
+    let made =
+        "SELECT schema_name, '' FROM information_schema.schemata WHERE schema_name = 'sealed'";
+    assert_eq!(files(target, made).await, BTreeMap::new());
 }
 
 /// There and back; gives what the target holds.
@@ -83,6 +93,8 @@ async fn mysql_keeps_what_was_encrypted_encrypted() -> Result<()> {
     assert_eq!(before["sealed/inherits"], "Single 0 Y 0");
     assert!(before.len() > 9, "{before:#?}");
     assert_eq!(before, files(&target, sql).await);
+    let bare = Server::start("mysql-9.7").await?;
+    refused_without_keys(&kept, &bare, "load a keyring component").await;
     Ok(())
 }
 
@@ -111,11 +123,13 @@ async fn mariadb_keeps_what_was_encrypted_encrypted() -> Result<()> {
     )
     .await;
     let target = Server::start_with("mariadb-10.11", &options, false).await?;
-    there_and_back(&source, &target).await?;
+    let kept = there_and_back(&source, &target).await?;
     let sql = "SELECT NAME, CONCAT_WS(' ', ENCRYPTION_SCHEME, CURRENT_KEY_ID) FROM \
                information_schema.INNODB_TABLESPACES_ENCRYPTION WHERE NAME LIKE 'sealed/%'";
     let before = files(&source, sql).await;
     assert_eq!(before["sealed/other_key"], "1 2");
     assert_eq!(before, files(&target, sql).await);
+    let bare = Server::start_with("mariadb-10.11", &[], false).await?;
+    refused_without_keys(&kept, &bare, "file_key_management").await;
     Ok(())
 }

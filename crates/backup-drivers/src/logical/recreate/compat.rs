@@ -201,7 +201,7 @@ fn has_functional_index(table: &Table) -> bool {
     })
 }
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let more = names.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ") + &more

@@ -14,6 +14,7 @@ mod compat;
 mod definers;
 mod definitions;
 mod empty;
+mod encrypted;
 mod extras;
 mod invalid;
 mod plan;

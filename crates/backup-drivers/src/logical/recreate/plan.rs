@@ -12,7 +12,7 @@ use super::super::inventory::{self, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
 use super::compat;
 use super::definitions::prepare;
-use super::target_error;
+use super::{encrypted, target_error};
 
 /// What a target holds that the restore would make again, and what it lacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,6 +71,7 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     findings.extend(planner.flavors());
     findings.extend(compat::findings(catalog, facts));
     findings.extend(planner.lacking(conn).await?);
+    findings.extend(encrypted::findings(conn, facts, catalog).await?);
     findings.extend(accounts(conn, facts, catalog).await?);
     findings.extend(planner.directories());
     Ok(Plan { existing: existing.into_iter().collect(), findings })
