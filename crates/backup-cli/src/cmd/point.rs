@@ -193,6 +193,7 @@ impl Point {
             ));
         }
         let mut problem = None;
+        let mut mixed = None;
         for manifest in manifests.into_iter().rev() {
             if let ReplayTarget::Time(time) = target
                 && manifest.finished_at > *time
@@ -201,7 +202,9 @@ impl Point {
             }
             let base = ReplayBase::of(&manifest);
             match self.route(cx, repo, &mut chain, &base, target).await {
-                Ok(route) => return Ok((manifest, self.way(route))),
+                // By one history, if an older one leads there so.
+                Ok((route, Some(text))) => drop(mixed.get_or_insert((manifest, route, text))),
+                Ok((route, None)) => return Ok((manifest, self.way(cx, &chain, route))),
                 Err(e) if e.kind() == ErrorKind::Unreachable => {
                     let e = e.context(format!("from backup {}", manifest.backup));
                     // Of backups behind the point the oldest is nearest to it.
@@ -209,6 +212,10 @@ impl Point {
                 }
                 Err(e) => return Err(e),
             }
+        }
+        if let Some((manifest, mut route, text)) = mixed {
+            route.warnings.push(text);
+            return Ok((manifest, self.way(cx, &chain, route)));
         }
         Err(problem.unwrap_or_else(|| {
             Error::new(ErrorKind::Unreachable, format!("no full backup is older than {target}"))
@@ -263,7 +270,7 @@ impl Point {
         if behind {
             return Err(Unreachable::passed(target, &base.position).into());
         }
-        let route = self.route(cx, repo, &mut sound, &base, target).await?;
+        let (mut route, mixed) = self.route(cx, repo, &mut sound, &base, target).await?;
         // Of a backup it is known when it was taken; of a server, what it has.
         if let Some(gtid) = &route.passed {
             return Err(Unreachable::passed(target, gtid).into());
@@ -273,10 +280,17 @@ impl Point {
         {
             return Err(before_everything(*time, first));
         }
-        Ok(self.way(route))
+        route.warnings.extend(mixed);
+        Ok(self.way(cx, &sound, route))
     }
 
-    fn way(&self, route: Route) -> Way {
+    /// The way that is taken, with its warnings told.
+    fn way(&self, cx: &Context, sound: &SoundChain, mut route: Route) -> Way {
+        for text in &route.warnings {
+            cx.event(Event::Warning { text: text.clone() });
+        }
+        // Those of the archive were told when they were met.
+        route.warnings.extend_from_slice(sound.warnings());
         let means = match self.apply {
             Apply::Auto => Means::Auto,
             Apply::Replica => Means::Replica,
@@ -287,6 +301,7 @@ impl Point {
         Way { route: Arc::new(route), options }
     }
 
+    /// A way, and why what it leads to may be of no server's history.
     async fn route(
         &self,
         cx: &Context,
@@ -294,7 +309,7 @@ impl Point {
         sound: &mut SoundChain,
         base: &ReplayBase,
         target: &ReplayTarget,
-    ) -> Result<Route> {
+    ) -> Result<(Route, Option<String>)> {
         let planned = sound.plan(cx, repo, base, target).await;
         let chain = sound.chain();
         let plan = planned.map_err(|error| {
@@ -317,12 +332,8 @@ impl Point {
             route.warnings.extend(chain.left_out(base, &plan));
             route.warnings.extend(chain.unreached(std::slice::from_ref(base)));
         }
-        for text in &route.warnings {
-            cx.event(Event::Warning { text: text.clone() });
-        }
-        // Those of the archive were told when they were met.
-        route.warnings.extend_from_slice(sound.warnings());
-        Ok(route)
+        let mixed = chain.mixed(base, &plan);
+        Ok((route, mixed))
     }
 }
 

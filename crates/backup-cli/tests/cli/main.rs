@@ -8,6 +8,7 @@ mod backup_killed;
 mod binlog;
 mod binlog_allowed;
 mod binlog_damage;
+mod binlog_histories;
 mod binlog_kill;
 mod binlog_kin;
 mod binlog_points;

@@ -257,8 +257,16 @@ impl BinlogChain {
             Ok(GtidSet::MySql(both)) => !both.is_empty(),
             _ => true,
         };
-        let ends = self.reachable(&start).map(Run::last);
-        let apart = ends.filter(|last| !plan.has_all(last)).filter(akin);
+        let followed = plan.last().map(|last| &last.server).or(base.server.as_ref());
+        let followed =
+            self.ends().map(|run| &self.runs[run]).find(|r| Some(r.server()) == followed);
+        // Numbers that were passed may be those of other transactions.
+        let is_other = |run: &Run| {
+            followed.is_some_and(|followed| !followed.agrees(&run.last().after))
+                && run.lost(&have).is_some()
+        };
+        let ends = self.reachable(&start).filter(|run| !plan.has_all(run.last()) || is_other(run));
+        let apart = ends.map(Run::last).filter(akin);
         apart
             .map(|last| {
                 let lacking = match last.after.difference(&have) {
@@ -273,6 +281,27 @@ impl BinlogChain {
                 )
             })
             .collect()
+    }
+
+    /// Why what a plan leads to may be of no server's history: the base has transactions that the server which it
+    /// follows never had, and that one went on without them, after a failover that lost them or a restore to before
+    /// them. An older base may lead there by one history.
+    #[must_use]
+    pub fn mixed(&self, base: &ReplayBase, plan: &ReplayPlan) -> Option<String> {
+        let (Start::Applied(have), Some(last)) = (self.start(base).ok()?, plan.last()) else {
+            return None;
+        };
+        let of_it =
+            |run: &&Run| *run.server() == last.server && base.server.as_ref() != Some(&last.server);
+        let lost = self.ends().map(|run| &self.runs[run]).find(of_it)?.lost(&have)?;
+        let goes_on = last.after.difference(&have).is_ok_and(|new| !new.is_empty());
+        goes_on.then(|| {
+            format!(
+                "{} never had {lost}, which are there, and went on without them: after a failover that lost them, or a \
+                 restore to before them, what comes of both may be of neither history",
+                last.server
+            )
+        })
     }
 
     /// What servers wrote to which none of these bases leads, a line each: the newest base (the last one) is of another

@@ -1,6 +1,6 @@
 //! Segments of one server, each joining the one before.
 
-use crate::gtid::GtidSet;
+use crate::gtid::{GtidSet, MariaDbGtid};
 use crate::segment::{BinlogServer, SegmentInfo};
 
 #[derive(Debug, Clone)]
@@ -32,6 +32,29 @@ impl Run {
             }
             _ => true,
         }
+    }
+
+    /// What of these transactions the server never had, and wrote others of its own instead: they are of servers that it
+    /// knows, behind the last that it has of them. `None` where nothing is.
+    pub(super) fn lost(&self, have: &GtidSet) -> Option<GtidSet> {
+        let last = self.last();
+        let lost = match (have, &last.after, &last.state_after) {
+            (GtidSet::MySql(have), GtidSet::MySql(after), _) => GtidSet::MySql(have.behind(after)),
+            (GtidSet::MariaDb(have), GtidSet::MariaDb(after), Some(state)) => {
+                let knows = |of: &MariaDbGtid| {
+                    let mut of_server =
+                        state.iter().filter(|s| (s.domain, s.server) == (of.domain, of.server));
+                    of_server.any(|last| last.seq < of.seq)
+                };
+                let went_on = |of: &MariaDbGtid| {
+                    after.iter().any(|own| own.domain == of.domain && own.server != of.server)
+                };
+                let lost = have.iter().filter(|of| knows(of) && went_on(of));
+                GtidSet::MariaDb(lost.collect())
+            }
+            _ => return None,
+        };
+        Some(lost).filter(|lost| !lost.is_empty())
     }
 
     /// The last place, up to segment `upto`, where the run can be entered with these transactions.

@@ -219,6 +219,17 @@ impl MySqlGtidSet {
         })
     }
 
+    /// What is in this set, of those who counted any transaction of `other`, behind the last that it has of them.
+    #[must_use]
+    pub fn behind(&self, other: &Self) -> Self {
+        self.each(|tsid, list| match other.last(tsid) {
+            Some(last) => {
+                list.subtract(&Intervals::new(vec![Interval { start: 1, end: last + 1 }]))
+            }
+            None => Intervals::default(),
+        })
+    }
+
     /// Whether every transaction of this set is in `other`.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {

@@ -126,12 +126,19 @@ impl Check {
             if at + 1 == manifests.len() {
                 let base = ReplayBase::of(manifest);
                 let plan = chain.plan(&base, &ReplayTarget::Reachable);
-                let lines = plan.map(|plan| chain.left_out(&base, &plan)).unwrap_or_default();
-                apart = !lines.is_empty();
-                findings.extend(lines.into_iter().map(|problem| {
+                if let Ok(plan) = plan {
+                    let left_out = chain.left_out(&base, &plan).into_iter();
+                    let told = left_out.map(|problem| (problem, APART));
+                    let told =
+                        told.chain(chain.mixed(&base, &plan).map(|problem| (problem, ALONE)));
                     let object = format!("backup {}", manifest.backup);
-                    Finding::new(Severity::Warning, object, problem, APART)
-                }));
+                    let told = told.map(|(problem, remedy)| {
+                        Finding::new(Severity::Warning, object.clone(), problem, remedy)
+                    });
+                    let before = findings.len();
+                    findings.extend(told);
+                    apart = findings.len() > before;
+                }
             }
             if let Some(problem) = problem {
                 let remedy = match severity {
