@@ -332,6 +332,9 @@ impl Point {
             route.warnings.extend(chain.left_out(base, &plan));
             route.warnings.extend(chain.unreached(std::slice::from_ref(base)));
         }
+        if let ReplayTarget::Time(time) = target {
+            route.warnings.extend(chain.left_out_before(&plan, *time));
+        }
         let mixed = chain.mixed(base, &plan);
         Ok((route, mixed))
     }

@@ -26,6 +26,8 @@ async fn what_was_given_up_does_not_come_back(
         assert!(matches!(run.code, Some(0 | 14)), "{run:?}");
     };
     let first = backup(&source.url());
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(14).stdout;
+    assert!(check.contains("nothing is archived") && !check.contains("all is well"), "{check}");
     let mut session = source.session().await;
     let account =
         ["CREATE USER repl IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl"];
@@ -44,6 +46,13 @@ async fn what_was_given_up_does_not_come_back(
     server::run(&mut session, &["DELETE FROM shop.customers WHERE id = 2"; 5]).await;
     archive(&source.url());
     let second = backup(&source.url());
+    let lost = match mysql {
+        true => source.value(at).await.unwrap(),
+        false => source.value("SELECT @@GLOBAL.gtid_binlog_pos").await.unwrap(),
+    };
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let time = jiff::Timestamp::now().to_string();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let heir = heir(name, &source, &good, &home, &first).await;
     let to = heir.url();
     for id in 0..more {
@@ -79,6 +88,21 @@ async fn what_was_given_up_does_not_come_back(
         Some(14) => drop(run.says("never had")),
         _ => panic!("{run:?}"),
     }
+
+    // From a backup of the heir nothing leads to what was given up.
+    let third = backup(&heir.url());
+    let check = home.on_repo(["binlog", "check", "--cluster", "shop"]);
+    assert!(matches!(check.code, Some(11 | 14)), "{check:?}");
+    let target = Server::start(name).await;
+    let to = target.url();
+    let all = ["restore", "--cluster", "shop", "--target", &to];
+    let plan = [&all[..], &["--to-gtid", &lost, "--dry-run", "--json"]].concat();
+    let plan = home.on_repo(plan).expect(0).json();
+    assert_ne!(plan["backup"], third.as_str(), "{plan:#}");
+    let plan = [&all[..], &[&first, "--to-time", &time, "--dry-run", "--json"]].concat();
+    let plan = home.on_repo(plan).json();
+    let warnings = plan["binlog"]["warnings"].to_string();
+    assert!(warnings.contains("went apart"), "{plan:#}");
 }
 
 /// A server that has everything up to `good`, and nothing behind: a replica that was cut off there, or one that was

@@ -103,6 +103,12 @@ async fn a_backup_leaves_as_files_and_comes_back(
     let document = home.run(["verify", "--file", output, "--json"]).expect(0).json();
     assert_eq!((&document["ok"], &document["rows"]), (&true.into(), &515.into()), "{document:#}");
     let import = home.on_repo(["import", output, "--cluster", "old", "--json"]).expect(0).json();
+    // It is no ground for binlogs, and there are none.
+    let check = home.on_repo(["binlog", "check", "--cluster", "old"]).expect(14).stdout;
+    assert!(
+        check.contains("nothing is archived") && check.contains("no backup of everything"),
+        "{check}"
+    );
     assert_eq!((&import["strategy"], &import["rows"]), (&"foreign".into(), &515.into()));
     assert_eq!(import["consistency"]["level"], "none");
     let list = home.on_repo(["list", "--cluster", "old"]).expect(0);

@@ -261,10 +261,8 @@ impl BinlogChain {
         let followed =
             self.ends().map(|run| &self.runs[run]).find(|r| Some(r.server()) == followed);
         // Numbers that were passed may be those of other transactions.
-        let is_other = |run: &Run| {
-            followed.is_some_and(|followed| !followed.agrees(&run.last().after))
-                && run.lost(&have).is_some()
-        };
+        let is_other =
+            |run: &Run| followed.is_some_and(|followed| self.numbers_differ(followed, run));
         let ends = self.reachable(&start).filter(|run| !plan.has_all(run.last()) || is_other(run));
         let apart = ends.map(Run::last).filter(akin);
         apart
@@ -283,6 +281,65 @@ impl BinlogChain {
             .collect()
     }
 
+    /// What servers wrote before `time` that a plan to that time leads past, where histories went apart, a line each.
+    #[must_use]
+    pub fn left_out_before(&self, plan: &ReplayPlan, time: Timestamp) -> Vec<String> {
+        let ends: Vec<&Run> = self.ends().map(|run| &self.runs[run]).collect();
+        let is_read = |segment: &SegmentInfo| {
+            let mut read = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
+            read.any(|read| (&read.server, read.seq) == (&segment.server, segment.seq))
+        };
+        let is_before =
+            |segment: &SegmentInfo| segment.first_time.is_some_and(|first| first < time);
+        let parted = ends.iter().filter_map(|run| {
+            // What of it another server does not have, that went on without it.
+            let apart = |segment: &SegmentInfo| {
+                ends.iter().any(|other| self.went_apart(run, other) && !other.has(&segment.after))
+            };
+            let of_it = self.runs.iter().filter(|of| of.server() == run.server());
+            let mut segments = of_it.flat_map(|run| &run.segments);
+            segments.rfind(|s| is_before(s) && !is_read(s) && apart(s))
+        });
+        parted
+            .map(|segment| {
+                format!(
+                    "{} wrote transactions before {time} or about then, in its binlogs up to {}, that are not on the way: \
+                     its history and that of another server went apart",
+                    segment.server,
+                    point(segment)
+                )
+            })
+            .collect()
+    }
+
+    /// Whether each of two servers has what the other one has not.
+    fn went_apart(&self, here: &Run, there: &Run) -> bool {
+        match (&here.last().after, &there.last().after) {
+            (GtidSet::MySql(_), GtidSet::MySql(_)) => {
+                let (here, there) = (&here.last().after, &there.last().after);
+                !here.is_subset(there).unwrap_or(true) && !there.is_subset(here).unwrap_or(true)
+            }
+            _ => self.numbers_differ(here, there) || self.numbers_differ(there, here),
+        }
+    }
+
+    /// Whether a run has other transactions under numbers that another one has passed (MariaDB).
+    fn numbers_differ(&self, followed: &Run, run: &Run) -> bool {
+        let (here, there) = (&followed.last().after, &run.last().after);
+        let Some(known) = self.known().filter(|_| matches!(here, GtidSet::MariaDb(_))) else {
+            return false;
+        };
+        !followed.agrees(there)
+            && (run.lost(here, &known).is_some() || followed.lost(there, &known).is_some())
+    }
+
+    /// All that is archived.
+    fn known(&self) -> Option<GtidSet> {
+        let mut all = self.runs.iter().map(|run| run.last().after.clone());
+        let first = all.next()?;
+        all.try_fold(first, |all, set| all.union(&set)).ok()
+    }
+
     /// Why what a plan leads to may be of no server's history: the base has transactions that the server which it
     /// follows never had, and that one went on without them, after a failover that lost them or a restore to before
     /// them. An older base may lead there by one history.
@@ -293,7 +350,8 @@ impl BinlogChain {
         };
         let of_it =
             |run: &&Run| *run.server() == last.server && base.server.as_ref() != Some(&last.server);
-        let lost = self.ends().map(|run| &self.runs[run]).find(of_it)?.lost(&have)?;
+        let run = self.ends().map(|run| &self.runs[run]).find(of_it)?;
+        let lost = run.lost(&have, &self.known()?)?;
         let goes_on = last.after.difference(&have).is_ok_and(|new| !new.is_empty());
         goes_on.then(|| {
             format!(

@@ -47,7 +47,9 @@ impl BinlogChain {
                         knows its own, and `holdfast binlog apply` goes on from there"
                 .into());
         }
-        let flavor = self.runs[0].segments[0].flavor;
+        let Some(flavor) = self.segments().next().map(|segment| segment.flavor) else {
+            return Err("nothing is archived".into());
+        };
         if !anonymous && base.position.file.is_none() {
             return Ok(Start::Applied(GtidSet::empty(flavor)));
         }

@@ -230,6 +230,14 @@ impl MySqlGtidSet {
         })
     }
 
+    /// What is in this set, of those who counted transactions of `known` and none of `other`.
+    #[must_use]
+    pub fn of_others(&self, other: &Self, known: &Self) -> Self {
+        let is_other =
+            |tsid: &Tsid| known.sources.contains_key(tsid) && !other.sources.contains_key(tsid);
+        self.each(|tsid, list| if is_other(tsid) { list.clone() } else { Intervals::default() })
+    }
+
     /// Whether every transaction of this set is in `other`.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {

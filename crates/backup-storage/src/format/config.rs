@@ -146,7 +146,8 @@ impl Config {
     /// Reads the object.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`]; [`ErrorKind::Store`] where it needs a newer version.
+    /// [`Damaged`](backup_core::ErrorKind::Damaged); [`Store`](backup_core::ErrorKind::Store) where it needs a newer
+    /// version.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let damaged = |problem: &'static str| {
             Error::damaged(format!("holdfast.json is damaged: {problem}"))

@@ -169,7 +169,7 @@ impl Repo {
     /// and nothing may end up in the clear by that.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`], with `what` would be in the clear.
+    /// [`Usage`](backup_core::ErrorKind::Usage), with `what` would be in the clear.
     pub fn refuse_clear_text(&self, what: &str) -> Result<()> {
         if self.key_without_lock {
             return Err(Error::usage(format!(

@@ -286,6 +286,20 @@ async fn rows_come_back_with_all_that_followed_them() {
     assert_eq!(made.problems, Vec::<String>::new());
     run(&mut session, &made).await;
     assert_eq!(sums(&mut session, &tables).await, before, "{:#?}", made.statements);
+    // One statement that deletes, and moves another row to where that was.
+    for sql in [
+        "CREATE TABLE d.r (id INT PRIMARY KEY, u INT UNIQUE, v VARCHAR(10))",
+        "INSERT INTO d.r VALUES (1, 10, 'a'), (2, 20, 'b')",
+    ] {
+        session.run(sql).await.unwrap();
+    }
+    let moved = ["d.r".to_owned()];
+    let before = sums(&mut session, &moved).await;
+    session.run("REPLACE INTO d.r VALUES (1, 20, 'new')").await.unwrap();
+    store.archive(&server).await;
+    let made = undone(&store, &server, &last(&store).await).await.unwrap();
+    run(&mut session, &made).await;
+    assert_eq!(sums(&mut session, &moved).await, before, "{:#?}", made.statements);
     // Without the tables that follow it is not all of it.
     let tables = ["d.root".parse().unwrap()];
     let segments = store.segments().await;

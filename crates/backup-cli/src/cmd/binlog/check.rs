@@ -2,7 +2,7 @@
 
 use backup_core::{
     BinlogChain, ClusterName, ErrorKind, Finding, Manifest, Reach, ReplayBase, ReplayTarget,
-    Repository, Result, SegmentInfo, SegmentStore, Severity,
+    Repository, Result, SegmentInfo, SegmentStore, Severity, Strategy,
 };
 use backup_drivers::binlog::check_segment;
 use backup_storage::{Repo, RepositoryOptions};
@@ -84,7 +84,10 @@ impl Check {
             ));
         }
         let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
-        let whole = |manifest: &Manifest| !manifest.outcome.partial && !manifest.outcome.masked;
+        let whole = |manifest: &Manifest| {
+            let outcome = &manifest.outcome;
+            !outcome.partial && !outcome.masked && manifest.strategy != Strategy::Foreign
+        };
         let manifests = listed.into_iter().filter_map(|listed| listed.manifest.ok());
         let manifests: Vec<Manifest> = manifests.filter(whole).collect();
         let (mut backups, mut lines, mut apart) = (Vec::new(), String::new(), false);
@@ -155,6 +158,14 @@ impl Check {
         findings.extend(alone.into_iter().map(|problem| {
             Finding::new(Severity::Warning, format!("cluster {cluster}"), problem, ALONE)
         }));
+        if count == 0 {
+            findings.push(Finding::new(
+                Severity::Warning,
+                format!("cluster {cluster}"),
+                "nothing is archived of its binlogs: only what is in backups can be restored",
+                "archive them with `holdfast binlog backup` or `holdfast binlog stream`",
+            ));
+        }
         if manifests.is_empty() {
             findings.push(Finding::new(
                 Severity::Warning,
@@ -178,6 +189,7 @@ impl Check {
             human::bytes(bytes),
             match (bad, findings.is_empty()) {
                 (true, _) => "problems were found",
+                _ if count == 0 => "there are none",
                 _ if manifests.is_empty() =>
                     "they are whole, and nothing can be restored from them",
                 _ if apart => "they are whole, and the histories of its servers went apart",
@@ -185,13 +197,15 @@ impl Check {
                 (false, true) => "all is well",
             }
         );
-        text.push_str(&lines);
+        if count > 0 {
+            text.push_str(&lines);
+        }
         for finding in &findings {
             text.push_str(&human::finding(finding));
         }
         let ending = match bad {
             true => Some(ErrorKind::Findings),
-            false => (manifests.is_empty() || apart).then_some(ErrorKind::Warnings),
+            false => (manifests.is_empty() || apart || count == 0).then_some(ErrorKind::Warnings),
         };
         Ok(Answer::new(&document, text)?.ending(ending))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backup_core::{
     BackupType, ClusterName, Error, ErrorKind, Event, Manifest, ReplayBase, Repository, Result,
+    Strategy,
 };
 use backup_drivers::binlog::{From, ReceiveOptions, Received, receive};
 use backup_storage::{Repo, RepositoryOptions};
@@ -102,8 +103,10 @@ impl Common {
         let source = source.resolve(cx).await?;
         let spool = spool(self.spool.as_ref(), &repo)?;
         let listed = cx.run(repo.backups(cx, Some(&cluster))).await?;
+        // Dumps of other programs are no ground for binlogs.
+        let manifests = listed.into_iter().filter_map(|listed| listed.manifest.ok());
         let manifests: Vec<Manifest> =
-            listed.into_iter().filter_map(|listed| listed.manifest.ok()).collect();
+            manifests.filter(|manifest| manifest.strategy != Strategy::Foreign).collect();
         if manifests.is_empty() {
             let text = without_backup(app, &repo, &cluster).await?;
             cx.event(Event::Warning { text });

@@ -16,8 +16,10 @@ pub(super) fn of(changes: &Changes) -> Vec<&(usize, Change)> {
     let mut order = Vec::new();
     for statement in changes.changes.chunk_by(|a, b| a.1.statement == b.1.statement).rev() {
         let mut undone: Vec<&(usize, Change)> = statement.iter().rev().collect();
-        let goes = |change: &Change| change.cascades_told && change.before.is_some();
-        if undone.iter().all(|(_, change)| goes(change)) {
+        let followed = |(table, change): &&(usize, Change)| {
+            change.cascades_told && (change.is_gone() || changes.tables[*table].is_let_go(change))
+        };
+        if undone.iter().all(followed) {
             undone = from_above(&changes.tables, undone);
         }
         order.extend(undone);
@@ -28,7 +30,7 @@ pub(super) fn of(changes: &Changes) -> Vec<&(usize, Change)> {
 /// Rows that come back, those before that others refer to; then those that are there and referred to them.
 fn from_above<'a>(tables: &[Table], undone: Vec<&'a (usize, Change)>) -> Vec<&'a (usize, Change)> {
     let (back, changed): (Vec<_>, Vec<_>) =
-        undone.into_iter().partition(|(_, change)| change.after.is_none());
+        undone.into_iter().partition(|(_, change)| change.is_gone());
     let levels = levels(tables, &back);
     let mut ranks = vec![None; tables.len()];
     let mut back: Vec<_> = std::iter::zip(levels, back).collect();
@@ -107,6 +109,17 @@ fn levels(tables: &[Table], rows: &[&(usize, Change)]) -> Vec<usize> {
         ready = next;
     }
     levels
+}
+
+impl Table {
+    /// Whether an UPDATE only takes away what a row refers to, as ON DELETE SET NULL does.
+    fn is_let_go(&self, change: &Change) -> bool {
+        let refers =
+            |at: &usize| self.parents.iter().any(|key| key.columns.iter().any(|(c, _)| c == at));
+        let (Some(_), Some(after)) = (&change.before, &change.after) else { return false };
+        let changed = (0..self.columns.len()).filter(|at| change.changes(*at));
+        changed.into_iter().all(|at| refers(&at) && after.get(at) == Some(&Value::Null))
+    }
 }
 
 impl Parent {

@@ -169,6 +169,11 @@ impl Row {
 }
 
 impl Change {
+    /// Whether the row was deleted.
+    pub(super) fn is_gone(&self) -> bool {
+        self.before.is_some() && self.after.is_none()
+    }
+
     /// Whether an UPDATE changes the value of a column.
     pub(super) fn changes(&self, at: usize) -> bool {
         match (&self.before, &self.after) {
