@@ -351,7 +351,15 @@ impl BinlogChain {
         let of_it =
             |run: &&Run| *run.server() == last.server && base.server.as_ref() != Some(&last.server);
         let run = self.ends().map(|run| &self.runs[run]).find(of_it)?;
-        let lost = run.lost(&have, &self.known()?)?;
+        // What a server that is to be written has of its own, as a restore, may be archived too.
+        let known =
+            match (self.known()?, base.server.as_ref().filter(|_| base.position.file.is_none())) {
+                (GtidSet::MySql(known), Some(own)) => {
+                    GtidSet::MySql(known.without(|tsid| BinlogServer::of_uuid(tsid.uuid) == *own))
+                }
+                (known, _) => known,
+            };
+        let lost = run.lost(&have, &known)?;
         let goes_on = last.after.difference(&have).is_ok_and(|new| !new.is_empty());
         goes_on.then(|| {
             format!(

@@ -238,6 +238,12 @@ impl MySqlGtidSet {
         self.each(|tsid, list| if is_other(tsid) { list.clone() } else { Intervals::default() })
     }
 
+    /// What is in this set but for those who are `left_out`.
+    #[must_use]
+    pub fn without(&self, left_out: impl Fn(&Tsid) -> bool) -> Self {
+        self.each(|tsid, list| if left_out(tsid) { Intervals::default() } else { list.clone() })
+    }
+
     /// Whether every transaction of this set is in `other`.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
