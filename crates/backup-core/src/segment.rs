@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::claim::Claim;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gtid::{Gtid, GtidSet, MariaDbBinlogState};
+use crate::gtid::{Gtid, GtidSet, MariaDbBinlogState, Tsid};
 use crate::id::ClusterName;
 use crate::manifest::SourceInfo;
 use crate::position::BinlogFile;
@@ -31,6 +31,12 @@ impl BinlogServer {
     #[must_use]
     pub fn of_uuid(uuid: Uuid) -> Self {
         BinlogServer(uuid.to_string())
+    }
+
+    /// Whether it is the MySQL server that counts these transactions.
+    #[must_use]
+    pub fn counts(&self, tsid: &Tsid) -> bool {
+        *self == BinlogServer::of_uuid(tsid.uuid)
     }
 
     /// A MariaDB server by its `server_id`.

@@ -259,9 +259,7 @@ impl Point {
         let own = cx.run(identity(server)).await?;
         // What is all its own says nothing of where it stands; whether it may begin at the beginning is asked later.
         let alone = match (&here, &own) {
-            (GtidSet::MySql(here), Some(own)) => {
-                here.tsids().all(|tsid| BinlogServer::of_uuid(tsid.uuid) == *own)
-            }
+            (GtidSet::MySql(here), Some(own)) => here.tsids().all(|tsid| own.counts(tsid)),
             _ => false,
         };
         let here = if alone { GtidSet::empty(Flavor::MySql) } else { here };

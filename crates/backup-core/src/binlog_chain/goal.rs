@@ -9,7 +9,7 @@ use super::run::Run;
 use super::way::Start;
 use super::{BinlogChain, age, point};
 use crate::gtid::{Gtid, GtidSet, MariaDbGtid, Tsid};
-use crate::segment::{BinlogServer, SegmentInfo};
+use crate::segment::SegmentInfo;
 
 /// A segment that the point may be in.
 pub(super) struct Goal {
@@ -169,14 +169,13 @@ impl BinlogChain {
     /// that no archived binlog knows do not count: a replica may have some of its own. Neither do those that a
     /// server which is to be written has of its own, as those of the restore: they may be archived too.
     fn has_more(&self, base: &ReplayBase, applied: &GtidSet, segment: &SegmentInfo) -> bool {
-        let own = base.server.as_ref().filter(|_| base.position.file.is_none());
         let mut known = self.runs.iter().map(|run| &run.last().after);
         match (applied, &segment.after) {
             (GtidSet::MySql(applied), GtidSet::MySql(after)) => {
                 let more = applied.subtract(after);
                 known.any(|set| {
                     let GtidSet::MySql(set) = set else { return false };
-                    let is_own = |tsid: &Tsid| own == Some(&BinlogServer::of_uuid(tsid.uuid));
+                    let is_own = |tsid: &Tsid| base.own().is_some_and(|own| own.counts(tsid));
                     let mut more = more.tsids().filter(|tsid| !is_own(tsid));
                     more.any(|more| set.tsids().any(|tsid| tsid == more))
                 })

@@ -9,6 +9,7 @@
 //! errant in a failover is left out.
 
 mod goal;
+mod history;
 mod plan;
 mod run;
 mod way;
@@ -19,9 +20,9 @@ pub use self::plan::{Gap, Reach, ReplayBase, ReplayPlan, ReplayTarget, Stretch};
 use self::run::{Run, joins};
 use self::way::Start;
 use crate::chain::Unreachable;
-use crate::gtid::{GtidSet, Tsid};
+use crate::gtid::GtidSet;
 use crate::position::Position;
-use crate::segment::{BinlogServer, SegmentInfo};
+use crate::segment::SegmentInfo;
 
 /// The segments of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -217,12 +218,13 @@ impl BinlogChain {
         let (last, stretch) = (plan.last()?, plan.stretches.last()?);
         let commits = stretch.segments.iter().filter_map(|segment| segment.last_time);
         let until = commits.max().unwrap_or(last.archived_at);
-        let is_beyond = |at: usize| match (&plan.applied, &self.runs[at]) {
-            (Some(applied), run) => {
-                !self.is_apart(applied, at) && !holds_all(applied, last, run.last())
+        let is_beyond = |at: usize| match &plan.applied {
+            Some(applied) => {
+                !self.is_apart(applied, at) && !holds_all(applied, last, self.runs[at].last())
             }
             // Another server's places say nothing: what it wrote meanwhile may be the same.
-            (None, run) => {
+            None => {
+                let run = &self.runs[at];
                 let first = run.segments.iter().find_map(|segment| segment.first_time);
                 *run.server() == last.server || first.is_some_and(|first| first > until)
             }
@@ -241,182 +243,6 @@ impl BinlogChain {
         let start = self.start(base).ok()?;
         let ends = self.reachable(&start).map(Run::last);
         ends.max_by_key(|segment| segment.last_time).map(point)
-    }
-
-    /// What servers wrote that a way to the end of the archive leads past, a line each: after a failover their
-    /// histories went apart, and one way goes on in one of them. Where only positions tell, it is not known.
-    #[must_use]
-    pub fn left_out(&self, base: &ReplayBase, plan: &ReplayPlan) -> Vec<String> {
-        let (Ok(start), Some(applied)) = (self.start(base), &plan.applied) else {
-            return Vec::new();
-        };
-        let have = plan.last().map_or(Ok(applied.clone()), |end| applied.union(&end.after));
-        let Ok(have) = have else { return Vec::new() };
-        // What has nothing in common never was one history.
-        let akin = |last: &&SegmentInfo| match last.after.intersection(&have) {
-            Ok(GtidSet::MySql(both)) => !both.is_empty(),
-            _ => true,
-        };
-        let followed = plan.last().map(|last| &last.server).or(base.server.as_ref());
-        let followed =
-            self.ends().map(|run| &self.runs[run]).find(|r| Some(r.server()) == followed);
-        // Numbers that were passed may be those of other transactions.
-        let is_other =
-            |run: &Run| followed.is_some_and(|followed| self.numbers_differ(followed, run));
-        let ends = self.reachable(&start).filter(|run| !plan.has_all(run.last()) || is_other(run));
-        let apart = ends.map(Run::last).filter(akin);
-        apart
-            .map(|last| {
-                let lacking = match last.after.difference(&have) {
-                    Ok(set) if !set.is_empty() => format!(": {set}"),
-                    _ => String::new(),
-                };
-                format!(
-                    "{} wrote transactions, up to {}, that are not on the way to the end: its history and that of the \
-                     server that the way follows went apart{lacking}",
-                    last.server,
-                    point(last)
-                )
-            })
-            .collect()
-    }
-
-    /// What servers wrote before `time` that a plan to that time leads past, where histories went apart, a line each.
-    #[must_use]
-    pub fn left_out_before(&self, plan: &ReplayPlan, time: Timestamp) -> Vec<String> {
-        let ends: Vec<&Run> = self.ends().map(|run| &self.runs[run]).collect();
-        let is_read = |segment: &SegmentInfo| {
-            let mut read = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
-            read.any(|read| (&read.server, read.seq) == (&segment.server, segment.seq))
-        };
-        let is_before =
-            |segment: &SegmentInfo| segment.first_time.is_some_and(|first| first < time);
-        let parted = ends.iter().filter_map(|run| {
-            // What of it another server does not have, that went on without it.
-            let apart = |segment: &SegmentInfo| {
-                ends.iter().any(|other| self.went_apart(run, other) && !other.has(&segment.after))
-            };
-            let of_it = self.runs.iter().filter(|of| of.server() == run.server());
-            let mut segments = of_it.flat_map(|run| &run.segments);
-            segments.rfind(|s| is_before(s) && !is_read(s) && apart(s))
-        });
-        parted
-            .map(|segment| {
-                format!(
-                    "{} wrote transactions before {time} or about then, in its binlogs up to {}, that are not on the way: \
-                     its history and that of another server went apart",
-                    segment.server,
-                    point(segment)
-                )
-            })
-            .collect()
-    }
-
-    /// Whether each of two servers has what the other one has not.
-    fn went_apart(&self, here: &Run, there: &Run) -> bool {
-        match (&here.last().after, &there.last().after) {
-            (GtidSet::MySql(_), GtidSet::MySql(_)) => {
-                let (here, there) = (&here.last().after, &there.last().after);
-                !here.is_subset(there).unwrap_or(true) && !there.is_subset(here).unwrap_or(true)
-            }
-            _ => self.numbers_differ(here, there) || self.numbers_differ(there, here),
-        }
-    }
-
-    /// Whether a run has other transactions under numbers that another one has passed (MariaDB).
-    fn numbers_differ(&self, followed: &Run, run: &Run) -> bool {
-        let (here, there) = (&followed.last().after, &run.last().after);
-        let Some(known) = self.known().filter(|_| matches!(here, GtidSet::MariaDb(_))) else {
-            return false;
-        };
-        !followed.agrees(there)
-            && (run.lost(here, &known).is_some() || followed.lost(there, &known).is_some())
-    }
-
-    /// All that is archived.
-    fn known(&self) -> Option<GtidSet> {
-        let mut all = self.runs.iter().map(|run| run.last().after.clone());
-        let first = all.next()?;
-        all.try_fold(first, |all, set| all.union(&set)).ok()
-    }
-
-    /// Why what a plan leads to may be of no server's history: the base has transactions that the server which it
-    /// follows never had, and that one went on without them, after a failover that lost them or a restore to before
-    /// them. An older base may lead there by one history.
-    #[must_use]
-    pub fn mixed(&self, base: &ReplayBase, plan: &ReplayPlan) -> Option<String> {
-        let (Start::Applied(have), Some(last)) = (self.start(base).ok()?, plan.last()) else {
-            return None;
-        };
-        let of_it =
-            |run: &&Run| *run.server() == last.server && base.server.as_ref() != Some(&last.server);
-        let run = self.ends().map(|run| &self.runs[run]).find(of_it)?;
-        // What a server that is to be written has of its own, as a restore, may be archived too.
-        let known =
-            match (self.known()?, base.server.as_ref().filter(|_| base.position.file.is_none())) {
-                (GtidSet::MySql(known), Some(own)) => {
-                    GtidSet::MySql(known.without(|tsid| BinlogServer::of_uuid(tsid.uuid) == *own))
-                }
-                (known, _) => known,
-            };
-        let lost = run.lost(&have, &known)?;
-        let goes_on = last.after.difference(&have).is_ok_and(|new| !new.is_empty());
-        goes_on.then(|| {
-            format!(
-                "{} never had {lost}, which are there, and went on without them: after a failover that lost them, or a \
-                 restore to before them, what comes of both may be of neither history",
-                last.server
-            )
-        })
-    }
-
-    /// What servers wrote to which none of these bases leads, a line each: the newest base (the last one) is of another
-    /// history. Where only positions tell, it is not known.
-    #[must_use]
-    pub fn unreached(&self, bases: &[ReplayBase]) -> Vec<String> {
-        let starts: Vec<Start> = bases.iter().filter_map(|base| self.start(base).ok()).collect();
-        let Some(Start::Applied(newest)) = starts.last() else { return Vec::new() };
-        let reached = |run: usize, start: &Start| {
-            let last = self.runs[run].segments.len() - 1;
-            let covered = start.covers(self.runs[run].last());
-            covered || self.way(start, run, last, &mut Vec::new()).is_some()
-        };
-        let other = |run: &usize| self.is_apart(newest, *run);
-        let unreached = self.ends().filter(other);
-        let unreached = unreached.filter(|&run| !starts.iter().any(|start| reached(run, start)));
-        unreached
-            .map(|run| {
-                let last = self.runs[run].last();
-                format!(
-                    "nothing leads to what {} wrote, up to {}: its binlogs do not lead on from what is there",
-                    last.server,
-                    point(last)
-                )
-            })
-            .collect()
-    }
-
-    /// Whether a run is of another history than what is there: by itself, or because of what its server wrote before,
-    /// as in a restore.
-    fn is_apart(&self, applied: &GtidSet, run: usize) -> bool {
-        let here = &self.runs[run];
-        let (GtidSet::MySql(have), GtidSet::MySql(before)) = (applied, &here.segments[0].before)
-        else {
-            return !here.agrees(applied);
-        };
-        let lacks = before.subtract(have);
-        let own = |tsid: &Tsid| BinlogServer::of_uuid(tsid.uuid) == *here.server();
-        let is_apart =
-            |earlier: &Run| earlier.server() == here.server() && !earlier.agrees(applied);
-        !here.agrees(applied) || (lacks.tsids().any(own) && self.runs[..run].iter().any(is_apart))
-    }
-
-    /// The last run of every server.
-    fn ends(&self) -> impl Iterator<Item = usize> {
-        let is_last = |run: &usize| {
-            self.runs.get(run + 1).is_none_or(|next| next.server() != self.runs[*run].server())
-        };
-        (0..self.runs.len()).filter(is_last)
     }
 
     /// The runs whose ends can be reached.

@@ -28,6 +28,11 @@ impl ReplayBase {
             position: manifest.outcome.position.clone(),
         }
     }
+
+    /// The server that is to be written itself, where it is one.
+    pub(super) fn own(&self) -> Option<&BinlogServer> {
+        self.server.as_ref().filter(|_| self.position.file.is_none())
+    }
 }
 
 /// The point that a replay leads to.

@@ -40,15 +40,11 @@ impl Run {
     }
 
     /// What of these transactions the server never had, and wrote others of its own instead: they are of servers that it
-    /// knows, behind the last that it has of them, or of such as only others in the archive (`known`) have anything
-    /// of. `None` where nothing is.
-    pub(super) fn lost(&self, have: &GtidSet, known: &GtidSet) -> Option<GtidSet> {
+    /// knows, behind the last that it has of them. `None` where nothing is.
+    pub(super) fn lost(&self, have: &GtidSet) -> Option<GtidSet> {
         let last = self.last();
         let lost = match (have, &last.after, &last.state_after) {
-            (GtidSet::MySql(have), GtidSet::MySql(after), _) => {
-                let GtidSet::MySql(known) = known else { return None };
-                GtidSet::MySql(have.behind(after).union(&have.of_others(after, known)))
-            }
+            (GtidSet::MySql(have), GtidSet::MySql(after), _) => GtidSet::MySql(have.behind(after)),
             (GtidSet::MariaDb(have), GtidSet::MariaDb(after), Some(state)) => {
                 let knows = |of: &MariaDbGtid| {
                     let mut of_server =

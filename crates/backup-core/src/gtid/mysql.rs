@@ -230,18 +230,10 @@ impl MySqlGtidSet {
         })
     }
 
-    /// What is in this set, of those who counted transactions of `known` and none of `other`.
+    /// What is in this set of those who are `wanted`.
     #[must_use]
-    pub fn of_others(&self, other: &Self, known: &Self) -> Self {
-        let is_other =
-            |tsid: &Tsid| known.sources.contains_key(tsid) && !other.sources.contains_key(tsid);
-        self.each(|tsid, list| if is_other(tsid) { list.clone() } else { Intervals::default() })
-    }
-
-    /// What is in this set but for those who are `left_out`.
-    #[must_use]
-    pub fn without(&self, left_out: impl Fn(&Tsid) -> bool) -> Self {
-        self.each(|tsid, list| if left_out(tsid) { Intervals::default() } else { list.clone() })
+    pub fn only(&self, wanted: impl Fn(&Tsid) -> bool) -> Self {
+        self.each(|tsid, list| if wanted(tsid) { list.clone() } else { Intervals::default() })
     }
 
     /// Whether every transaction of this set is in `other`.

@@ -100,14 +100,14 @@ impl ColdBackup {
             io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()))
         })?;
         self.hold()?;
-        let redo = Redo::read(self.source.redo(), self.source.data())?;
+        let mut redo = Redo::read(self.source.redo(), self.source.data())?;
         let mut binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
         // InnoDB may have had nothing left to write when it was killed, other engines all the same.
         let open_log = match &binlogs {
             Ok(Some(BinlogEnd { in_use: true, position, .. })) => position.file.as_deref(),
             _ => None,
         };
-        let unclean = redo.unclean.clone().or_else(|| {
+        let unclean = redo.unclean.take().or_else(|| {
             open_log.map(|file| format!("its last binary log, {file}, was not closed"))
         });
         // A server that was killed decides by its binary log which transactions it had committed.

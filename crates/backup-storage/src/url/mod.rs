@@ -212,6 +212,9 @@ fn escaped(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backup_core::ErrorKind;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     #[test]
     fn a_prefix_is_inside_of_a_shorter_one() {
@@ -222,9 +225,6 @@ mod tests {
         assert!(!inside("s3://b/x", "s3://b/x/y") && !inside("s3://c/x/y", "s3://b/x"));
         assert!(!inside("oss://b/x/y?endpoint=https://e", "s3://b/x"));
     }
-    use backup_core::ErrorKind;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
 
     fn local(text: &str) -> PathBuf {
         match text.parse().unwrap() {

@@ -20,12 +20,14 @@ mod room;
 mod serve;
 mod session;
 mod settings;
+mod standing;
 mod statements;
 #[cfg(test)]
 mod strangers;
 mod target;
 
-pub use apply::{Applied, ApplyOptions, Means, apply, check_family, identity, position, preflight};
+pub use apply::{Applied, ApplyOptions, Means, apply, preflight};
 pub(super) use demands::Demands;
 pub(crate) use events::leave_to_source;
+pub use standing::{check_family, identity, position};
 pub(crate) use target::{Target, text};

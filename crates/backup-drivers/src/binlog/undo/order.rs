@@ -117,8 +117,8 @@ impl Table {
         let refers =
             |at: &usize| self.parents.iter().any(|key| key.columns.iter().any(|(c, _)| c == at));
         let (Some(_), Some(after)) = (&change.before, &change.after) else { return false };
-        let changed = (0..self.columns.len()).filter(|at| change.changes(*at));
-        changed.into_iter().all(|at| refers(&at) && after.get(at) == Some(&Value::Null))
+        let mut changed = (0..self.columns.len()).filter(|at| change.changes(*at));
+        changed.all(|at| refers(&at) && after.get(at) == Some(&Value::Null))
     }
 }
 

@@ -11,7 +11,7 @@ use super::compat::listed;
 use super::target_error;
 use crate::connect::sql_error;
 
-/// What the target would refuse when the first of them is created (ERROR 3185, ERROR 1005).
+/// What the target would refuse when the first of them is created (MySQL: ERROR 3185).
 ///
 /// # Errors
 /// When the target does not tell its plugins.
