@@ -11,6 +11,7 @@ use backup_core::{
 };
 
 use super::catalog::{Catalog, State};
+use super::key_plugin::KeyPlugin;
 use crate::clone::CloneBackup;
 use crate::connect::ConnectOptions;
 use crate::logical::{Census, DrillReport};
@@ -55,6 +56,12 @@ pub async fn drill(
             return Ok(report);
         }
     };
+    // That a key is not on this machine says nothing of the backup. What cannot be read the restore tells.
+    if install.flavor() == Flavor::MariaDb
+        && let Ok(Some(keys)) = KeyPlugin::of(&*artifacts).await
+    {
+        keys.find(install.plugins())?;
+    }
     let began = Instant::now();
     if let Err(e) = restore.run(cx, manifest, artifacts).await {
         report.findings.push(finding(object, e)?);
@@ -142,8 +149,20 @@ impl<'a> OnFiles<'a> {
         Ok((sandbox, target))
     }
 
+    /// The option file that has the server load the plugin with the keys of encrypted files, and where that is:
+    /// for files that a tool has read, which wrote down what it had to load itself.
+    fn keys(&self) -> Result<Option<(PathBuf, PathBuf)>> {
+        let by_tool = self.catalog.header.state == State::Unprepared;
+        if !by_tool || self.install.flavor() != Flavor::MariaDb {
+            return Ok(None);
+        }
+        let Some(keys) = KeyPlugin::beside(&self.data)? else { return Ok(None) };
+        Ok(Some((keys.write_options(self.scratch)?, keys.find(self.install.plugins())?)))
+    }
+
     async fn start(&self, cx: &Context, access: &Access) -> Result<Sandbox> {
         let settings = &self.catalog.header.settings;
+        let keys = self.keys()?;
         let builder = |names: Option<u8>| {
             let mut builder: SandboxBuilder = Sandbox::builder(self.install)
                 .datadir(&self.data)
@@ -158,6 +177,10 @@ impl<'a> OnFiles<'a> {
                 // What the source was told by SET PERSIST was meant for it.
                 .option("loose-persisted-globals-load", "OFF")
                 .option("innodb_buffer_pool_size", "256M");
+            if let Some((file, plugins)) = &keys {
+                let plugins = plugins.to_string_lossy();
+                builder = builder.option_file(file).option("plugin_dir", plugins);
+            }
             if let Some(names) = names {
                 builder = builder.option("lower_case_table_names", names.to_string());
             }

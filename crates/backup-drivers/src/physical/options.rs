@@ -7,6 +7,7 @@ use std::time::Duration;
 use backup_core::{Error, Result};
 
 use super::tool::Tool;
+use crate::files::OPTIONS;
 use crate::xbstream::Dialect;
 
 /// When DDL of others is kept off (`xtrabackup` only; MariaDB's `BACKUP STAGE` needs no choice).
@@ -161,7 +162,7 @@ fn lacks(tool: &Tool, what: &str) -> Error {
 }
 
 /// The arguments of a prepare of `directory`, with the increment in `increment` applied to it. `last`
-/// tells whether no further increment follows.
+/// tells whether no further increment follows, `plugins` where the plugin is that has the keys of encrypted files.
 #[must_use]
 pub(super) fn prepare_arguments(
     tool: &Tool,
@@ -169,8 +170,19 @@ pub(super) fn prepare_arguments(
     increment: Option<&Path>,
     last: bool,
     memory: u64,
+    plugins: Option<&Path>,
 ) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["--no-defaults".into(), "--prepare".into()];
+    let mut arguments: Vec<OsString> = match plugins {
+        None => vec!["--no-defaults".into(), "--prepare".into()],
+        // Which plugin, and its settings, the tool has only from the option file of the backup. Of the source's places
+        // in there none may be touched.
+        Some(plugins) => vec![
+            option("defaults-file", directory.join(OPTIONS)),
+            "--prepare".into(),
+            option("plugin-dir", plugins),
+            "--innodb-undo-directory=./".into(),
+        ],
+    };
     // MariaDB's tool needs no preparation of what increments follow on.
     if !last && tool.dialect() == Dialect::XtraBackup {
         arguments.push("--apply-log-only".into());
@@ -296,7 +308,8 @@ mod tests {
         let prepare = |dialect, increment: Option<&str>, last| {
             let tool = tool_of(dialect, (8, 0, 35));
             let increment = increment.map(Path::new);
-            let words = prepare_arguments(&tool, Path::new("/data"), increment, last, 1 << 30);
+            let words =
+                prepare_arguments(&tool, Path::new("/data"), increment, last, 1 << 30, None);
             words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
         };
         let memory = "--use-memory=1073741824";
@@ -311,5 +324,25 @@ mod tests {
         assert_eq!(prepare(Dialect::XtraBackup, Some("/i"), true), last);
         // The other tool has no such option, and needs none.
         assert_eq!(prepare(Dialect::MariaDb, Some("/i"), false), last);
+    }
+
+    #[test]
+    fn a_prepare_of_encrypted_files_reads_the_option_file_of_the_backup() {
+        let tool = tool_of(Dialect::MariaDb, (10, 11, 19));
+        let (data, increment, plugins) = (Path::new("/data"), Path::new("/i"), Path::new("/p"));
+        let words = prepare_arguments(&tool, data, Some(increment), true, 1 << 30, Some(plugins));
+        // The first of them must be the first.
+        assert_eq!(
+            words,
+            [
+                "--defaults-file=/data/backup-my.cnf",
+                "--prepare",
+                "--plugin-dir=/p",
+                "--innodb-undo-directory=./",
+                "--target-dir=/data",
+                "--incremental-dir=/i",
+                "--use-memory=1073741824",
+            ]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Files of several moments into files that a server starts on.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use backup_core::{Context, Error, ErrorKind, Result};
@@ -9,28 +10,35 @@ use super::metadata::Checkpoints;
 use super::options::prepare_arguments;
 use super::run::Running;
 use super::tool::Tool;
+use crate::files::KeyPlugin;
 
 /// What a prepare may take of memory for pages at least, in bytes; a tool takes no less.
 const LEAST_MEMORY: u64 = 100 << 20;
 
-/// Prepares `directory`, with the increments in order.
+/// Prepares `directory`, with the increments in order; `keys` is the plugin that has the keys of encrypted files.
 pub(super) async fn prepare(
     cx: &Context,
     tool: &Tool,
     directory: &Path,
     increments: &[PathBuf],
+    keys: Option<&KeyPlugin>,
 ) -> Result<()> {
     let memory = LEAST_MEMORY.max(cx.memory().bytes());
+    let plugins = keys.map(|keys| keys.find(tool.plugins().as_deref())).transpose()?;
+    let plugins = plugins.as_deref();
+    let arguments = |increment: Option<&Path>, last: bool| {
+        prepare_arguments(tool, directory, increment, last, memory, plugins)
+    };
     cx.phase("preparing");
     // The full backup first, by itself.
     let mut wanted = checkpoints(directory)?.to_lsn;
     let last = increments.is_empty();
-    step(cx, tool, directory, None, last, memory).await?;
+    step(cx, tool, directory, &arguments(None, last), keys).await?;
     for (n, increment) in increments.iter().enumerate() {
         wanted = wanted.max(checkpoints(increment)?.to_lsn);
         cx.phase(format!("applying increment {} of {}", n + 1, increments.len()));
         let last = n + 1 == increments.len();
-        step(cx, tool, directory, Some(increment), last, memory).await?;
+        step(cx, tool, directory, &arguments(Some(increment), last), keys).await?;
     }
     let prepared = checkpoints(directory)?;
     let full = matches!(prepared.backup_type.as_str(), "full-prepared" | "log-applied");
@@ -53,12 +61,10 @@ async fn step(
     cx: &Context,
     tool: &Tool,
     directory: &Path,
-    increment: Option<&Path>,
-    last: bool,
-    memory: u64,
+    arguments: &[OsString],
+    keys: Option<&KeyPlugin>,
 ) -> Result<()> {
-    let arguments = prepare_arguments(tool, directory, increment, last, memory);
-    let mut running = Running::start(cx, tool, &arguments)?;
+    let mut running = Running::start(cx, tool, arguments)?;
     // It has nothing to say there, but must not wait for somebody who listens.
     let mut output = running.stdout()?;
     let drained = tokio::spawn(async move {
@@ -74,6 +80,14 @@ async fn step(
                  that runs",
             ),
             false => e,
+        };
+        // With other keys than its own, what is encrypted looks like anything.
+        let e = match keys {
+            Some(keys) if matches!(e.kind(), ErrorKind::Source | ErrorKind::Damaged) => {
+                let remedy = format!("{}; or {}", keys.remedy(), e.remedy());
+                e.with_kind(ErrorKind::Target).with_remedy(remedy)
+            }
+            _ => e,
         };
         let remedy = format!(
             "{}; the files in {} are not ready for a server",

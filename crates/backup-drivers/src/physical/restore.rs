@@ -12,7 +12,8 @@ use backup_core::{
 use super::backup::PhysicalDetails;
 use super::prepare::prepare;
 use super::tool::Tool;
-use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, Room, State, settle};
+use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, KeyPlugin, Room, State, settle};
+use crate::xbstream::Dialect;
 
 /// A backup of a chain, with its artifacts.
 #[derive(Clone)]
@@ -128,6 +129,18 @@ impl PhysicalRestore {
         self.directory.parent().unwrap_or(Path::new("/"))
     }
 
+    /// The plugin that has the keys of the files, where they may be encrypted; looked for before anything is written.
+    async fn keys(&self, tool: &Tool, full: &Link) -> Result<Option<KeyPlugin>> {
+        if tool.dialect() != Dialect::MariaDb {
+            return Ok(None);
+        }
+        let keys = KeyPlugin::of(&*full.artifacts).await?;
+        if let Some(keys) = &keys {
+            keys.find(tool.plugins().as_deref())?;
+        }
+        Ok(keys)
+    }
+
     /// The restore of the full backup, when there is room for the increments too.
     async fn files(&self, increments: &[Link]) -> Result<FilesRestore> {
         let files = FilesRestore::new(&self.directory, self.options);
@@ -166,6 +179,7 @@ impl Restore for PhysicalRestore {
         let Some(full) = links.first() else {
             return Err(Error::internal("a chain without links"));
         };
+        self.keys(&tool, full).await?;
         let files = self.files(&links[1..]).await?;
         let mut plan = files.plan(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
         for link in &links[1..] {
@@ -188,6 +202,7 @@ impl Restore for PhysicalRestore {
         let Some((full, increments)) = links.split_first() else {
             return Err(Error::internal("a chain without links"));
         };
+        let keys = self.keys(&tool, full).await?;
         let files = self.files(increments).await?;
         let mut restored = files.run(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
 
@@ -205,7 +220,7 @@ impl Restore for PhysicalRestore {
             restored.bytes += part.bytes;
             directories.push(directory);
         }
-        prepare(cx, &tool, &self.directory, &directories).await?;
+        prepare(cx, &tool, &self.directory, &directories, keys.as_ref()).await?;
         remove_places(&self.directory)?;
         let catalog = Catalog::read(&*full.artifacts).await?;
         debug_assert_eq!(catalog.header.state, State::Unprepared);

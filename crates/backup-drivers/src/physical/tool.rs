@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use backup_core::{Error, ErrorKind, Flavor, Result, ServerVersion, io_error};
 
-use crate::sandbox::ServerInstall;
+use crate::sandbox::{ServerInstall, plugin_directory};
 use crate::xbstream::Dialect;
 
 /// The names of the tools, newest first.
@@ -138,6 +138,12 @@ impl Tool {
     pub fn name(&self) -> String {
         let program = self.first.last().unwrap_or(&self.program);
         Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
+    }
+
+    /// Where the plugins of its release are.
+    pub(super) fn plugins(&self) -> Option<PathBuf> {
+        let program = std::fs::canonicalize(self.first.last().unwrap_or(&self.program)).ok()?;
+        plugin_directory(program.parent()?.parent()?)
     }
 
     /// A command that runs it, with an empty environment.

@@ -41,6 +41,8 @@ pub(super) struct Launch {
     pub(super) stop_timeout: Duration,
     durable: bool,
     binary_log: bool,
+    /// What it reads before its own options.
+    option_file: Option<PathBuf>,
     options: Vec<(String, Option<String>)>,
 }
 
@@ -52,6 +54,7 @@ impl SandboxBuilder {
             stop_timeout: Duration::from_secs(60),
             durable: true,
             binary_log: true,
+            option_file: None,
             options: Vec::new(),
         };
         SandboxBuilder {
@@ -120,6 +123,14 @@ impl SandboxBuilder {
     #[must_use]
     pub fn flag(mut self, name: impl Into<String>) -> Self {
         self.launch.options.push((name.into(), None));
+        self
+    }
+
+    /// An option file that the server reads, and no other one; what is given here as an option wins over it. A
+    /// place for secrets, which nobody is to see on a command line.
+    #[must_use]
+    pub fn option_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.launch.option_file = Some(file.into());
         self
     }
 
@@ -216,7 +227,10 @@ fn free_port() -> Result<u16> {
 impl Launch {
     /// The server on the directories of the sandbox.
     pub(super) fn base_command(&self, directories: &Directories) -> Command {
-        let mut command = self.install.server_command();
+        let mut command = match &self.option_file {
+            Some(file) => self.install.server_command_with(option("defaults-file", file)),
+            None => self.install.server_command(),
+        };
         command.arg(option("datadir", directories.data()));
         command.arg(option("tmpdir", directories.temporary()));
         // Small machines must do; whoever needs more asks for it.

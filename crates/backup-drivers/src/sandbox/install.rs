@@ -61,16 +61,7 @@ impl ServerInstall {
             .iter()
             .map(|dir| base.join(dir))
             .find(|dir| dir.join("english/errmsg.sys").is_file());
-        let plugins = [
-            "lib/mysql/plugin",
-            "lib64/mysql/plugin",
-            "lib/mariadb/plugin",
-            "lib64/mariadb/plugin",
-            "lib/plugin",
-        ]
-        .iter()
-        .map(|dir| base.join(dir))
-        .find(|dir| dir.is_dir());
+        let plugins = plugin_directory(&base);
         let mut install = ServerInstall {
             flavor: Flavor::MySql,
             version: String::new(),
@@ -200,6 +191,20 @@ impl ServerInstall {
         }
         command
     }
+}
+
+/// Where a release that is unpacked at `base` has its plugins.
+pub(crate) fn plugin_directory(base: &Path) -> Option<PathBuf> {
+    [
+        "lib/mysql/plugin",
+        "lib64/mysql/plugin",
+        "lib/mariadb/plugin",
+        "lib64/mariadb/plugin",
+        "lib/plugin",
+    ]
+    .iter()
+    .map(|dir| base.join(dir))
+    .find(|dir| dir.is_dir())
 }
 
 impl Runtime {

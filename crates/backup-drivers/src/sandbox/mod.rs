@@ -39,6 +39,7 @@ use tokio::time::{sleep, timeout};
 pub use builder::SandboxBuilder;
 pub use config::ServerConfig;
 pub use install::ServerInstall;
+pub(crate) use install::plugin_directory;
 
 use builder::Launch;
 use directories::Directories;

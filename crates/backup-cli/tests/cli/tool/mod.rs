@@ -2,6 +2,7 @@
 
 mod check;
 mod disk;
+mod encrypted;
 mod proof;
 mod replica;
 mod stream;
