@@ -107,12 +107,11 @@ impl<'a> FilesPoint<'a> {
         let catalog = Catalog::read(&*self.repo.artifacts(cx, self.manifest).await?).await?;
         let emptied = Emptied::of(self.manifest, &catalog).with_flags(&self.options.flags);
         match emptied.refuse_route(cx, self.repo, &self.route, directory, &self.apply).await {
-            Err(e) if e.kind() == ErrorKind::Target => Ok(Some(Finding::new(
-                Severity::Warning,
-                self.manifest.backup.to_string(),
-                e.chain(),
-                e.remedy().to_owned(),
-            ))),
+            Err(e) if e.kind() == ErrorKind::Target => {
+                let (backup, remedy) = (self.manifest.backup.to_string(), e.remedy().to_owned());
+                let finding = Finding::new(Severity::Error, backup, e.chain(), remedy);
+                Ok(Some(finding.with_kind(e.kind())))
+            }
             other => other.map(|()| None),
         }
     }

@@ -425,6 +425,11 @@ impl Way {
         apply(cx, target, Arc::new(repo.clone()), Arc::clone(&self.route), &options).await
     }
 
+    /// How a command ends that goes it, or only says what it would do.
+    pub(super) fn ending(&self) -> Option<ErrorKind> {
+        (!self.route.warnings.is_empty()).then_some(ErrorKind::Warnings)
+    }
+
     /// What is applied last, and what is not.
     pub(super) fn as_json(&self) -> Value {
         json!({

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backup_core::{
     ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository, RestoreSteps,
-    Restored, Result, Strategy, pipeline, select, shell_word,
+    Restored, Result, Severity, Strategy, pipeline, select, shell_word,
 };
 use backup_drivers::clone::Flags;
 use backup_drivers::connect::without_password;
@@ -434,6 +434,7 @@ fn or_apply(e: Error) -> Error {
     e.with_remedy(remedy)
 }
 
+/// What would be done. It ends as the restore itself would.
 pub(super) fn plan(
     manifest: &Manifest,
     target: &str,
@@ -447,6 +448,7 @@ pub(super) fn plan(
         "steps": steps.steps,
         "destroys": steps.destroys,
         "findings": steps.findings,
+        "warnings": way.map(|way| way.route.warnings.as_slice()).unwrap_or_default(),
     });
     let mut text = format!("To restore {} into {target}:\n", manifest.backup);
     for (n, step) in steps.steps.iter().enumerate() {
@@ -469,7 +471,13 @@ pub(super) fn plan(
         }
     }
     text.push_str("Nothing was done.\n");
-    Answer::new(&document, human::plain(&text))
+    let worst = steps.findings.iter().max_by_key(|finding| finding.severity);
+    let ending = match worst.map(|finding| (finding.severity, finding.kind)) {
+        Some((Severity::Error, kind)) => Some(kind.unwrap_or(ErrorKind::Target)),
+        Some((Severity::Warning, _)) => Some(ErrorKind::Warnings),
+        _ => way.and_then(Way::ending),
+    };
+    Ok(Answer::new(&document, human::plain(&text))?.ending(ending))
 }
 
 pub(super) fn done(

@@ -210,7 +210,7 @@ async fn an_empty_table_out_of_a_clone_replaces_nothing() {
     assert_eq!(server.value(rows).await.as_deref(), Some("2"));
     server::run(&mut session, &["DELETE FROM shop.old"]).await;
     let flags = ["restore", "--repo", "repo", "--cluster", "both", "--target-dir", "data"];
-    let plan = home.run([&flags[..], &["--dry-run"]].concat()).expect(0).stdout;
+    let plan = home.run([&flags[..], &["--dry-run"]].concat()).expect(14).stdout;
     home.paste(&plan.replace('\u{2026}', &format!("'{url}'")), others).expect(0);
     assert_eq!(server.value(rows).await.as_deref(), Some("2"));
 
@@ -245,7 +245,7 @@ async fn an_empty_table_out_of_a_clone_replaces_nothing() {
     assert!(shown.contains("shop.old: without its rows") && shown.contains(others), "{shown}");
     let line = format!("holdfast restore {others}");
     let place = ["restore", "--cluster", "both", "--target-dir", "data"];
-    let run = home.on_repo(place.into_iter().chain(["--dry-run"])).expect(0);
+    let run = home.on_repo(place.into_iter().chain(["--dry-run"])).expect(14);
     assert!(run.stdout.contains("shop.old (MyISAM)") && run.stdout.contains(&line), "{run:?}");
     home.on_repo(place).expect(14).says("shop.old (MyISAM)").says(&line);
     let drill = ["verify", "latest", "--cluster", "both", "--level", "drill", "--server-dir"];
@@ -383,7 +383,7 @@ async fn tables_that_a_clone_leaves_empty_come_to_a_point_behind_their_own_rows(
     let first =
         "`holdfast restore OTHERS --cluster c --target … --overwrite`".replace("OTHERS", others);
     let then = "`holdfast binlog apply --cluster c --target … --to-latest`";
-    let plan = restore(both, &["--to-latest", "--dry-run"]).expect(0).stdout;
+    let plan = restore(both, &["--to-latest", "--dry-run"]).expect(9).stdout;
     assert!(plan.contains(&first) && plan.contains(then), "{plan}");
     restore(&blind, &["--to-latest"]).expect(9).says("shop.old (MyISAM)").says(then);
     let run = restore(both, &["--to-latest"]).expect(9);

@@ -144,7 +144,7 @@ async fn tablespaces_of_a_stopped_mysql_are_copied_wherever_they_are() {
     let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
     let more =
         ["--server-config", config.to_str().unwrap(), "--server-dir", servers.to_str().unwrap()];
-    let plan = home.on_repo([&to[..], &more, &["--dry-run"]].concat()).expect(0).stdout;
+    let plan = home.on_repo([&to[..], &more, &["--dry-run"]].concat()).expect(14).stdout;
     assert!(plan.contains("the server looks for tablespaces in"), "{plan}");
     home.on_repo(to).expect(0);
     let cx = Context::builder().build();

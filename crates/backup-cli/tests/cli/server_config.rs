@@ -58,7 +58,7 @@ async fn a_server_that_would_not_start_is_told_of_before_anything_is_written() {
         assert!(run.stderr.contains(said), "{said}: {run:?}");
     }
     assert!(!restored.exists());
-    let planned = restore(&["--dry-run", "--json", wrong[0], wrong[1]]).expect(0).json();
+    let planned = restore(&["--dry-run", "--json", wrong[0], wrong[1]]).expect(9).json();
     let errors = planned["findings"].as_array().unwrap().iter();
     assert_eq!(errors.filter(|finding| finding["severity"] == "error").count(), 4, "{planned:#}");
 

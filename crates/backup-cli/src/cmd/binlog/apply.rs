@@ -51,7 +51,8 @@ impl Apply {
         });
         if self.dry_run {
             let text = format!("To bring {target} to {point}:\n{}Nothing was done.\n", way.steps());
-            return Answer::new(&document, human::plain(&text));
+            document["warnings"] = json!(way.route.warnings);
+            return Ok(Answer::new(&document, human::plain(&text))?.ending(way.ending()));
         }
         let started = cx.now();
         let applied = way.apply(cx, &repo, &target, false).await?;
