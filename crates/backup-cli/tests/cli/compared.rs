@@ -13,9 +13,11 @@ async fn a_drill_is_compared_with_an_idle_source(
         ("mysql-9.7", How::Cold),
         ("mysql-9.7", How::Locked),
         ("mysql-9.7", How::Clone),
+        ("mysql-9.7", How::Snapshot),
         ("mariadb-10.11", How::Cold),
         ("mariadb-10.11", How::Locked),
         ("mariadb-10.11", How::Tool),
+        ("mariadb-10.11", How::Snapshot),
         ("mariadb-11.8", How::Tool)
     )]
     case: (&str, How),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::home::Home;
 use crate::server::{self, Server, install};
+use crate::snapshots::pair;
 
 /// A server on a directory.
 async fn on(name: &str, directory: &Path) -> Server {
@@ -24,6 +25,7 @@ pub(crate) enum How {
     Locked,
     Clone,
     Tool,
+    Snapshot,
 }
 
 /// A server on `data`, and a backup of its files.
@@ -58,6 +60,10 @@ pub(crate) async fn backed_up(home: &Home, name: &str, how: How) -> Server {
             backup(&["--strategy", "clone", "--source", &url]);
         }
         How::Tool => backup(&["--strategy", "physical", "--source", &url, "--tool", tool]),
+        How::Snapshot => {
+            let (create, remove) = pair::of_one_moment(home, &server);
+            tokio::task::block_in_place(|| pair::backup(home, &url, &create, &remove)).expect(0);
+        }
     }
     server
 }
@@ -98,7 +104,9 @@ async fn data_files_come_to_a_point(
         ("mysql-9.7", How::Clone),
         ("mariadb-10.11", How::Cold),
         ("mariadb-10.11", How::Locked),
-        ("mariadb-10.11", How::Tool)
+        ("mariadb-10.11", How::Tool),
+        ("mariadb-10.11", How::Snapshot),
+        ("mysql-9.7", How::Snapshot)
     )]
     case: (&str, How),
 ) {

@@ -19,6 +19,16 @@ pub(crate) fn copying(home: &Home) -> (PathBuf, PathBuf) {
     (script(home, "create", CREATE), script(home, "remove", REMOVE))
 }
 
+/// A pair whose snapshots are of one moment: the server does nothing while its files are copied.
+pub(crate) fn of_one_moment(home: &Home, server: &Server) -> (PathBuf, PathBuf) {
+    let pid = server.0.pid().unwrap();
+    let stopped = format!(
+        "#!/bin/sh\nkill -STOP {pid}; cp -a \"$2\" \"DIR/$1\"; done=$?; kill -CONT {pid}\n\
+         [ $done = 0 ] && echo \"DIR/$1\"\n"
+    );
+    (script(home, "create", &stopped), script(home, "remove", REMOVE))
+}
+
 fn script(home: &Home, name: &str, text: &str) -> PathBuf {
     let text = text.replace("DIR", home.path("").to_str().unwrap().trim_end_matches('/'));
     let path = home.write(name, &text);
