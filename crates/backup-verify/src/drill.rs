@@ -15,9 +15,8 @@ use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, FilesRestore, FilesRestoreOptions};
 use backup_drivers::logical::{Catalog, DrillReport, IdleSource, TableName, drill};
 use backup_drivers::physical::{self, Link, PhysicalRestore};
-use backup_drivers::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
+use backup_drivers::sandbox::{Sandbox, SandboxBuilder, Scratch, ServerInstall};
 use backup_storage::Repo;
-use tempfile::TempDir;
 
 /// Where installations of servers are looked for when none is named.
 const USUAL_PLACES: [&str; 5] =
@@ -140,14 +139,15 @@ impl DrillOptions {
         }
     }
 
-    /// A new directory in which a private server has what is its own; gone when it is dropped.
+    /// A new directory in which a private server has what is its own; gone when it is dropped, or with the next one
+    /// where this process was killed. `what` is a part of its name.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] where the directory that was named is not there, [`ErrorKind::Target`] or
     /// [`ErrorKind::Space`] where nothing can be written to it.
-    pub(crate) fn scratch(&self, prefix: &str) -> Result<TempDir> {
+    pub(crate) fn scratch(&self, what: &str) -> Result<Scratch> {
         let parent = self.parent()?;
-        tempfile::Builder::new().prefix(prefix).tempdir_in(&parent).map_err(|e| {
+        Scratch::new(&parent, what).map_err(|e| {
             io_error(e, ErrorKind::Target, format!("cannot write to {}", parent.display()))
         })
     }
@@ -224,7 +224,7 @@ impl DrillVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        let scratch = self.options.scratch("holdfast-drill-")?;
+        let scratch = self.options.scratch("drill")?;
         // What cannot be read the drill reports.
         let catalog = files::Catalog::read(&*artifacts).await.ok();
         let mut emptied =

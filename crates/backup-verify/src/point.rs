@@ -12,7 +12,7 @@ use backup_drivers::binlog::replay::Applied;
 use backup_drivers::clone::Emptied;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::files::{self, Catalog, OnFiles};
-use backup_drivers::sandbox::ServerInstall;
+use backup_drivers::sandbox::{Scratch, ServerInstall};
 use backup_storage::Repo;
 
 use crate::drill::DrillOptions;
@@ -154,8 +154,8 @@ impl<'a> FilesPoint<'a> {
     }
 
     /// Where the private server has what is its own, and what the backup says of the files.
-    async fn place(&self, cx: &Context) -> Result<(tempfile::TempDir, Catalog)> {
-        let scratch = self.options.scratch("holdfast-point-")?;
+    async fn place(&self, cx: &Context) -> Result<(Scratch, Catalog)> {
+        let scratch = self.options.scratch("point")?;
         let artifacts = self.repo.artifacts(cx, self.manifest).await?;
         let catalog = Catalog::read(&*artifacts).await?;
         Ok((scratch, catalog))

@@ -20,10 +20,9 @@ use backup_drivers::files::{
 use backup_drivers::innodb::{TableFile, is_tablespace};
 use backup_drivers::logical::{Parts, Scope, Selection, inventory};
 use backup_drivers::physical::{Link, PhysicalRestore};
-use backup_drivers::sandbox::{Sandbox, ServerInstall};
+use backup_drivers::sandbox::{Sandbox, Scratch, ServerInstall};
 use backup_storage::Repo;
 use bytes::Bytes;
-use tempfile::TempDir;
 
 use crate::aside::{AsideOptions, still_there};
 use crate::at_target;
@@ -82,7 +81,7 @@ pub async fn restore_tables(
 
 /// A private server on the files.
 struct Ground {
-    scratch: TempDir,
+    scratch: Scratch,
     sandbox: Sandbox,
     source: ConnectOptions,
     /// Tables without their rows, which binlogs may give other names.
@@ -106,7 +105,7 @@ impl Apart<'_> {
     /// recovers does not.
     async fn open(&self, route: Option<&Route>) -> Result<Ground> {
         let Apart { cx, options, .. } = *self;
-        let scratch = options.server.scratch("holdfast-tables-")?;
+        let scratch = options.server.scratch("tables")?;
         let unprepared = self.catalog.header.state == State::Unprepared;
         let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
         let narrowed = async |artifacts| match selection {

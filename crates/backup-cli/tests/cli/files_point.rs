@@ -212,6 +212,49 @@ async fn data_files_come_to_a_point(
     restore(&gone).expect(10).says("shop.nothing is not there at that point");
 }
 
+/// What a run had for itself, that was killed, goes with the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_run_leaves_nothing_for_long() {
+    let name = "mysql-9.7";
+    let home = Home::with_repo();
+    let source = backed_up(&home, name, How::Cold).await;
+    server::run(&mut source.session().await, &["INSERT INTO shop.other VALUES (10)"]).await;
+    let url = source.url();
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+    let (server_dir, scratch) = (install(name), home.path("scratch"));
+    std::fs::create_dir(&scratch).unwrap();
+    let all = |target: &str| {
+        let mut command = home.command(["restore", "--cluster", "shop", "--repo", "repo"]);
+        command.args(["--to-latest", "--target-dir", target, "--server-dir"]).arg(&server_dir);
+        command.arg("--scratch-dir").arg(&scratch);
+        command
+    };
+    let left = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&scratch).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let null = std::process::Stdio::null;
+    let mut run = all("one").stdout(null()).stderr(null()).spawn().unwrap();
+    let lock = loop {
+        let mut locks = left().into_iter().map(|path| path.join("holdfast.lock"));
+        if let Some(lock) = locks.find(|lock| lock.exists()) {
+            break lock;
+        }
+        assert_eq!(run.try_wait().unwrap(), None, "it ended by itself");
+        tokio::task::yield_now().await;
+    };
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(lock.exists());
+    // Its server goes with it, a moment later.
+    let lock = std::fs::File::open(lock).unwrap();
+    lock.lock().unwrap();
+    lock.unlock().unwrap();
+    crate::home::Run::of(&mut all("two")).expect(0);
+    assert_eq!(left(), [""; 0].map(PathBuf::from));
+}
+
 /// Another copy of a directory.
 fn copied(home: &Home, directory: &Path) -> PathBuf {
     let copy = home.path("copy");

@@ -5,7 +5,8 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use backup_core::{Error, ErrorKind, Result, io_error};
-use tempfile::TempDir;
+
+use super::scratch::Scratch;
 
 /// The shortest limit on the path of a Unix socket is that of the BSDs: 104 bytes with the final
 /// zero (Linux: 108).
@@ -15,27 +16,20 @@ const SOCKET: &str = "server.sock";
 /// The data directory, and a private directory for everything else, removed on drop.
 pub(super) struct Directories {
     data: PathBuf,
-    run: TempDir,
+    run: Scratch,
     /// Only when a socket in `run` would have too long a path.
-    socket: Option<TempDir>,
+    socket: Option<Scratch>,
 }
 
 impl Directories {
     /// Makes what is missing: a private directory in `parent`, or where the operating system has
     /// temporary files; the data directory `data`, or one in the private directory.
     pub(super) fn create(data: Option<&Path>, parent: Option<&Path>) -> Result<Directories> {
-        let temporary = |parent: Option<&Path>| {
-            let mut builder = tempfile::Builder::new();
-            builder.prefix("holdfast-sandbox-");
-            match parent {
-                Some(parent) => builder.tempdir_in(std::path::absolute(parent)?),
-                None => builder.tempdir(),
-            }
-        };
+        let temporary = |parent: &Path| Scratch::new(&std::path::absolute(parent)?, "sandbox");
         let create = || {
-            let run = temporary(parent)?;
+            let run = temporary(parent.unwrap_or(&std::env::temp_dir()))?;
             let long = run.path().join(SOCKET).as_os_str().len() > SOCKET_PATH_MAX;
-            let socket = if long { Some(temporary(Some(Path::new("/tmp")))?) } else { None };
+            let socket = if long { Some(temporary(Path::new("/tmp"))?) } else { None };
             let data = data.map_or_else(|| run.path().join("data"), Path::to_owned);
             std::fs::create_dir_all(&data)?;
             let data = std::fs::canonicalize(data)?;

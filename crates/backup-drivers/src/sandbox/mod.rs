@@ -25,6 +25,7 @@ mod install;
 mod keyring;
 mod log;
 mod process;
+mod scratch;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,6 +41,7 @@ pub use builder::SandboxBuilder;
 pub use config::ServerConfig;
 pub use install::ServerInstall;
 pub(crate) use install::plugin_directory;
+pub use scratch::Scratch;
 
 use builder::Launch;
 use directories::Directories;
