@@ -7,6 +7,8 @@ use backup_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::failure::{self, described};
+
 /// The result of a command.
 pub(crate) struct Answer {
     json: Value,
@@ -14,6 +16,7 @@ pub(crate) struct Answer {
     summary: bool,
     on_stderr: bool,
     ending: Option<ErrorKind>,
+    error: Option<Error>,
 }
 
 impl Answer {
@@ -21,7 +24,14 @@ impl Answer {
     pub(crate) fn new(document: &impl Serialize, text: impl Display) -> Result<Self> {
         let json = serde_json::to_value(document)
             .map_err(|e| Error::internal("the answer cannot be written as JSON").with_source(e))?;
-        Ok(Answer { json, text: text.to_string(), summary: false, on_stderr: false, ending: None })
+        Ok(Answer {
+            json,
+            text: text.to_string(),
+            summary: false,
+            on_stderr: false,
+            ending: None,
+            error: None,
+        })
     }
 
     /// Adds a field to the document, and lines to the text.
@@ -49,8 +59,18 @@ impl Answer {
         self
     }
 
+    /// What was asked for was not done, and the answer is what is known of it: the error is in the document, and on
+    /// standard error.
+    pub(crate) fn failing(self, error: Error) -> Self {
+        let answer = self.with("error", described(&error), "");
+        Answer { ending: Some(error.kind()), error: Some(error), ..answer }
+    }
+
     /// Prints the answer and gives the exit code.
     pub(crate) fn print(self, json: bool, quiet: bool) -> Result<u8> {
+        if let Some(error) = &self.error {
+            failure::print(error, false);
+        }
         let said = json || !(self.summary && quiet && self.ending.is_none());
         if self.on_stderr {
             let text = if json { format!("{:#}\n", self.json) } else { self.text };

@@ -37,16 +37,19 @@ pub(crate) fn print_clap(error: &clap::Error, json: bool) -> u8 {
 }
 
 fn document(error: &Error) -> serde_json::Value {
+    json!({ "error": described(error) })
+}
+
+/// What `error` is in a document.
+pub(crate) fn described(error: &Error) -> serde_json::Value {
     let server = error.server().map(
         |server| json!({ "code": server.code, "state": server.state, "message": server.message }),
     );
     json!({
-        "error": {
-            "kind": error.kind(),
-            "exit_code": error.kind().exit_code(),
-            "message": error.chain(),
-            "remedy": error.remedy(),
-            "server": server,
-        }
+        "kind": error.kind(),
+        "exit_code": error.kind().exit_code(),
+        "message": error.chain(),
+        "remedy": error.remedy(),
+        "server": server,
     })
 }

@@ -375,3 +375,67 @@ async fn what_is_found_is_the_newest(#[values("mysql-9.7", "mariadb-10.11")] nam
     let undone = home.on_repo([&undo[..], &["--table", table]].concat()).expect(0);
     assert_eq!(undone.stdout.matches("\nDELETE FROM").count(), 2, "{undone:?}");
 }
+
+/// What cannot be undone is an error for programs, too; and a table that is gone comes back by what is said.
+#[rstest]
+#[tokio::test]
+async fn what_is_not_undone_is_told_with_a_way(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("binlog_format", "ROW");
+    let source = Server(builder.start(&cx).await.unwrap());
+    let mut session = source.session().await;
+    server::shop(&mut session).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let archive = || {
+        home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    };
+    server::run(&mut session, &["DELETE FROM shop.customers WHERE id = 2"]).await;
+    archive();
+    let find = ["binlog", "find", "--cluster", "shop", "--table", "shop.customers", "--delete"];
+    let found = home.on_repo([&find[..], &["--json"]].concat()).expect(0).json();
+    let bad = found["transactions"][0]["gtid"].as_str().unwrap().to_owned();
+    let undo = ["binlog", "undo", "--cluster", "shop", "--gtid", &bad, "--source", &url];
+
+    // Somebody put another row there.
+    server::run(&mut session, &["INSERT INTO shop.customers VALUES (2, 'other', NULL)"]).await;
+    let run = home.on_repo([&undo[..], &["--json"]].concat()).expect(6);
+    let document = run.json();
+    let error = &document["error"];
+    assert_eq!(
+        (&error["exit_code"], &error["kind"]),
+        (&6.into(), &"source".into()),
+        "{document:#}"
+    );
+    assert!(error["message"].as_str().unwrap().contains("there again"), "{document:#}");
+    assert!(error["remedy"].as_str().unwrap().contains("--anyway"), "{document:#}");
+    assert_eq!(document["statements"], serde_json::json!([]), "{document:#}");
+    // Who sends the statements into a file reads it on the terminal.
+    home.on_repo(undo).expect(6).says("is not undone: ").says("--anyway");
+    let anyway = home.on_repo([&undo[..], &["--anyway", "--json"]].concat()).expect(14).json();
+    assert_eq!(anyway["error"], serde_json::Value::Null, "{anyway:#}");
+
+    server::run(&mut session, &["DROP VIEW shop.totals", "DROP TABLE shop.customers"]).await;
+    archive();
+    let run = home.on_repo([&undo[..], &["--json"]].concat()).expect(6);
+    let remedy = run.json()["error"]["remedy"].as_str().unwrap().to_owned();
+    let command = format!("restore --cluster shop --tables shop.customers --before-gtid {bad}");
+    assert!(remedy.contains(&command) && !remedy.contains("holdfast check"), "{remedy}");
+    let drop = ["binlog", "find", "--cluster", "shop", "--table", "shop.customers", "--drop"];
+    assert!(remedy.contains(&format!("`holdfast {}`", drop.join(" "))), "{remedy}");
+    let drop = home.on_repo([&drop[..], &["--json"]].concat()).expect(0).json();
+    let drop = drop["transactions"][0]["gtid"].as_str().unwrap().to_owned();
+    // As it was when it went; what stands in the way of undoing is in it again.
+    let tool = server::install(name);
+    let back = ["restore", "--cluster", "shop", "--tables", "shop.customers", "--target", &url];
+    let back = [&back[..], &["--server-dir", tool.to_str().unwrap(), "--before-gtid"]].concat();
+    home.on_repo([&back[..], &[&drop]].concat()).expect(0);
+    home.on_repo(undo).expect(6).says("there again");
+    // As it was before the transaction.
+    server::run(&mut session, &["DROP TABLE shop.customers"]).await;
+    home.on_repo([&back[..], &[&bad]].concat()).expect(0);
+    let rows = "SELECT COUNT(*) FROM shop.customers WHERE name LIKE 'Bj%'";
+    assert_eq!(source.value(rows).await.as_deref(), Some("1"));
+}

@@ -1,7 +1,8 @@
 //! `holdfast binlog undo`
 
-use backup_core::{ClusterName, ErrorKind, Gtid, Result, SegmentStore};
-use backup_drivers::binlog::undo::undo;
+use backup_core::{ClusterName, Error, ErrorKind, Gtid, Result, SegmentStore, shell_word};
+use backup_drivers::binlog::undo::{Gone, undo};
+use backup_drivers::connect::without_password;
 use backup_drivers::logical::TableName;
 use backup_storage::RepositoryOptions;
 use serde_json::json;
@@ -49,7 +50,8 @@ impl Undo {
         let tables: Vec<TableName> = flat(&self.table);
         let listed = cx.run(repo.segments(cx, &cluster)).await?;
         let segments = listed.into_iter().filter_map(|listed| listed.info.ok()).collect();
-        let found = cx.run(undo(cx, &repo, segments, &self.gtid, &tables, &source)).await?;
+        let found = cx.run(undo(cx, &repo, segments, &self.gtid, &tables, &source)).await;
+        let found = found.map_err(|e| self.table_back(app, &cluster, e))?;
         let printed = found.problems.is_empty() || self.anyway;
         let document = json!({
             "transaction": found.transaction,
@@ -82,12 +84,44 @@ impl Undo {
         } else {
             text.push_str("-- No statement is printed; --anyway prints them all the same.\n");
         }
-        let ending = match (found.problems.is_empty(), printed) {
-            (true, _) => None,
-            (false, true) => Some(ErrorKind::Warnings),
-            (false, false) => Some(ErrorKind::Source),
+        let answer = Answer::new(&document, text)?;
+        Ok(match found.problems.first() {
+            None => answer,
+            Some(_) if printed => answer.ending(Some(ErrorKind::Warnings)),
+            Some(first) => {
+                let more = match found.problems.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" (and {})", human::several(more as u64, "more problem")),
+                };
+                let message = format!("{} is not undone: {first}{more}", self.gtid);
+                answer.failing(Error::new(ErrorKind::Source, message).with_remedy(
+                    "look at the problems that are printed; --anyway prints the statements all the same",
+                ))
+            }
+        })
+    }
+
+    /// The error of a table that was dropped, with the commands that bring it back.
+    fn table_back(&self, app: &App, cluster: &ClusterName, e: Error) -> Error {
+        let gone = e.causes().find_map(|cause| cause.downcast_ref());
+        let Some(table) = gone.map(|Gone(table)| table.to_string()) else { return e };
+        let table = shell_word(&table);
+        let target = self.source.as_deref().map_or("…".into(), without_password);
+        let (target, repository) = (shell_word(&target), &app.repo_flags);
+        let restore = |before: &str| {
+            format!(
+                "holdfast restore --cluster {cluster} --tables {table} --before-gtid {before} --target \
+                 {target}{repository}"
+            )
         };
-        Ok(Answer::new(&document, text)?.ending(ending))
+        let remedy = format!(
+            "bring the table back as it was before the transaction, and without all that came after: `{}`; or as it was \
+             when it went, and undo this one then: `holdfast binlog find --cluster {cluster} --table {table} \
+             --drop{repository}` shows what dropped it, and `{}` brings it",
+            restore(&self.gtid.to_string()),
+            restore("THAT-GTID"),
+        );
+        e.with_remedy(remedy)
     }
 }
 

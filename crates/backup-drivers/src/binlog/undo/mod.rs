@@ -58,7 +58,7 @@ const NAMED: usize = 10;
 /// # Errors
 /// [`ErrorKind::Unreachable`] when the transaction is not archived; [`ErrorKind::Source`] when it
 /// cannot be undone: it defined something, was written as a statement, without full images, or on a
-/// table that has other columns now.
+/// table that has other columns now, or is [`Gone`].
 pub async fn undo(
     cx: &Context,
     store: &dyn SegmentStore,
@@ -74,7 +74,7 @@ pub async fn undo(
         return Err(Error::usage(format!("{source} is no {}", found.flavor))
             .with_remedy("name the server that the tables are on"));
     }
-    let settings = vec![
+    let mut settings = vec![
         "SET NAMES utf8mb4".to_owned(),
         "SET SESSION time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'"
             .to_owned(),
@@ -95,6 +95,9 @@ pub async fn undo(
         .into_iter()
         .filter_map(|(table, change)| change.inverse(&changes.tables[*table], flavor))
         .collect();
+    if changes.leave_keys_unchecked() {
+        settings.push("SET SESSION foreign_key_checks = 0".to_owned());
+    }
     let notes = changes.notes();
     Ok(Undo { transaction: found.transaction, settings, statements, compared, problems, notes })
 }
@@ -103,6 +106,11 @@ fn cannot(gtid: &Gtid, why: impl std::fmt::Display, remedy: &'static str) -> Err
     Error::new(ErrorKind::Source, format!("{gtid} cannot be undone by statements: {why}"))
         .with_remedy(remedy)
 }
+
+/// A table of the transaction that is not there any more.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not there any more", .0.quoted())]
+pub struct Gone(pub TableName);
 
 const RESTORE: &str =
     "restore to just before it (--before-gtid) on another server, and move the tables over";
@@ -218,22 +226,32 @@ impl Changes {
         problems
     }
 
-    /// Rows without a key that come back: whether they did already, nobody can tell.
+    /// Whether rows were changed in an order, or to values, that foreign keys may forbid.
+    fn leave_keys_unchecked(&self) -> bool {
+        self.changes.iter().any(|(_, change)| change.unchecked)
+    }
+
+    /// Rows without a key that come back: whether they did already, nobody can tell. And that foreign keys are not
+    /// looked at, where they were not.
     fn notes(&self) -> Vec<String> {
         let comes_back = |number: usize| {
             self.changes.iter().any(|(of, change)| *of == number && change.after.is_none())
         };
         let tables = self.tables.iter().enumerate();
         let doubtful = tables.filter(|(n, table)| table.key.is_empty() && comes_back(*n));
-        doubtful
-            .map(|(_, table)| {
-                format!(
-                    "{} has no key that tells whether its deleted rows are there again: run these \
-                     statements no more than once",
-                    table.name
-                )
-            })
-            .collect()
+        let doubtful = doubtful.map(|(_, table)| {
+            format!(
+                "{} has no key that tells whether its deleted rows are there again: run these \
+                 statements no more than once",
+                table.name
+            )
+        });
+        let unchecked = self.leave_keys_unchecked().then(|| {
+            "the transaction ran with foreign_key_checks = 0, and so do these statements: look yourself whether \
+             all that rows refer to is there then"
+                .to_owned()
+        });
+        doubtful.chain(unchecked).collect()
     }
 }
 
@@ -262,7 +280,13 @@ async fn changes(session: &mut Session, found: &Found, wanted: &[TableName]) -> 
             let number = match numbers.get(&name) {
                 Some(number) => *number,
                 None => {
-                    all.tables.push(Table::of(session, map).await?);
+                    let Some(table) = Table::of(session, map).await? else {
+                        let message = format!("{gtid} cannot be undone by statements");
+                        return Err(Error::new(ErrorKind::Source, message)
+                            .with_source(Gone(name))
+                            .with_remedy(RESTORE));
+                    };
+                    all.tables.push(table);
                     all.tables.len() - 1
                 }
             };

@@ -23,6 +23,8 @@ pub(super) struct Change {
     pub(super) statement: usize,
     /// What foreign keys did beside is in the binlog too, as rows of the same statement.
     pub(super) cascades_told: bool,
+    /// Foreign keys were not looked at (`foreign_key_checks = 0`).
+    pub(super) unchecked: bool,
 }
 
 /// The flags of a rows event, behind the number of its table (`enum_flag` of `rows_event.h`).
@@ -31,6 +33,7 @@ pub(super) struct Flags(u64);
 
 impl Flags {
     const STMT_END: u64 = 1;
+    const NO_FOREIGN_KEY_CHECKS: u64 = 2;
     /// Foreign keys are the work of the server, not of InnoDB: MySQL 9.6 and later.
     const USE_SQL_FOREIGN_KEY: u64 = 0x10;
 
@@ -41,6 +44,10 @@ impl Flags {
 
     pub(super) fn ends_statement(self) -> bool {
         self.0 & Self::STMT_END != 0
+    }
+
+    fn leaves_keys_unchecked(self) -> bool {
+        self.0 & Self::NO_FOREIGN_KEY_CHECKS != 0
     }
 
     fn tells_cascades(self) -> bool {
@@ -59,7 +66,8 @@ pub(super) fn read(
     body: &[u8],
     statement: usize,
 ) -> Result<Vec<Change>, String> {
-    let cascades_told = Flags::of(body).tells_cascades();
+    let flags = Flags::of(body);
+    let (cascades_told, unchecked) = (flags.tells_cascades(), flags.leaves_keys_unchecked());
     let mut changes = Vec::new();
     let mut problem: Option<String> = None;
     let done = map.rows(event_kind, body, |images, rows| {
@@ -83,7 +91,7 @@ pub(super) fn read(
             (None, rows::Change::Insert) => (None, Some(first)),
             (None, _) => (Some(first), None),
         };
-        changes.push(Change { before, after, statement, cascades_told });
+        changes.push(Change { before, after, statement, cascades_told, unchecked });
         Some(())
     });
     match (done, problem) {

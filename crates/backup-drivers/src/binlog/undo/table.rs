@@ -100,11 +100,11 @@ fn quote(name: &str) -> String {
 }
 
 impl Table {
-    /// Asks a server for the table that a TABLE_MAP names.
+    /// Asks a server for the table that a TABLE_MAP names; `None` where it is not there.
     ///
     /// # Errors
-    /// [`ErrorKind::Source`] when it is not there, or not as it was.
-    pub(super) async fn of(session: &mut Session, map: &TableMap) -> Result<Table> {
+    /// [`ErrorKind::Source`] when it is not as it was.
+    pub(super) async fn of(session: &mut Session, map: &TableMap) -> Result<Option<Table>> {
         let params = || (map.database.clone(), map.table.clone());
         let name = full(&map.database, &map.table);
         let rows: Vec<Described> = session
@@ -130,7 +130,7 @@ impl Table {
             })
             .collect();
         if columns.is_empty() {
-            return Err(Error::new(ErrorKind::Source, format!("{name} is not there any more")));
+            return Ok(None);
         }
         let same = columns.len() == map.columns.len()
             && columns.iter().zip(&map.columns).all(|(now, then)| now.fits(*then));
@@ -144,7 +144,7 @@ impl Table {
         let key = key(session, params(), &columns).await?;
         let parents = parents(session, params(), &columns).await?;
         let beside = beside(session, params(), &name, &columns).await?;
-        Ok(Table { name, columns, key, parents, beside })
+        Ok(Some(Table { name, columns, key, parents, beside }))
     }
 }
 
@@ -243,6 +243,8 @@ impl Beside {
             return None;
         }
         match &self.follows {
+            // Nothing followed, and nothing will.
+            Some(_) if change.unchecked && change.before.is_some() => None,
             Some(child) if change.after.is_none() && change.cascades_told => {
                 let text = format!(
                     "rows of {child} followed those of {} by a foreign key, and are not among the tables that are \
