@@ -124,3 +124,45 @@ async fn a_key_that_a_repository_has_no_use_for_is_found() {
     let run = with_key(&["check"]).expect(2);
     assert!(run.stdout.contains("cannot be backed up yet") && run.stdout.contains(said), "{run:?}");
 }
+
+/// What the server estimates of tables lags behind what was loaded a moment ago.
+#[rstest]
+#[tokio::test]
+async fn young_data_count_in_full(
+    #[values(("mysql-9.7", "clone"), ("mysql-9.7", "physical"), ("mariadb-10.11", "physical"))]
+    case: (&str, &str),
+) {
+    let (name, strategy) = case;
+    let server = Server::start(name).await;
+    let mut session = server.session().await;
+    if strategy == "clone" {
+        server::run(&mut session, &["INSTALL PLUGIN clone SONAME 'mysql_clone.so'"]).await;
+    }
+    // Its figures are those of the empty table as long as nobody counts anew.
+    let load = [
+        "CREATE DATABASE young",
+        "CREATE TABLE young.t (id INT AUTO_INCREMENT PRIMARY KEY, b BLOB) STATS_AUTO_RECALC=0, STATS_PERSISTENT=1",
+        "INSERT INTO young.t (b) VALUES (RANDOM_BYTES(1000))",
+    ];
+    server::run(&mut session, &load).await;
+    let double = "INSERT INTO young.t (b) SELECT RANDOM_BYTES(1000) FROM young.t";
+    server::run(&mut session, &vec![double; 15]).await;
+    let file = std::fs::metadata(server.0.datadir().join("young/t.ibd")).unwrap().len();
+    assert!(file > 30 << 20, "{file}");
+    let home = Home::with_repo();
+    let url = server.url();
+    let tool = server::install(name);
+    let mut check = vec!["check", "--strategy", strategy, "--source", &url, "--json"];
+    if strategy == "physical" {
+        check.extend(["--tool", tool.to_str().unwrap()]);
+    }
+    let run = home.on_repo(check);
+    let document = run.json();
+    let findings = document["findings"].as_array().unwrap();
+    let room = findings.iter().find_map(|f| f["problem"].as_str()?.split_once("the source has "));
+    let (_, said) = room.unwrap_or_else(|| panic!("{document:#}"));
+    let mut words = said.split(' ');
+    let (number, unit) = (words.next().unwrap().parse::<f64>().unwrap(), words.next().unwrap());
+    assert_eq!(unit, "MiB", "{said}");
+    assert!(number * f64::from(1 << 20) > 0.98 * file as f64, "{said}, and the file has {file}");
+}
