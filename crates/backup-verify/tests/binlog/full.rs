@@ -102,3 +102,35 @@ async fn a_full_target_is_told_and_gone_on_with(
     assert_eq!(content(&target).await, content(&source).await);
     target.0.stop().await.unwrap();
 }
+
+/// What a private server has no room for is nothing that its user could look up at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_server_without_room_says_where_room_is_needed() {
+    let source = Server::start("mysql-9.7", |builder| builder).await;
+    source.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY, a LONGBLOB)"]).await;
+    let store = Store::new().await;
+    store.archive(&source).await;
+    let mut target = Server::start("mysql-9.7", |builder| builder.binary_log(false)).await;
+    let go = async |target: &Server, there: &str| {
+        let way = route(&store, &beginning(target, there), &ReplayTarget::End, &[]).await.unwrap();
+        let repo = Arc::new(store.repo.clone());
+        let options = ApplyOptions { tell_applied: there.is_empty(), ..ApplyOptions::private() };
+        apply(&store.cx, &target.options(), repo, Arc::new(way), &options).await.map(drop)
+    };
+    go(&target, "").await.unwrap_or_else(|e| panic!("{}", e.report()));
+    for id in 0..24 {
+        let sql = format!("INSERT INTO d.t VALUES ({id}, REPEAT(RANDOM_BYTES(1024), 1024))");
+        source.run(&[&sql]).await;
+    }
+    store.archive(&source).await;
+    let there = replaying::position(&target.options()).await.unwrap().to_string();
+    target.0.stop().await.unwrap();
+    let _disk = SmallDisk::under(&target.0.datadir().join("d"), 6);
+    target.0.restart(&Context::builder().build()).await.unwrap();
+    let e = go(&target, &there).await.unwrap_err();
+    let report = e.report();
+    assert_eq!(e.kind(), ErrorKind::Space, "{report}");
+    assert!(report.contains("--scratch-dir") && report.contains("the private server"), "{report}");
+    assert!(!report.contains("server.sock") && !report.contains("binlog apply"), "{report}");
+    target.0.stop().await.unwrap();
+}

@@ -15,6 +15,7 @@ use super::check;
 use super::direct::{Direct, mark};
 use super::events::{self, Events};
 use super::executed::{self, When};
+use super::remedy::PRIVATE_SPACE;
 use super::replica::{self, PATIENCE, Replica, USER, served_set, unanswered};
 use super::room::Room;
 use super::serve::{Server, State};
@@ -105,6 +106,10 @@ pub async fn apply(
     applier.may_not_replicate = applier.check(when, false).await?.is_some();
     applier.room = Room::of(&mut applier.target).await?;
     let outcome = applier.run().await.map_err(|e| applier.room.explain(e));
+    let outcome = outcome.map_err(|e| match (e.kind(), options.private) {
+        (ErrorKind::Space, true) => e.with_remedy(PRIVATE_SPACE),
+        _ => e,
+    });
     let ended = applier.clean_up(outcome.is_ok()).await;
     let bytes = outcome?;
     let gtid = ended?;
@@ -168,9 +173,14 @@ impl<'a> Applier<'a> {
         route: Arc<Route>,
         options: &'a ApplyOptions,
     ) -> Result<Applier<'a>> {
+        let mut target = Target::open(target).await?;
+        if options.private {
+            // Its socket is gone with it.
+            target.name = "the private server".to_owned();
+        }
         Ok(Applier {
             cx,
-            target: Target::open(target).await?,
+            target,
             store,
             route,
             options,

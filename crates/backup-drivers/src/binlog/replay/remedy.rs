@@ -8,6 +8,10 @@ use crate::connect::kind_of_server_error;
 pub(super) const FREE_SPACE: &str = "everything before it is applied; free space at the target, for its data, relay logs and temporary files, \
      then go on with `holdfast binlog apply`";
 
+/// What to do where a private server of ours has none.
+pub(super) const PRIVATE_SPACE: &str = "free space for the files that are restored, and in the directory for temporary files, where the private server \
+     keeps relay logs and temporary files (--scratch-dir names another one with more room)";
+
 /// Whether an error of an applier says that there is no room: by its number, or by that of the system in it.
 pub(super) fn is_full(number: u32, text: &str) -> bool {
     u16::try_from(number).is_ok_and(|n| kind_of_server_error(n) == ErrorKind::Space)

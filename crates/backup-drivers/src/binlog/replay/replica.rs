@@ -144,7 +144,7 @@ impl Replica {
             let Ok(stop) = timeout(PATIENCE, Stop::of(target)).await else {
                 target.open_again().await?;
                 return Err(match room.told().or_else(|| room.scarce()) {
-                    Some(why) => no_room(format!("{} waits for room: {why}", target.options)),
+                    Some(why) => no_room(format!("{} waits for room: {why}", target.name)),
                     None => unanswered(target),
                 });
             };
@@ -155,7 +155,7 @@ impl Replica {
                 // Both servers wait for room where a log of theirs has none.
                 looked = Instant::now();
                 if let Some(why) = room.told() {
-                    return Err(no_room(format!("{} waits for room: {why}", target.options)));
+                    return Err(no_room(format!("{} waits for room: {why}", target.name)));
                 }
             }
             if !server.state.is_reached() && since.elapsed() > REACH {
@@ -301,7 +301,7 @@ impl Stop {
             (None, false) => format!(" at {gtid}"),
         };
         let text =
-            format!("{} cannot apply the binlog{which}: error {number}: {text}", target.options);
+            format!("{} cannot apply the binlog{which}: error {number}: {text}", target.name);
         match is_full(number, &text) {
             true => no_room(text),
             false => Error::new(ErrorKind::Target, text).with_remedy(remedy(number)),
@@ -329,7 +329,7 @@ pub(super) fn unanswered(target: &Target) -> Error {
         ErrorKind::Target,
         format!(
             "{} gives no answer about replication within {} s",
-            target.options,
+            target.name,
             PATIENCE.as_secs()
         ),
     )

@@ -11,6 +11,8 @@ use crate::logical::inventory::{self, ServerFacts};
 /// A session at the target, and what is known of the server.
 pub(crate) struct Target {
     pub(crate) options: ConnectOptions,
+    /// What people are told that it is.
+    pub(crate) name: String,
     pub(crate) session: Session,
     pub(crate) facts: ServerFacts,
 }
@@ -19,7 +21,7 @@ impl Target {
     pub(crate) async fn open(options: &ConnectOptions) -> Result<Target> {
         let mut session = Session::open(options).await?;
         let facts = inventory::server(session.conn()).await?;
-        Ok(Target { options: options.clone(), session, facts })
+        Ok(Target { options: options.clone(), name: options.to_string(), session, facts })
     }
 
     /// A new session, where the old one may have been cut off in the middle of a question.
