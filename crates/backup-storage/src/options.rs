@@ -34,6 +34,9 @@ pub struct RepositoryOptions {
     pub deltas: Deltas,
     /// When a backup may go on with one that was not finished. Never without `dedup`.
     pub resume: Resume,
+    /// Whether it is opened to be written to. Where that is refused, for a key was given and it is not encrypted, the
+    /// refusal says so, and no warning before it.
+    pub writes: bool,
 }
 
 /// When a backup goes on with one that was not finished. What of it can be used is for the strategy to
@@ -122,6 +125,7 @@ impl Default for RepositoryOptions {
             dedup: true,
             deltas: Deltas::Auto,
             resume: Resume::Auto,
+            writes: false,
         }
     }
 }

@@ -219,7 +219,13 @@ impl Backup {
             "never" => Deltas::Never,
             _ => Deltas::Auto,
         };
-        Ok(RepositoryOptions { compression, resume, deltas, ..RepositoryOptions::default() })
+        Ok(RepositoryOptions {
+            compression,
+            resume,
+            deltas,
+            writes: true,
+            ..RepositoryOptions::default()
+        })
     }
 
     /// The limits of a logical backup. Those of the configuration say nothing about others.

@@ -93,7 +93,8 @@ impl Copy {
                 KeySource::of(self.to_passphrase_file.as_deref(), self.to_key_file.as_deref());
             let unlock = key.first().map(|key| key.read(&app.cx)).transpose()?;
             let stores = app.stores();
-            let options = RepositoryOptions { unlock, stores, ..RepositoryOptions::default() };
+            let options =
+                RepositoryOptions { unlock, stores, writes: true, ..RepositoryOptions::default() };
             let consent = CopyConsent {
                 anew: self.anew,
                 clear_text: self.allow_unencrypted,

@@ -34,7 +34,8 @@ impl Import {
             backup_type: BackupType::Full,
             parent: None,
         };
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo =
+            app.repo(RepositoryOptions { writes: true, ..RepositoryOptions::default() }).await?;
         let driver = ForeignImport::new(&self.path, self.salvage);
         let manifest = pipeline::backup(&app.cx, &repo, &driver, spec).await?;
         let ending = (!manifest.outcome.warnings.is_empty()).then_some(ErrorKind::Warnings);

@@ -42,14 +42,23 @@ async fn what_mha_saved_is_rescued_and_restored(
     let path_text = path.to_str().unwrap();
     let rescue = |what: &str| home.on_repo(["binlog", "rescue", what, "--cluster", "shop"]);
     rescue(workdir.to_str().unwrap()).expect(2).says("no binlogs");
-    std::fs::write(&path, "# Binary/Relay log file binlog.000001 started\n").unwrap();
-    rescue(path_text).expect(2).says("handle_raw_binlog");
+    let directory = workdir.to_str().unwrap();
+    for what in [directory, path_text] {
+        std::fs::write(&path, "# Binary/Relay log file binlog.000001 started\n").unwrap();
+        rescue(what).expect(2).says("handle_raw_binlog");
+        std::fs::write(&path, "").unwrap();
+        rescue(what).expect(2).says(&format!("{path_text} is empty")).says("copy it again");
+    }
     std::fs::write(&path, saved(next)).unwrap();
     let refused = rescue(path_text).expect(6);
     refused.says(&format!("bytes {offset} to {next} of {file} are missing")).says("took over");
     std::fs::write(&path, saved(offset)).unwrap();
-    let run = rescue(workdir.to_str().unwrap()).expect(0);
+    // One that is empty hides nothing of the others.
+    let empty = workdir.join("saved_master_binlog_from_10.0.0.1_3306_20261128150000.binlog");
+    std::fs::write(&empty, "").unwrap();
+    let run = rescue(directory).expect(14).says("150000.binlog is empty");
     assert!(run.stdout.contains("2 transactions"), "{run:?}");
+    std::fs::remove_file(&empty).unwrap();
     let run = rescue(path_text).expect(0);
     assert!(run.stdout.contains("Nothing new"), "{run:?}");
     home.on_repo(["binlog", "check", "--cluster", "shop"]).expect(0);

@@ -275,7 +275,9 @@ async fn no_backup_is_stored_in_the_clear_when_a_key_is_given() {
     let before = home.files("repo");
     let url = server.url();
     let args = ["backup", "--source", &url, "--cluster", "c", KEY[0], KEY[1]];
-    with(&home, &args, &[]).expect(2).says("in the clear");
+    let refused = with(&home, &args, &[]).expect(2).says("in the clear");
+    // Once is enough.
+    assert_eq!(refused.stderr.matches("is not encrypted").count(), 1, "{refused:?}");
     let records = Path::new("clusters/c/records");
     let kept: Vec<_> = home
         .files("repo")

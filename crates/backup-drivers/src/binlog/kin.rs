@@ -8,7 +8,7 @@ use backup_core::{
     MariaDbGtidSet, Position, ReplayBase, Result, SegmentInfo,
 };
 
-use super::source::{BinlogSource, Covered};
+use super::source::{BinlogSource, Covered, named};
 use super::tips::Archive;
 use crate::connect::Session;
 
@@ -116,7 +116,7 @@ impl Kin {
                 ),
                 _ => {
                     let lacks = set.difference(&tip.after)?;
-                    lacking.extend((!lacks.is_empty()).then(|| lacks.to_string()));
+                    lacking.extend((!lacks.is_empty()).then(|| named(set, &lacks)));
                 }
             }
         }

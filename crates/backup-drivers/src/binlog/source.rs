@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use backup_core::{
     BinlogFile, BinlogServer, Error, ErrorKind, Flavor, GtidDifference, GtidSet,
-    MariaDbBinlogState, MySqlGtidSet, Position, Result, SegmentInfo, Uuid,
+    MariaDbBinlogState, MariaDbGtid, MySqlGtidSet, Position, Result, SegmentInfo, Uuid,
 };
 
 use super::dump::{Dump, DumpOptions, Sent};
@@ -185,16 +185,33 @@ impl Covered {
         set: &GtidSet,
         state: Option<&MariaDbBinlogState>,
     ) -> Result<Option<String>> {
-        let difference = set.difference(&self.set)?;
-        if !difference.is_empty() {
-            return Ok(Some(difference.to_string()));
+        // By name, where both tell who wrote what; also what two servers wrote under the same numbers.
+        if let (Some(have), Some(state)) = (&self.state, state) {
+            let missing: Vec<String> =
+                state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
+            if !missing.is_empty() {
+                return Ok(Some(missing.join(", ")));
+            }
         }
-        // What two servers wrote under the same numbers.
-        let (Some(have), Some(state)) = (&self.state, state) else { return Ok(None) };
-        let missing: Vec<String> =
-            state.missing_in(have).map(|gtid| format!("up to {gtid}")).collect();
-        Ok((!missing.is_empty()).then(|| missing.join(", ")))
+        let difference = set.difference(&self.set)?;
+        Ok((!difference.is_empty()).then(|| named(set, &difference)))
     }
+}
+
+/// What of `set` is missing, by the names of transactions. MariaDB: the last of each domain has one, the numbers before
+/// it may be of any server.
+pub(super) fn named(set: &GtidSet, missing: &GtidDifference) -> String {
+    let (GtidSet::MariaDb(set), GtidDifference::MariaDb(ranges)) = (set, missing) else {
+        return missing.to_string();
+    };
+    let names = ranges.iter().map(|range| match set.get(range.domain) {
+        Some(last) if last.seq == range.last && range.first == range.last => last.to_string(),
+        Some(last) if last.seq == range.last => {
+            format!("up to {last}, from number {} on", range.first)
+        }
+        _ => range.to_string(),
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Finds where to go on, and what the user has to know about it.
@@ -382,7 +399,7 @@ pub(super) fn check_kept(
             .map(|gtid| format!("up to {gtid}")),
         _ => {
             let lost = tip.after.difference(before)?;
-            (!lost.is_empty()).then(|| lost.to_string())
+            (!lost.is_empty()).then(|| named(&tip.after, &lost))
         }
     };
     match lost {
@@ -410,11 +427,26 @@ fn check_history(
             "it no longer has transactions of its own that are archived: {own}"
         )));
     }
+    let lacks = lost_ones(source, covered).unwrap_or_else(|| named(&covered.set, &lacks));
     warnings.push(format!(
         "the archive holds transactions that {} does not have (errant, or lost in a failover): {lacks}",
         source.server
     ));
     Ok(())
+}
+
+/// MariaDB: the last archived transactions of other servers that this one has not reached, or of which it tells that
+/// it has fewer of that server.
+fn lost_ones(source: &BinlogSource, covered: &Covered) -> Option<String> {
+    let GtidSet::MariaDb(executed) = &source.executed else { return None };
+    let has_fewer = |gtid: &MariaDbGtid| {
+        let mut own = source.state.iter().flat_map(MariaDbBinlogState::iter);
+        own.any(|own| (own.domain, own.server) == (gtid.domain, gtid.server) && own.seq < gtid.seq)
+    };
+    let archived = covered.state.as_ref()?.iter();
+    let lost = archived.filter(|gtid| !executed.covers(*gtid) || has_fewer(gtid));
+    let lost: Vec<String> = lost.map(|gtid| format!("up to {gtid}")).collect();
+    (!lost.is_empty()).then(|| lost.join(", "))
 }
 
 /// MariaDB: the last archived transactions of this server with numbers that it has not reached, so
@@ -467,4 +499,60 @@ async fn before_file(
         ErrorKind::Source,
         format!("{file} does not say which transactions came before it"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> GtidSet {
+        GtidSet::parse(Flavor::MariaDb, text).unwrap()
+    }
+
+    fn covered(text: &str, state: &str) -> Covered {
+        Covered { set: set(text), state: (!state.is_empty()).then(|| state.parse().unwrap()) }
+    }
+
+    #[test]
+    fn transactions_are_named_and_not_their_numbers() {
+        // A server that took over wrote number 4 anew, and one more.
+        let archive = covered("0-81-4", "0-81-4");
+        let state: MariaDbBinlogState = "0-81-3,0-82-5".parse().unwrap();
+        let lacks = |archive: &Covered, state| archive.lacks(&set("0-82-5"), state).unwrap();
+        assert_eq!(lacks(&archive, Some(&state)).as_deref(), Some("up to 0-82-5"));
+        assert_eq!(lacks(&archive, None).as_deref(), Some("0-82-5"));
+        assert_eq!(
+            lacks(&covered("0-81-2", ""), None).as_deref(),
+            Some("up to 0-82-5, from number 3 on")
+        );
+        assert_eq!(lacks(&covered("0-82-5", "0-81-3,0-82-5"), Some(&state)), None);
+    }
+
+    #[test]
+    fn what_was_lost_in_a_failover_is_named() {
+        let source = |executed: &str, state: &str| BinlogSource {
+            server: BinlogServer::of_id(82),
+            flavor: Flavor::MariaDb,
+            version: String::new(),
+            server_id: 82,
+            has_gtids: true,
+            executed: set(executed),
+            state: Some(state.parse().unwrap()),
+            replicated: GtidSet::empty(Flavor::MariaDb),
+            files: Vec::new(),
+        };
+        let told = |archive: &Covered, source: &BinlogSource| {
+            let mut warnings = Vec::new();
+            check_history(source, archive, &mut warnings).unwrap();
+            warnings.concat()
+        };
+        let archive = covered("0-81-5", "0-81-5");
+        let text = told(&archive, &source("0-82-4", "0-81-3,0-82-4"));
+        assert!(text.ends_with(": up to 0-81-5") && !text.contains("domain"), "{text}");
+        // Another one went on behind it.
+        let archive = covered("0-83-5", "0-81-4,0-83-5");
+        let text = told(&archive, &source("0-82-4", "0-81-3,0-82-4"));
+        assert!(text.ends_with(": up to 0-81-4, up to 0-83-5"), "{text}");
+        assert_eq!(told(&archive, &source("0-83-6", "0-81-4,0-83-6")), "");
+    }
 }

@@ -105,6 +105,8 @@ impl Repo {
                 let unlock = unlock.as_ref();
                 Some(keys::open(cx, &store, &config.repository, encryption, unlock).await?)
             }
+            // What is written is refused, and that says it.
+            (None, Some(_)) if options.writes => None,
             (None, Some(_)) => {
                 let text = format!(
                     "the repository in {} is not encrypted; the passphrase or key file is not used",

@@ -98,7 +98,8 @@ impl Common {
     ) -> Result<Answer> {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo =
+            app.repo(RepositoryOptions { writes: true, ..RepositoryOptions::default() }).await?;
         let source = source(app, self.source.as_deref(), &self.defaults_file);
         let source = source.resolve(cx).await?;
         let spool = spool(self.spool.as_ref(), &repo)?;

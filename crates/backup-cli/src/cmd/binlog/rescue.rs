@@ -41,7 +41,8 @@ impl Rescue {
     pub(super) async fn run(&self, app: &App) -> Result<Answer> {
         let cx = &app.cx;
         let cluster = app.cluster(self.cluster.as_ref())?;
-        let repo = app.repo(RepositoryOptions::default()).await?;
+        let repo =
+            app.repo(RepositoryOptions { writes: true, ..RepositoryOptions::default() }).await?;
         if !self.new_cluster {
             app.known(&repo, Some(&cluster), &cluster).await.map_err(|e| {
                 let remedy = format!("{}; --new-cluster begins one", e.remedy());

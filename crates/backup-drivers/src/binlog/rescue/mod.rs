@@ -18,6 +18,7 @@ use backup_core::{
 use bytes::Bytes;
 
 use self::place::Piece;
+use self::saved::Saved;
 use super::event::{
     Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, IN_USE, MAGIC,
     holds_event, kind,
@@ -73,9 +74,17 @@ pub async fn rescue(
     }
     let files = match files(path) {
         Err(e) if e.kind() == ErrorKind::Usage => {
-            let saved = saved_in(path);
-            if saved.is_empty() {
-                return Err(e);
+            let (saved, unfit) = saved_in(path);
+            match (saved.first(), unfit.first()) {
+                (None, None) => return Err(e),
+                // It says why there is nothing in it.
+                (None, Some(unfit)) => rescue.saved(unfit, &options).await?,
+                (Some(_), _) => {}
+            }
+            for file in unfit {
+                if let Err(e) = Saved::open(&file) {
+                    rescue.warn(format!("{}; it is left out", e.chain()));
+                }
             }
             for file in saved {
                 cx.note(format!("{}", file.display()));
@@ -113,18 +122,18 @@ pub async fn rescue(
     Ok(rescue.result)
 }
 
-/// What MHA saved, in the order in which it did.
-fn saved_in(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+/// What MHA saved, in the order in which it did; and what has such a name, and is no binlog.
+fn saved_in(directory: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Default::default() };
     let saved = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?;
-        (saved::is_saved(name) && LocalFile::magic(&path).ok()? == MAGIC)
-            .then(|| (saved::saved_at(name), path.clone()))
+        saved::is_saved(name).then(|| (saved::saved_at(name), path.clone()))
     });
     let mut saved: Vec<(String, PathBuf)> = saved.collect();
     saved.sort();
-    saved.into_iter().map(|(_, path)| path).collect()
+    let saved = saved.into_iter().map(|(_, path)| path);
+    saved.partition(|path| LocalFile::magic(path).is_ok_and(|magic| magic == MAGIC))
 }
 
 /// The binlog files of a directory, in their order.

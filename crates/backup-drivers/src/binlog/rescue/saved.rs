@@ -77,6 +77,14 @@ impl Saved {
         if magic == ENCRYPTED_MAGIC {
             return Err(encrypted(path));
         }
+        if std::fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
+            let problem = format!("{} is empty: nothing was saved in it", path.display());
+            return Err(Error::usage(problem).with_remedy(
+                "copy it again from where MHA saved it (remote_workdir at the dead server, manager_workdir at the \
+                 manager); where it is empty too, name the directory of the dead server's binlogs, if that can still \
+                 be read",
+            ));
+        }
         if magic != MAGIC {
             let problem = format!("{} is no binlog", path.display());
             return Err(Error::usage(problem).with_remedy(
