@@ -66,7 +66,8 @@ pub async fn restore_tables(
     let Ground { scratch, mut sandbox, source, marked } = ground;
     let moved = async {
         if let Some(marked) = marked {
-            marked.refuse(&source, &options.restore.selection).await?;
+            let how = &options.restore;
+            marked.refuse(&source, &how.selection, &how.rename).await?;
         }
         still_there(&source, &options.restore.selection, at_point).await?;
         move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await
@@ -286,7 +287,9 @@ fn refuse_emptied(emptied: Emptied, options: &AsideOptions) -> Result<()> {
     let emptied = emptied.with_flags(&options.server.flags);
     match options.restore.parts {
         Parts::Schema => Ok(()),
-        Parts::All | Parts::Data => emptied.refuse(&options.restore.selection),
+        Parts::All | Parts::Data => {
+            emptied.refuse(&options.restore.selection, &options.restore.rename)
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! `holdfast backup --strategy clone`
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use backup_core::{BackupSpec, Context, Error, ErrorKind, Manifest, Result, Strategy, pipeline};
-use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl};
+use backup_drivers::clone::{CloneBackup, CloneOptions, Ddl, Others};
 use backup_drivers::connect::ConnectOptions;
-use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection};
+use backup_drivers::logical::{LogicalBackup, LogicalOptions, Selection, TableName};
 use backup_storage::Repo;
+use serde_json::json;
 
 use super::backup::{Backup, answer, document, source, text};
 use super::backup_ways::{Given, Way};
@@ -101,17 +103,23 @@ impl Backup {
             true => self.others(app, repo, &spec, &source).await?,
             false => None,
         };
-        options.others = others.as_ref().map(|manifest| manifest.backup.clone());
+        options.others = others.as_ref().map(|(manifest, tables)| Others {
+            backup: manifest.backup.to_string(),
+            tables: tables.clone(),
+        });
         let driver = CloneBackup::new(source, options);
         let manifest = pipeline::backup(cx, repo, &driver, spec).await?;
         let clone = answer(&manifest)?;
         Ok(match &others {
             None => clone,
-            Some(others) => {
+            Some((others, _)) => {
                 let clone = clone.with("others", document(others), &text(others));
-                // What there is to look at is in either.
-                let warned = [&manifest, others].iter().any(|m| !m.outcome.warnings.is_empty());
-                clone.ending(warned.then_some(ErrorKind::Warnings))
+                // What there is to look at is in either, and told of in one place.
+                let of = |text: &String| format!("backup {}: {text}", others.backup);
+                let mut warnings = manifest.outcome.warnings.clone();
+                warnings.extend(others.outcome.warnings.iter().map(of));
+                let ending = (!warnings.is_empty()).then_some(ErrorKind::Warnings);
+                clone.with("warnings", json!(warnings), "").ending(ending)
             }
         })
     }
@@ -123,11 +131,13 @@ impl Backup {
         repo: &Repo,
         spec: &BackupSpec,
         source: &ConnectOptions,
-    ) -> Result<Option<Manifest>> {
+    ) -> Result<Option<(Manifest, BTreeSet<TableName>)>> {
         let Some(options) = others(&app.cx, source).await? else { return Ok(None) };
+        let tables = options.selection.tables.clone();
         let options = LogicalOptions { snapshot: self.snapshot(), ..options };
         let spec = BackupSpec { strategy: Strategy::Logical, ..spec.clone() };
         let driver = LogicalBackup::new(source.clone(), options);
-        pipeline::backup(&app.cx, repo, &driver, spec).await.map(Some)
+        let manifest = pipeline::backup(&app.cx, repo, &driver, spec).await?;
+        Ok(Some((manifest, tables)))
     }
 }

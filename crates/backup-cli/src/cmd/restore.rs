@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::{
-    ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository, RestoreSteps,
-    Restored, Result, Severity, Strategy, pipeline, select, shell_word,
+    BinlogServer, ClusterName, Error, ErrorKind, Event, Listed, Manifest, ReplayTarget, Repository,
+    RestoreSteps, Restored, Result, Severity, Strategy, pipeline, select, shell_word,
 };
 use backup_drivers::clone::Flags;
 use backup_drivers::connect::without_password;
@@ -18,7 +18,7 @@ use backup_drivers::logical::{
 };
 use backup_storage::{Repo, RepositoryOptions};
 use backup_verify::{Aside, AsideOptions, DrillOptions};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::backup::{Names, Wanted, globs, table_globs};
@@ -189,7 +189,7 @@ impl Restore {
             return self.to_directory(app, &repo, &manifest, directory, way).await;
         }
         if manifest.strategy == Strategy::Foreign {
-            return Err(ForeignImport::not_restored(manifest.backup.as_str()));
+            return Err(ForeignImport::not_restored(manifest.backup.as_str(), &app.repo_flags));
         }
         let target = Server {
             role: "target",
@@ -219,7 +219,7 @@ impl Restore {
                 _ => InvalidText::Refuse,
             },
         };
-        let server = self.private_server(app);
+        let server = self.private_server(app, &manifest);
         if manifest.strategy.has_data_files() {
             if self.selection().has_globs() {
                 return Err(Error::usage(
@@ -309,11 +309,16 @@ impl Restore {
     }
 
     /// The server that is run privately.
-    pub(super) fn private_server(&self, app: &App) -> DrillOptions {
+    pub(super) fn private_server(&self, app: &App, manifest: &Manifest) -> DrillOptions {
+        let server = BinlogServer::of_source(&manifest.outcome.source);
         DrillOptions {
             server: self.server_dir.clone(),
             directory: self.scratch_dir.clone(),
-            flags: Flags { target: self.target_flags(), repository: app.repo_flags.clone() },
+            flags: Flags {
+                target: self.target_flags(),
+                repository: app.repo_flags.clone(),
+                point: self.point.flags(server.as_ref()),
+            },
         }
     }
 
@@ -344,6 +349,25 @@ impl Restore {
         self.selection().is_all() && self.rename.is_empty() && !self.schema_only && !self.data_only
     }
 
+    /// What `latest` is the latest of: a dump of another program that was imported is none that is restored, unless
+    /// there is nothing else.
+    fn restorable(&self, app: &App, mut listed: Vec<Listed>) -> Vec<Listed> {
+        let is_dump = |listed: &Listed| {
+            listed.manifest.as_ref().is_ok_and(|m| m.strategy == Strategy::Foreign)
+        };
+        if self.backup != "latest" || listed.iter().all(is_dump) {
+            return listed;
+        }
+        while let Some(dump) = listed.pop_if(|last| is_dump(last)) {
+            let text = format!(
+                "backup {} is passed over: it is a dump of another program, which `holdfast export` writes into files",
+                dump.backup
+            );
+            app.cx.event(Event::Warning { text });
+        }
+        listed
+    }
+
     /// The backup that is restored, and the way on from it, where a point is asked for.
     async fn choose(
         &self,
@@ -354,7 +378,7 @@ impl Restore {
     ) -> Result<(Manifest, Option<Way>)> {
         let target = match (self.point.target(), &self.as_replica_of) {
             (Some(target), _) => target,
-            (None, None) => return Ok((select(listed, &self.backup)?, None)),
+            (None, None) => return Ok((select(self.restorable(app, listed), &self.backup)?, None)),
             // What the archive lacks behind that, the source has, or the new replica is refused.
             (None, Some(_)) => ReplayTarget::Reachable,
         };
@@ -405,6 +429,17 @@ impl Restore {
             };
             return Ok((chosen.0, Some(chosen.1)));
         } else {
+            let leads_on = |m: &Manifest| {
+                let by_tables = m.strategy.has_data_files() && self.chooses_tables();
+                whole(m) && (fits(m) || !directory && by_tables)
+            };
+            let older = match &target {
+                ReplayTarget::Time(time) => {
+                    let mut known = listed.iter().filter_map(|l| l.manifest.as_ref().ok());
+                    known.rfind(|m| m.finished_at <= *time && leads_on(m)).cloned()
+                }
+                _ => None,
+            };
             let manifest = select(listed, &self.backup)?;
             if !whole(&manifest) {
                 return Err(Error::usage(format!(
@@ -413,11 +448,34 @@ impl Restore {
                 ))
                 .with_remedy("name a backup of everything, or none"));
             }
+            if let ReplayTarget::Time(time) = &target
+                && manifest.finished_at > *time
+            {
+                return Err(too_new(&manifest, *time, older.as_ref()));
+            }
             vec![manifest]
         };
         let chosen = self.point.choose(&app.cx, repo, cluster, manifests, &target).await?;
         Ok((chosen.0, Some(chosen.1)))
     }
+}
+
+/// The error of a backup that was named and is newer than the time that is asked for.
+fn too_new(manifest: &Manifest, time: Timestamp, older: Option<&Manifest>) -> Error {
+    let problem = format!(
+        "backup {} was taken at {}, which is behind {time}",
+        manifest.backup, manifest.finished_at
+    );
+    Error::new(ErrorKind::Unreachable, problem).with_remedy(match older {
+        Some(older) => format!(
+            "name {}, which was taken at {}, or no backup: then the best one is found",
+            older.backup, older.finished_at
+        ),
+        None => {
+            "choose a later time: no backup that binlogs could be applied to is older than that"
+                .to_owned()
+        }
+    })
 }
 
 /// A target may be refused for what an earlier run of the same command did there, that was ended while it

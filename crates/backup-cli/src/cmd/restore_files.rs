@@ -83,10 +83,11 @@ impl Restore {
     ) -> Result<Vec<Finding>> {
         let artifacts = repo.artifacts(&app.cx, manifest).await?;
         let catalog = app.cx.run(Catalog::read(&*artifacts)).await?;
-        let emptied = Emptied::of(manifest, &catalog).with_flags(&self.private_server(app).flags);
+        let emptied =
+            Emptied::of(manifest, &catalog).with_flags(&self.private_server(app, manifest).flags);
         let mut findings = Vec::from_iter(emptied.finding());
         if let Some(file) = &self.server_config {
-            let install = self.private_server(app).any_install()?;
+            let install = self.private_server(app, manifest).any_install()?;
             let config = ServerConfig::read(&install, file)?;
             let successor = Successor { install: &install, config: &config, directory };
             findings.extend(successor.fit(manifest, &catalog));
@@ -129,7 +130,7 @@ impl Restore {
         }
         let point = match &way {
             Some(way) => {
-                let server = self.private_server(app);
+                let server = self.private_server(app, manifest);
                 let route = Arc::clone(&way.route);
                 let source = replica.as_ref().map(|replica| replica.source.clone());
                 let apply = format!(

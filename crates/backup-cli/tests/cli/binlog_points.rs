@@ -317,3 +317,27 @@ async fn whose_place_is_meant_can_be_said(#[values("mysql-9.7", "mariadb-10.11")
     let run = home.on_repo(["binlog", "apply", "--to-position", "nobody/binlog.000001:4"]);
     run.expect(2).says("names no server");
 }
+
+/// A backup that was named, and is newer than the time: an older one is named instead, where there is one.
+#[tokio::test]
+async fn a_named_backup_that_is_too_new_names_an_older_one() {
+    let source = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let url = source.url();
+    let backup = || {
+        let taken = home.on_repo(["backup", "--source", &url, "--cluster", "shop", "--json"]);
+        taken.expect(0).json()["backup"].as_str().unwrap().to_owned()
+    };
+    let early = moment(&source, "mysql-9.7").await.time;
+    let first = backup();
+    let between = moment(&source, "mysql-9.7").await.time;
+    let second = backup();
+    home.on_repo(["binlog", "backup", "--source", &url, "--cluster", "shop"]).expect(0);
+    let to = |backup: &str, time: &str| {
+        let all = ["restore", backup, "--cluster", "shop", "--target", &url, "--dry-run"];
+        home.on_repo([&all[..], &["--overwrite", "--to-time", time]].concat()).expect(10)
+    };
+    let run = to(&second, &between).says(&format!("{second} was taken at "));
+    run.says(&format!("name {first}, which was taken at ")).says("or no backup");
+    to(&first, &early).says("no backup that binlogs could be applied to is older");
+}

@@ -119,6 +119,15 @@ async fn a_backup_leaves_as_files_and_comes_back(
     let url = server.url();
     let refused = ["restore", "--cluster", "old", "--target", &url];
     home.on_repo(refused).expect(2).says("--format files");
+    let flag = home.run([&refused[..], &["--repo", "repo"]].concat()).expect(2);
+    flag.says("--format files --output DIR --repo repo`");
+    // What can be restored is the latest there, whatever was imported after it.
+    home.on_repo(["import", output, "--cluster", "shop"]).expect(0);
+    let again =
+        ["restore", "latest", "--cluster", "shop", "--target", &url, "--no-users", "--json"];
+    let again = home.on_repo([&again[..], &["--rename", "shop=again"]].concat()).expect(0);
+    let again = again.says("is passed over").json();
+    assert_eq!(again["rows"], 515, "{again:#}");
     let back = home.path("back");
     home.on_repo([
         "export",

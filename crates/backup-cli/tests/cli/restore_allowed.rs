@@ -44,6 +44,12 @@ async fn the_grants_that_a_restore_lacks_are_printed(
             assert!(
                 !run.stderr.contains("half restored") && !run.stderr.contains("holdfast check")
             );
+            // As the page of exit codes says: nothing was touched.
+            let touched = "SELECT CONCAT((SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = \
+                           'fresh'), '-', (SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = \
+                           'half'))";
+            let fresh = if to == "fresh" { "0-0" } else { "1-0" };
+            assert_eq!(server.value(touched).await.as_deref(), Some(fresh), "{run:#?}");
         }
         server::run(&mut session, &[lacks]).await;
         restore(to, &["--dry-run"]).expect(0);

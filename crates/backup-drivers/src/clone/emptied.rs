@@ -13,7 +13,7 @@ use super::{CloneBackup, LeftEmpty};
 use crate::binlog::{Route, first_touch};
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Catalog;
-use crate::logical::{Selection, TableName, quote_name};
+use crate::logical::{Rename, RenameRule, Selection, TableName, quote_name};
 
 /// The flags of the user that a command in a remedy repeats, each with a space before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,28 @@ pub struct Flags {
     pub target: String,
     /// Those that name the repository, its key and the configuration; what the environment names needs none.
     pub repository: String,
+    /// Those that name the point in time, where one is asked for.
+    pub point: String,
+}
+
+/// The logical backup of what a clone leaves empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Others {
+    /// Its id.
+    pub backup: String,
+    /// The tables whose rows it has.
+    pub tables: BTreeSet<TableName>,
+}
+
+impl Others {
+    fn has(&self, left: &LeftEmpty) -> bool {
+        self.tables.contains(&left.table)
+    }
+
+    /// What the clone's backup says of such a table.
+    pub(super) fn reason(backup: &str) -> String {
+        format!("its rows are in backup {backup}")
+    }
 }
 
 /// What of a backup comes back without its rows, and where those are.
@@ -29,8 +51,8 @@ pub struct Flags {
 pub struct Emptied {
     /// The tables, as far as the account that took the clone might see them.
     pub tables: Vec<LeftEmpty>,
-    /// The logical backup that has the rows, where one was taken.
-    pub others: Option<String>,
+    /// The logical backup that has rows, where one was taken.
+    pub others: Option<Others>,
     /// The clone.
     pub backup: String,
     /// Whose it is.
@@ -44,10 +66,19 @@ impl Emptied {
     #[must_use]
     pub fn of(manifest: &Manifest, catalog: &Catalog) -> Emptied {
         let left_out = catalog.header.left_out.iter();
-        let tables = left_out.filter(|_| manifest.strategy == Strategy::Clone);
+        let left_out = left_out.filter(|_| manifest.strategy == Strategy::Clone);
+        let tables: Vec<(LeftEmpty, &str)> = left_out
+            .filter_map(|left| Some((left.path.parse().ok()?, left.reason.as_str())))
+            .collect();
+        let others = manifest.outcome.details["others"].as_str().map(|backup| {
+            let reason = Others::reason(backup);
+            let theirs = tables.iter().filter(|(_, why)| *why == reason);
+            let tables = theirs.map(|(left, _)| left.table.clone()).collect();
+            Others { backup: backup.to_owned(), tables }
+        });
         Emptied {
-            tables: tables.filter_map(|left| left.path.parse().ok()).collect(),
-            others: manifest.outcome.details["others"].as_str().map(str::to_owned),
+            tables: tables.into_iter().map(|(left, _)| left).collect(),
+            others,
             backup: manifest.backup.to_string(),
             cluster: manifest.cluster.clone(),
             flags: Flags::default(),
@@ -61,13 +92,38 @@ impl Emptied {
     }
 
     /// The command that restores the logical backup, `more` with it.
-    fn restore(&self, others: &str, more: &str) -> String {
+    fn restore(&self, others: &Others, more: &str) -> String {
         let target = match self.flags.target.as_str() {
             "" => " --target …",
             given => given,
         };
-        let (cluster, repository) = (&self.cluster, &self.flags.repository);
-        format!("holdfast restore {others} --cluster {cluster}{target}{more}{repository}")
+        let (backup, cluster, repository) = (&others.backup, &self.cluster, &self.flags.repository);
+        format!("holdfast restore {backup} --cluster {cluster}{target}{more}{repository}")
+    }
+
+    /// Those of `tables` whose rows the logical backup has, with it, and those of which nothing was dumped.
+    fn dumped<'a>(
+        &self,
+        tables: &'a [LeftEmpty],
+    ) -> (Option<(&Others, Vec<&'a LeftEmpty>)>, Vec<&'a LeftEmpty>) {
+        let has = |left: &&LeftEmpty| self.others.as_ref().is_some_and(|others| others.has(left));
+        let (there, lost): (Vec<_>, Vec<_>) = tables.iter().partition(has);
+        (self.others.as_ref().filter(|_| !there.is_empty()).map(|others| (others, there)), lost)
+    }
+
+    /// The commands that bring all of the clone, with these tables, to the point that is asked for.
+    fn whole_at_point(&self, others: &Others) -> String {
+        let Flags { repository, point, .. } = &self.flags;
+        let (backup, cluster) = (&self.backup, &self.cluster);
+        let rows = format!(
+            "holdfast restore {} --cluster {cluster} --target … --overwrite{repository}",
+            others.backup
+        );
+        format!(
+            "as they were at that point, they are on a server of all of it: `holdfast restore {backup} --cluster \
+             {cluster} --target-dir …{repository}`; start a server on the directory; `{rows}`; `holdfast binlog \
+             apply --cluster {cluster} --target …{point}{repository}`"
+        )
     }
 
     /// The same, with those of a server on the restored files that the account might not see.
@@ -88,14 +144,18 @@ impl Emptied {
             "these tables come back empty, for they are not InnoDB's: {}",
             list(&self.tables)
         );
-        let remedy = match &self.others {
-            Some(others) => format!(
+        let (dumped, lost) = self.dumped(&self.tables);
+        let mut remedy = Vec::new();
+        if let Some((others, _)) = &dumped {
+            remedy.push(format!(
                 "start a server on the files, and bring the rows, before binlogs are applied to it: `{}`",
                 self.restore(others, " --overwrite")
-            ),
-            None => "bring the rows from another backup; --clone-others dumps them beside the next clone"
-                .to_owned(),
-        };
+            ));
+        }
+        if !lost.is_empty() {
+            remedy.push(format!("{} from another backup; {NEXT_TIME}", bring(&dumped, &lost)));
+        }
+        let remedy = remedy.join("; ");
         Some(Finding::new(Severity::Warning, &self.backup, problem, remedy))
     }
 
@@ -117,12 +177,16 @@ impl Emptied {
             return Ok(());
         }
         let Some(first) = first_touch(cx, store, route, &tables).await? else { return Ok(()) };
-        let bring = match &self.others {
-            Some(others) => {
-                format!("bring the rows from before: `{}`", self.restore(others, " --overwrite"))
-            }
-            None => "bring the rows from before out of another backup".to_owned(),
-        };
+        let (dumped, lost) = self.dumped(&self.tables);
+        let mut bringing = Vec::new();
+        if let Some((others, _)) = &dumped {
+            let restore = self.restore(others, " --overwrite");
+            bringing.push(format!("bring the rows from before: `{restore}`"));
+        }
+        if !lost.is_empty() {
+            bringing.push(format!("{} from before out of another backup", bring(&dumped, &lost)));
+        }
+        let bring = bringing.join("; ");
         Err(Error::new(
             ErrorKind::Target,
             format!(
@@ -137,11 +201,12 @@ impl Emptied {
         )))
     }
 
-    /// Fails where one of the tables is chosen: an empty one is not what anybody asks for.
+    /// Fails where one of the tables is chosen: an empty one is not what anybody asks for. `rename` says under which
+    /// names they were to come.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage).
-    pub fn refuse(&self, selection: &Selection) -> Result<()> {
+    pub fn refuse(&self, selection: &Selection, rename: &Rename) -> Result<()> {
         let chosen = |left: &&LeftEmpty| {
             let TableName { database, table } = &left.table;
             selection.wants_table(database, table)
@@ -150,27 +215,69 @@ impl Emptied {
         if chosen.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = chosen.iter().map(|left| left.table.to_string()).collect();
-        let names = names.join(",");
-        let names = shell_word(&names);
-        let remedy = match &self.others {
-            Some(others) => format!(
-                "their rows, as they were before the clone, are in the logical backup {others}: `{}`; what else was \
-                 chosen comes with --exclude-tables {names}",
-                self.restore(others, &format!(" --tables {names}"))
-            ),
-            None => format!(
-                "restore them from another backup, and what else was chosen with --exclude-tables {names}; \
-                 --clone-others dumps them beside the next clone"
-            ),
-        };
+        let (dumped, lost) = self.dumped(&chosen);
+        let mut remedy = Vec::new();
+        if let Some((others, there)) = &dumped {
+            let names = words(there.iter().copied());
+            let restore = format!(" --tables {names}{}", renamed(there, rename));
+            remedy.push(format!(
+                "the rows of {names}, as they were before the clone, are in the logical backup {}: `{}`",
+                others.backup,
+                self.restore(others, &restore)
+            ));
+            if !self.flags.point.is_empty() {
+                remedy.push(self.whole_at_point(others));
+            }
+        }
+        if !lost.is_empty() {
+            let names = words(lost.iter().copied());
+            let mut restore = format!("restore {names} from another backup");
+            if !renamed(&lost, rename).is_empty() || !self.flags.point.is_empty() {
+                let renamed = renamed(&lost, rename);
+                restore.push_str(&format!(", with{renamed}{}", self.flags.point));
+            }
+            remedy.push(format!("{restore}; {NEXT_TIME}"));
+        }
+        let names = words(&chosen);
+        remedy.push(format!("what else was chosen comes with --exclude-tables {names}"));
         Err(Error::usage(format!(
             "{} is a clone, and holds no rows of tables that are not InnoDB's: {}",
             self.backup,
             list(&chosen)
         ))
-        .with_remedy(remedy))
+        .with_remedy(remedy.join("; ")))
     }
+}
+
+/// What has the rows beside the next clone. Where it was given, the account may not have seen all tables.
+const NEXT_TIME: &str = "--clone-others, with an account that may see all tables (GRANT SELECT ON *.*), dumps them \
+                         beside the next clone";
+
+/// Whose rows are to be brought: all of them, or those that were not dumped.
+fn bring(dumped: &Option<(&Others, Vec<&LeftEmpty>)>, lost: &[&LeftEmpty]) -> String {
+    match dumped {
+        None => "bring the rows".to_owned(),
+        Some(_) => {
+            let names: Vec<String> = lost.iter().map(|left| left.table.to_string()).collect();
+            format!("bring those of {}, which were not dumped,", names.join(", "))
+        }
+    }
+}
+
+/// Their names, as `--tables` takes them.
+fn words<'a>(tables: impl IntoIterator<Item = &'a LeftEmpty>) -> String {
+    let names: Vec<String> = tables.into_iter().map(|left| left.table.to_string()).collect();
+    shell_word(&names.join(",")).into_owned()
+}
+
+/// The flags that give tables the names that they were to have.
+fn renamed(tables: &[&LeftEmpty], rename: &Rename) -> String {
+    let rules = tables.iter().filter_map(|left| {
+        let new = rename.table(&left.table);
+        let rule = format!("{}={new}", left.table);
+        (new != left.table).then(|| format!(" --rename {}", shell_word(&rule)))
+    });
+    rules.collect()
 }
 
 /// Tables that a clone left empty, each with a mark that it keeps under whatever name binlogs give it.
@@ -203,7 +310,12 @@ impl Marked {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage).
-    pub async fn refuse(&self, server: &ConnectOptions, selection: &Selection) -> Result<()> {
+    pub async fn refuse(
+        &self,
+        server: &ConnectOptions,
+        selection: &Selection,
+        rename: &Rename,
+    ) -> Result<()> {
         let mut session = Session::open(server).await?;
         let sql = "SELECT table_schema, table_name, table_comment FROM information_schema.tables \
                    WHERE table_comment LIKE ?";
@@ -217,7 +329,10 @@ impl Marked {
             if let (Some(was), true) = (was, selection.wants_table(&database, &table)) {
                 let only = Selection { tables: [was.table.clone()].into(), ..Selection::default() };
                 let now = TableName { database, table };
-                return self.emptied.refuse(&only).map_err(|e| {
+                // Where the name is another by now, the rows of before are to have that, too.
+                let new = rename.table(&now);
+                let rename = Rename::from_iter([RenameRule::Table { old: was.table.clone(), new }]);
+                return self.emptied.refuse(&only, &rename).map_err(|e| {
                     e.context(format!("{now} was {} when the clone was taken", was.table))
                 });
             }

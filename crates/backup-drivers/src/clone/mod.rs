@@ -35,8 +35,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Event, Finding, Outcome, Result, SourceInfo, Strategy,
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Outcome, Result, SourceInfo, Strategy,
 };
 
 use tokio_util::task::AbortOnDropHandle;
@@ -49,7 +49,7 @@ use session::Session;
 use spool::Spool;
 
 pub use donor::LeftEmpty;
-pub use emptied::{Emptied, Flags, Marked};
+pub use emptied::{Emptied, Flags, Marked, Others};
 pub use rpc::Ddl;
 
 /// How a clone is taken.
@@ -62,7 +62,7 @@ pub struct CloneOptions {
     /// The most that may rest there, in bytes.
     pub spool_limit: u64,
     /// The logical backup that has the rows of the tables which a clone leaves empty, where there is one.
-    pub others: Option<BackupId>,
+    pub others: Option<Others>,
     /// Whether such a backup is going to be taken, for [`Backup::preflight`].
     pub takes_others: bool,
     /// Whether the repository is encrypted, for [`Backup::preflight`]; the backup itself asks the
@@ -174,7 +174,7 @@ impl Backup for CloneBackup {
                 "restarts": session.restarts(),
                 "position_after": after,
                 "announced": session.announced().settings,
-                "others": self.options.others,
+                "others": self.options.others.as_ref().map(|others| &others.backup),
             });
             settings.keys_in_files = taken.keys;
             let header =
@@ -243,20 +243,31 @@ impl CloneBackup {
         warnings: &mut Vec<String>,
     ) -> Result<Vec<LeftOut>> {
         let tables = donor.left_empty().await?;
-        let reason = match &self.options.others {
-            Some(backup) => format!("its rows are in backup {backup}"),
-            None => "a clone holds no rows of tables that are not InnoDB's".to_owned(),
+        let dumped = |left: &&LeftEmpty| {
+            let others = self.options.others.as_ref();
+            others.filter(|others| others.tables.contains(&left.table))
         };
-        let left_out = tables
-            .iter()
-            .map(|left| LeftOut { path: left.to_string(), reason: reason.clone() })
-            .collect();
-        if !tables.is_empty() && self.options.others.is_none() {
-            let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        let left_out = tables.iter().map(|left| LeftOut {
+            path: left.to_string(),
+            reason: match dumped(&left) {
+                Some(others) => Others::reason(&others.backup),
+                None => "a clone holds no rows of tables that are not InnoDB's".to_owned(),
+            },
+        });
+        let left_out = left_out.collect();
+        let lost: Vec<String> =
+            tables.iter().filter(|left| dumped(left).is_none()).map(ToString::to_string).collect();
+        if !lost.is_empty() {
+            let remedy = match &self.options.others {
+                None => "--clone-others dumps them beside the clone".to_owned(),
+                Some(others) => format!(
+                    "they came after backup {}, which has the others; the next clone has them dumped",
+                    others.backup
+                ),
+            };
             warnings.push(format!(
-                "these tables come back empty, for they are not InnoDB's: {}; --clone-others dumps them \
-                 beside the clone",
-                names.join(", ")
+                "these tables come back empty, for they are not InnoDB's: {}; {remedy}",
+                lost.join(", ")
             ));
         }
         let unseen = donor.unseen(Some(taken.databases())).await?;

@@ -219,15 +219,15 @@ impl Cut {
 }
 
 impl ForeignImport {
-    /// What a restore of such a backup is told.
+    /// What a restore of such a backup is told; `flags` name the repository, for the command in it.
     #[must_use]
-    pub fn not_restored(backup: &str) -> Error {
+    pub fn not_restored(backup: &str, flags: &str) -> Error {
         Error::new(
             ErrorKind::Usage,
             format!("{backup} is a dump of another program, which only a client of its server can run"),
         )
         .with_remedy(format!(
-            "write it into files with `holdfast export {backup} --format files --output DIR`, and load \
+            "write it into files with `holdfast export {backup} --format files --output DIR{flags}`, and load \
              DIR/foreign/files/… with mysql or mariadb"
         ))
     }

@@ -159,7 +159,7 @@ impl LogicalRestore {
         lock: bool,
     ) -> Result<Prepared> {
         if manifest.strategy == Strategy::Foreign {
-            return Err(ForeignImport::not_restored(manifest.backup.as_str()));
+            return Err(ForeignImport::not_restored(manifest.backup.as_str(), ""));
         }
         if manifest.strategy != Strategy::Logical {
             return Err(Error::usage(format!(

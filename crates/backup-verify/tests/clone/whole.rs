@@ -1,9 +1,11 @@
 //! An idle donor: everything it has comes back.
 
-use backup_core::GtidSet;
+use backup_core::{GtidSet, Repository, pipeline};
+use backup_drivers::clone::{CloneBackup, CloneOptions, Emptied, Others};
+use backup_drivers::files::Catalog;
 use backup_storage::check_content;
 
-use crate::stage::{Stage, checksums, run};
+use crate::stage::{Stage, checksums, run, spec};
 
 /// Tables of every shape that the files of a clone can have.
 const SHAPES: [&str; 15] = [
@@ -73,4 +75,39 @@ async fn everything_comes_back_and_the_second_clone_is_small() {
     assert!(new * 4 < read, "{new} of {read} bytes are new");
     let report = check_content(&stage.cx, &stage.repository, &second).await.unwrap();
     assert!(report.ok(), "{report:?}");
+}
+
+/// What was made after the dump of what a clone leaves empty is in neither, and told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_the_dump_of_the_others_is_told() {
+    let stage = Stage::new(|builder| builder).await;
+    let tables = [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.old (id INT) ENGINE=MyISAM",
+        "CREATE TABLE shop.newer (id INT) ENGINE=MyISAM",
+    ];
+    run(&mut stage.session().await, &tables).await;
+    let dumped = ["shop.old".parse().unwrap()].into();
+    let others = Others { backup: "20261120T101530Z-full-7f3a9c".to_owned(), tables: dumped };
+    let options = CloneOptions { others: Some(others), ..stage.options() };
+    let driver = CloneBackup::new(stage.source(), options);
+    let taken = pipeline::backup(&stage.cx, &stage.repository, &driver, spec()).await.unwrap();
+    let [warning] = &taken.outcome.warnings[..] else { panic!("{:?}", taken.outcome.warnings) };
+    assert!(warning.contains("shop.newer (MyISAM)") && !warning.contains("shop.old"), "{warning}");
+    assert!(!warning.contains("--clone-others"), "{warning}");
+
+    let artifacts = stage.repository.artifacts(&stage.cx, &taken).await.unwrap();
+    let emptied = Emptied::of(&taken, &Catalog::read(&*artifacts).await.unwrap());
+    let remedy = emptied.finding().unwrap().remedy;
+    assert!(remedy.contains("`holdfast restore 20261120T101530Z-full-7f3a9c"), "{remedy}");
+    assert!(remedy.contains("those of shop.newer, which were not dumped"), "{remedy}");
+    let chosen = |name: &str| {
+        let tables = [name.parse().unwrap()].into();
+        let selection = backup_drivers::logical::Selection { tables, ..Default::default() };
+        emptied.refuse(&selection, &Default::default()).unwrap_err().report()
+    };
+    let newer = chosen("shop.newer");
+    assert!(newer.contains("another backup") && !newer.contains("20261120"), "{newer}");
+    assert!(newer.contains("may see all tables"), "{newer}");
+    assert!(chosen("shop.old").contains("--tables shop.old`"));
 }
