@@ -1,5 +1,8 @@
+use std::io::Write;
+
 use rstest::rstest;
 
+use crate::backup::SmallDisk;
 use crate::home::{Home, Run};
 use crate::server::{self, PASSWORD, Server};
 
@@ -142,4 +145,38 @@ async fn a_copy_that_refers_to_a_live_table_is_told_of(
                    information_schema.key_column_usage WHERE table_schema = 'f' AND \
                    referenced_table_name = 'parent'";
     assert_eq!(server.value(foreign).await.as_deref(), Some("f"));
+}
+
+/// Rows that found no room are loaded by the same command when there is some; those before them are not loaded again.
+#[tokio::test]
+async fn a_target_that_was_full_is_gone_on_with() {
+    let source = Server::with_shop("mysql-9.7").await;
+    server::double_orders(&mut source.session().await, 6).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "shop"]).expect(0);
+    let disk = SmallDisk::mount(&home.path("small"), "400m");
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox("mysql-9.7").await.unwrap();
+    let builder = builder.datadir(home.path("small/data")).binary_log(false);
+    let builder = builder.option("innodb_redo_log_capacity", "8M");
+    let mut target = Server(builder.start(&cx).await.unwrap());
+    // All but some of the room is taken.
+    let mut filler = std::fs::File::create(home.path("small/filler")).unwrap();
+    let left = || {
+        let stat = rustix::fs::statvfs(home.path("small")).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    while left() > 16 << 20 {
+        filler.write_all(&[0; 1 << 20]).unwrap();
+    }
+
+    let url = target.url();
+    let restore = || home.on_repo(["restore", "--cluster", "shop", "--target", &url]);
+    let run = restore().expect(5).says("is left half restored").says("it goes on where it stopped");
+    assert!(run.stderr.contains("is full") || run.stderr.contains("No space"), "{run:?}");
+    filler.set_len(0).unwrap();
+    restore().expect(0);
+    assert_eq!(target.content("shop").await, source.content("shop").await);
+    target.0.stop().await.unwrap();
+    drop(disk);
 }
