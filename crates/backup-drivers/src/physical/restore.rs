@@ -13,6 +13,7 @@ use super::backup::PhysicalDetails;
 use super::prepare::prepare;
 use super::tool::Tool;
 use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, KeyPlugin, Room, State, settle};
+use crate::sandbox::Scratch;
 use crate::xbstream::Dialect;
 
 /// A backup of a chain, with its artifacts.
@@ -206,12 +207,11 @@ impl Restore for PhysicalRestore {
         let files = self.files(increments).await?;
         let mut restored = files.run(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
 
-        // On the same disk as the target, where there is room for it, and gone with the end of this.
+        // On the same disk as the target, where there is room for it, and gone with the end of this, or with the next.
         let beside = self.beside();
-        let work =
-            tempfile::Builder::new().prefix(".holdfast-increments-").tempdir_in(beside).map_err(
-                |e| io_error(e, ErrorKind::Target, format!("cannot write {}", beside.display())),
-            )?;
+        let work = Scratch::hidden(beside, "increments").map_err(|e| {
+            io_error(e, ErrorKind::Target, format!("cannot write {}", beside.display()))
+        })?;
         let mut directories = Vec::new();
         for (n, link) in increments.iter().enumerate() {
             let directory = work.path().join(n.to_string());

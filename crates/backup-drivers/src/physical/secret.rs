@@ -1,29 +1,27 @@
 //! The private option file through which a tool gets its credentials.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use backup_core::{ErrorKind, Result, io_error};
-use tempfile::TempDir;
 
 use crate::connect::{ConnectOptions, Endpoint, SslMode};
+use crate::sandbox::Scratch;
 use crate::xbstream::Dialect;
 
-/// A directory that only we can enter, with the option file in it. It goes with the value.
+/// A directory that only we can enter, with the option file in it. It goes with the value, or with the next run of
+/// ours where this one is killed.
 pub(super) struct Private {
-    directory: TempDir,
+    directory: Scratch,
 }
 
 impl Private {
     /// Writes the option file.
     pub(super) fn new(source: &ConnectOptions, dialect: Dialect) -> Result<Private> {
         let create = || {
-            let directory = tempfile::Builder::new()
-                .prefix("holdfast-tool-")
-                .permissions(Permissions::from_mode(0o700))
-                .tempdir()?;
+            let directory = Scratch::new(&std::env::temp_dir(), "tool")?;
             std::fs::create_dir(directory.path().join("work"))?;
             let path = directory.path().join("my.cnf");
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
@@ -114,6 +112,8 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

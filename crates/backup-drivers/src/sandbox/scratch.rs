@@ -1,16 +1,17 @@
 //! Private directories of runs: gone with their owner, and where that was killed, with the next run.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::{FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 
-/// What every one is called, before what it is for.
+/// What every one is called, before what it is for; those beside what belongs to others are hidden.
 const NAME: &str = "holdfast-";
+const HIDDEN: &str = ".holdfast-";
 /// Held as long as its owner lives, and the servers that it started.
 const LOCK: &str = "holdfast.lock";
 
@@ -28,10 +29,21 @@ impl Scratch {
     /// # Errors
     /// What the file system fails with.
     pub fn new(parent: &Path, what: &str) -> io::Result<Scratch> {
+        Scratch::named(parent, &format!("{NAME}{what}-"))
+    }
+
+    /// The same, hidden: beside the files of others.
+    pub(crate) fn hidden(parent: &Path, what: &str) -> io::Result<Scratch> {
+        Scratch::named(parent, &format!("{HIDDEN}{what}-"))
+    }
+
+    fn named(parent: &Path, prefix: &str) -> io::Result<Scratch> {
         // What cannot be removed is in nobody's way.
         let _ = sweep(parent);
-        let prefix = format!("{NAME}{what}-");
-        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+        let directory = tempfile::Builder::new()
+            .prefix(prefix)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(parent)?;
         // Locked before it has its name: a lock that is found and that nobody holds is that of a run that died.
         let unnamed = directory.path().join(format!("{LOCK}.new"));
         let lock = File::create(&unnamed)?;
@@ -54,7 +66,8 @@ fn sweep(parent: &Path) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in std::fs::read_dir(parent)? {
         let Ok(entry) = entry else { continue };
-        if !entry.file_name().to_string_lossy().starts_with(NAME) {
+        let name = entry.file_name();
+        if ![NAME, HIDDEN].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             continue;
         }
         let path = entry.path();
@@ -91,15 +104,19 @@ mod tests {
         std::fs::write(live.path().join("relay.000001"), "x").unwrap();
         // As `kill -9` leaves it: the lock is there, and nobody holds it.
         let dead = parent.path().join("holdfast-point-dead");
-        std::fs::create_dir_all(dead.join("data")).unwrap();
-        std::fs::write(dead.join(LOCK), "").unwrap();
+        let hidden = parent.path().join(".holdfast-increments-dead");
+        for dead in [&dead, &hidden] {
+            std::fs::create_dir_all(dead.join("data")).unwrap();
+            std::fs::write(dead.join(LOCK), "").unwrap();
+        }
         // Of others.
         for other in ["holdfast-point-young", "mine"] {
             std::fs::create_dir(parent.path().join(other)).unwrap();
         }
         std::fs::write(parent.path().join("mine").join(LOCK), "").unwrap();
         let next = Scratch::new(parent.path(), "drill").unwrap();
-        assert!(!dead.exists());
+        assert!(!dead.exists() && !hidden.exists());
+        assert_eq!(next.path().metadata().unwrap().mode() & 0o777, 0o700);
         assert!(live.path().join("relay.000001").exists());
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 4);
         drop((live, next));
