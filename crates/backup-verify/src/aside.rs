@@ -14,7 +14,8 @@ use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::logical::{
-    Catalog, LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions, Scope, Selection,
+    Catalog, LogicalBackup, LogicalOptions, LogicalRestore, LogicalRestoreOptions, Scope,
+    Selection, TableName,
 };
 use backup_drivers::sandbox::{Sandbox, ServerInstall};
 use backup_storage::format::Compression;
@@ -22,6 +23,7 @@ use backup_storage::{Deltas, Repo, RepoUrl, RepositoryOptions};
 
 use crate::at_target;
 use crate::drill::DrillOptions;
+use crate::foresee::excluded;
 
 /// What is moved, where to, and by way of which server.
 #[derive(Debug, Clone)]
@@ -189,9 +191,11 @@ impl<'a> Aside<'a> {
             },
         };
         let moved = async {
-            still_there(&source, &self.options.restore.selection, true).await?;
+            let idle = still_there(&source, &self.options.restore.selection, &[], true).await?;
             let cluster = &self.manifest.cluster;
-            move_over(cx, cluster, sandbox.directory(), &source, &self.options, Rows::Move).await
+            let moved =
+                move_over(cx, cluster, sandbox.directory(), &source, &self.options, Rows::Move);
+            moved.await.map(|moved| with_findings(cx, moved, &idle))
         };
         let moved = moved.await;
         // What the server says at its end does not matter; its data goes with it.
@@ -285,6 +289,16 @@ pub(crate) async fn move_over(
     pipeline::restore(cx, &repo, &driver, &manifest).await
 }
 
+/// Adds what was found besides to what a restore tells.
+pub(crate) fn with_findings(cx: &Context, moved: Restored, findings: &[Finding]) -> Restored {
+    let texts = findings.iter().map(|finding| finding.problem.clone());
+    let texts: Vec<String> = texts.collect();
+    for text in &texts {
+        cx.event(Event::Warning { text: text.clone() });
+    }
+    Restored { warnings: [moved.warnings, texts].concat(), ..moved }
+}
+
 /// An account of our own: those of the backup and of the binlogs may be others than they were.
 async fn own_account(cx: &Context, sandbox: &Sandbox) -> Result<ConnectOptions> {
     let name = format!("holdfast-{:08x}", u32::from_le_bytes(cx.random()));
@@ -311,38 +325,62 @@ async fn private_repository(cx: &Context, directory: &Path) -> Result<Repo> {
     Repo::init(cx, &url, options).await
 }
 
-/// Fails where one of the tables is not there: at the point, or in the backup as it is.
+/// Fails where one of the tables is not there: at the point, or in the backup as it is. Names that are to be left out
+/// are looked for there too, and among `filed`, where not everything was laid out.
 pub(crate) async fn still_there(
     source: &ConnectOptions,
     selection: &Selection,
+    filed: &[TableName],
     at_point: bool,
-) -> Result<()> {
+) -> Result<Vec<Finding>> {
     let mut session = Session::open(source).await?;
-    let missing = |what: String| {
-        if !at_point {
-            return Error::usage(format!("the backup holds no {what}"))
-                .with_remedy("see what it holds with `holdfast show`");
-        }
-        Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))
+    let gone = |what: String| match at_point {
+        false => missing(what),
+        true => Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))
             .with_remedy(
                 "it was dropped, renamed or not created yet: choose an earlier or later point; \
-                 `holdfast binlog find --table` helps",
-            )
+                     `holdfast binlog find --table` helps",
+            ),
     };
     for database in &selection.databases {
         let sql = "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?";
         let found: Vec<u8> = session.exec_rows(sql, (database,)).await?;
         if found.is_empty() {
-            return Err(missing(format!("database {database}")));
+            return Err(gone(format!("database {database}")));
         }
     }
     for name in &selection.tables {
-        let sql =
-            "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
-        let found: Vec<u8> = session.exec_rows(sql, (&name.database, &name.table)).await?;
-        if found.is_empty() {
-            return Err(missing(format!("table {name}")));
+        let sql = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
+        let found: Vec<String> = session.exec_rows(sql, (&name.database, &name.table)).await?;
+        match found.first().map(String::as_str) {
+            None => return Err(gone(format!("table {name}"))),
+            Some("VIEW") => return Err(no_table(name)),
+            Some(_) => {}
         }
     }
-    session.close().await
+    let mut findings = Vec::new();
+    if !selection.exclude_databases.is_empty() || !selection.exclude_table_globs.is_empty() {
+        let sql = "SELECT table_schema, table_name FROM information_schema.tables";
+        let names: Vec<(String, String)> = session.query_rows(sql).await?;
+        let names = names.into_iter().map(|(database, table)| TableName { database, table });
+        let tables: Vec<TableName> = names.chain(filed.iter().cloned()).collect();
+        let mut databases: Vec<String> =
+            session.query_rows("SELECT schema_name FROM information_schema.schemata").await?;
+        databases.extend(filed.iter().map(|name| name.database.clone()));
+        findings = excluded(selection, &databases, &tables)?;
+    }
+    session.close().await?;
+    Ok(findings)
+}
+
+/// That a backup does not hold what is asked for.
+pub(crate) fn missing(what: String) -> Error {
+    Error::usage(format!("the backup holds no {what}"))
+        .with_remedy("see what it holds with `holdfast show`")
+}
+
+/// That a name is not that of a table.
+pub(crate) fn no_table(view: &TableName) -> Error {
+    Error::usage(format!("{view} is a view, and --tables takes tables"))
+        .with_remedy(format!("--databases {} restores the database with its views", view.database))
 }

@@ -57,7 +57,7 @@ pub(crate) async fn existing(
 }
 
 /// The tables of a database that have files.
-fn filed(catalog: &Catalog, database: &str) -> BTreeSet<TableName> {
+pub(crate) fn filed(catalog: &Catalog, database: &str) -> BTreeSet<TableName> {
     let files = catalog.files().filter_map(|entry| TableFile::of(&entry.path));
     files
         .filter(|file| file.database == database)

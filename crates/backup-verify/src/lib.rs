@@ -8,6 +8,7 @@ mod aside;
 mod at_target;
 mod by_file;
 mod drill;
+mod foresee;
 mod levels;
 mod listed;
 mod logical;

@@ -2,12 +2,12 @@
 //! to a target that goes on running.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event,
+    ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event, Finding,
     Manifest, Repository, Restore, RestoreSteps, Restored, Result, Strategy,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
@@ -18,15 +18,16 @@ use backup_drivers::files::{
     self, Catalog, Entry, FilesRestore, FilesRestoreOptions, OnFiles, State,
 };
 use backup_drivers::innodb::{TableFile, is_tablespace};
-use backup_drivers::logical::{Parts, Scope, Selection, inventory};
+use backup_drivers::logical::{Parts, Scope, Selection, TableName, inventory};
 use backup_drivers::physical::{Link, PhysicalRestore};
 use backup_drivers::sandbox::{Sandbox, Scratch, ServerInstall};
 use backup_storage::Repo;
 use bytes::Bytes;
 
-use crate::aside::{AsideOptions, still_there};
+use crate::aside::{AsideOptions, still_there, with_findings};
 use crate::at_target;
 use crate::by_file::move_tables;
+use crate::foresee::Foreseen;
 
 /// How the files become a server.
 #[derive(Clone, Default)]
@@ -53,13 +54,10 @@ pub async fn restore_tables(
     options: AsideOptions,
     route: Option<Arc<Route>>,
 ) -> Result<Restored> {
-    let install = options.server.install(manifest)?;
-    cx.run(at_target::check(&options)).await?;
-    let catalog = Catalog::read(&*repo.artifacts(cx, manifest).await?).await?;
-    refuse_emptied(Emptied::of(manifest, &catalog), &options)?;
-    let apart = Apart { cx, repo, manifest, server, options: &options, install, catalog };
     let at_point = route.is_some();
-    let ground = match route.filter(|route| !route.is_empty()) {
+    let route = route.filter(|route| !route.is_empty());
+    let (apart, _) = Apart::look(cx, repo, manifest, server, &options, route.as_deref()).await?;
+    let ground = match route {
         None => apart.open(None).await?,
         Some(route) => apart.at_point(&route).await?,
     };
@@ -69,10 +67,12 @@ pub async fn restore_tables(
             let how = &options.restore;
             marked.refuse(&source, &how.selection, &how.rename).await?;
         }
-        still_there(&source, &options.restore.selection, at_point).await?;
-        move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await
+        let filed = apart.filed();
+        let idle = still_there(&source, &options.restore.selection, &filed, at_point).await?;
+        let moved = move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await?;
+        Ok(with_findings(cx, moved, &idle))
     };
-    let moved = moved.await;
+    let moved: Result<Restored> = moved.await;
     // What the server says at its end does not matter; its data goes with it.
     sandbox.kill();
     let mut moved = moved?;
@@ -100,6 +100,34 @@ struct Apart<'a> {
     catalog: Catalog,
 }
 
+impl<'a> Apart<'a> {
+    /// Looks at everything that can be looked at before a file is laid out, and gives what to tell of it.
+    async fn look(
+        cx: &'a Context,
+        repo: &'a Repo,
+        manifest: &'a Manifest,
+        server: FilesServer,
+        options: &'a AsideOptions,
+        route: Option<&Route>,
+    ) -> Result<(Apart<'a>, Vec<Finding>)> {
+        let install = options.server.install(manifest)?;
+        let artifacts = repo.artifacts(cx, manifest).await?;
+        let catalog = Catalog::read(&*artifacts).await?;
+        refuse_emptied(Emptied::of(manifest, &catalog), options)?;
+        let binlogs = route.is_some();
+        let foreseen = Foreseen {
+            manifest,
+            catalog: &catalog,
+            artifacts: &*artifacts,
+            options,
+            install: &install,
+            binlogs,
+        };
+        let findings = cx.run(foreseen.look()).await?;
+        Ok((Apart { cx, repo, manifest, server, options, install, catalog }, findings))
+    }
+}
+
 impl Apart<'_> {
     /// Lays the files out and starts a server on them. Where no binlogs are applied, and a tool prepares the
     /// files, those of other tables stay away: a tool leaves out what is not there, and a server that
@@ -107,27 +135,7 @@ impl Apart<'_> {
     async fn open(&self, route: Option<&Route>) -> Result<Ground> {
         let Apart { cx, options, .. } = *self;
         let scratch = options.server.scratch("tables")?;
-        let unprepared = self.catalog.header.state == State::Unprepared;
-        let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
-        let narrowed = async |artifacts| match selection {
-            Some(selection) => narrow_files(artifacts, selection).await,
-            None => Ok(artifacts),
-        };
-        let (data, how) = (files::data(scratch.path()), FilesRestoreOptions::default());
-        let driver: Box<dyn Restore> = match unprepared {
-            true => {
-                let mut before = Vec::new();
-                for link in self.server.before.clone() {
-                    let artifacts = narrowed(link.artifacts).await?;
-                    before.push(Link { artifacts, ..link });
-                }
-                let tool = self.server.tool.clone().or_else(|| options.server.server.clone());
-                let directories = self.server.directories.clone();
-                Box::new(PhysicalRestore::new(data, how, tool, directories).after(before))
-            }
-            false => Box::new(FilesRestore::new(data, how)),
-        };
-        let artifacts = narrowed(self.repo.artifacts(cx, self.manifest).await?).await?;
+        let (driver, artifacts) = self.layout(scratch.path(), route).await?;
         cx.phase("files");
         driver.run(cx, self.manifest, artifacts).await?;
         let install = &self.install;
@@ -149,6 +157,43 @@ impl Apart<'_> {
             }
         }
         Ok(Ground { scratch, sandbox, source, marked })
+    }
+
+    /// What lays the files out, and which.
+    async fn layout(
+        &self,
+        scratch: &Path,
+        route: Option<&Route>,
+    ) -> Result<(Box<dyn Restore>, Arc<dyn ArtifactSource>)> {
+        let Apart { cx, options, .. } = *self;
+        let unprepared = self.catalog.header.state == State::Unprepared;
+        let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
+        let narrowed = async |artifacts| match selection {
+            Some(selection) => narrow_files(artifacts, selection).await,
+            None => Ok(artifacts),
+        };
+        let (data, how) = (files::data(scratch), FilesRestoreOptions::default());
+        let driver: Box<dyn Restore> = match unprepared {
+            true => {
+                let mut before = Vec::new();
+                for link in self.server.before.clone() {
+                    let artifacts = narrowed(link.artifacts).await?;
+                    before.push(Link { artifacts, ..link });
+                }
+                let tool = self.server.tool.clone().or_else(|| options.server.server.clone());
+                let directories = self.server.directories.clone();
+                Box::new(PhysicalRestore::new(data, how, tool, directories).after(before))
+            }
+            false => Box::new(FilesRestore::new(data, how)),
+        };
+        let artifacts = narrowed(self.repo.artifacts(cx, self.manifest).await?).await?;
+        Ok((driver, artifacts))
+    }
+
+    /// The tables that the backup has files of.
+    fn filed(&self) -> Vec<TableName> {
+        let files = self.catalog.files().filter_map(|entry| TableFile::of(&entry.path));
+        files.map(|TableFile { database, table, .. }| TableName { database, table }).collect()
     }
 
     /// A server at the point, as far as the tables are concerned.
@@ -223,14 +268,17 @@ pub async fn plan_tables(
     cx: &Context,
     repo: &Repo,
     manifest: &Manifest,
+    server: FilesServer,
     options: &AsideOptions,
     route: Option<&Route>,
 ) -> Result<RestoreSteps> {
-    let install = options.server.install(manifest)?;
-    cx.run(at_target::check(options)).await?;
-    let artifacts = repo.artifacts(cx, manifest).await?;
-    let catalog = Catalog::read(&*artifacts).await?;
-    refuse_emptied(Emptied::of(manifest, &catalog), options)?;
+    let way = route.filter(|route| !route.is_empty());
+    let (apart, findings) = Apart::look(cx, repo, manifest, server, options, way).await?;
+    // The tool, the chain, keys and room.
+    let scratch = options.server.scratch("tables")?;
+    let (driver, artifacts) = apart.layout(scratch.path(), way).await?;
+    cx.run(driver.plan(cx, manifest, artifacts)).await?;
+    let Apart { install, catalog, .. } = apart;
     let entries: Vec<&Entry> = match catalog.header.state {
         State::Unprepared if route.is_none() => {
             let keep = Keep::new(&options.restore.selection);
@@ -275,7 +323,7 @@ pub async fn plan_tables(
              read the rows from there, and write them to the target"
         ),
     });
-    let mut steps = RestoreSteps { steps, ..RestoreSteps::default() };
+    let mut steps = RestoreSteps { steps, findings, ..RestoreSteps::default() };
     // Binlogs may bring other tables than there are files of.
     let catalog = Some(&catalog).filter(|_| route.is_none_or(Route::is_empty));
     cx.run(at_target::foretell(options, catalog, &mut steps)).await?;

@@ -59,15 +59,15 @@ impl Restore {
         }
         let address = options.target.to_string();
         let route = way.as_ref().map(|way| Arc::clone(&way.route));
-        if self.dry_run {
-            let steps = plan_tables(cx, repo, manifest, &options, route.as_deref()).await?;
-            return plan(manifest, &address, &steps, way.as_ref());
-        }
         let before = match details(manifest) {
             Ok(_) => self.chain(app, repo, manifest).await?,
             Err(_) => Vec::new(),
         };
         let server = FilesServer { tool: self.tool.clone(), directories: search_path(), before };
+        if self.dry_run {
+            let steps = plan_tables(cx, repo, manifest, server, &options, route.as_deref()).await?;
+            return plan(manifest, &address, &steps, way.as_ref());
+        }
         let started = cx.now();
         let restored = restore_tables(cx, repo, manifest, server, options, route).await?;
         done(manifest, &restored, cx.now().duration_since(started), way.as_ref())

@@ -26,6 +26,7 @@ mod export;
 mod files;
 mod files_elsewhere;
 mod files_point;
+mod foreseen;
 mod home;
 mod init;
 mod interrupt;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
+    ArtifactSource, BackupId, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
     RestoreSteps, Restored, Result, Severity, Strategy, and_again, pipeline,
 };
 
@@ -28,6 +28,7 @@ use crate::rows::RowDigest;
 
 mod allowed;
 mod changes;
+mod foresee;
 mod steps;
 
 use changes::Changes;
@@ -177,6 +178,17 @@ impl LogicalRestore {
         if self.private {
             catalog = recreate::without_directories(catalog);
         }
+        self.look(&manifest.backup, catalog, of_source, lock).await
+    }
+
+    /// Looks at the target, for what `catalog` holds.
+    async fn look(
+        &self,
+        backup: &BackupId,
+        mut catalog: Catalog,
+        of_source: BTreeSet<AccountName>,
+        lock: bool,
+    ) -> Result<Prepared> {
         let mut session = Session::open(&self.target).await?;
         let facts = inventory::server(session.conn()).await?;
         let mut adapted = recreate::adapt(&mut catalog, &facts);
@@ -196,7 +208,7 @@ impl LogicalRestore {
             }
         }
         // Rows alone go into tables of others, where nothing of ours may stand beside them.
-        let progress = Progress::of(&manifest.backup, &catalog).filter(|_| !data);
+        let progress = Progress::of(backup, &catalog).filter(|_| !data);
         let mut earlier = Earlier::Nothing;
         if let Some(progress) = &progress {
             if lock {

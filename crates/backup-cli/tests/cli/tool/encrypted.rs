@@ -91,9 +91,10 @@ async fn encrypted_tables_come_back_with_the_key_file_of_the_source(
     let whole = ["restore", "--cluster", "vault", "--target-dir", to.to_str().unwrap()];
     let whole = [&whole[..], &here].concat();
     let planned = [&whole[..], &["--dry-run"]].concat();
+    let planned_tables = [&tables[..], &["--dry-run"]].concat();
     let drill = ["verify", "--cluster", "vault", "--level", "drill", "--server-dir", tool];
     let named = format!("its key file {} cannot be read", keys.display());
-    for args in [&whole[..], &planned, &tables, &drill] {
+    for args in [&whole[..], &planned, &tables, &planned_tables, &drill] {
         home.on_repo(args.iter().copied()).expect(9).says(&named);
     }
     assert!(!to.exists());
