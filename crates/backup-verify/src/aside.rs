@@ -193,8 +193,15 @@ impl<'a> Aside<'a> {
         let moved = async {
             let idle = still_there(&source, &self.options.restore.selection, &[], true).await?;
             let cluster = &self.manifest.cluster;
-            let moved =
-                move_over(cx, cluster, sandbox.directory(), &source, &self.options, Rows::Move);
+            let moved = move_over(
+                cx,
+                cluster,
+                sandbox.directory(),
+                &source,
+                &self.options,
+                Rows::Move,
+                false,
+            );
             moved.await.map(|moved| with_findings(cx, moved, &idle))
         };
         let moved = moved.await;
@@ -251,7 +258,7 @@ pub(crate) enum Rows {
 }
 
 /// Reads the tables of the private server `source` and writes them to the target, by way of a repository
-/// in `directory` that is as private.
+/// in `directory` that is as private. With `told`, what may come out otherwise is not told again.
 pub(crate) async fn move_over(
     cx: &Context,
     cluster: &ClusterName,
@@ -259,7 +266,34 @@ pub(crate) async fn move_over(
     source: &ConnectOptions,
     options: &AsideOptions,
     rows: Rows,
+    told: bool,
 ) -> Result<Restored> {
+    let (repo, manifest, driver) = read_over(cx, cluster, directory, source, options, rows).await?;
+    let driver = if told { driver.told() } else { driver };
+    pipeline::restore(cx, &repo, &driver, &manifest).await
+}
+
+/// What the target says to that.
+pub(crate) async fn look_over(
+    cx: &Context,
+    cluster: &ClusterName,
+    directory: &Path,
+    source: &ConnectOptions,
+    options: &AsideOptions,
+) -> Result<Vec<Finding>> {
+    let read = read_over(cx, cluster, directory, source, options, Rows::Leave).await?;
+    let (repo, manifest, driver) = read;
+    Ok(pipeline::plan_restore(cx, &repo, &driver, &manifest).await?.findings)
+}
+
+async fn read_over(
+    cx: &Context,
+    cluster: &ClusterName,
+    directory: &Path,
+    source: &ConnectOptions,
+    options: &AsideOptions,
+    rows: Rows,
+) -> Result<(Repo, Manifest, LogicalRestore)> {
     let no_rows = match rows {
         Rows::Move => BTreeSet::new(),
         Rows::Leave => BTreeSet::from(["*.*".parse()?]),
@@ -286,7 +320,7 @@ pub(crate) async fn move_over(
     restore.selection.exclude_databases.clear();
     restore.selection.exclude_table_globs.clear();
     let driver = LogicalRestore::new(options.target.clone(), restore).once();
-    pipeline::restore(cx, &repo, &driver, &manifest).await
+    Ok((repo, manifest, driver))
 }
 
 /// Adds what was found besides to what a restore tells.
@@ -334,7 +368,7 @@ pub(crate) async fn still_there(
     at_point: bool,
 ) -> Result<Vec<Finding>> {
     let mut session = Session::open(source).await?;
-    let gone = |what: String| match at_point {
+    let gone = |what: &str| match at_point {
         false => missing(what),
         true => Error::new(ErrorKind::Unreachable, format!("{what} is not there at that point"))
             .with_remedy(
@@ -346,14 +380,14 @@ pub(crate) async fn still_there(
         let sql = "SELECT 1 FROM information_schema.schemata WHERE schema_name = ?";
         let found: Vec<u8> = session.exec_rows(sql, (database,)).await?;
         if found.is_empty() {
-            return Err(gone(format!("database {database}")));
+            return Err(gone(&format!("database {database}")));
         }
     }
     for name in &selection.tables {
         let sql = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
         let found: Vec<String> = session.exec_rows(sql, (&name.database, &name.table)).await?;
         match found.first().map(String::as_str) {
-            None => return Err(gone(format!("table {name}"))),
+            None => return Err(gone(&format!("table {name}"))),
             Some("VIEW") => return Err(no_table(name)),
             Some(_) => {}
         }
@@ -374,7 +408,7 @@ pub(crate) async fn still_there(
 }
 
 /// That a backup does not hold what is asked for.
-pub(crate) fn missing(what: String) -> Error {
+pub(crate) fn missing(what: &str) -> Error {
     Error::usage(format!("the backup holds no {what}"))
         .with_remedy("see what it holds with `holdfast show`")
 }

@@ -1,16 +1,17 @@
 //! Tables of a private server to a target on the same machine, as files where that can be.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::{
-    ClusterName, Context, Error, ErrorKind, Position, Restored, Result, and_again, io_error,
+    ClusterName, Context, Error, ErrorKind, Event, Finding, Position, Restored, Result, Severity,
+    and_again, io_error,
 };
 use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{self, Transport};
 use backup_drivers::logical::{Census, LogicalRestoreOptions, Parts, Rename, Selection, TableName};
 
-use crate::aside::{AsideOptions, Rows, move_over};
+use crate::aside::{AsideOptions, Rows, look_over, move_over};
 
 /// Moves the tables that `options` choose from `source`, a private server on the restored files in `scratch`,
 /// to their target: their tablespaces as they are where the target can import them, else row by row. Both ways
@@ -29,13 +30,18 @@ pub(crate) async fn move_tables(
         Ok(transport) => transport,
         Err(why) => {
             cx.note(format!("what is restored is moved row by row: {why}"));
-            return move_over(cx, cluster, scratch, source, options, Rows::Move).await;
+            return move_over(cx, cluster, scratch, source, options, Rows::Move, false).await;
         }
     };
     let selection = &options.restore.selection;
     let (mut by_file, mut by_row) = (BTreeSet::new(), BTreeSet::new());
+    let mut sequences = BTreeSet::new();
     let wanted = |table: &&TableName| selection.wants_table(&table.database, &table.table);
     for table in selection.tables.iter().filter(wanted) {
+        if transport.is_sequence(table).await? {
+            sequences.insert(table.clone());
+            continue;
+        }
         match transport.why_not(table, &options.restore.rename.table(table)).await? {
             None => by_file.insert(table.clone()),
             Some(why) => {
@@ -45,9 +51,22 @@ pub(crate) async fn move_tables(
         };
     }
     let mut done = Done::new(options);
-    let way = Way { cx, cluster, scratch, source, options };
+    let mut way = Way { cx, cluster, scratch, source, options, sequences, told: false };
+    if by_file.is_empty() {
+        by_row.append(&mut way.sequences);
+    } else if !by_row.is_empty() {
+        // In two parts: what is wrong with the second is found before the first is made.
+        let findings = way.look(&(&by_file | &by_row)).await?;
+        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning);
+        for Finding { object, problem, remedy, .. } in warnings {
+            let text = format!("{object}: {problem} ({remedy})");
+            cx.event(Event::Warning { text: text.clone() });
+            done.total.warnings.push(text);
+        }
+        way.told = true;
+    }
     let moved = way.run(&mut transport, &by_file, &by_row, &mut done).await;
-    moved.map_err(|e| done.failed(e, &(&by_file | &by_row)))?;
+    moved.map_err(|e| done.failed(e, &(&(&by_file | &by_row) | &way.sequences)))?;
     Ok(done.total)
 }
 
@@ -58,9 +77,20 @@ struct Way<'a> {
     scratch: &'a Path,
     source: &'a ConnectOptions,
     options: &'a AsideOptions,
+    /// What goes with the definitions of tables that come as files.
+    sequences: BTreeSet<TableName>,
+    /// Whether what there is to look at has been told.
+    told: bool,
 }
 
 impl Way<'_> {
+    /// What the target says to all of it.
+    async fn look(&self, tables: &BTreeSet<TableName>) -> Result<Vec<Finding>> {
+        let chosen = choose(self.options, &(tables | &self.sequences));
+        let path = self.place("looked")?;
+        look_over(self.cx, self.cluster, &path, self.source, &chosen).await
+    }
+
     async fn run(
         &self,
         transport: &mut Transport,
@@ -68,13 +98,15 @@ impl Way<'_> {
         by_row: &BTreeSet<TableName>,
         done: &mut Done<'_>,
     ) -> Result<()> {
-        let Way { cx, source, options, .. } = *self;
+        let Way { cx, source, options, .. } = self;
         if !by_file.is_empty() {
             let chosen = choose(options, by_file);
             cx.phase("reading the tables");
             let before = Census::of(cx, source, &chosen.restore.selection).await?;
-            let made = self.move_rows("definitions", &chosen, Rows::Leave).await?;
+            let with_sequences = choose(options, &(by_file | &self.sequences));
+            let made = self.move_rows("definitions", &with_sequences, Rows::Leave).await?;
             done.total.warnings.extend(made.warnings);
+            done.has(&self.sequences);
             done.begun.extend(by_file.iter().cloned());
             cx.phase("importing the tables");
             let mut refused = BTreeSet::new();
@@ -110,11 +142,16 @@ impl Way<'_> {
 
     /// Row by row, by way of a place of that name.
     async fn move_rows(&self, name: &str, chosen: &AsideOptions, rows: Rows) -> Result<Restored> {
+        let path = self.place(name)?;
+        move_over(self.cx, self.cluster, &path, self.source, chosen, rows, self.told).await
+    }
+
+    fn place(&self, name: &str) -> Result<PathBuf> {
         let path = self.scratch.join(name);
         std::fs::create_dir(&path).map_err(|e| {
             io_error(e, ErrorKind::Target, format!("cannot write {}", path.display()))
         })?;
-        move_over(self.cx, self.cluster, &path, self.source, chosen, rows).await
+        Ok(path)
     }
 }
 

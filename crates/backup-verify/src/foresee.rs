@@ -1,13 +1,14 @@
 //! What a restore of single tables out of data files would end with, told before a file is laid out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{
     ArtifactSource, Error, ErrorKind, Finding, Flavor, Manifest, Result, Severity, pipeline,
 };
+use backup_drivers::clone::Emptied;
 use backup_drivers::files::{Catalog, Entry, State, is_encrypted};
 use backup_drivers::innodb::TableFile;
-use backup_drivers::logical::{LogicalRestore, Parts, Selection, TableName};
+use backup_drivers::logical::{self, Known, LogicalRestore, Parts, Selection, TableName};
 use backup_drivers::sandbox::ServerInstall;
 
 use crate::aside::{AsideOptions, missing, no_table};
@@ -15,6 +16,8 @@ use crate::at_target;
 
 /// A definition of MariaDB is a few kilobytes.
 const MAX_DEFINITION: usize = 16 << 20;
+/// Two names of 64 letters, each in quotes and maybe one of them.
+const MAX_CALL: usize = 300;
 
 /// What is known before a server runs on the files.
 pub(crate) struct Foreseen<'a> {
@@ -45,9 +48,27 @@ impl Foreseen<'_> {
         tables.retain(|name| restore.selection.wants_table(&name.database, &name.table));
         // What may come as files needs no rows to be loaded.
         let as_files = restore.selection.only_tables() && restore.parts == Parts::All;
-        let rows = restore.binary_log || !as_files;
+        let known = Known {
+            sequences: match self.binlogs {
+                // Definitions may be others at the point.
+                true => BTreeMap::new(),
+                false => sequences(self.artifacts, self.catalog, &restore.selection).await?,
+            },
+            has: Definitions::of(self.catalog).tables.into_iter().map(|(name, _)| name).collect(),
+            rows: restore.binary_log || !as_files,
+            tables,
+        };
         let driver = LogicalRestore::new(target.clone(), restore.clone());
-        findings.extend(driver.foresee(self.manifest, &tables, rows).await?);
+        findings.extend(driver.foresee(self.manifest, &known).await?);
+        if restore.parts != Parts::Data && !known.tables.is_empty() {
+            findings.push(Finding::new(
+                Severity::Info,
+                Vec::from_iter(known.tables.iter().map(ToString::to_string)).join(", "),
+                "whether foreign keys refer to tables that the target does not have is known when the private server \
+                 runs, before anything is made at the target",
+                "a table without its parent is a warning then: choose both",
+            ));
+        }
         let cannot = format!("{target} cannot take the restore");
         match pipeline::in_one(&findings, &cannot, ErrorKind::Target) {
             Some(error) => Err(error),
@@ -71,12 +92,12 @@ impl Foreseen<'_> {
         }
         for name in &selection.databases {
             if !databases.iter().any(|database| same(database, name)) {
-                return Err(missing(format!("database {name}")));
+                return Err(missing(&format!("database {name}")));
             }
         }
         for name in &selection.tables {
             let found = tables.iter().find(|(table, _)| same_table(table, name));
-            let (_, entry) = found.ok_or_else(|| missing(format!("table {name}")))?;
+            let (_, entry) = found.ok_or_else(|| missing(&format!("table {name}")))?;
             let definition = self.artifacts.read(&entry.artifact()?, MAX_DEFINITION).await?;
             if definition.starts_with(b"TYPE=VIEW") {
                 return Err(no_table(name));
@@ -118,8 +139,11 @@ impl Foreseen<'_> {
         let databases: Vec<String> =
             databases.chain(filed.iter().map(|file| file.database.clone())).collect();
         let tables = filed.into_iter();
+        let tables = tables.map(|TableFile { database, table, .. }| TableName { database, table });
+        // A clone has no files of these, and names them.
+        let emptied = Emptied::of(self.manifest, self.catalog).tables;
         let tables: Vec<TableName> =
-            tables.map(|TableFile { database, table, .. }| TableName { database, table }).collect();
+            tables.chain(emptied.into_iter().map(|left| left.table)).collect();
         match excluded(selection, &databases, &tables) {
             Ok(idle) => findings.extend(idle),
             Err(e) => findings.push(Finding::new(
@@ -169,6 +193,37 @@ impl Foreseen<'_> {
         }
         Ok(())
     }
+}
+
+/// The sequences of which the tables that are chosen take numbers, as MariaDB's files of definitions say.
+pub(crate) async fn sequences(
+    artifacts: &dyn ArtifactSource,
+    catalog: &Catalog,
+    selection: &Selection,
+) -> Result<BTreeMap<TableName, BTreeSet<TableName>>> {
+    let mut found = BTreeMap::new();
+    for (name, entry) in Definitions::of(catalog).tables {
+        let named = selection.tables.iter().any(|table| same_table(table, &name));
+        let of_database = selection.databases.iter().any(|database| same(database, &name.database));
+        if !named && !of_database {
+            continue;
+        }
+        let definition = artifacts.read(&entry.artifact()?, MAX_DEFINITION).await?;
+        let text = String::from_utf8_lossy(&definition);
+        // Expressions stand in it as they are printed, between bytes that are no text.
+        let calls = text.match_indices("nextval(").chain(text.match_indices("setval("));
+        let calls = calls.chain(text.match_indices("lastval("));
+        let used: BTreeSet<TableName> = calls
+            .flat_map(|(at, _)| {
+                let call: String = text[at..].chars().take(MAX_CALL).collect();
+                logical::sequences(&call)
+            })
+            .collect();
+        if !used.is_empty() {
+            found.insert(name, used);
+        }
+    }
+    Ok(found)
 }
 
 /// Fails where a name that is to be left out is none, and warns of patterns that fit nothing.

@@ -1,7 +1,7 @@
 //! Some tables out of a backup of data files: laid out with only what they need, started privately, and moved
 //! to a target that goes on running.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use bytes::Bytes;
 use crate::aside::{AsideOptions, still_there, with_findings};
 use crate::at_target;
 use crate::by_file::move_tables;
-use crate::foresee::Foreseen;
+use crate::foresee::{Foreseen, sequences};
 
 /// How the files become a server.
 #[derive(Clone, Default)]
@@ -168,8 +168,13 @@ impl Apart<'_> {
         let Apart { cx, options, .. } = *self;
         let unprepared = self.catalog.header.state == State::Unprepared;
         let selection = Some(&options.restore.selection).filter(|_| route.is_none() && unprepared);
-        let narrowed = async |artifacts| match selection {
-            Some(selection) => narrow_files(artifacts, selection).await,
+        let all = self.repo.artifacts(cx, self.manifest).await?;
+        let keep = match selection {
+            Some(selection) => Some(Keep::of(&*all, &self.catalog, selection).await?),
+            None => None,
+        };
+        let narrowed = async |artifacts| match &keep {
+            Some(keep) => narrow_files(artifacts, keep).await,
             None => Ok(artifacts),
         };
         let (data, how) = (files::data(scratch), FilesRestoreOptions::default());
@@ -186,7 +191,7 @@ impl Apart<'_> {
             }
             false => Box::new(FilesRestore::new(data, how)),
         };
-        let artifacts = narrowed(self.repo.artifacts(cx, self.manifest).await?).await?;
+        let artifacts = narrowed(all).await?;
         Ok((driver, artifacts))
     }
 
@@ -281,7 +286,8 @@ pub async fn plan_tables(
     let Apart { install, catalog, .. } = apart;
     let entries: Vec<&Entry> = match catalog.header.state {
         State::Unprepared if route.is_none() => {
-            let keep = Keep::new(&options.restore.selection);
+            let artifacts = repo.artifacts(cx, manifest).await?;
+            let keep = Keep::of(&*artifacts, &catalog, &options.restore.selection).await?;
             catalog.files().filter(|entry| keep.wants(&entry.path)).collect()
         }
         State::Unprepared | State::Clean | State::Crashed => catalog.files().collect(),
@@ -341,14 +347,22 @@ fn refuse_emptied(emptied: Emptied, options: &AsideOptions) -> Result<()> {
     }
 }
 
-/// Which files some tables need: their own, and everything that is no table of a user.
-struct Keep<'a> {
-    selection: &'a Selection,
+/// Which files some tables need: their own, those of sequences that they take numbers of, and everything that is no
+/// table of a user.
+struct Keep {
+    databases: BTreeSet<String>,
+    tables: BTreeSet<TableName>,
 }
 
-impl<'a> Keep<'a> {
-    fn new(selection: &'a Selection) -> Self {
-        Keep { selection }
+impl Keep {
+    async fn of(
+        artifacts: &dyn ArtifactSource,
+        catalog: &Catalog,
+        selection: &Selection,
+    ) -> Result<Self> {
+        let used = sequences(artifacts, catalog, selection).await?;
+        let tables = selection.tables.iter().cloned().chain(used.into_values().flatten());
+        Ok(Keep { databases: selection.databases.clone(), tables: tables.collect() })
     }
 
     fn wants(&self, path: &str) -> bool {
@@ -378,8 +392,8 @@ impl<'a> Keep<'a> {
             || table.database.contains('@');
         // With lower_case_table_names the file has another case than the name.
         let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
-        let databases = self.selection.databases.iter().any(|name| same(name, &table.database));
-        let tables = self.selection.tables.iter();
+        let databases = self.databases.iter().any(|name| same(name, &table.database));
+        let tables = self.tables.iter();
         let tables: Vec<_> = tables.filter(|t| same(&t.database, &table.database)).collect();
         databases
             || tables.iter().any(|t| same(&t.table, &table.table))
@@ -390,10 +404,9 @@ impl<'a> Keep<'a> {
 /// The artifacts of a backup as if it held no other tables.
 async fn narrow_files(
     inner: Arc<dyn ArtifactSource>,
-    selection: &Selection,
+    keep: &Keep,
 ) -> Result<Arc<dyn ArtifactSource>> {
     let mut catalog = Catalog::read(&*inner).await?;
-    let keep = Keep::new(selection);
     catalog.entries.retain(|entry| entry.kind == files::Kind::Directory || keep.wants(&entry.path));
     let bytes = catalog.to_bytes()?;
     let names = catalog.files().map(Entry::artifact).collect::<Result<HashSet<_>>>()?;

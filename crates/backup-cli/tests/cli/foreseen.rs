@@ -119,3 +119,130 @@ async fn an_encrypted_table_of_mysql_without_its_keyring_is_refused_beforehand()
         restore(&home, "mysql-9.7", &target.url(), &open).expect(0);
     }
 }
+
+/// A MariaDB with tables that take numbers of sequences, and a backup of its files.
+async fn with_sequences(home: &Home, how: How) -> Server {
+    let name = "mariadb-10.11";
+    let server = Server::start(name).await;
+    let tables = [
+        "CREATE DATABASE m",
+        "CREATE DATABASE n",
+        "CREATE SEQUENCE m.sq START WITH 100 NOCACHE",
+        "CREATE SEQUENCE n.far START WITH 500 NOCACHE",
+        "CREATE TABLE m.t (id BIGINT DEFAULT NEXTVAL(m.sq) PRIMARY KEY, x INT)",
+        "CREATE TABLE m.u (id BIGINT DEFAULT (NEXTVAL(n.far) + 1) PRIMARY KEY, x INT)",
+        "CREATE TABLE m.words (id INT PRIMARY KEY, t TEXT, FULLTEXT (t))",
+        "INSERT INTO m.t (x) VALUES (1), (2)",
+        "INSERT INTO m.u (x) VALUES (1)",
+    ];
+    server::run(&mut server.session().await, &tables).await;
+    let (url, tool) = (server.url(), install(name));
+    let tool = ["--tool", tool.to_str().unwrap()];
+    let more = if how == How::Tool { &tool[..] } else { &["--lock-and-copy"] };
+    let backup = ["backup", "--cluster", "shop", "--strategy", "physical", "--source", &url];
+    home.on_repo([&backup[..], more].concat()).expect(0);
+    server
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequences_that_tables_take_numbers_of_are_not_forgotten(
+    #[values(How::Tool, How::Locked)] how: How,
+    #[values("on", "off")] binlog: &str,
+) {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let source = with_sequences(&home, how).await;
+    let target = Server::start(name).await;
+    let restore = |url: &str, tables: &str, more: &[&str]| {
+        let args = ["--tables", tables, "--binlog", binlog, "--tool"];
+        let tool = install(name);
+        restore(&home, name, url, &[&args[..], &[tool.to_str().unwrap()], more].concat())
+    };
+    // One of its own database comes along, and goes on where it stood.
+    restore(&target.url(), "m.t", &["--dry-run"]).expect(0);
+    restore(&target.url(), "m.t", &[]).expect(0);
+    let mut session = target.session().await;
+    let next = ["INSERT INTO m.t (x) VALUES (3)"];
+    server::run(&mut session, &next).await;
+    assert_eq!(target.value("SELECT MAX(id) FROM m.t").await.as_deref(), Some("102"));
+    // The next one draws from that, as the source's own does.
+    server::run(&mut session, &["DROP TABLE m.t"]).await;
+    let says = "it takes numbers of m.sq, and will draw from the one that the target has";
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(&target.url(), "m.t", more).expect(14);
+        assert!(format!("{run:?}").contains(says), "{run:?}");
+    }
+    // Both are what was asked for: with a table that comes row by row, and put back.
+    server::run(&mut session, &["DROP TABLE m.t"]).await;
+    restore(&target.url(), "m.t,m.sq,m.words", &[]).expect(9).says("sequence m.sq");
+    restore(&target.url(), "m.t,m.sq,m.words", &["--overwrite"]).expect(0);
+    server::run(&mut session, &next).await;
+    assert_eq!(target.value("SELECT MAX(id) FROM m.t").await.as_deref(), Some("102"));
+
+    // One of another database has to be named.
+    for more in [&["--dry-run"][..], &[], &["--overwrite"]] {
+        let run = restore(&target.url(), "m.u,m.words", &[more, &["--rename", "m=k"]].concat());
+        let run = run.expect(9).says("it takes numbers of the sequence n.far, which is not");
+        run.says("restore both: --tables m.u,m.words,n.far");
+    }
+    let made = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'k'";
+    assert_eq!(target.value(made).await.as_deref(), Some("0"));
+    restore(&target.url(), "m.u,m.words,n.far", &["--rename", "m=k"]).expect(0);
+    server::run(&mut session, &["INSERT INTO k.u (x) VALUES (2)"]).await;
+    assert_eq!(target.value("SELECT MAX(id) FROM k.u").await.as_deref(), Some("502"));
+    drop(source);
+}
+
+/// A child without its parent takes no rows.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_without_its_parent_is_told_of(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values(true, false)] files: bool,
+) {
+    let home = Home::with_repo();
+    let source = Server::start(name).await;
+    let tables = [
+        "CREATE DATABASE f",
+        "CREATE TABLE f.parent (id INT PRIMARY KEY)",
+        "CREATE TABLE f.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES f.parent (id))",
+        "INSERT INTO f.parent VALUES (1)",
+        "INSERT INTO f.child VALUES (1, 1)",
+    ];
+    server::run(&mut source.session().await, &tables).await;
+    let url = source.url();
+    let backup = ["backup", "--cluster", "shop", "--source", &url];
+    let locked = ["--strategy", "physical", "--lock-and-copy"];
+    home.on_repo([&backup[..], if files { &locked } else { &[] }].concat()).expect(0);
+    let target = Server::start(name).await;
+    let url = target.url();
+    let child = ["-v", "--tables", "f.child"];
+    let says = "refers to f.parent, which is not restored with it and not at the target: it takes no more rows";
+    let planned = restore(&home, name, &url, &[&child[..], &["--dry-run"]].concat());
+    match files {
+        // That is in no file which can be read without a server.
+        true => {
+            let planned = planned.expect(0);
+            assert!(planned.stdout.contains("whether foreign keys refer to tables"), "{planned:?}");
+        }
+        false => {
+            let planned = planned.expect(14);
+            assert!(planned.stdout.contains(says), "{planned:?}");
+            assert!(planned.stdout.contains("--tables f.child,f.parent"), "{planned:?}");
+        }
+    }
+    let run = restore(&home, name, &url, &child).expect(14).says(says);
+    assert!(!run.stderr.contains("tied to the target's own"), "{run:?}");
+    let mut session = target.session().await;
+    session.run("INSERT INTO f.child VALUES (2, 1)").await.unwrap_err();
+    server::run(&mut session, &["DROP TABLE f.child", tables[1], tables[3]]).await;
+    let run = restore(&home, name, &url, &child).expect(0);
+    assert!(!run.stderr.contains("f.parent"), "{run:?}");
+    server::run(
+        &mut session,
+        &["INSERT INTO f.child VALUES (2, 1)", "DROP TABLE f.child, f.parent"],
+    )
+    .await;
+    restore(&home, name, &url, &["--tables", "f.child,f.parent"]).expect(0);
+}

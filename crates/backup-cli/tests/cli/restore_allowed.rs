@@ -58,6 +58,64 @@ async fn the_grants_that_a_restore_lacks_are_printed(
     }
 }
 
+/// What is added to tables when they have their rows takes more than making them.
+#[rstest]
+#[tokio::test]
+async fn the_grants_for_indexes_and_foreign_keys_are_printed(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mysql = name.starts_with("mysql");
+    let server = Server::start(name).await;
+    let mut session = server.session().await;
+    let ten = "SELECT 0 UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 \
+               UNION SELECT 7 UNION SELECT 8 UNION SELECT 9";
+    let rows = format!(
+        "INSERT INTO shop.big (p) WITH d (n) AS ({ten}) SELECT 1 FROM d a, d b, d c, d e, d f WHERE f.n < 2"
+    );
+    let tables = [
+        "SET GLOBAL local_infile = ON",
+        "CREATE DATABASE shop",
+        "CREATE DATABASE own",
+        "CREATE TABLE own.parent (id INT PRIMARY KEY)",
+        "INSERT INTO own.parent VALUES (1)",
+        "CREATE TABLE shop.big (id INT AUTO_INCREMENT PRIMARY KEY, p INT, q INT, KEY (q), \
+         FOREIGN KEY (p) REFERENCES own.parent (id))",
+        &rows,
+        "CREATE USER poor@'%' IDENTIFIED BY 'poor'",
+        "GRANT CREATE, INSERT, SELECT, DELETE, DROP ON shop.* TO poor@'%'",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    server::run(&mut session, &["DROP TABLE shop.big"]).await;
+    let url = server.tcp_url("poor");
+    let restore = |more: &[&str]| {
+        let args =
+            ["restore", "--cluster", "c", "--target", &url, "--tables", "shop.big", "--json"];
+        let mut command = home.command([&args[..], more].concat());
+        command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_TARGET_PASSWORD", "poor");
+        Run::of(&mut command)
+    };
+    let mut lacks = String::new();
+    for more in [&["--dry-run"][..], &[]] {
+        let error = restore(more).expect(4).json()["error"].clone();
+        lacks = error["remedy"].as_str().unwrap().to_owned();
+        let on_parent =
+            if mysql { "GRANT REFERENCES ON `own`.*" } else { "GRANT SELECT ON `own`.*" };
+        assert!(
+            lacks.contains("GRANT ALTER ON `shop`.*") && lacks.contains(on_parent),
+            "{error:#}"
+        );
+    }
+    let there = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'shop'";
+    assert_eq!(server.value(there).await.as_deref(), Some("0"));
+    // They are all that it takes.
+    server::run(&mut session, &lacks.split("; ").collect::<Vec<_>>()).await;
+    restore(&["--dry-run"]).expect(0);
+    restore(&[]).expect(0);
+    assert_eq!(server.value("SELECT COUNT(*) FROM shop.big").await.as_deref(), Some("20000"));
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_target_that_takes_no_changes_is_found_beforehand(

@@ -75,6 +75,17 @@ impl Transport {
         }))
     }
 
+    /// Whether it is a sequence, which is its definition and one number.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub async fn is_sequence(&mut self, table: &TableName) -> Result<bool> {
+        let sql = "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+        let found: Vec<String> =
+            self.source.exec_rows(sql, (&table.database, &table.table)).await?;
+        Ok(found.first().is_some_and(|kind| kind == "SEQUENCE"))
+    }
+
     /// Why a table cannot move as a file, to a table of that name; `None` where it can.
     ///
     /// # Errors
@@ -90,6 +101,9 @@ impl Transport {
             return Ok(Some("its name is another one in the file system"));
         }
         let names = (&table.database, &table.table);
+        if self.is_sequence(table).await? {
+            return Ok(Some("it is a sequence"));
+        }
         let sql = "SELECT ENGINE, LOWER(CREATE_OPTIONS) FROM information_schema.TABLES WHERE \
                    TABLE_SCHEMA = ? AND TABLE_NAME = ?";
         let found: Vec<(Option<String>, Option<String>)> =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSource, BackupId, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
-    RestoreSteps, Restored, Result, Severity, Strategy, and_again, pipeline,
+    RestoreSteps, Restored, Result, Severity, Strategy, and_again, pipeline, shell_word,
 };
 
 use super::account::AccountName;
@@ -20,7 +20,7 @@ use super::no_text::{self, InvalidText};
 use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
 use super::rename::Rename;
 use super::replica;
-use super::select::Selection;
+use super::select::{Selection, TableName};
 use super::{check, documents};
 use crate::connect::{ConnectOptions, Session};
 use crate::foreign::ForeignImport;
@@ -31,7 +31,9 @@ mod changes;
 mod foresee;
 mod steps;
 
+use allowed::Made;
 use changes::Changes;
+pub use foresee::Known;
 
 /// What a logical restore is asked for.
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ pub struct LogicalRestore {
     private: bool,
     /// Nobody will run it again: the backup is gone by then.
     once: bool,
+    /// What there is to look at has been told.
+    told: bool,
 }
 
 /// What is known before the first byte is written.
@@ -113,6 +117,8 @@ struct Prepared {
     facts: ServerFacts,
     catalog: Catalog,
     plan: Plan,
+    /// What of its findings is about what does not come along.
+    outside: Vec<Finding>,
     settings: LoadSettings,
     shapes: Vec<Shape>,
     progress: Option<Progress>,
@@ -136,7 +142,7 @@ impl LogicalRestore {
     /// A restore to `target`.
     #[must_use]
     pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
-        LogicalRestore { target, options, private: false, once: false }
+        LogicalRestore { target, options, private: false, once: false, told: false }
     }
 
     /// For a private server: no table gets the directory of its own that it had.
@@ -150,6 +156,12 @@ impl LogicalRestore {
     #[must_use]
     pub fn once(self) -> Self {
         LogicalRestore { once: true, ..self }
+    }
+
+    /// A part of a restore that was looked at as a whole: what may come out otherwise is not told again.
+    #[must_use]
+    pub fn told(self) -> Self {
+        LogicalRestore { told: true, ..self }
     }
 
     /// Looks at backup and target. With `lock` no other process does the same restore from then on.
@@ -226,7 +238,8 @@ impl LogicalRestore {
         }
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(adapted);
-        plan.findings.extend(self.tied(&catalog));
+        let outside = self.outside(&mut session, &catalog).await?;
+        plan.findings.extend(outside.iter().cloned());
         if self.options.parts != Parts::Schema && facts.flavor == Flavor::MySql {
             plan.findings.extend(documents::findings(&catalog));
         }
@@ -252,19 +265,6 @@ impl LogicalRestore {
             // Where there is none nothing has to be left out, which not everybody may.
             binary_log: self.options.binary_log || !logged,
         };
-        if !self.private {
-            plan.findings.extend(
-                allowed::findings(
-                    &mut session,
-                    &catalog,
-                    &settings,
-                    &self.options,
-                    progress.as_ref(),
-                    logged,
-                )
-                .await?,
-            );
-        }
         let written = logged && settings.binary_log;
         let clustered = load::is_clustered(&mut session).await?;
         let way = Way {
@@ -280,11 +280,23 @@ impl LogicalRestore {
             true => vec![Shape::as_it_is(); catalog.tables.len()],
             false => Shape::of_all(&catalog.tables, &way),
         };
+        if !self.private {
+            let made = Made {
+                catalog: &catalog,
+                shapes: &shapes,
+                destroyed: if self.options.overwrite { &plan.existing } else { &[] },
+                progress: progress.as_ref(),
+            };
+            let lacks = allowed::findings(&mut session, &made, &settings, &self.options, logged);
+            let lacks = lacks.await?;
+            plan.findings.extend(lacks);
+        }
         Ok(Prepared {
             session,
             facts,
             catalog,
             plan,
+            outside,
             settings,
             shapes,
             progress,
@@ -294,12 +306,21 @@ impl LogicalRestore {
         })
     }
 
-    /// What is made under a new name and depends on tables that are there.
-    fn tied(&self, catalog: &Catalog) -> Vec<Finding> {
-        match self.options.rename.is_empty() || self.options.parts == Parts::Data {
-            true => Vec::new(),
-            false => recreate::references_outside(catalog),
+    /// What is made, and depends on tables and sequences that are not.
+    async fn outside(&self, session: &mut Session, catalog: &Catalog) -> Result<Vec<Finding>> {
+        if self.private || self.options.parts == Parts::Data {
+            return Ok(Vec::new());
         }
+        let selection = &self.options.selection;
+        let how = |name: &TableName| {
+            let tables = selection.tables.iter().chain([name]).map(ToString::to_string);
+            match selection.only_tables() && !selection.has_globs() {
+                true => format!("--tables {}", shell_word(&Vec::from_iter(tables).join(","))),
+                false => format!("choose {name} too"),
+            }
+        };
+        let renamed = !self.options.rename.is_empty();
+        recreate::outside(session.conn(), catalog, renamed, &how).await
     }
 
     /// Fails where the target does not allow the restore.
@@ -592,11 +613,16 @@ impl Restore for LogicalRestore {
         let mut warnings = std::mem::take(&mut prepared.catalog.warnings);
         let findings = prepared.plan.findings.iter().filter(|f| f.severity == Severity::Warning);
         warnings.extend(findings.map(|f| format!("{}: {} ({})", f.object, f.problem, f.remedy)));
+        if self.told {
+            warnings.clear();
+            prepared.outside.clear();
+        }
         // Before the first row is written.
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
-        for Finding { object, problem, remedy, .. } in self.tied(&prepared.catalog) {
+        let outside = prepared.outside.iter().filter(|f| f.severity == Severity::Info);
+        for Finding { object, problem, remedy, .. } in outside {
             cx.note(format!("{object}: {problem} ({remedy})"));
         }
         if let Earlier::Work(_) = prepared.earlier {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use backup_core::{Error, Finding, Flavor, Result, Severity};
+use backup_core::{Error, Flavor, Result};
 
 use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
 use super::super::ddl::{
-    Dialect, Parts, TableRename, drop_directories, mentions_database, rename_database,
-    rename_header, rename_table, rename_trigger, rename_view, switch_off,
+    Dialect, TableRename, drop_directories, mentions_database, rename_database, rename_header,
+    rename_table, rename_trigger, rename_view, switch_off,
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
@@ -56,28 +56,6 @@ pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Resul
     renamer.apply(&mut catalog);
     check_unique(&catalog)?;
     Ok(catalog)
-}
-
-/// Foreign keys that refer to tables which do not come along: under its new name a child depends on the parent that is
-/// there, and keeps that from changing.
-pub(in crate::logical) fn references_outside(catalog: &Catalog) -> Vec<Finding> {
-    let restored: BTreeSet<TableName> = catalog.tables.iter().map(Table::full_name).collect();
-    let mut findings = Vec::new();
-    for table in &catalog.tables {
-        let mut parents = Parts::of(&table.create).parents(&table.database);
-        parents.retain(|parent| !restored.contains(parent));
-        parents.sort();
-        parents.dedup();
-        for parent in parents {
-            let name = table.full_name().to_string();
-            let problem = format!(
-                "its foreign key refers to {parent}, which is not restored with it: it is tied to the target's own {parent}"
-            );
-            let remedy = "restore both, and rename both, to have them apart";
-            findings.push(Finding::new(Severity::Info, name, problem, remedy));
-        }
-    }
-    findings
 }
 
 /// Takes the directories of their own off tables, as if they had been created without.

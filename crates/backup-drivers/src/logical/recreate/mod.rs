@@ -17,12 +17,13 @@ mod empty;
 mod encrypted;
 mod extras;
 mod invalid;
+mod outside;
 mod plan;
 mod settings;
 
 pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
-pub(super) use choose::{references_outside, without_directories};
+pub(super) use choose::without_directories;
 pub use code::{create_code, create_events, create_triggers};
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
 pub(super) use definitions::is_read_only;
@@ -33,6 +34,8 @@ pub use empty::check_empty;
 pub use extras::{adapt, finish_tables};
 pub(super) use invalid::{Scene, Stage};
 pub use invalid::{create_invalid_views, keep_invalid_views};
+pub use outside::sequences;
+pub(super) use outside::{outside, unknown_sequence};
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 pub use settings::differing_settings;
 

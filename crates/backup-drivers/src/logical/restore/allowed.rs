@@ -5,25 +5,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject};
-use super::super::ddl::Code;
+use super::super::ddl::{Code, Parts as DdlParts};
 use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_each};
-use super::super::load::{LoadSettings, Progress};
+use super::super::load::{LoadSettings, Progress, Shape};
+use super::super::recreate::{Existing, ExistingKind};
 use super::super::select::TableName;
 use super::{LogicalRestoreOptions, Parts};
 use crate::connect::Session;
 
+/// What the restore makes, and how.
+pub(super) struct Made<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) shapes: &'a [Shape],
+    /// What is dropped for it.
+    pub(super) destroyed: &'a [Existing],
+    /// The marks of it.
+    pub(super) progress: Option<&'a Progress>,
+}
+
 /// What the server as a whole is set to, and the account needs for it.
 pub(super) async fn findings(
     session: &mut Session,
-    catalog: &Catalog,
+    made: &Made<'_>,
     settings: &LoadSettings,
     options: &LogicalRestoreOptions,
-    progress: Option<&Progress>,
     logged: bool,
 ) -> Result<Vec<Finding>> {
     let facts = &settings.facts;
+    let catalog = made.catalog;
     let mut findings = Vec::from_iter(read_only(session, facts).await?);
-    findings.extend(tables(session, facts, catalog, options, progress).await?);
+    findings.extend(tables(session, facts, made, options).await?);
     let change = match facts.flavor {
         Flavor::MySql => ["SYSTEM_VARIABLES_ADMIN", "SUPER"],
         Flavor::MariaDb => ["SUPER", "SUPER"],
@@ -95,10 +106,10 @@ async fn read_only(session: &mut Session, facts: &ServerFacts) -> Result<Option<
 async fn tables(
     session: &mut Session,
     facts: &ServerFacts,
-    catalog: &Catalog,
+    made: &Made<'_>,
     options: &LogicalRestoreOptions,
-    progress: Option<&Progress>,
 ) -> Result<Vec<Finding>> {
+    let Made { catalog, shapes, destroyed, progress } = *made;
     let folded = |name: &str| match facts.lower_case_table_names {
         1 => name.to_lowercase(),
         _ => name.to_owned(),
@@ -111,12 +122,30 @@ async fn tables(
         }
     };
     let made = options.parts != Parts::Data;
-    for table in &catalog.tables {
+    for (table, shape) in catalog.tables.iter().zip(shapes) {
         let name = TableName { database: folded(&table.database), table: folded(&table.name) };
+        let later = shape.indexes_later || shape.foreign_keys_later || shape.statistics_later;
+        need(name.clone(), if later { &["ALTER"] } else { &[] });
+        for parent in DdlParts::of(&table.create).parents(&table.database).iter().filter(|_| made) {
+            let parent =
+                TableName { database: folded(&parent.database), table: folded(&parent.table) };
+            // MariaDB asks for any privilege on it.
+            let any = if facts.flavor == Flavor::MySql { "REFERENCES" } else { "SELECT" };
+            need(parent, &[any]);
+        }
         let has_rows = table.digest.rows > 0 && !table.rows_elsewhere;
         need(name.clone(), if made { &["CREATE"] } else { &[] });
         need(name.clone(), if has_rows { &["INSERT"] } else { &[] });
         need(name, if table.rows_elsewhere { &[] } else { &["SELECT"] });
+    }
+    for Existing { name, kind, .. } in destroyed {
+        if matches!(
+            kind,
+            ExistingKind::Table | ExistingKind::Stored(StoredKind::View | StoredKind::Sequence)
+        ) {
+            let name = TableName { database: folded(&name.database), table: folded(&name.table) };
+            need(name, &["DROP"]);
+        }
     }
     if let Some(progress) = progress {
         let TableName { database, table } = progress.name();

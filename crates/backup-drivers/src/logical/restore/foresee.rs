@@ -5,9 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use backup_core::{Finding, Manifest, Result};
 
 use super::super::catalog::{Catalog, Database, Header, Table, VERSION};
+use super::super::recreate;
 use super::super::select::{TableName, quote_name};
-use super::{LogicalRestore, of_target};
+use super::{LogicalRestore, LogicalRestoreOptions, of_target};
 use crate::rows::RowDigest;
+
+/// What is known of tables without a server that describes them.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Their names.
+    pub tables: BTreeSet<TableName>,
+    /// The sequences that they take numbers of, as far as that is known.
+    pub sequences: BTreeMap<TableName, BTreeSet<TableName>>,
+    /// Those of them that the backup has.
+    pub has: BTreeSet<TableName>,
+    /// Whether they have rows to be loaded.
+    pub rows: bool,
+}
 
 impl LogicalRestore {
     /// Looks at the target as the restore of these tables will, before their definitions can be had: out of data
@@ -16,15 +30,29 @@ impl LogicalRestore {
     ///
     /// # Errors
     /// When the target cannot be asked.
-    pub async fn foresee(
-        &self,
-        manifest: &Manifest,
-        tables: &BTreeSet<TableName>,
-        rows: bool,
-    ) -> Result<Vec<Finding>> {
-        let rename = &self.options.rename;
-        let names: BTreeSet<TableName> = tables.iter().map(|name| rename.table(name)).collect();
-        let databases: BTreeSet<String> = names.iter().map(|name| name.database.clone()).collect();
+    pub async fn foresee(&self, manifest: &Manifest, known: &Known) -> Result<Vec<Finding>> {
+        let LogicalRestoreOptions { rename, selection, .. } = &self.options;
+        let chosen = |name: &TableName| selection.wants_table(&name.database, &name.table);
+        // What is not chosen keeps its name.
+        let target = |name: &TableName| match chosen(name) {
+            true => rename.table(name),
+            false => name.clone(),
+        };
+        let databases: BTreeSet<String> =
+            known.tables.iter().map(|name| target(name).database).collect();
+        // Those of its own database come along with a table.
+        let along = |table: &TableName, name: &TableName| {
+            known.has.contains(name) && (name.database == table.database || chosen(name))
+        };
+        let used: BTreeSet<&TableName> = known
+            .sequences
+            .iter()
+            .flat_map(|(table, names)| names.iter().filter(move |name| along(table, name)))
+            .collect();
+        let unknown = |name: &TableName| {
+            let sequences = known.sequences.get(name).into_iter().flatten().map(target);
+            unknown(target(name), known.rows, sequences)
+        };
         let catalog = Catalog {
             header: Header {
                 version: VERSION,
@@ -39,8 +67,11 @@ impl LogicalRestore {
                     Database { name, create }
                 })
                 .collect(),
-            tables: names.into_iter().map(|name| unknown(name, rows)).collect(),
-            stored: Vec::new(),
+            tables: known.tables.iter().map(unknown).collect(),
+            stored: used
+                .into_iter()
+                .map(|name| recreate::unknown_sequence(target(name), !chosen(name)))
+                .collect(),
             accounts: Vec::new(),
             warnings: Vec::new(),
         };
@@ -52,11 +83,12 @@ impl LogicalRestore {
 }
 
 /// A table that only a server can describe.
-fn unknown(name: TableName, rows: bool) -> Table {
+fn unknown(name: TableName, rows: bool, sequences: impl Iterator<Item = TableName>) -> Table {
+    let defaults = sequences.map(|name| format!("DEFAULT nextval({})", name.quoted()));
     Table {
+        create: Vec::from_iter(defaults).join(", "),
         database: name.database,
         name: name.table,
-        create: String::new(),
         // Every server has it.
         engine: "InnoDB".to_owned(),
         transactional: true,

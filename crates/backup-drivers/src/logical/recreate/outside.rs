@@ -1,0 +1,124 @@
+//! What tables need that are restored, and that is not restored with them.
+
+use std::collections::BTreeSet;
+
+use backup_core::{ErrorKind, Finding, Result, Severity};
+use mysql_async::Conn;
+
+use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
+use super::super::ddl::{Dialect, Parts, quote_text, significant};
+use super::super::inventory::query;
+use super::super::select::TableName;
+
+/// Looks for the parents of foreign keys and the sequences of defaults that do not come along. `renamed` says whether
+/// anything gets another name, `how` how to name one more table in the command.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(in crate::logical) async fn outside(
+    conn: &mut Conn,
+    catalog: &Catalog,
+    renamed: bool,
+    how: &(dyn Fn(&TableName) -> String + Sync),
+) -> Result<Vec<Finding>> {
+    let restored: BTreeSet<TableName> = catalog.tables.iter().map(Table::full_name).collect();
+    let mut findings = Vec::new();
+    for table in &catalog.tables {
+        let name = table.full_name().to_string();
+        let parents = Parts::of(&table.create).parents(&table.database);
+        for parent in BTreeSet::from_iter(parents).difference(&restored) {
+            let refers =
+                format!("its foreign key refers to {parent}, which is not restored with it");
+            findings.extend(match is_there(conn, parent).await? {
+                // A child depends on the parent that is there, and keeps that from changing.
+                true => renamed.then(|| {
+                    let problem = format!("{refers}: it is tied to the target's own {parent}");
+                    let remedy = "restore both, and rename both, to have them apart";
+                    Finding::new(Severity::Info, &name, problem, remedy)
+                }),
+                false => Some(Finding::new(
+                    Severity::Warning,
+                    &name,
+                    format!("{refers} and not at the target: it takes no more rows until {parent} is there"),
+                    format!("restore both: {}; or drop the foreign key", how(parent)),
+                )),
+            });
+        }
+        for sequence in sequences(&table.create) {
+            let along = catalog.stored.iter().find(|object| {
+                object.kind == StoredKind::Sequence && object.full_name() == sequence
+            });
+            // That it is put back is what was asked for.
+            if along.is_some_and(|object| !object.keep_existing) {
+                continue;
+            }
+            let there = is_there(conn, &sequence).await?;
+            findings.extend(match (there, along) {
+                (true, _) => Some(Finding::new(
+                    Severity::Warning,
+                    &name,
+                    format!("it takes numbers of {sequence}, and will draw from the one that the target has"),
+                    format!("see that this one is right; or restore both: {}", how(&sequence)),
+                )),
+                (false, Some(_)) => None,
+                (false, None) => Some(
+                    Finding::new(
+                        Severity::Error,
+                        &name,
+                        format!("it takes numbers of the sequence {sequence}, which is not restored with it and not at the target"),
+                        format!("restore both: {}; or create the sequence there first", how(&sequence)),
+                    )
+                    .with_kind(ErrorKind::Target),
+                ),
+            });
+        }
+    }
+    Ok(findings)
+}
+
+/// The sequences that a definition takes numbers of.
+#[must_use]
+pub fn sequences(create: &str) -> BTreeSet<TableName> {
+    let tokens = significant(create, Dialect::default());
+    let calls = tokens.windows(5).filter(|w| {
+        ["NEXTVAL", "LASTVAL", "SETVAL"].iter().any(|call| w[0].is_word(call))
+            && w[1].is_sign('(')
+            && w[3].is_sign('.')
+    });
+    let name = |w: &[super::super::ddl::Token<'_>]| {
+        Some(TableName { database: w[2].name()?, table: w[4].name()? })
+    };
+    calls.filter_map(name).collect()
+}
+
+/// Whether the target has a table or sequence of this name.
+async fn is_there(conn: &mut Conn, name: &TableName) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND TABLE_TYPE <> 'VIEW'",
+        quote_text(&name.database),
+        quote_text(&name.table)
+    );
+    let what = format!("cannot look for {name} at the target");
+    Ok(!query::rows(conn, sql, &what).await?.is_empty())
+}
+
+/// A sequence of which the name alone is known.
+pub(in crate::logical) fn unknown_sequence(name: TableName, keep_existing: bool) -> StoredObject {
+    StoredObject {
+        keep_existing,
+        ..StoredObject::new(StoredKind::Sequence, name.database, name.table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_found_in_defaults_alone() {
+        let create = "CREATE TABLE `t` (`a` bigint DEFAULT nextval(`m`.`s q`), `b` int DEFAULT (lastval(`m`.`r`) + 1) \
+                      COMMENT 'nextval(`m`.`no`)')";
+        let found: Vec<String> = sequences(create).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["m.r", "m.`s q`"]);
+    }
+}
