@@ -17,7 +17,7 @@ use crate::format::{
     compress, hex, open, seal,
 };
 use crate::key::{self, Key};
-use crate::repo::{AT_ONCE, Repo};
+use crate::repo::Repo;
 use crate::scan::missing_object;
 use crate::store::Created;
 use crate::sync::lost_task;
@@ -26,6 +26,8 @@ use crate::sync::lost_task;
 const FRAME: usize = 1 << 20;
 /// Where GTID sets are not huge, what is known of a segment is read with one call.
 const HEAD: u64 = 4 << 10;
+/// How many of these calls are made at once: each is short, and a stream makes thousands of segments a day.
+const HEADS: usize = 64;
 /// The longest segment: the longest event, and what may come before it.
 const MAX_SEGMENT: u64 = 3 << 30;
 
@@ -58,7 +60,7 @@ impl SegmentStore for Repo {
                 };
                 Ok::<_, Error>(Some(ListedSegment { server, seq, stored, info }))
             })
-            .buffered(AT_ONCE)
+            .buffered(HEADS)
             .try_filter_map(|listed| async { Ok(listed) })
             .try_collect()
             .await?;
@@ -183,11 +185,7 @@ impl Repo {
 
     async fn read_segment(&self, cx: &Context, segment: &SegmentInfo) -> Result<Bytes> {
         let key = Key::Segment(segment.cluster.clone(), segment.server.clone(), segment.seq);
-        let len = self.store().len(&key).await?.ok_or_else(|| missing_object(&key))?;
-        if len > MAX_SEGMENT {
-            return Err(Error::damaged(format!("{key} is {len} bytes long")));
-        }
-        let object = cx.run(self.store().get_range(&key, 0..len)).await?;
+        let object = cx.run(self.store().get(&key, MAX_SEGMENT)).await?;
         let object = object.ok_or_else(|| missing_object(&key))?;
         let place = self.place(&key);
         let segment = segment.clone();

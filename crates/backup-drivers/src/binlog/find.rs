@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use backup_core::{Context, ErrorKind, Result, SegmentInfo, SegmentStore};
+use bytes::Bytes;
+use futures::StreamExt;
 
+use super::ahead::read_segments;
 use super::group::Part;
 use super::segment::{Placed, SegmentReader};
 use super::summary::{Summary, Transaction};
@@ -37,8 +40,8 @@ pub async fn find_transactions(
     let mut damaged = Vec::new();
     let mut open: Option<Summary> = None;
     let mut last: Option<&SegmentInfo> = None;
-    for segment in segments {
-        cx.check()?;
+    let mut reads = read_segments(cx, store, segments.iter().map(|segment| ((), segment)));
+    while let Some(((), segment, content)) = reads.next().await {
         if !last.is_some_and(|last| last.continues_in(segment)) {
             open = None;
         }
@@ -51,7 +54,9 @@ pub async fn find_transactions(
                 }
             }
         };
-        match look_through(cx, store, segment, &mut open, &mut take).await {
+        let looked =
+            content.and_then(|content| look_through(cx, segment, content, &mut open, &mut take));
+        match looked {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::Damaged => {
                 damaged.push(format!("segment {} is damaged: {}", segment.name(), e.chain()));
@@ -65,14 +70,14 @@ pub async fn find_transactions(
 }
 
 /// Gives the transactions that end in a segment; `open` is the one that goes on in the next one.
-async fn look_through(
+fn look_through(
     cx: &Context,
-    store: &dyn SegmentStore,
     segment: &SegmentInfo,
+    content: Bytes,
     open: &mut Option<Summary>,
     take: &mut impl FnMut(Transaction),
 ) -> Result<()> {
-    let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
+    let mut reader = SegmentReader::new(segment, content)?;
     cx.progress().add_bytes(segment.bytes());
     while let Some(Placed { event, part, start, end }) = reader.next_event()? {
         match &part {

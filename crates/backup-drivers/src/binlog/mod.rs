@@ -8,6 +8,7 @@
 //! Events are bytes that somebody else wrote: their length and checksum are checked before anything
 //! else is believed of them, and what is kept is kept byte for byte.
 
+mod ahead;
 mod body;
 mod dump;
 pub mod event;
@@ -37,6 +38,7 @@ mod track;
 pub mod undo;
 mod upload;
 
+pub use ahead::read_segments;
 pub use body::{Query, Rotate};
 pub use dump::{Dump, DumpOptions, Sent};
 pub use find::{FoundTransactions, find_transactions};

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use backup_core::{Context, Gtid, GtidSet, MySqlGtid, MySqlGtidSet, Result, SegmentStore};
+use futures::StreamExt;
 
+use super::ahead::read_segments;
 use super::body::Query;
 use super::event::{Event, kind};
 use super::group::Part;
@@ -128,39 +130,41 @@ async fn walk(
     mut hidden: bool,
     take: &mut (dyn FnMut(Seen<'_>) -> Result<ControlFlow<()>> + Send),
 ) -> Result<()> {
-    for (number, file) in route.files.iter().enumerate() {
-        let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
-        for segment in &file.segments {
-            cx.check()?;
-            let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
-            cx.progress().add_bytes(segment.bytes());
-            while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
-                match &part {
-                    Part::Begin(begin) => {
-                        let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
-                        let served = file.serves(begin, start, route.applied.as_ref())?;
-                        open = (served && !skipped)
-                            .then(|| (Concern::new(wanted, hidden), start, begin.gtid.clone()));
+    let mut reads = read_segments(cx, store, route.segments());
+    let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
+    let mut at = 0;
+    while let Some(((number, file), segment, content)) = reads.next().await {
+        if number != at {
+            (open, at) = (None, number);
+        }
+        let mut reader = SegmentReader::new(segment, content?)?;
+        cx.progress().add_bytes(segment.bytes());
+        while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
+            match &part {
+                Part::Begin(begin) => {
+                    let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
+                    let served = file.serves(begin, start, route.applied.as_ref())?;
+                    open = (served && !skipped)
+                        .then(|| (Concern::new(wanted, hidden), start, begin.gtid.clone()));
+                }
+                Part::Inside | Part::End => {
+                    if let Some((concern, ..)) = &mut open {
+                        concern.add(&event)?;
                     }
-                    Part::Inside | Part::End => {
-                        if let Some((concern, ..)) = &mut open {
-                            concern.add(&event)?;
-                        }
-                    }
-                    Part::Between => open = None,
                 }
-                if part != Part::End {
-                    continue;
-                }
-                let Some((concern, start, gtid)) = open.take() else { continue };
-                hidden |= concern.hides;
-                let name = match &gtid {
-                    Some(gtid) => gtid.to_string(),
-                    None => format!("{}:{start}", segment.range.file),
-                };
-                if take(Seen { file: number, start, gtid, name, concern })?.is_break() {
-                    return Ok(());
-                }
+                Part::Between => open = None,
+            }
+            if part != Part::End {
+                continue;
+            }
+            let Some((concern, start, gtid)) = open.take() else { continue };
+            hidden |= concern.hides;
+            let name = match &gtid {
+                Some(gtid) => gtid.to_string(),
+                None => format!("{}:{start}", segment.range.file),
+            };
+            if take(Seen { file: number, start, gtid, name, concern })?.is_break() {
+                return Ok(());
             }
         }
     }

@@ -153,6 +153,13 @@ impl Route {
         Ok(route)
     }
 
+    /// Its segments in order, each with the file that it is a piece of, and that one's number.
+    pub(super) fn segments(&self) -> impl Iterator<Item = ((usize, &ServedFile), &SegmentInfo)> {
+        self.files.iter().enumerate().flat_map(|(number, file)| {
+            file.segments.iter().map(move |segment| ((number, file), segment))
+        })
+    }
+
     /// Whether transactions are left out that the target will never have.
     pub(super) fn is_narrowed(&self) -> bool {
         self.files.iter().any(|file| file.kept.is_some())

@@ -7,10 +7,9 @@ use backup_core::{
     BinlogChain, BinlogServer, Context, Error, ErrorKind, Event, ReplayBase, ReplayPlan,
     ReplayTarget, Result, SegmentInfo, SegmentStore,
 };
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 
-/// How many segments are read at once.
-const AT_ONCE: usize = 2;
+use super::ahead::read_segments;
 
 /// What to do about a damaged segment that nothing leads round.
 const PUT_BACK: &str = "`holdfast binlog check` names all that is damaged; put it back from a copy of the repository \
@@ -104,26 +103,20 @@ impl SoundChain {
         plan: &ReplayPlan,
     ) -> Result<bool> {
         let segments = plan.stretches.iter().flat_map(|stretch| &stretch.segments);
-        let unread: Vec<&SegmentInfo> =
-            segments.filter(|s| !self.whole.contains(&(s.server.clone(), s.seq))).collect();
-        let mut reads = stream::iter(unread)
-            .map(|segment| async move {
-                cx.check()?;
-                match store.read(cx, segment).await {
-                    Ok(_) => Ok((segment, None)),
-                    Err(e) if e.kind() == ErrorKind::Damaged => Ok((segment, Some(e.chain()))),
-                    Err(e) => Err(e),
-                }
-            })
-            .buffered(AT_ONCE);
+        let unread = segments.filter(|s| !self.whole.contains(&(s.server.clone(), s.seq)));
+        let unread: Vec<_> = unread.map(|segment| ((), segment)).collect();
+        let mut reads = read_segments(cx, store, unread);
         let mut found = Vec::new();
-        while let Some(read) = reads.next().await {
-            let (segment, damage) = read?;
-            match damage {
-                None => drop(self.whole.insert((segment.server.clone(), segment.seq))),
-                Some(why) => found.push(Damaged { segment: segment.clone(), why }),
+        while let Some(((), segment, read)) = reads.next().await {
+            match read {
+                Ok(_) => drop(self.whole.insert((segment.server.clone(), segment.seq))),
+                Err(e) if e.kind() == ErrorKind::Damaged => {
+                    found.push(Damaged { segment: segment.clone(), why: e.chain() });
+                }
+                Err(e) => return Err(e),
             }
         }
+        drop(reads);
         for Damaged { segment, why } in &found {
             let text = format!("segment {} ({}) is left out: {why}", segment.name(), segment.range);
             self.warn(cx, text);

@@ -4,8 +4,10 @@ use backup_core::{
     BinlogChain, ClusterName, ErrorKind, Finding, Manifest, Reach, ReplayBase, ReplayTarget,
     Repository, Result, SegmentInfo, SegmentStore, Severity, Strategy,
 };
-use backup_drivers::binlog::check_segment;
-use backup_storage::{Repo, RepositoryOptions};
+use backup_drivers::binlog::{check_segment, read_segments};
+use backup_storage::RepositoryOptions;
+use bytes::Bytes;
+use futures::StreamExt;
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -41,21 +43,24 @@ impl Check {
         let mut findings = Vec::new();
         let mut segments: Vec<SegmentInfo> = Vec::new();
         let mut bytes = 0;
+        let known = listed.iter().filter_map(|segment| segment.info.as_ref().ok());
+        let known: Vec<SegmentInfo> = known.filter(|_| !self.quick).cloned().collect();
+        let mut contents = read_segments(cx, &repo, known.iter().map(|info| ((), info)));
         for segment in listed {
             let name = format!("{}/{}", segment.server, segment.seq);
             let checked = match segment.info {
-                Err(e) => Err(e),
-                Ok(info) => match self.content(app, &repo, &info).await {
-                    Ok(read) => {
+                Ok(info) => match contents.next().await {
+                    Some((.., content)) => content_of(app, &info, content).await.map(|read| {
                         bytes += read;
-                        Ok(info)
-                    }
-                    Err(e) if e.kind() == ErrorKind::Damaged => Err(e),
-                    Err(e) => return Err(e),
+                        info
+                    }),
+                    None => Ok(info),
                 },
+                Err(e) => Err(e),
             };
             match checked {
                 Ok(info) => segments.push(info),
+                Err(e) if e.kind() != ErrorKind::Damaged => return Err(e),
                 Err(e) => findings.push(
                     Finding::new(
                         Severity::Error,
@@ -209,19 +214,16 @@ impl Check {
         };
         Ok(Answer::new(&document, text)?.ending(ending))
     }
+}
 
-    /// Reads a segment; gives how many bytes that were.
-    async fn content(&self, app: &App, repo: &Repo, info: &SegmentInfo) -> Result<u64> {
-        if self.quick {
-            return Ok(0);
-        }
-        let content = repo.read(&app.cx, info).await?;
-        let checked = info.clone();
-        let bytes = content.len() as u64;
-        tokio::task::spawn_blocking(move || check_segment(&checked, &content)).await.map_err(
-            |e| backup_core::Error::internal("a task of the check ended early").with_source(e),
-        )??;
-        app.cx.progress().add_bytes(bytes);
-        Ok(bytes)
-    }
+/// Checks what a segment holds; gives how many bytes that are.
+async fn content_of(app: &App, info: &SegmentInfo, content: Result<Bytes>) -> Result<u64> {
+    let content = content?;
+    let checked = info.clone();
+    let bytes = content.len() as u64;
+    tokio::task::spawn_blocking(move || check_segment(&checked, &content)).await.map_err(
+        |e| backup_core::Error::internal("a task of the check ended early").with_source(e),
+    )??;
+    app.cx.progress().add_bytes(bytes);
+    Ok(bytes)
 }

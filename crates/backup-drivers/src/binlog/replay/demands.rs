@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore};
+use futures::StreamExt;
 
+use super::super::ahead::read_segments;
 use super::super::event::{Header, kind};
 use super::super::group::Part;
 use super::super::payload;
@@ -46,39 +48,40 @@ impl Demands {
     /// connection at all; what the store fails with.
     pub(super) async fn of(cx: &Context, store: &dyn SegmentStore, route: &Route) -> Result<Self> {
         let mut demands = Demands::default();
-        for file in &route.files {
+        let mut reads = read_segments(cx, store, route.segments());
+        let (mut open, mut at) = (None, 0);
+        while let Some(((number, file), segment, content)) = reads.next().await {
+            if number != at {
+                (open, at) = (None, number);
+            }
             let flavor = match file.format.is_mariadb() {
                 true => Flavor::MariaDb,
                 false => Flavor::MySql,
             };
-            let mut open: Option<String> = None;
-            for segment in &file.segments {
-                cx.check()?;
-                let mut reader = SegmentReader::new(segment, store.read(cx, segment).await?)?;
-                while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
-                    if let Part::Begin(begin) = &part {
-                        let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
-                        let served = file.serves(begin, start, route.applied.as_ref())?;
-                        open = (served && !skipped).then(|| match &begin.gtid {
-                            Some(gtid) => gtid.to_string(),
-                            None => format!("{}:{start}", segment.range.file),
-                        });
-                    }
-                    let Some(name) = &open else { continue };
-                    if event.kind() != kind::TRANSACTION_PAYLOAD {
-                        demands.event(flavor, event.header(), event.body(), name)?;
-                        continue;
-                    }
-                    let mut failed = None;
-                    let read = payload::events(event.body(), |header, body| {
-                        failed = demands.event(flavor, header, body, name).err();
-                        failed.is_none().then_some(())
+            let mut reader = SegmentReader::new(segment, content?)?;
+            while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
+                if let Part::Begin(begin) = &part {
+                    let skipped = begin.gtid.as_ref().is_some_and(|g| route.skip.contains(g));
+                    let served = file.serves(begin, start, route.applied.as_ref())?;
+                    open = (served && !skipped).then(|| match &begin.gtid {
+                        Some(gtid) => gtid.to_string(),
+                        None => format!("{}:{start}", segment.range.file),
                     });
-                    match failed {
-                        Some(e) => return Err(e),
-                        None if read.is_none() => return Err(too_large(name)),
-                        None => {}
-                    }
+                }
+                let Some(name) = &open else { continue };
+                if event.kind() != kind::TRANSACTION_PAYLOAD {
+                    demands.event(flavor, event.header(), event.body(), name)?;
+                    continue;
+                }
+                let mut failed = None;
+                let read = payload::events(event.body(), |header, body| {
+                    failed = demands.event(flavor, header, body, name).err();
+                    failed.is_none().then_some(())
+                });
+                match failed {
+                    Some(e) => return Err(e),
+                    None if read.is_none() => return Err(too_large(name)),
+                    None => {}
                 }
             }
         }

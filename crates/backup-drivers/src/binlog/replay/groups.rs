@@ -1,11 +1,13 @@
 //! The transactions of a route, one after the other, as they are sent.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use backup_core::{Context, Gtid, GtidSet, Result, SegmentInfo, SegmentStore};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
+use super::super::ahead::{AT_ONCE, BYTES};
 use super::super::event::{Event, Header, kind};
 use super::super::group::Part;
 use super::super::gtid::{Begin, not_standalone, plain_query, plain_query_len, with_len};
@@ -79,7 +81,7 @@ impl Amount {
 /// A segment that is read ahead: which one, and its bytes.
 type Ahead = ((usize, usize), JoinHandle<Result<Bytes>>);
 
-/// Reads the route from the archive, a segment ahead.
+/// Reads the route from the archive, some segments ahead.
 pub(super) struct Groups {
     cx: Context,
     store: Arc<dyn SegmentStore>,
@@ -88,13 +90,13 @@ pub(super) struct Groups {
     file: usize,
     segment: usize,
     reader: Option<SegmentReader>,
-    ahead: Option<Ahead>,
+    ahead: VecDeque<Ahead>,
     /// Where the replica thinks it is: file and position.
     at: Option<(usize, u64)>,
     /// The transaction that events belong to is sent.
     serving: bool,
     /// What goes before the next event.
-    queue: std::collections::VecDeque<Step>,
+    queue: VecDeque<Step>,
     /// What is still to come of the segment.
     rest: Amount,
     /// What was passed over since that was asked last.
@@ -120,10 +122,10 @@ impl Groups {
             file,
             segment: 0,
             reader: None,
-            ahead: None,
+            ahead: VecDeque::new(),
             at: None,
             serving: false,
-            queue: std::collections::VecDeque::new(),
+            queue: VecDeque::new(),
             rest: Amount::default(),
             passed: Amount::default(),
         }
@@ -134,17 +136,38 @@ impl Groups {
         std::mem::take(&mut self.passed)
     }
 
-    /// Begins to read the next segment in the background.
+    /// Begins to read segments in the background: the one at `place`, and what is needed behind it, as far as there
+    /// is room.
     fn read_ahead(&mut self, place: (usize, usize)) {
-        if self.ahead.as_ref().is_some_and(|(ahead, _)| *ahead == place) {
-            return;
+        let mut before = std::mem::take(&mut self.ahead);
+        while before.front().is_some_and(|(at, _)| *at < place) {
+            before.pop_front();
         }
-        let segment = self.route.files.get(place.0).and_then(|file| file.segments.get(place.1));
-        if let Some(segment) = segment.cloned() {
-            let (cx, store) = (self.cx.clone(), Arc::clone(&self.store));
-            let task = tokio::spawn(async move { store.read(&cx, &segment).await });
-            self.ahead = Some((place, task));
+        let route = Arc::clone(&self.route);
+        let numbered = route.files.iter().enumerate().skip(place.0).flat_map(|(f, file)| {
+            let from = if f == place.0 { place.1 } else { 0 };
+            let segments = file.segments.iter().enumerate().skip(from);
+            segments.map(move |(s, segment)| ((f, s), file, segment))
+        });
+        let needed =
+            numbered.filter(|((f, s), file, _)| (*f, *s) == place || !self.is_known(file, *s));
+        let mut room = BYTES;
+        let mut begun = VecDeque::new();
+        for (at, _, segment) in needed.take(AT_ONCE) {
+            match room.checked_sub(segment.bytes()) {
+                Some(rest) => room = rest,
+                // One at least.
+                None if begun.is_empty() => room = 0,
+                None => break,
+            }
+            if before.front().is_some_and(|(ahead, _)| *ahead == at) {
+                begun.extend(before.pop_front());
+                continue;
+            }
+            let (cx, store, segment) = (self.cx.clone(), Arc::clone(&self.store), segment.clone());
+            begun.push_back((at, tokio::spawn(async move { store.read(&cx, &segment).await })));
         }
+        self.ahead = begun;
     }
 
     /// Whether nothing of a segment is sent: the replica has it.
@@ -216,15 +239,10 @@ impl Groups {
             }
             let place = (self.file, self.segment);
             self.read_ahead(place);
-            let Some((_, task)) = self.ahead.take() else { return Ok(false) };
+            let Some((_, task)) = self.ahead.pop_front() else { return Ok(false) };
             let content = task.await.map_err(|e| {
                 backup_core::Error::internal("a task of the replay ended early").with_source(e)
             })??;
-            let next = match self.segment + 1 < file.segments.len() {
-                true => (self.file, self.segment + 1),
-                false => (self.file + 1, 0),
-            };
-            self.read_ahead(next);
             self.rest = Amount::of(&file.segments[self.segment]);
             self.reader = Some(SegmentReader::new(&file.segments[self.segment], content)?);
             return Ok(true);
