@@ -177,7 +177,7 @@ fn text(report: &PruneReport) -> String {
     let mut text = String::new();
     if !report.rules {
         text.push_str(
-            "No rule was given: only backups that earlier runs marked may go, and leftovers.\n",
+            "No rule says what to keep: only backups that earlier runs marked may go, and leftovers.\n",
         );
     }
     if !report.backups.is_empty() {

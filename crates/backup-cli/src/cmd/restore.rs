@@ -13,8 +13,8 @@ use backup_drivers::connect::without_password;
 use backup_drivers::foreign::ForeignImport;
 use backup_drivers::logical::recreate::Definers;
 use backup_drivers::logical::{
-    AccountName, Glob, InvalidText, LogicalRestore, LogicalRestoreOptions, Parts, RenameRule,
-    Selection, TableGlob,
+    AccountName, Glob, InvalidText, LogicalRestore, LogicalRestoreOptions, Parts, Rename,
+    RenameRule, Selection, TableGlob,
 };
 use backup_storage::{Repo, RepositoryOptions};
 use backup_verify::{Aside, AsideOptions, DrillOptions};
@@ -169,6 +169,16 @@ impl Restore {
         .selection()
     }
 
+    fn rename(&self) -> Result<Rename> {
+        for (at, rule) in self.rename.iter().enumerate() {
+            if self.rename[..at].iter().any(|earlier| earlier.is_of_same(rule)) {
+                return Err(Error::usage(format!("two new names are given for {}", rule.old()))
+                    .with_remedy("leave one of the --rename out"));
+            }
+        }
+        Ok(self.rename.iter().cloned().collect())
+    }
+
     fn definers(&self) -> Definers {
         match self.definers.as_str() {
             "strip" => Definers::Strip,
@@ -201,7 +211,7 @@ impl Restore {
         let address = target.to_string();
         let options = LogicalRestoreOptions {
             selection: self.selection(),
-            rename: self.rename.iter().cloned().collect(),
+            rename: self.rename()?,
             overwrite: self.overwrite,
             // What the target has of its own, its source would lack.
             binary_log: self.binlog == Switch::On && self.as_replica_of.is_none(),

@@ -82,6 +82,12 @@ async fn a_table_has_one_condition() {
     let one = ["backup", "--source", &url, "--cluster", "shop", "--where", "shop.orders:id<3"];
     let two = [&one[..], &["--where", "shop.orders:id>1"]].concat();
     home.on_repo(two).expect(2).says("two conditions are given for shop.orders");
+    // It would be true of every row.
+    for more in ["id<3) OR (1", "id<3)", "(id<3", "id IN (1,2)) OR ((1)"] {
+        let filter = format!("shop.orders:{more}");
+        let args = [&one[..one.len() - 1], &[&filter]].concat();
+        home.on_repo(args).expect(2).says("a parenthesis too many");
+    }
     home.on_repo(one).expect(0);
 }
 

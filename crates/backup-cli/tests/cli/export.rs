@@ -98,6 +98,7 @@ async fn a_backup_leaves_as_files_and_comes_back(
     export(&["--output", files.to_str().unwrap(), "--format", "files"]).expect(0);
     assert!(files.join("logical/catalog").is_file() && files.join("tables").is_dir());
     export(&["--output", files.to_str().unwrap(), "--format", "csv"]).expect(9);
+    export(&["--output", "/no/such/directory/x.sql"]).expect(9).says("a directory that is there");
 
     // The same file, checked and kept as a dump of another program.
     let document = home.run(["verify", "--file", output, "--json"]).expect(0).json();
@@ -147,6 +148,35 @@ async fn a_backup_leaves_as_files_and_comes_back(
     assert!(run.stdout.contains("cut.sql:") && run.stdout.contains("FAILED"), "{run:?}");
     home.on_repo(["import", "cut.sql", "--cluster", "old"]).expect(8).says("--salvage");
     home.on_repo(["import", "cut.sql", "--cluster", "old", "--salvage"]).expect(14);
+}
+
+/// What a program leaves that could not sign in is no dump.
+#[test]
+fn nothing_is_no_dump() {
+    let home = Home::with_repo();
+    let said = "-- MySQL dump 10.13  Distrib 9.7.4\n-- Dump completed on 2026-11-20 10:15:30\n";
+    home.write("empty.sql", "");
+    home.write("lines.sql", "\n\n");
+    home.write("said.sql", said);
+    // A line's end, by gzip.
+    let zipped =
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xe3\x02\x00\x93\x06\xd7\x32\x01\x00\x00\x00";
+    std::fs::write(home.path("lines.sql.gz"), zipped).unwrap();
+    for file in ["empty.sql", "lines.sql", "said.sql", "lines.sql.gz"] {
+        let run = home.run(["verify", "--file", file]).expect(11);
+        assert!(run.stdout.contains("nothing was dumped"), "{run:?}");
+        for more in [&[][..], &["--salvage"]] {
+            let import = ["import", file, "--cluster", "old"];
+            home.on_repo([&import[..], more].concat()).expect(8).says("pipefail");
+        }
+    }
+    assert_eq!(home.on_repo(["list", "--json"]).expect(0).json().as_array().unwrap().len(), 0);
+    // One of several, too: the others can be saved.
+    std::fs::create_dir(home.path("several")).unwrap();
+    home.write("several/a.sql", "CREATE TABLE `t` (`a` int);\n");
+    home.write("several/b.sql", "");
+    home.on_repo(["import", "several", "--cluster", "old"]).expect(8).says("b.sql");
+    home.on_repo(["import", "several", "--cluster", "old", "--salvage"]).expect(14).says("b.sql");
 }
 
 /// Before 11.4 a MariaDB drops packages in one sql_mode alone.

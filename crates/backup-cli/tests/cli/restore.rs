@@ -37,6 +37,10 @@ async fn what_was_backed_up_comes_back(#[values("mysql-9.7", "mariadb-10.11")] n
     assert_eq!(server.content("shop").await, changed);
 
     // Beside what is there.
+    for (one, other) in [("shop=copy", "shop=other"), ("shop.orders=a.b", "shop.orders=a.c")] {
+        let run = restore(&["--rename", one, "--rename", other]).expect(2);
+        run.says("two new names are given for shop");
+    }
     let document = restore(&["--rename", "shop=copy", "--threads", "2", "--json"]).expect(0).json();
     assert_eq!(document["rows"], 515, "{document:#}");
     assert!(document["bytes"].as_u64().unwrap() > 500_000, "{document:#}");

@@ -379,5 +379,11 @@ fn cannot(error: io::Error, path: &Path) -> Error {
             .with_source(error)
             .with_remedy("see what it said, and export again");
     }
-    io_error(error, ErrorKind::Target, format!("cannot write {}", path.display()))
+    let error = io_error(error, ErrorKind::Target, format!("cannot write {}", path.display()));
+    match error.kind() {
+        ErrorKind::Target => {
+            error.with_remedy("name a place in a directory that is there and can be written")
+        }
+        _ => error,
+    }
 }

@@ -24,6 +24,12 @@ pub struct DumpPart {
     pub contents: Contents,
 }
 
+impl DumpPart {
+    fn is_sql(&self) -> bool {
+        scan_of(&DumpFile { path: PathBuf::new(), name: self.name.clone() }).is_some()
+    }
+}
+
 /// What a dump holds, and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dump {
@@ -34,6 +40,12 @@ pub struct Dump {
 }
 
 impl Dump {
+    /// Whether there is nothing in it that could be kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.contents.statements == 0 && part.is_sql())
+    }
+
     /// Everything in it together.
     #[must_use]
     pub fn contents(&self) -> Contents {
@@ -215,6 +227,9 @@ impl Reading {
             Some(scan) => {
                 (contents, faults) = scan.finish();
                 findings.extend(faults.iter().map(|fault| finding(&file.name, fault)));
+                if contents.statements == 0 && faults.is_empty() && !is_broken {
+                    findings.push(nothing(&file.name));
+                }
                 if contents.says_its_end() && !contents.complete && !is_broken {
                     let problem = format!(
                         "it does not end with `-- Dump completed`: the dump was cut behind line {}",
@@ -264,6 +279,13 @@ impl Reading {
         }
         self.dump
     }
+}
+
+/// A program that could not sign in, or was killed at once, leaves such a file.
+fn nothing(name: &str) -> Finding {
+    let problem = "there is no statement in it: nothing was dumped".to_owned();
+    let remedy = "take the dump again, and look at how the program ends that writes it (in a pipe: `set -o pipefail`)";
+    Finding::new(Severity::Error, name, problem, remedy).with_kind(ErrorKind::Damaged)
 }
 
 fn error(object: &str, problem: String) -> Finding {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, ArtifactWriter, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Finding, Flavor, Layout, Outcome, Result, Severity, SourceInfo, Strategy,
+    Event, Finding, Flavor, Layout, Outcome, Result, Severity, SourceInfo, Strategy,
 };
 use bytes::Bytes;
 
@@ -114,14 +114,18 @@ impl Backup for ForeignImport {
         }
         let dump = reading.finish();
         let damage = dump.findings.iter().find(|f| f.severity == Severity::Error);
-        if let Some(finding) = damage.filter(|_| !self.salvage) {
+        if let Some(finding) = damage.filter(|_| !self.salvage || dump.is_empty()) {
             let more = dump.findings.len() - 1;
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
             let problem = format!("{}: {}{more}", finding.object, finding.problem);
-            return Err(Error::damaged(problem).with_remedy(
-                "take the dump again; holdfast verify --file lists all that is wrong, and --salvage \
-                 keeps what can be read",
-            ));
+            let remedy = match dump.is_empty() {
+                true => finding.remedy.as_str(),
+                false => {
+                    "take the dump again; holdfast verify --file lists all that is wrong, and --salvage keeps what \
+                     can be read"
+                }
+            };
+            return Err(Error::damaged(problem).with_remedy(remedy.to_owned()));
         }
         let text = serde_json::to_vec(&dump.parts)
             .map_err(|e| Error::internal("the contents cannot be written").with_source(e))?;
@@ -139,6 +143,9 @@ impl Backup for ForeignImport {
             let more = warnings.len() - 100;
             warnings.truncate(100);
             warnings.push(format!("and {more} more were left out"));
+        }
+        for text in &warnings {
+            cx.event(Event::Warning { text: text.clone() });
         }
         Ok(Outcome {
             source: SourceInfo {

@@ -22,7 +22,7 @@ use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName, quote_name};
 use super::snapshot::{Snapshot, SnapshotOptions};
-use super::{documents, dump, no_text, plan, prepared, snapshot};
+use super::{ddl, documents, dump, no_text, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
 
@@ -402,6 +402,13 @@ impl LogicalBackup {
             _ => name.to_owned(),
         };
         for (name, filter) in &self.options.filters {
+            // It would choose more rows than it seems to.
+            if !ddl::is_whole(filter) {
+                let text = format!(
+                    "the condition for the rows of {name} closes or opens a parenthesis too many"
+                );
+                return Err(Error::usage(text).with_remedy("correct --where"));
+            }
             let (database, table) = (fold(&name.database), fold(&name.table));
             let found =
                 catalog.tables.iter_mut().find(|t| t.database == database && t.name == table);

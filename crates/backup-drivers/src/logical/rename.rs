@@ -69,6 +69,29 @@ impl FromStr for RenameRule {
     }
 }
 
+impl RenameRule {
+    /// The name in the backup, as a rule has it.
+    #[must_use]
+    pub fn old(&self) -> String {
+        match self {
+            RenameRule::Database { old, .. } => old.clone(),
+            RenameRule::Table { old, .. } => old.to_string(),
+        }
+    }
+
+    /// Whether another rule is for the same name.
+    #[must_use]
+    pub fn is_of_same(&self, other: &RenameRule) -> bool {
+        match (self, other) {
+            (RenameRule::Database { old, .. }, RenameRule::Database { old: other, .. }) => {
+                old == other
+            }
+            (RenameRule::Table { old, .. }, RenameRule::Table { old: other, .. }) => old == other,
+            _ => false,
+        }
+    }
+}
+
 /// The longest name that servers take, in characters.
 const LONGEST: usize = 64;
 

@@ -32,6 +32,22 @@ pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_
 pub(crate) use touch::{Touch, Wanted};
 pub(super) use view::{ViewReferences, name_view, view_references};
 
+/// Whether an expression stays one with parentheses around it: none of its own closes what it did not open.
+pub(super) fn is_whole(expression: &str) -> bool {
+    let mut open = 0_u64;
+    for token in significant(expression, Dialect::default()) {
+        if token.is_sign('(') {
+            open += 1;
+        } else if token.is_sign(')') {
+            match open.checked_sub(1) {
+                Some(rest) => open = rest,
+                None => return false,
+            }
+        }
+    }
+    open == 0
+}
+
 /// Changes to a text, by byte range.
 #[derive(Default)]
 struct Edits(Vec<(std::ops::Range<usize>, String)>);
