@@ -266,7 +266,7 @@ impl Column {
             LoadMode::Number => return SqlForm::Number,
             LoadMode::Utf8 if self.holds_documents() => return SqlForm::Document(types),
             LoadMode::Utf8 => return SqlForm::Utf8,
-            LoadMode::Direct | LoadMode::RowEnd => {}
+            LoadMode::Direct | LoadMode::ShortYear | LoadMode::RowEnd => {}
         }
         match (self.data_type.as_str(), self.charset.as_deref()) {
             ("tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal", _) => {
@@ -305,6 +305,9 @@ pub enum LoadMode {
     /// As the number of the member: an ENUM or SET with an empty member, whose text does not tell
     /// that member from the value 0.
     Number,
+    /// As text of four digits: a `YEAR(2)` (MariaDB) gives out two, of years that it knows from 1901 to
+    /// 2155, and the same two for the year 2000 and for none, 0000.
+    ShortYear,
     /// The end of a row version's time (system-versioned tables of MariaDB before 11.5) at a server
     /// whose last moment, which marks the rows of the present, is a later one.
     RowEnd,

@@ -105,6 +105,8 @@ fn value(column: &Column) -> String {
     let name = quote_name(&column.name);
     match column.load {
         LoadMode::Number => format!("CAST({name} AS UNSIGNED)"),
+        // The only function that gives the whole year: 1900, which is none, for 0000.
+        LoadMode::ShortYear => format!("LPAD(IF(YEAR({name}) = 1900, 0, YEAR({name})), 4, '0')"),
         LoadMode::RowEnd => {
             format!("IF({name} = '{LAST_MOMENT}', TIMESTAMP'{LAST_MOMENT_BEFORE_11_5}', {name})")
         }

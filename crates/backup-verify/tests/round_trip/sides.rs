@@ -18,7 +18,9 @@ fn exact(column: &str, data_type: &str) -> String {
         // Doubles print exactly; MySQL prints `-0`. MariaDB sends a negative zero to nobody, in
         // neither protocol, so that no backup can see one.
         "float" | "double" => format!("CAST({c} * 1e0 AS CHAR)"),
-        "decimal" | "year" | "date" | "time" | "datetime" | "timestamp" => {
+        // YEAR(2) of MariaDB shows two digits of a year that it knows.
+        "year" => format!("CONCAT({c}, '/', YEAR({c}))"),
+        "decimal" | "date" | "time" | "datetime" | "timestamp" => {
             format!("CAST({c} AS CHAR)")
         }
         // Both the member's number and its name.

@@ -10,3 +10,7 @@ CREATE TABLE types.compressed (id INT PRIMARY KEY, c TEXT COMPRESSED, b BLOB COM
 INSERT INTO types.compressed VALUES (1, REPEAT('x', 10000), REPEAT(0x00, 10000)), (2, '', ''), (3, NULL, NULL);;
 CREATE TABLE types.aria (id INT PRIMARY KEY, v VARCHAR(20)) ENGINE=Aria;;
 INSERT INTO types.aria VALUES (1,'x'),(2,'y');;
+CREATE TABLE types.short_years (id INT PRIMARY KEY, y YEAR(2), d YEAR(2) DEFAULT '77');;
+INSERT INTO types.short_years (id, y) VALUES (1,'00'),(2,2000),(3,0),(4,'0000'),(5,1999),(6,2001),(7,NULL),(8,1970),(9,2069),(10,1950),(11,1901),(12,2070),(13,2155),(14,2100);;
+CREATE TABLE types.short_year_keys (y YEAR(2) PRIMARY KEY, v INT);;
+INSERT INTO types.short_year_keys VALUES ('0000',1),(2000,2),(2100,3),(1999,4),(1901,5),(2001,6);;

@@ -2,7 +2,7 @@
 
 use backup_core::{ArtifactSource, Context, ErrorKind, Result};
 
-use super::super::catalog::{Chunk, Table};
+use super::super::catalog::{Chunk, Column, LoadMode, Table};
 use super::Found;
 use super::keys::Keys;
 use crate::rows::{BlockReader, Kind, RowDigest, fields};
@@ -108,7 +108,7 @@ fn misfit(table: &Table, kinds: &[Kind]) -> Option<String> {
     if kinds.len() != expected {
         return Some(format!("its rows have {} columns, and the table {expected}", kinds.len()));
     }
-    let fits = |data_type: &str, kind: Kind| match data_type {
+    let fits = |column: &Column, kind: Kind| match column.data_type.as_str() {
         "tinyint" => matches!(kind, Kind::I8 | Kind::U8),
         "smallint" => matches!(kind, Kind::I16 | Kind::U16),
         "mediumint" | "int" => matches!(kind, Kind::I32 | Kind::U32),
@@ -118,12 +118,13 @@ fn misfit(table: &Table, kinds: &[Kind]) -> Option<String> {
         "date" => kind == Kind::Date,
         "time" => kind == Kind::Time,
         "datetime" | "timestamp" => kind == Kind::DateTime,
+        "year" if column.load == LoadMode::ShortYear => kind == Kind::Bytes,
         "year" => kind == Kind::Year,
         "decimal" | "bit" | "json" => kind == Kind::Bytes,
         // An ENUM by number, and what servers invent.
         _ => true,
     };
-    let wrong = table.columns.iter().zip(kinds).find(|(c, kind)| !fits(&c.data_type, **kind));
+    let wrong = table.columns.iter().zip(kinds).find(|(c, kind)| !fits(c, **kind));
     wrong.map(|(column, kind)| {
         format!("column {} is {}, and its values are {kind:?}", column.name, column.column_type)
     })

@@ -173,6 +173,7 @@ fn load_mode(flavor: Flavor, data_type: &str, column_type: &str) -> LoadMode {
     match (flavor, data_type) {
         (Flavor::MySql, "json") | (Flavor::MariaDb, "inet4" | "inet6" | "uuid") => LoadMode::Utf8,
         (_, "enum" | "set") if has_empty_member(column_type) => LoadMode::Number,
+        (Flavor::MariaDb, "year") if column_type == "year(2)" => LoadMode::ShortYear,
         _ => LoadMode::Direct,
     }
 }

@@ -31,7 +31,7 @@ pub(in crate::logical) fn column_list(table: &Table) -> String {
     for (i, column) in table.columns.iter().enumerate() {
         let name = quote_name(&column.name);
         match column.load {
-            LoadMode::Direct => columns.push(name),
+            LoadMode::Direct | LoadMode::ShortYear => columns.push(name),
             LoadMode::Utf8 => {
                 columns.push(format!("@c{i}"));
                 assignments.push(format!("{name} = CONVERT(@c{i} USING utf8mb4)"));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::catalog::Column;
+use super::super::catalog::{Column, LoadMode};
 use super::table::INTEGERS;
 
 /// A fixed value.
@@ -37,7 +37,11 @@ impl Fixed {
             }
             "year" => {
                 let fits = |year: &i128| *year == 0 || (1901..=2155).contains(year);
-                Fixed::Integer(text.parse().ok().filter(fits)?)
+                let year = text.parse().ok().filter(fits)?;
+                match column.load {
+                    LoadMode::ShortYear => Fixed::Text(format!("{year:04}")),
+                    _ => Fixed::Integer(year),
+                }
             }
             "float" | "double" => {
                 let fits = |number: &f64| {
@@ -143,7 +147,6 @@ fn normal(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::catalog::LoadMode;
     use super::*;
 
     fn parse(column_type: &str, text: &str) -> Option<Fixed> {
@@ -154,7 +157,10 @@ mod tests {
             data_type,
             fraction_digits: None,
             charset: None,
-            load: LoadMode::Direct,
+            load: match column_type {
+                "year(2)" => LoadMode::ShortYear,
+                _ => LoadMode::Direct,
+            },
         };
         Fixed::parse(text, &column)
     }
@@ -179,6 +185,8 @@ mod tests {
                 "123e4567-e89b-12d3-a456-426614174000",
             ),
             ("varchar(3)", "any", "any"),
+            ("year(2)", "0", "0000"),
+            ("year(2)", "1950", "1950"),
         ] {
             assert_eq!(parse(column, text), Some(Fixed::Text(expected.into())), "{column} {text}");
         }

@@ -242,7 +242,7 @@ impl ColumnMask {
     fn bytes(&self, key: &hmac::Key, value: &[u8]) -> Option<Vec<u8>> {
         let charset = self.charset.as_deref().unwrap_or("utf8mb4");
         let mut stream = Stream::new(key, value);
-        if self.data_type == "decimal" {
+        if self.data_type == "decimal" || self.data_type == "year" {
             let text = std::str::from_utf8(value).ok()?;
             return Some(match &self.fixed {
                 Some(Fixed::Text(fixed)) => fixed.clone().into_bytes(),

@@ -57,6 +57,8 @@ pub(super) fn findings(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
         let of_type = |t: &Table| t.columns.iter().any(|c| c.data_type == data_type);
         lacks(&format!("type {data_type}"), since, tables(catalog, of_type));
     }
+    let short_year = |t: &Table| t.columns.iter().any(|c| c.column_type == "year(2)");
+    lacks("type year(2)", (None, Some((5, 5, 0))), tables(catalog, short_year));
     lacks("functional indexes", (Some((8, 0, 13)), None), tables(catalog, has_functional_index));
     lacks(
         "system-versioned tables",
