@@ -94,7 +94,9 @@ async fn what_the_account_lacks(#[values("mysql-9.7", "mariadb-10.11")] name: &s
 
 #[rstest]
 #[tokio::test]
-async fn what_the_server_is_set_to(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+async fn what_the_server_is_set_to(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
     let (home, source) = archived(name).await;
     let unsafe_one = [
         "SET GLOBAL log_bin_trust_function_creators = 1",
@@ -126,16 +128,37 @@ async fn what_the_server_is_set_to(#[values("mysql-9.7", "mariadb-10.11")] name:
     };
     for more in [&["--dry-run"][..], &[]] {
         restore(&poor, more).expect(4).says("SET GLOBAL local_infile = ON");
-        // Not even root may.
-        restore(&to, more).expect(4).says("shop.two").says("ERROR 1418");
     }
     server::run(&mut root, &["SET GLOBAL local_infile = ON"]).await;
     for more in [&["--dry-run"][..], &[]] {
         restore(&poor, &[&["--binlog", "off"], more].concat()).expect(4).says("--binlog on");
     }
+    let may = match name.starts_with("mysql") {
+        true => "SYSTEM_VARIABLES_ADMIN",
+        false => "BINLOG ADMIN",
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(&poor, more).expect(4).says("shop.two").says("ERROR 1418");
+        let run = run.says("SET GLOBAL log_bin_trust_function_creators = 1");
+        run.says(&format!("GRANT {may} ON *.* TO 'poor'@'%'"));
+    }
     assert_eq!(target.value(SCHEMATA).await.as_deref(), Some("0"));
-    server::run(&mut root, &["SET GLOBAL log_bin_trust_function_creators = 1"]).await;
+    let trusts = "SELECT @@GLOBAL.log_bin_trust_function_creators";
+    let again = ["DROP DATABASE shop", &format!("GRANT {may} ON *.* TO poor@'%'")];
+    // Who may have the server trust for the time of the restore, root or another, does.
+    for url in [&to, &poor] {
+        restore(url, &["--dry-run"]).expect(0);
+        restore(url, &[]).expect(0);
+        assert_eq!(target.value(trusts).await.as_deref(), Some("0"));
+        assert_eq!(target.value("SELECT shop.two()").await.as_deref(), Some("2"));
+        assert_eq!(target.content("shop").await, source.content("shop").await);
+        server::run(&mut root, &again).await;
+    }
+    // Or the server does anyway.
+    let revoke = format!("REVOKE {may} ON *.* FROM poor@'%'");
+    server::run(&mut root, &[&revoke, "SET GLOBAL log_bin_trust_function_creators = 1"]).await;
     restore(&poor, &[]).expect(0);
+    assert_eq!(target.value(trusts).await.as_deref(), Some("1"));
     assert_eq!(target.content("shop").await, source.content("shop").await);
 }
 

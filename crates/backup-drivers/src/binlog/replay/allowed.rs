@@ -68,17 +68,6 @@ fn refuse(target: &Target, what: &str, ways: &[&[Privilege]]) -> Error {
     .with_remedy(format!("run {}", grants.join("; or, for the slower way, ")))
 }
 
-/// From this version on SUPER of a MariaDB no longer stands for what has a privilege of its own.
-fn super_is_all(facts: &ServerFacts) -> bool {
-    facts.flavor == Flavor::MySql || !facts.version.at_least(11, 0, 1)
-}
-
-/// Any of these privileges; the last one is SUPER, where it stands for the others.
-pub(super) fn any(facts: &ServerFacts, any: &[&'static str]) -> Need {
-    let count = if super_is_all(facts) { any.len() } else { any.len() - 1 };
-    Need::global(&any[..count])
-}
-
 /// To be told to replicate, watched, and rid of it, under a `server_id` that nobody has.
 fn replica_needs(facts: &ServerFacts) -> Vec<Need> {
     match facts.flavor {
@@ -90,10 +79,10 @@ fn replica_needs(facts: &ServerFacts) -> Vec<Need> {
             Need::on("performance_schema", &["SELECT"]),
         ],
         Flavor::MariaDb => vec![
-            any(facts, &["REPLICATION SLAVE ADMIN", "SUPER"]),
-            any(facts, &["SLAVE MONITOR", "REPLICA MONITOR", "SUPER"]),
+            Need::or_super(facts, &["REPLICATION SLAVE ADMIN", "SUPER"]),
+            Need::or_super(facts, &["SLAVE MONITOR", "REPLICA MONITOR", "SUPER"]),
             Need::global(&["RELOAD"]),
-            any(facts, &["REPLICATION MASTER ADMIN", "SUPER"]),
+            Need::or_super(facts, &["REPLICATION MASTER ADMIN", "SUPER"]),
         ],
     }
 }
@@ -124,7 +113,7 @@ async fn direct_needs(target: &mut Target, route: &Route, when: When) -> Result<
             };
             (needs, counts)
         }
-        Flavor::MariaDb => (vec![any(&facts, &["BINLOG REPLAY", "SUPER"])], false),
+        Flavor::MariaDb => (vec![Need::or_super(&facts, &["BINLOG REPLAY", "SUPER"])], false),
     };
     if !counts {
         let mark = ["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE", "DROP"];

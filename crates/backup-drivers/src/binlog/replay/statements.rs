@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore};
 
 use super::super::route::Route;
-use super::allowed::any;
 use super::demands::Demands;
 use super::executed::When;
 use super::target::Target;
@@ -134,7 +133,7 @@ async fn definers(target: &mut Target, demands: &Demands, when: When) -> Result<
         match facts.flavor {
             Flavor::MySql if modern => Need::global(&["SET_ANY_DEFINER"]),
             Flavor::MySql => Need::global(&["SET_USER_ID", "SUPER"]),
-            Flavor::MariaDb => any(&facts, &["SET USER", "SUPER"]),
+            Flavor::MariaDb => Need::or_super(&facts, &["SET USER", "SUPER"]),
         },
         why,
     )];
@@ -197,7 +196,7 @@ async fn code(target: &mut Target, demands: &Demands) -> Result<Vec<Problem>> {
     }
     let need = match target.facts.flavor {
         Flavor::MySql => Need::global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"]),
-        Flavor::MariaDb => any(&target.facts, &["BINLOG ADMIN", "SUPER"]),
+        Flavor::MariaDb => Need::or_super(&target.facts, &["BINLOG ADMIN", "SUPER"]),
     };
     let why = format!("functions and triggers at a server with a binary log, {first}");
     let remedy = "SET GLOBAL log_bin_trust_function_creators = 1 at the target";

@@ -187,6 +187,13 @@ impl Need {
         Need::new(Scope::Global, any)
     }
 
+    /// Any of these privileges for the whole server. The last one is SUPER, which counts where it stands for the
+    /// others.
+    pub(crate) fn or_super(facts: &ServerFacts, any: &[&'static str]) -> Self {
+        let count = if super_is_all(facts) { any.len() } else { any.len() - 1 };
+        Need::global(&any[..count])
+    }
+
     /// Any of these privileges for a database.
     pub(crate) fn on(database: &str, any: &[&'static str]) -> Self {
         Need::new(Scope::Database(database.to_owned()), any)
@@ -200,6 +207,11 @@ impl Need {
     fn new(scope: Scope, any: &[&'static str]) -> Self {
         Need { scope, any: any.to_vec() }
     }
+}
+
+/// From this version on SUPER of a MariaDB no longer stands for what has a privilege of its own.
+fn super_is_all(facts: &ServerFacts) -> bool {
+    facts.flavor == Flavor::MySql || !facts.version.at_least(11, 0, 1)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

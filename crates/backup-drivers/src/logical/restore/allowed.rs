@@ -236,28 +236,35 @@ async fn untrusted(
     const TRUST: &str =
         "SET GLOBAL log_bin_trust_function_creators = 1 at the target for the time of the restore";
     let made: Vec<&StoredObject> = creators(catalog).collect();
-    let Some(first) = made.first().map(|object| object.full_name()) else { return Ok(Vec::new()) };
-    if let Some(unsafe_one) = made.iter().find(|object| is_unsafe(object)) {
-        let problem = "the target has a binary log, in which it takes no function that is none of \
-                       DETERMINISTIC, NO SQL and READS SQL DATA (ERROR 1418)";
-        return Ok(vec![finding(unsafe_one.full_name().to_string(), problem.to_owned(), TRUST)]);
-    }
+    let Some(first) = made.first() else { return Ok(Vec::new()) };
     // Who may make the server trust for the time of the restore, or is trusted.
     let need = match facts.flavor {
         Flavor::MySql => Need::global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"]),
-        Flavor::MariaDb => Need::global(&["BINLOG ADMIN", "SUPER"]),
+        Flavor::MariaDb => Need::or_super(facts, &["BINLOG ADMIN", "SUPER"]),
     };
     let lacks = lacking(session.conn(), facts, &[need]).await?;
     let finding = |privilege: &Privilege| {
-        finding(
-            first.to_string(),
-            format!(
-                "the target has a binary log, and takes functions and triggers only from accounts with \
-                 {} (ERROR 1419)",
-                privilege.name
+        // These it takes from nobody, unless it trusts.
+        let (object, problem) = match made.iter().find(|object| is_unsafe(object)) {
+            Some(unsafe_one) => (
+                unsafe_one.full_name(),
+                format!(
+                    "the target has a binary log, in which it takes no function that is none of \
+                     DETERMINISTIC, NO SQL and READS SQL DATA (ERROR 1418), and the account lacks {} to \
+                     have it do so",
+                    privilege.name
+                ),
             ),
-            format!("{TRUST}; or {}", privilege.grant),
-        )
+            None => (
+                first.full_name(),
+                format!(
+                    "the target has a binary log, and takes functions and triggers only from accounts with \
+                     {} (ERROR 1419)",
+                    privilege.name
+                ),
+            ),
+        };
+        finding(object.to_string(), problem, format!("{TRUST}; or {}", privilege.grant))
     };
     Ok(lacks.iter().map(finding).collect())
 }
