@@ -9,7 +9,7 @@ const SCHEMATA: &str =
     "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'";
 
 /// A repository with a backup of `shop` with a trigger, and the binlogs behind it.
-async fn archived(name: &str) -> (Home, Server) {
+pub(crate) async fn archived(name: &str) -> (Home, Server) {
     let source = Server::with_shop(name).await;
     let mut session = source.session().await;
     let more = [

@@ -45,6 +45,7 @@ mod server_killed;
 mod show;
 mod snapshots;
 mod table_locks;
+mod target_settings;
 mod tool;
 mod usage;
 mod verify;

@@ -28,6 +28,6 @@ pub(crate) use error::{
     cleartext_refused, connect_io_error, io_failure, is_refused, lost, no_compression_offered,
     no_tls_offered, protocol, timed_out, tls_failure,
 };
-pub(crate) use open::{KEEPALIVE, SESSION, resolve};
+pub(crate) use open::{KEEPALIVE, READ_WRITE, SESSION, resolve};
 pub(crate) use secrets::{applier_said, refused_statement, statement_error, without_secrets};
 pub(crate) use session::cannot_run;

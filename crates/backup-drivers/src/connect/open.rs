@@ -31,6 +31,9 @@ pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 184467440737095
     idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
     system_versioning_asof = DEFAULT */";
 
+/// For sessions that write: a server may be set to begin transactions that only read.
+pub(crate) const READ_WRITE: &str = "SET SESSION TRANSACTION READ WRITE";
+
 /// `ER_ACCESS_DENIED_ERROR`: unknown account or wrong password.
 const ACCESS_DENIED: u16 = 1045;
 
@@ -57,7 +60,7 @@ async fn connect(options: &ConnectOptions) -> Result<Conn> {
         .prefer_socket(false)
         .max_allowed_packet(Some(MAX_PACKET))
         .wait_timeout(Some(WAIT_TIMEOUT))
-        .init(vec![SESSION])
+        .init(vec![SESSION, READ_WRITE])
         .enable_cleartext_plugin(options.may_send_cleartext())
         .connect_attributes(options.attributes.clone().into_iter().collect::<HashMap<_, _>>());
     let mut tls = None;

@@ -127,6 +127,7 @@ impl Backup for LogicalBackup {
                 .with_kind(ErrorKind::Privilege),
             );
         }
+        findings.extend(inventory::unreadable_tables(session.conn(), &selection).await?);
         let (selection, no_rows) = (&self.options.selection, &self.options.no_rows);
         for idle in inventory::idle_exclusions(session.conn(), &facts, selection, no_rows).await? {
             let problem = "nothing fits this pattern of what is to be left out";

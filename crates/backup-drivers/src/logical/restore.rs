@@ -15,6 +15,7 @@ use super::catalog::{Catalog, StoredKind, Table};
 use super::inventory::{self, ServerFacts};
 use super::load::{
     self, Load, LoadSettings, Mark, Progress, RedoLog, Shape, State, Way, has_binary_log,
+    logs_statements,
 };
 use super::no_text::{self, InvalidText};
 use super::recreate::{self, Definers, Existing, ExistingKind, Plan};
@@ -258,12 +259,16 @@ impl LogicalRestore {
         if data {
             plan.existing.clear();
             plan.findings.extend(recreate::check_empty(session.conn(), &catalog).await?);
+        } else {
+            let found = recreate::configured(session.conn(), &facts, &catalog).await?;
+            plan.findings.extend(found);
         }
         let logged = has_binary_log(&mut session).await?;
         let settings = LoadSettings {
             facts: facts.clone(),
             // Where there is none nothing has to be left out, which not everybody may.
             binary_log: self.options.binary_log || !logged,
+            statements: logged && logs_statements(&mut session).await?,
         };
         let written = logged && settings.binary_log;
         let clustered = load::is_clustered(&mut session).await?;

@@ -389,6 +389,10 @@ impl<'a> Applier<'a> {
         let logged = self.target.value(&sql).await? == "1";
         let session = &mut self.target.session;
         self.settings.set(session, "event_scheduler", "OFF").await?;
+        // The applier begins its transactions as everybody does. MariaDB before 11.1 has the second name alone.
+        for name in ["transaction_read_only", "tx_read_only"] {
+            self.settings.set(session, name, "OFF").await?;
+        }
         self.settings.wait_for_no_disk(session, logged).await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.options.workers.unwrap_or(cores.max(4));

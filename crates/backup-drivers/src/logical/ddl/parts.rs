@@ -122,6 +122,28 @@ impl<'a> Parts<'a> {
             .collect()
     }
 
+    /// The columns of all indexes that sort, each with the length of which the index has no more.
+    pub(in crate::logical) fn indexed(&self) -> Vec<(String, Option<u64>)> {
+        let sorts = |e: &&Element<'_>| matches!(e.kind, Kind::Primary | Kind::Unique | Kind::Key);
+        let mut columns = Vec::new();
+        for element in self.elements.iter().filter(sorts) {
+            let tokens = significant(element.text, Dialect::default());
+            let mut depth = 0_i32;
+            for (i, token) in tokens.iter().enumerate() {
+                if token.is_sign('(') {
+                    depth += 1;
+                } else if token.is_sign(')') {
+                    depth -= 1;
+                } else if depth == 1 && token.kind == TokenKind::Name {
+                    let opens = tokens.get(i + 1).filter(|t| t.is_sign('('));
+                    let length = opens.and(tokens.get(i + 2)).and_then(|t| t.text.parse().ok());
+                    columns.extend(token.name().map(|name| (name, length)));
+                }
+            }
+        }
+        columns
+    }
+
     /// Whether [`Parts::without`] can leave indexes out.
     pub(in crate::logical) fn has_indexes_for_later(&self) -> bool {
         !self.later().is_empty()
@@ -248,6 +270,10 @@ mod tests {
                       (`b`(10),`it``s (` DESC) USING BTREE,\n  UNIQUE KEY `f` ((lower(`b`))),\n  KEY `k` (`b`(9))\n)";
         let keys = Parts::of(create).unique_keys();
         assert_eq!(keys, [vec!["a"], vec!["b", "it`s ("], vec!["b"]]);
+        let columns = Parts::of(create).indexed();
+        let columns: Vec<_> =
+            columns.iter().map(|(name, length)| (name.as_str(), *length)).collect();
+        assert_eq!(columns, [("a", None), ("b", Some(10)), ("it`s (", None), ("b", Some(9))]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub use privileges::{Privilege, ToolNeeds, missing_for_tool, missing_privileges}
 pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
 pub(crate) use statement::unhex;
 pub(super) use statement::{decode, encode, is_utf8};
+pub(in crate::logical) use tables::unreadable_tables;
 
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use backup_core::{Error, ErrorKind, Flavor, Result};
+use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity, shell_word};
 use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, Column, LoadMode, StoredKind, StoredObject, Table};
 use super::super::ddl::{hex_literals, quote_text};
-use super::super::select::{Selection, quote_name};
+use super::super::select::{Selection, TableName, quote_name};
 use super::{Scope, ServerFacts, history, query, repair};
 use crate::rows::RowDigest;
 
@@ -118,16 +118,71 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
 }
 
 fn unreadable(scope: &Scope<'_>, table: &str) -> Error {
-    Error::new(ErrorKind::Source, format!("the server cannot open the table {}", scope.name(table)))
-        .with_remedy("see what CHECK TABLE says of it; --exclude-tables leaves it out")
+    let name = scope.name(table);
+    Error::new(ErrorKind::Source, format!("the server cannot open the table {name}"))
+        .with_remedy(left_out(&name))
 }
 
 async fn show_create(scope: &mut Scope<'_>, table: &str) -> Result<String> {
     let what = format!("cannot read the definition of table {}", scope.name(table));
     let sql = format!("SHOW CREATE TABLE {}", quote_name(table));
-    let rows = query::rows(scope.conn, sql, &what).await?;
+    let rows = query::rows(scope.conn, sql, &what).await;
+    let rows = rows.map_err(|e| no_definition(e, &scope.name(table)))?;
     let raw = rows.first().and_then(|row| query::bytes(row, 1));
     Ok(hex_literals(raw.ok_or_else(|| Error::new(ErrorKind::Source, what))?))
+}
+
+/// The remedy for a table that cannot be opened.
+fn left_out(name: &str) -> String {
+    let exclude = shell_word(name);
+    format!("see what CHECK TABLE says of it; --exclude-tables {exclude} leaves it out")
+}
+
+/// A table that the server refuses to open is no reason to have no backup of the others.
+fn no_definition(error: Error, name: &str) -> Error {
+    let has_none = error.remedy() == Error::new(ErrorKind::Source, "").remedy();
+    match error.kind() {
+        ErrorKind::Source if error.server().is_some() && has_none => {
+            error.with_remedy(left_out(name))
+        }
+        _ => error,
+    }
+}
+
+/// What the server says of tables that it cannot open. Those of InnoDB are left to the backup: there may be many, and
+/// they depend on no others.
+pub(in crate::logical) async fn unreadable_tables(
+    conn: &mut Conn,
+    selection: &Selection,
+) -> Result<Vec<Finding>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND COALESCE(ENGINE, '') <> 'InnoDB' AND {}",
+        super::databases_condition("TABLE_SCHEMA", selection)
+    );
+    let mut findings = Vec::new();
+    for row in query::rows(conn, sql, "cannot list the tables").await? {
+        let (database, table) = (query::required(&row, 0)?, query::required(&row, 1)?);
+        if !selection.wants_table(&database, &table) {
+            continue;
+        }
+        let name = TableName { database, table };
+        let sql = format!("SHOW CREATE TABLE {}", name.quoted());
+        let what = format!("cannot read the definition of table {name}");
+        let said =
+            query::rows(conn, sql, &what).await.map_err(|e| no_definition(e, &name.to_string()));
+        match said {
+            Err(e) if e.kind() == ErrorKind::Source && e.server().is_some() => {
+                let (object, remedy) = (name.to_string(), e.remedy().to_owned());
+                let finding = Finding::new(Severity::Error, object, e.chain(), remedy);
+                findings.push(finding.with_kind(ErrorKind::Source));
+            }
+            // What the account lacks is another finding, and one that went meanwhile is none.
+            Err(e) if e.server().is_none() => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(findings)
 }
 
 /// The columns of every table of the database that is wanted, in their order.

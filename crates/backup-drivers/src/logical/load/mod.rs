@@ -24,6 +24,7 @@ pub(super) use progress::{Mark, Progress, State};
 pub(super) use rows::{column_list, text_formats};
 pub(super) use session::{
     LoadSettings, RedoLog, allow_local_infile, forbid_local_infile, has_binary_log, is_clustered,
+    logs_statements,
 };
 pub(super) use shape::{Shape, Way};
 pub(super) use tables::{chosen, create_tables, not_ours, referenced};

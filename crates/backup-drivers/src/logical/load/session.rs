@@ -6,7 +6,7 @@ use mysql_async::Conn;
 use super::super::inventory::ServerFacts;
 use super::super::recreate;
 use super::super::settings::{self, Setting, wanted};
-use crate::connect::{ConnectOptions, SESSION, Session};
+use crate::connect::{ConnectOptions, READ_WRITE, SESSION, Session};
 use crate::wire;
 
 /// How the connections of a restore are set up.
@@ -15,6 +15,9 @@ pub(in crate::logical) struct LoadSettings {
     pub facts: ServerFacts,
     /// Whether what is done goes into the target's binary log, where it has one.
     pub binary_log: bool,
+    /// Whether the target logs statements. MariaDB takes no rows then that may have numbers of a sequence, and no
+    /// server takes any from sessions that do not read repeatably.
+    pub statements: bool,
 }
 
 /// Rows of one transaction wait this long for those of a process that died to be rolled back.
@@ -35,6 +38,7 @@ impl LoadSettings {
     fn statements(&self) -> Vec<String> {
         let mut settings = vec![
             SESSION.to_owned(),
+            READ_WRITE.to_owned(),
             "SET NAMES utf8mb4".to_owned(),
             format!(
                 "SET SESSION time_zone = '+00:00', foreign_key_checks = 0, unique_checks = 0, \
@@ -61,6 +65,12 @@ impl LoadSettings {
         }
         if !self.binary_log {
             connection.query(NO_BINARY_LOG).await.map_err(may_not_leave_out)?;
+        } else if self.statements {
+            match connection.query("SET SESSION binlog_format = ROW").await {
+                // Told beforehand where it matters.
+                Err(e) if e.kind() == ErrorKind::Privilege => {}
+                other => drop(other?),
+            }
         }
         Ok(connection)
     }
@@ -102,6 +112,13 @@ fn may_not_leave_out(error: Error) -> Error {
 pub(in crate::logical) async fn has_binary_log(session: &mut Session) -> Result<bool> {
     let on: Option<u8> = session.query_first("SELECT @@GLOBAL.log_bin").await?;
     Ok(on == Some(1))
+}
+
+/// Whether sessions of the target log statements unless they are told otherwise.
+pub(in crate::logical) async fn logs_statements(session: &mut Session) -> Result<bool> {
+    let format: Option<(String, String)> =
+        session.query_first("SHOW GLOBAL VARIABLES LIKE 'binlog\\_format'").await?;
+    Ok(format.is_some_and(|(_, format)| format == "STATEMENT"))
 }
 
 /// Whether the target is part of a Galera cluster, which every transaction goes through as a whole.

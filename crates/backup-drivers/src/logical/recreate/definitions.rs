@@ -12,7 +12,7 @@ use super::extras::spatial_reference_system;
 use super::{compat, target_error};
 
 /// The settings under which every definition that a server may hold is taken as it is.
-const CREATE_SETTINGS: [Setting; 11] = [
+const CREATE_SETTINGS: [Setting; 12] = [
     // Tables come in any order, and foreign keys may form circles.
     required("foreign_key_checks", "OFF"),
     required("unique_checks", "OFF"),
@@ -29,6 +29,8 @@ const CREATE_SETTINGS: [Setting; 11] = [
     // Cached figures can be a day old, and call a table empty that is to be destroyed.
     wanted("information_schema_stats_expiry", "0"),
     wanted("sql_if_exists", "OFF"),
+    // MariaDB sets no sequence where statements are logged; who may not is told beforehand.
+    wanted("binlog_format", "ROW"),
 ];
 
 /// Zero and impossible dates are valid as defaults where they were created; an engine that the
@@ -218,8 +220,13 @@ async fn sequence(
 /// # Errors
 /// [`ErrorKind::Privilege`], [`ErrorKind::Target`] with the server's own words.
 pub async fn set_sequences(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Result<()> {
+    let mut ready = false;
     for object in catalog.stored.iter().filter(|o| !o.keep_existing) {
         if let Some(state) = &object.sequence {
+            if !std::mem::replace(&mut ready, true) {
+                // The session may be another one than that which made them.
+                prepare(conn, facts).await?;
+            }
             set_sequence(conn, &object.full_name(), state)
                 .await
                 .map_err(|e| target_error(e, facts))?;

@@ -11,6 +11,7 @@ mod accounts;
 mod choose;
 mod code;
 mod compat;
+mod configured;
 mod definers;
 mod definitions;
 mod empty;
@@ -25,6 +26,7 @@ pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
 pub(super) use choose::without_directories;
 pub use code::{create_code, create_events, create_triggers};
+pub(super) use configured::configured;
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
 pub(super) use definitions::is_read_only;
 pub use definitions::{

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 
-use super::super::catalog::{Catalog, StoredKind, StoredObject};
+use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Code, Parts as DdlParts};
 use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_each};
 use super::super::load::{LoadSettings, Progress, Shape};
-use super::super::recreate::{Existing, ExistingKind};
+use super::super::recreate::{Existing, ExistingKind, sequences};
 use super::super::select::TableName;
 use super::{LogicalRestoreOptions, Parts};
 use crate::connect::Session;
@@ -70,11 +70,41 @@ pub(super) async fn findings(
             lacks.iter().map(|p| lacks_for(p, "switch the redo log off", "without --redo-log off")),
         );
     }
+    if settings.statements && settings.binary_log && facts.flavor == Flavor::MariaDb {
+        findings.extend(statements(session, facts, catalog).await?);
+    }
     findings.extend(code(session, facts, catalog).await?);
     if logged && !is_on(session, "log_bin_trust_function_creators").await? {
         findings.extend(untrusted(session, facts, catalog).await?);
     }
     Ok(findings)
+}
+
+/// Sequences, and tables that take numbers of them, which are not for a log of statements.
+async fn statements(
+    session: &mut Session,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    let made =
+        |object: &&StoredObject| object.kind == StoredKind::Sequence && !object.keep_existing;
+    let taker = catalog.tables.iter().find(|table| !sequences(&table.create).is_empty());
+    let first = catalog.stored.iter().find(made).map(StoredObject::full_name);
+    let Some(first) = first.or(taker.map(Table::full_name)) else { return Ok(Vec::new()) };
+    let need = Need::or_super(facts, &["BINLOG ADMIN", "SUPER"]);
+    let lacks = lacking(session.conn(), facts, &[need]).await?;
+    let finding = |privilege: &Privilege| {
+        finding(
+            first.to_string(),
+            format!(
+                "the target logs statements (binlog_format), and takes nothing of sequences (ERROR 1665), and \
+                 the account lacks {} to have rows logged instead",
+                privilege.name
+            ),
+            format!("SET GLOBAL binlog_format = ROW at the target; or {}", privilege.grant),
+        )
+    };
+    Ok(lacks.iter().map(finding).collect())
 }
 
 /// A server that takes no changes, or none from this account.
