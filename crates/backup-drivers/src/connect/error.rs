@@ -39,9 +39,28 @@ pub fn kind_of_server_error(code: u16) -> ErrorKind {
         | 3530
         | 3879
         | 3955..=3956 => ErrorKind::Privilege,
-        // Disk full, table full, temporary tables full, no memory for the tablespace.
-        3 | 1021 | 1114 | 1713 | 3675 => ErrorKind::Space,
+        // Disk full, table full, temporary tables full, no memory for the tablespace, no room for a
+        // temporary file.
+        3 | 1021 | 1114 | 1713 | 1878 | 3675 => ErrorKind::Space,
         _ => ErrorKind::Source,
+    }
+}
+
+/// Whether the text of an error whose number says nothing of it tells that a disk is full.
+fn is_full(said: &ServerError) -> bool {
+    let text = &said.message;
+    let number = || text.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
+    match said.code {
+        // Files that cannot be created, renamed or written.
+        1 | 1004..=1006 | 1025 | 1026 => {
+            ["No space left on device", "rrno: 28 ", "rrcode: 28 "].iter().any(|t| text.contains(t))
+        }
+        // What InnoDB names so is an I/O error, of a file that an index is built with.
+        1030 if text.contains("'InnoDB error'") => number() == Some("100"),
+        1030 => number() == Some("28"),
+        // A temporary file of InnoDB (MariaDB).
+        1296 => number() == Some("59") && text.contains("InnoDB"),
+        _ => false,
     }
 }
 
@@ -73,7 +92,7 @@ pub(crate) fn is_refused(error: &Error) -> bool {
 }
 
 /// What to do about a server's error number, where there is more to say than for its kind.
-fn remedy(code: u16) -> Option<&'static str> {
+fn remedy(code: u16, kind: ErrorKind) -> Option<&'static str> {
     Some(match code {
         1040 | 1203 => "raise max_connections (or the account's limit), or use fewer --threads",
         1045 => {
@@ -100,6 +119,10 @@ fn remedy(code: u16) -> Option<&'static str> {
         1317 | 1927 | 3169 => {
             "somebody stopped it with KILL; find out who, then run the command again"
         }
+        1 | 3 | 1004..=1006 | 1025 | 1026 | 1030 | 1296 | 1878 if kind == ErrorKind::Space => {
+            "free space at the server: what is full may be its directory for temporary files (tmpdir, \
+             innodb_tmpdir) instead of that of its data; its error log says which"
+        }
         1820 | 1862 => "give the account a new password with ALTER USER",
         1251 | 1524 | 2059 | 2061 => {
             "use an account with caching_sha2_password, mysql_native_password, ed25519 or parsec"
@@ -116,8 +139,12 @@ fn remedy(code: u16) -> Option<&'static str> {
 /// The kind comes from [`kind_of_server_error`]; the server's code, state and text stay available
 /// through [`Error::server`].
 pub fn server_error(server: ServerError, what: impl Into<Cow<'static, str>>) -> Error {
-    let error = Error::new(kind_of_server_error(server.code), what);
-    let error = match remedy(server.code) {
+    let kind = match is_full(&server) {
+        true => ErrorKind::Space,
+        false => kind_of_server_error(server.code),
+    };
+    let error = Error::new(kind, what);
+    let error = match remedy(server.code, kind) {
         Some(remedy) => error.with_remedy(remedy),
         None => error,
     };
@@ -146,7 +173,7 @@ pub fn sql_error(error: mysql_async::Error, what: impl Into<Cow<'static, str>>) 
             e @ (DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled),
         ) => Error::new(ErrorKind::Connect, what)
             .with_source(e)
-            .with_remedy(remedy(2059).expect("2059 is in the table above")),
+            .with_remedy(remedy(2059, ErrorKind::Connect).expect("2059 is in the table above")),
         Sql::Driver(e @ DriverError::NoKeyFound) => Error::usage(what).with_source(e),
         // The payload is the server's raw bytes; the Display of the variant leaves it out.
         Sql::Driver(e @ (DriverError::UnexpectedPacket { .. } | DriverError::PacketOutOfOrder)) => {
@@ -298,6 +325,43 @@ mod tests {
             (1114, ErrorKind::Space),
         ] {
             assert_eq!(kind_of_server_error(code), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_by_any_of_its_names() {
+        let said = |code, message: &str| {
+            let said = ServerError { code, state: "HY000".into(), message: message.into() };
+            server_error(said, "x")
+        };
+        for (code, message) in [
+            (1, "Can't create/write to file '/t/MLfd=4' (OS errno 28 - No space left on device)"),
+            (3, "Error writing file '/t/MLfd=4' (OS errno 28 - No space left on device)"),
+            (1005, r#"Can't create table `d`.`t` (errno: 28 "No space left on device")"#),
+            (1026, r#"Error writing file './d/t' (errno: 28 "Kein Platz")"#),
+            (1030, "Got error 28 - 'No space left on device' from storage engine"),
+            (1030, r#"Got error 28 "No space left on device" from storage engine InnoDB"#),
+            (1030, "Got error 100 - 'InnoDB error' from storage engine"),
+            (1296, "Got error 59 'Temp file write failure' from InnoDB"),
+            (1878, "Temporary file write failure."),
+        ] {
+            let e = said(code, message);
+            assert_eq!(e.kind(), ErrorKind::Space, "{message}");
+            assert!(e.remedy().contains("innodb_tmpdir"), "{message}: {}", e.remedy());
+        }
+        for (code, message) in [
+            (1005, r#"Can't create table `d`.`t` (errno: 150 "Foreign key constraint")"#),
+            (
+                1030,
+                "Got error 194 \"Tablespace is missing for a table\" from storage engine InnoDB",
+            ),
+            (1030, "Got error 168 - 'Unknown (generic) error from engine' from storage engine"),
+            (1062, "Duplicate entry 'errno: 28 No space left on device' for key 't.a'"),
+            (1296, "Got error 59 'anything' from NDB"),
+        ] {
+            let e = said(code, message);
+            assert_eq!(e.kind(), ErrorKind::Source, "{message}");
+            assert!(!e.remedy().contains("tmpdir"), "{message}");
         }
     }
 

@@ -121,7 +121,7 @@ pub(super) const LAST_MOMENT: &str = "2106-02-07 06:28:15.999999";
 pub(super) const LAST_MOMENT_BEFORE_11_5: &str = "2038-01-19 03:14:07.999999";
 
 /// What stands for the table in a query for rows.
-fn source(table: &Table) -> String {
+pub(super) fn source(table: &Table) -> String {
     let past = if table.history { " FOR SYSTEM_TIME ALL" } else { "" };
     format!("{}.{}{past}", quote_name(&table.database), quote_name(&table.name))
 }

@@ -4,7 +4,7 @@ use backup_core::{ArtifactSource, Context, Error, Result};
 use bytes::Bytes;
 
 use super::super::catalog::{Chunk, Column, LoadMode, Table};
-use super::super::plan::{LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
+use super::super::plan::{self, LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
 use super::super::select::quote_name;
 use super::documents::Documents;
 use crate::rows::{BlockReader, TextFormat};
@@ -108,6 +108,12 @@ pub(super) async fn load(
     let all: u64 = chunks.iter().map(|chunk| chunk.digest.rows).sum();
     all_taken(connection, done.affected_rows, all.saturating_sub(documents.rows)).await?;
     documents.insert(cx, connection, left, artifacts).await
+}
+
+/// Whether the table has rows. One is as good as all: sorted entries go in together, or none does.
+pub(super) async fn are_there(connection: &mut wire::Connection, table: &Table) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", plan::source(table));
+    Ok(!connection.query_values(&sql).await?.is_empty())
 }
 
 /// Fails where the server took fewer rows than it was given.

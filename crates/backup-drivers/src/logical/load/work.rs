@@ -172,11 +172,30 @@ impl Worker {
         if again && !it.transactional {
             self.anew(table).await?;
         }
+        // MariaDB may fill an empty table from sorted entries then.
+        let sorted = shape.whole && load.settings.facts.flavor == Flavor::MariaDb;
+        if !self.take(table, unit, sorted).await? {
+            let name = it.full_name();
+            self.cx.note(format!(
+                "the target lost the rows of {name} while it sorted them: they go in one by one"
+            ));
+            self.take(table, unit, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads a unit. Gives whether its rows are there: of sorted entries that MariaDB finds no room for,
+    /// in the directory for temporary files or in that of the table, it lets go without a word. One by one
+    /// they go in, or it says why not.
+    async fn take(&mut self, table: usize, unit: usize, sorted: bool) -> Result<bool> {
+        let shared = Arc::clone(&self.shared);
+        let load = &shared.load;
+        let it = &load.tables[table];
         let mark = Mark::Loaded(table, unit);
         let id = load.progress.as_ref().map_or("0", Progress::id);
         let chunks = load.chunks(table, unit);
         let cx = self.cx.clone();
-        let loader = self.loader(!shape.whole).await?;
+        let loader = self.loader(!sorted).await?;
         if it.transactional {
             loader.query("START TRANSACTION").await?;
             if let Some(progress) = &load.progress {
@@ -184,7 +203,7 @@ impl Worker {
                     // Another attempt got through, and its answer got lost.
                     Err(e) if e.server().is_some_and(|s| s.code == 1062) => {
                         loader.query("ROLLBACK").await?;
-                        return Ok(());
+                        return Ok(true);
                     }
                     other => drop(other?),
                 }
@@ -192,11 +211,16 @@ impl Worker {
         }
         rows::load(&cx, loader, it, chunks, &*load.artifacts, id).await?;
         if it.transactional {
+            // The mark must not outlive them.
+            if sorted && !rows::are_there(loader, it).await? {
+                loader.query("ROLLBACK").await?;
+                return Ok(false);
+            }
             loader.query("COMMIT").await?;
         } else if let Some(progress) = &load.progress {
             loader.query(&progress.insert(mark)).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a table anew whose engine cannot take back what a failed attempt left.
