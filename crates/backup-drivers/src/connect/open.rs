@@ -104,14 +104,15 @@ async fn sign_in(options: &ConnectOptions, opts: Opts) -> Result<Conn> {
 /// refused: `mysql_common` 0.37 takes a last byte 0 off the nonce of every plugin, and those of MariaDB's
 /// `client_ed25519` and `parsec` are 32 random bytes, of which the last is 0 once in 256 times. So the first
 /// sign-in with a password is one of [`wire`], which takes nonces as they are; with one that was right there,
-/// a refused sign-in is tried once more.
+/// a sign-in that is refused, or that `mysql_async` gives up (parsec with such a nonce), is tried once more.
 async fn attempt(options: &ConnectOptions, opts: Opts) -> Result<Conn, mysql_async::Error> {
+    let lost = |error: &mysql_async::Error| match error {
+        mysql_async::Error::Server(e) => e.code == ACCESS_DENIED,
+        mysql_async::Error::Driver(DriverError::UnexpectedPacket { .. }) => true,
+        _ => false,
+    };
     match once(opts.clone()).await {
-        Err(mysql_async::Error::Server(e))
-            if e.code == ACCESS_DENIED && options.proven.holds_for(options) =>
-        {
-            once(opts).await
-        }
+        Err(e) if lost(&e) && options.proven.holds_for(options) => once(opts).await,
         result => result,
     }
 }
