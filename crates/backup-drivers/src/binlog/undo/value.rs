@@ -19,6 +19,8 @@ pub(super) enum Value {
     /// A FLOAT, which compares with nothing but another one. Written with an exponent, or -0 would be
     /// the DECIMAL 0.
     Float(String),
+    /// A year, 0 for 0000. As two digits, or as a number, a `YEAR(2)` of MariaDB would take it for another one.
+    Year(u32),
     /// Of ENUM, SET and BIT.
     Index(u64),
     /// Bytes, in the character set of the column where it has one.
@@ -75,7 +77,7 @@ pub(super) fn read(
         246 => plain(decimal(column.meta, bytes).ok_or(CUT)?),
         13 => {
             let year = u32::from(reader.u8().ok_or(CUT)?);
-            plain(if year == 0 { "0".into() } else { (1900 + year).to_string() })
+            Ok(Value::Year(if year == 0 { 0 } else { 1900 + year }))
         }
         10 | 14 => {
             let date = reader.uint(3).ok_or(CUT)?;
@@ -273,6 +275,7 @@ impl Value {
         match self {
             Value::Null => "NULL".into(),
             Value::Plain(text) | Value::Float(text) => text.clone(),
+            Value::Year(year) => format!("'{year:04}'"),
             Value::Index(number) => number.to_string(),
             Value::Json(text) => quote(text),
             Value::Raw(bytes) => format!("CAST({} AS {})", hex(bytes), column.data_type),
@@ -299,7 +302,12 @@ impl Value {
         let literal = || self.literal(column, flavor);
         match self {
             Value::Null => format!("{name} IS NULL"),
-            Value::Plain(_) | Value::Raw(_) => format!("{name} <=> {}", literal()),
+            // No year is 1900: that is what the function has for 0000 in two digits.
+            Value::Year(0) if flavor == Flavor::MariaDb => format!("YEAR({name}) IN (0, 1900)"),
+            Value::Year(year) if flavor == Flavor::MariaDb => format!("YEAR({name}) <=> {year}"),
+            Value::Plain(_) | Value::Year(_) | Value::Raw(_) => {
+                format!("{name} <=> {}", literal())
+            }
             Value::Float(_) => format!("{name} <=> CAST({} AS FLOAT)", literal()),
             Value::Index(number) => format!("{name} + 0 <=> {number}"),
             Value::Json(_) => format!("{name} <=> CAST({} AS JSON)", literal()),
