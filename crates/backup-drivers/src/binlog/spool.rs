@@ -18,7 +18,7 @@ use super::segment::Head;
 pub(super) struct Spool {
     directory: PathBuf,
     /// Locked while we live.
-    _lock: File,
+    lock: File,
 }
 
 /// A segment that waits for the store.
@@ -75,6 +75,14 @@ fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(failed(path))
 }
 
+impl Drop for Spool {
+    /// At once: a child of ours that is just being started would hold it until it runs.
+    fn drop(&mut self) {
+        // What fails here the end of the process does.
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Spool {
     /// Opens the directory of a cluster below `root`.
     ///
@@ -101,7 +109,7 @@ impl Spool {
                 lock.set_len(0)
                     .and_then(|()| lock.write_all(who.as_bytes()))
                     .map_err(failed(&path))?;
-                Ok(Spool { directory, _lock: lock })
+                Ok(Spool { directory, lock })
             }
             Err(TryLockError::WouldBlock) => {
                 let who = std::fs::read_to_string(&path).unwrap_or_default();
