@@ -21,6 +21,7 @@ pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod restore;
 mod restore_files;
+mod restored;
 pub(crate) mod show;
 pub(crate) mod thaw;
 pub(crate) mod tier;

@@ -17,7 +17,8 @@ use backup_verify::{AsideOptions, FilesPoint, FilesServer, plan_tables, restore_
 use super::backup_tool::search_path;
 use super::new_replica::NewReplica;
 use super::point::Way;
-use super::restore::{Restore, done, plan};
+use super::restore::Restore;
+use super::restored::{done, plan};
 use crate::answer::Answer;
 use crate::app::App;
 

@@ -146,9 +146,8 @@ impl Route {
                 route.applied.as_ref().map_or_else(|| gtid.to_string(), ToString::to_string);
             return Err(Unreachable::passed(target, there).into());
         }
-        let segments = || route.files.iter().flat_map(|file| &file.segments);
-        route.bytes = segments().map(SegmentInfo::bytes).sum();
-        route.transactions = segments().map(|segment| segment.transactions).sum();
+        route.bytes = route.segments().map(|(_, segment)| segment.bytes()).sum();
+        route.transactions = route.segments().map(|(_, segment)| segment.transactions).sum();
         route.check_skipped()?;
         Ok(route)
     }

@@ -205,6 +205,30 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table of InnoDB, which every server has, of which nothing but its name is known yet.
+    pub(super) fn new(database: String, name: String) -> Self {
+        Table {
+            database,
+            name,
+            create: String::new(),
+            engine: "InnoDB".to_owned(),
+            transactional: true,
+            columns: Vec::new(),
+            key: Vec::new(),
+            rows_elsewhere: false,
+            histograms: BTreeMap::new(),
+            filter: None,
+            rows_left_out: false,
+            masked: Vec::new(),
+            documents: BTreeMap::new(),
+            history: false,
+            estimated_rows: 0,
+            data_bytes: 0,
+            digest: RowDigest::default(),
+            chunks: Vec::new(),
+        }
+    }
+
     /// Database and name.
     #[must_use]
     pub fn full_name(&self) -> TableName {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backup_core::{Context, Gtid, GtidSet, Result, SegmentInfo, SegmentStore};
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::ahead::{AT_ONCE, BYTES};
 use super::super::event::{Event, Header, kind};
@@ -79,7 +79,7 @@ impl Amount {
 }
 
 /// A segment that is read ahead: which one, and its bytes.
-type Ahead = ((usize, usize), JoinHandle<Result<Bytes>>);
+type Ahead = ((usize, usize), AbortOnDropHandle<Result<Bytes>>);
 
 /// Reads the route from the archive, some segments ahead.
 pub(super) struct Groups {
@@ -165,7 +165,8 @@ impl Groups {
                 continue;
             }
             let (cx, store, segment) = (self.cx.clone(), Arc::clone(&self.store), segment.clone());
-            begun.push_back((at, tokio::spawn(async move { store.read(&cx, &segment).await })));
+            let task = tokio::spawn(async move { store.read(&cx, &segment).await });
+            begun.push_back((at, AbortOnDropHandle::new(task)));
         }
         self.ahead = begun;
     }

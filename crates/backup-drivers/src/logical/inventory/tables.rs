@@ -140,7 +140,7 @@ fn left_out(name: &str) -> String {
 
 /// A table that the server refuses to open is no reason to have no backup of the others.
 fn no_definition(error: Error, name: &str) -> Error {
-    let has_none = error.remedy() == Error::new(ErrorKind::Source, "").remedy();
+    let has_none = error.remedy() == ErrorKind::Source.default_remedy();
     match error.kind() {
         ErrorKind::Source if error.server().is_some() && has_none => {
             error.with_remedy(left_out(name))

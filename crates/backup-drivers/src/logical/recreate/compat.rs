@@ -213,8 +213,6 @@ pub(super) fn listed(names: &[String]) -> String {
 mod tests {
     use super::super::super::catalog::{Column, Header, LoadMode, StoredObject, VERSION};
     use super::*;
-    use crate::rows::RowDigest;
-    use std::collections::BTreeMap;
 
     fn catalog(flavor: Flavor, version: &str, create: &str, data_type: &str) -> Catalog {
         let column = Column {
@@ -234,24 +232,9 @@ mod tests {
             },
             databases: Vec::new(),
             tables: vec![Table {
-                database: "s".into(),
-                name: "t".into(),
                 create: create.into(),
-                engine: "InnoDB".into(),
-                transactional: true,
                 columns: vec![column],
-                key: Vec::new(),
-                rows_elsewhere: false,
-                histograms: BTreeMap::new(),
-                filter: None,
-                rows_left_out: false,
-                masked: Vec::new(),
-                documents: BTreeMap::new(),
-                history: false,
-                estimated_rows: 0,
-                data_bytes: 0,
-                digest: RowDigest::default(),
-                chunks: Vec::new(),
+                ..Table::new("s".into(), "t".into())
             }],
             stored: Vec::new(),
             accounts: Vec::new(),

@@ -87,23 +87,7 @@ fn unknown(name: TableName, rows: bool, sequences: impl Iterator<Item = TableNam
     let defaults = sequences.map(|name| format!("DEFAULT nextval({})", name.quoted()));
     Table {
         create: Vec::from_iter(defaults).join(", "),
-        database: name.database,
-        name: name.table,
-        // Every server has it.
-        engine: "InnoDB".to_owned(),
-        transactional: true,
-        columns: Vec::new(),
-        key: Vec::new(),
-        rows_elsewhere: false,
-        histograms: BTreeMap::new(),
-        filter: None,
-        rows_left_out: false,
-        masked: Vec::new(),
-        documents: BTreeMap::new(),
-        history: false,
-        estimated_rows: 0,
-        data_bytes: 0,
         digest: RowDigest { rows: rows.into(), ..RowDigest::default() },
-        chunks: Vec::new(),
+        ..Table::new(name.database, name.table)
     }
 }
