@@ -4,6 +4,9 @@
 //! mutex that orders commits, and the status variables `Binlog_snapshot_file` and
 //! `Binlog_snapshot_position` belong to that very snapshot. Two snapshots of one position hold the
 //! same transactions. So all readers begin, whoever is behind begins again, until they agree.
+//! The server answers out of two variables that all its sessions share (`show_binlog_vars` in
+//! `sql/log.cc`), so that the answer may be what another session asked for at the same time. One answer
+//! proves nothing therefore: each reader is asked alone, several times, and all answers have to be equal.
 //!
 //! **MySQL** with GTIDs: a transaction owns its GTID from before it is written to the binary log until
 //! after the engine has committed it; only then is the GTID among the executed ones. So when the set
@@ -17,14 +20,22 @@
 use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, Flavor, GtidSet, Position, Result, ResultExt};
+use bytes::Bytes;
 use futures::future::try_join_all;
 
+use super::BEGIN;
 use crate::connect::Session;
 use crate::logical::inventory::ServerFacts;
 use crate::wire;
 
 /// For how long readers begin again before the lock is taken after all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a reader of MariaDB is asked for its place, all answers being equal, before it is
+/// believed. Between the server's writing its answer down and its reading it again, another session
+/// may have written its own: with three that ask without pause it is 1 of 75 answers, and they are
+/// not the same.
+const ASKED: usize = 5;
 
 /// A place in the binary log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +92,9 @@ pub(super) async fn open(
             }
             Flavor::MariaDb => match catch_up(readers, &mut places).await? {
                 Step::Agreed(place) => {
-                    return super::gtid_of(guard, place.file, place.offset).await.map(Some);
+                    if confirm(readers, &mut places).await? {
+                        return super::gtid_of(guard, place.file, place.offset).await.map(Some);
+                    }
                 }
                 Step::Behind => {}
                 Step::Untold => return Ok(None),
@@ -98,7 +111,7 @@ async fn between_commits(
     readers: &mut [wire::Connection],
 ) -> Result<Option<Position>> {
     let before = executed(guard).await?;
-    try_join_all(readers.iter_mut().map(|reader| reader.query(super::BEGIN))).await?;
+    try_join_all(readers.iter_mut().map(|reader| reader.query(BEGIN))).await?;
     // In this order: what is owned no more has been executed.
     if owned(guard).await? {
         return Ok(None);
@@ -167,8 +180,32 @@ async fn catch_up(readers: &mut [wire::Connection], places: &mut [Option<Place>]
 }
 
 async fn begin(reader: &mut wire::Connection) -> Result<Option<Place>> {
-    reader.query(super::BEGIN).await?;
+    reader.query(BEGIN).await?;
     let rows = reader.query_values("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+    Ok(place(&rows))
+}
+
+/// Asks every reader again, one after the other and more than once, and corrects their places.
+/// `false` where one is elsewhere, or got different answers.
+async fn confirm(readers: &mut [wire::Connection], places: &mut [Option<Place>]) -> Result<bool> {
+    let answer = "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM information_schema.SESSION_STATUS \
+                  WHERE VARIABLE_NAME IN ('BINLOG_SNAPSHOT_FILE', 'BINLOG_SNAPSHOT_POSITION')";
+    let sql = [answer; ASKED].join(" UNION ALL ");
+    let mut confirmed = true;
+    for (reader, assumed) in readers.iter_mut().zip(places) {
+        let rows = reader.query_values(&sql).await?;
+        // Each answer is two rows.
+        let mut answers = rows.chunks(2).map(place);
+        let told = answers.next().flatten();
+        let told = told.filter(|told| answers.all(|answer| answer.as_ref() == Some(told)));
+        confirmed &= told.is_some() && told == *assumed;
+        *assumed = told;
+    }
+    Ok(confirmed)
+}
+
+/// The place that the server tells in rows of name and value.
+fn place(rows: &[Vec<Option<Bytes>>]) -> Option<Place> {
     let value = |name: &str| {
         let row = rows.iter().find(|row| {
             row.first()
@@ -178,14 +215,16 @@ async fn begin(reader: &mut wire::Connection) -> Result<Option<Place>> {
         let value = row.get(1)?.as_ref()?;
         std::str::from_utf8(value).ok().map(str::to_owned)
     };
-    let file = value("binlog_snapshot_file").filter(|file| !file.is_empty());
-    let offset = value("binlog_snapshot_position").and_then(|offset| offset.parse().ok());
-    Ok(file.zip(offset).map(|(file, offset)| Place { file, offset }))
+    let file = value("binlog_snapshot_file").filter(|file| !file.is_empty())?;
+    let offset = value("binlog_snapshot_position")?.parse().ok()?;
+    Some(Place { file, offset })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connect::ConnectOptions;
+    use crate::logical::reader::reader;
 
     #[test]
     fn later_files_are_later() {
@@ -199,5 +238,74 @@ mod tests {
         places.sort_by(|a, b| a.order().cmp(&b.order()));
         let shown: Vec<_> = places.iter().map(|p| format!("{}:{}", p.file, p.offset)).collect();
         assert_eq!(shown, ["b.000001:5", "b.000001:7", "b.999999:9", "b.1000000:4"]);
+    }
+
+    /// One counts without pause, and others ask for positions of their own, with snapshots and
+    /// without, as monitoring and a second backup do.
+    #[rstest::rstest]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_position_is_that_of_every_reader_while_others_ask_for_theirs(
+        #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+    ) {
+        let cx = Context::builder().build();
+        let server = xtask::servers::sandbox(name).await.unwrap().start(&cx).await.unwrap();
+        let options = ConnectOptions::socket(server.socket(), "root");
+        let mut guard = Session::open(&options).await.unwrap();
+        for statement in [
+            "CREATE DATABASE a",
+            "CREATE TABLE a.counter (n BIGINT PRIMARY KEY)",
+            "INSERT INTO a.counter VALUES (0)",
+        ] {
+            guard.run(statement).await.unwrap();
+        }
+        let facts = crate::logical::inventory::server(guard.conn()).await.unwrap();
+        assert!(is_sound(&mut guard, &facts).await.unwrap());
+        let position = super::super::current_position(&mut guard, &facts).await.unwrap();
+        let before = transactions(&position);
+
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut writer = Session::open(&options).await.unwrap();
+        tasks.spawn(async move {
+            loop {
+                writer.run("UPDATE a.counter SET n = n + 1").await.unwrap();
+            }
+        });
+        for first in [BEGIN, "DO 1", "DO 1"] {
+            let mut asking = reader(&options).await.unwrap();
+            tasks.spawn(async move {
+                asking.query(first).await.unwrap();
+                loop {
+                    asking.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await.unwrap();
+                }
+            });
+        }
+
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            readers.push(reader(&options).await.unwrap());
+        }
+        let rounds = std::env::var("HOLDFAST_TEST_ROUNDS").map_or(200, |n| n.parse().unwrap());
+        let mut reached = 0;
+        for round in 0..rounds {
+            let opened = open(&cx, &mut guard, &facts, &mut readers).await.unwrap();
+            let Some(position) = opened else { continue };
+            reached += 1;
+            let expected = (transactions(&position) - before).to_string();
+            for reader in &mut readers {
+                let rows = reader.query_values("SELECT n FROM a.counter").await.unwrap();
+                let found = std::str::from_utf8(rows[0][0].as_deref().unwrap()).unwrap();
+                assert_eq!(found, expected, "round {round} of {position:?}");
+            }
+        }
+        assert!(reached > rounds / 2, "{reached} of {rounds}");
+        tasks.shutdown().await;
+    }
+
+    /// How many transactions there were, of one source.
+    fn transactions(position: &Position) -> u64 {
+        match position.gtid.as_ref().unwrap() {
+            GtidSet::MySql(set) => set.count(),
+            GtidSet::MariaDb(set) => set.iter().map(|g| g.seq).sum(),
+        }
     }
 }
