@@ -135,15 +135,28 @@ impl Foreseen<'_> {
         if filed.iter().any(unclear) {
             return findings;
         }
+        // A clone has no files of these, and names them.
+        let emptied = Emptied::of(self.manifest, self.catalog).tables;
+        let emptied: Vec<TableName> = emptied.into_iter().map(|left| left.table).collect();
+        for name in &selection.databases {
+            let has = filed.iter().map(|file| &file.database);
+            let has = has.chain(emptied.iter().map(|table| &table.database));
+            if !has.into_iter().any(|database| same(database, name)) {
+                findings.push(Finding::new(
+                    Severity::Warning,
+                    name.clone(),
+                    "the backup has no file of this database: unless it is empty, or all in tablespaces that it shares \
+                     with others, the restore ends with exit code 2",
+                    "see what there is with `holdfast show`",
+                ));
+            }
+        }
         let databases = selection.databases.iter().cloned();
         let databases: Vec<String> =
             databases.chain(filed.iter().map(|file| file.database.clone())).collect();
         let tables = filed.into_iter();
         let tables = tables.map(|TableFile { database, table, .. }| TableName { database, table });
-        // A clone has no files of these, and names them.
-        let emptied = Emptied::of(self.manifest, self.catalog).tables;
-        let tables: Vec<TableName> =
-            tables.chain(emptied.into_iter().map(|left| left.table)).collect();
+        let tables: Vec<TableName> = tables.chain(emptied).collect();
         match excluded(selection, &databases, &tables) {
             Ok(idle) => findings.extend(idle),
             Err(e) => findings.push(Finding::new(

@@ -66,9 +66,9 @@ async fn a_dry_run_of_tables_ends_as_the_restore_does(
         let planned = restore(&home, name, &server.url(), &[&args[..], &["--dry-run"]].concat());
         match mysql {
             false => drop(planned.expect(2).says(says)),
-            true if args[0] == "--databases" => {}
             true => {
-                let told = format!("{object}: the backup has no file of it");
+                let what = if args[0] == "--databases" { "this database" } else { "it" };
+                let told = format!("{object}: the backup has no file of {what}");
                 let planned = planned.expect(14);
                 assert!(planned.stdout.contains(&told), "{planned:?}");
             }
