@@ -55,6 +55,6 @@ pub use point::{bring_to, make_replica};
 pub use restore::{FilesRestore, FilesRestoreOptions};
 pub(crate) use settle::settle;
 pub use stream::export_stream;
-pub(crate) use target::Room;
+pub(crate) use target::{Mark, Room};
 pub use transport::Transport;
 pub use whole::WholeFile;

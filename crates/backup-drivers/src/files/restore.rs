@@ -15,7 +15,7 @@ use super::catalog::{Catalog, Entry, Kind};
 use super::changes::ChangesReader;
 use super::names::Names;
 use super::place::{Piece, Placed, There, Way, place};
-use super::target::{Found, Target};
+use super::target::{Found, Mark, Target};
 
 /// How many pieces of a file wait to be written.
 const AHEAD: usize = 2;
@@ -184,6 +184,23 @@ impl Restore for FilesRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Restored> {
+        let (restored, mark) = self.lay(cx, manifest, artifacts).await?;
+        mark.remove()?;
+        Ok(restored)
+    }
+}
+
+impl FilesRestore {
+    /// Lays the files out. The directory stays marked as one that nothing may start on yet, for whoever goes on with it.
+    ///
+    /// # Errors
+    /// As [`Restore::run`].
+    pub(crate) async fn lay(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        artifacts: Arc<dyn ArtifactSource>,
+    ) -> Result<(Restored, Mark)> {
         let (catalog, target) = self.prepare(manifest, &*artifacts).await?;
         let keeps = self.keeps(&target);
         let remove = match keeps {
@@ -191,7 +208,7 @@ impl Restore for FilesRestore {
             false => target.all(),
         };
         // Held until the end: nobody restores into the directory meanwhile.
-        let _mark = target.begin(&manifest.backup)?;
+        let mark = target.begin(&manifest.backup)?;
         target.remove(&remove)?;
         target.make_directories(&catalog)?;
 
@@ -234,17 +251,16 @@ impl Restore for FilesRestore {
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
-        Ok(Restored {
+        let restored = Restored {
             target: self.directory.display().to_string(),
             reached: manifest.outcome.position.clone(),
             rows: 0,
             bytes,
             warnings,
-        })
+        };
+        Ok((restored, mark))
     }
-}
 
-impl FilesRestore {
     async fn file(
         &self,
         cx: &Context,

@@ -126,9 +126,8 @@ impl Target {
         strangers
     }
 
-    /// Makes the directory, for nobody else to look into yet, and marks it. The mark is locked as long
-    /// as the value lives.
-    pub(super) fn begin(&self, backup: &BackupId) -> Result<File> {
+    /// Makes the directory, for nobody else to look into yet, and marks it.
+    pub(super) fn begin(&self, backup: &BackupId) -> Result<Mark> {
         let path = &self.directory;
         let create = || {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -150,7 +149,7 @@ impl Target {
             File::open(path)?.sync_all()
         };
         write(&mut mark).map_err(failed(path))?;
-        Ok(mark)
+        Ok(Mark { directory: path.clone(), file: mark })
     }
 
     /// Removes what is in the way.
@@ -180,8 +179,7 @@ impl Target {
         Ok(())
     }
 
-    /// Gives directories their owners and permissions, syncs them, and takes the mark away. `false`: not
-    /// every owner could be set.
+    /// Gives directories their owners and permissions, and syncs them. `false`: not every owner could be set.
     pub(super) fn finish(&self, catalog: &Catalog, names: &Names) -> Result<bool> {
         let mut owned = true;
         // Those inside first: a parent that lets nobody in comes last.
@@ -196,13 +194,39 @@ impl Target {
             };
             owned &= finish().map_err(failed(&at))?;
         }
-        let mut finish = || {
+        // That of the data directory itself is in no entry: it is that of what is in it.
+        if let Some(entry) = catalog.entries.iter().find(|entry| !entry.path.contains('/')) {
+            let finish = || own(&File::open(&self.directory)?, entry, names);
+            owned &= finish().map_err(failed(&self.directory))?;
+        }
+        Ok(owned)
+    }
+}
+
+/// The mark in a directory into which a restore has not ended. It is locked as long as the value lives, or a program
+/// that was given it: nobody else restores into the directory meanwhile.
+pub(crate) struct Mark {
+    directory: PathBuf,
+    file: File,
+}
+
+impl Mark {
+    /// The lock, for a program that works on the directory and may outlive us.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn for_program(&self) -> std::io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The restore has ended well: lets others in, and takes the mark away.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Target`] when the directory cannot be written.
+    pub(crate) fn remove(self) -> Result<()> {
+        let finish = || {
             std::fs::remove_file(self.directory.join(MARK))?;
             let directory = File::open(&self.directory)?;
-            // That of the data directory itself is in no entry: it is that of what is in it.
-            if let Some(entry) = catalog.entries.iter().find(|entry| !entry.path.contains('/')) {
-                owned &= own(&directory, entry, names)?;
-            }
             directory.set_permissions(PermissionsExt::from_mode(0o750))?;
             directory.sync_all()?;
             match self.directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -210,8 +234,7 @@ impl Target {
                 None => File::open(".")?.sync_all(),
             }
         };
-        finish().map_err(failed(&self.directory))?;
-        Ok(owned)
+        finish().map_err(failed(&self.directory))
     }
 }
 

@@ -4,7 +4,7 @@
 //! with doubled quotes and backslashes, names in backticks, comments, code in comments for some
 //! servers, `DELIMITER`.
 
-use super::token::{Dialect, Mode, Next, Place, Token, Wide};
+use super::token::{Charset, Dialect, Mode, Next, Place, Token, Wide};
 
 /// So much of a token is kept.
 const KEEP: usize = 512;
@@ -71,6 +71,8 @@ pub(super) struct Lexer {
     rest: Vec<u8>,
     nul: bool,
     wide: Wide,
+    /// That of `SET NAMES`.
+    names: Wide,
     /// Where the statement begins: at the mark of code for some servers, where it begins with one.
     opened: Option<Place>,
 }
@@ -91,6 +93,7 @@ impl Default for Lexer {
             rest: Vec::new(),
             nul: false,
             wide: Wide::No,
+            names: Wide::No,
             opened: None,
         }
     }
@@ -268,7 +271,12 @@ impl Lexer {
                 if let Some(Mode { ansi_quotes, backslashes }) = mode {
                     (self.ansi_quotes, self.backslashes) = (ansi_quotes, backslashes);
                 }
-                self.wide = charset.unwrap_or(self.wide);
+                match charset {
+                    None => {}
+                    Some(Charset::Names(wide)) => (self.names, self.wide) = (wide, wide),
+                    Some(Charset::Client(wide)) => self.wide = wide,
+                    Some(Charset::Kept) => self.wide = self.names,
+                }
             }
         }
     }

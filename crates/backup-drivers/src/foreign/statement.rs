@@ -1,6 +1,6 @@
 //! What a statement of a dump is, and whether it makes sense.
 
-use super::token::{Dialect, Mode, Place, Token, Wide};
+use super::token::{Charset, Dialect, Mode, Place, Token, Wide};
 
 /// So many tokens of its beginning are kept of a statement.
 const HEAD: usize = 48;
@@ -235,10 +235,17 @@ impl Statement {
         let value =
             |at: usize| self.head[at + 1..].iter().find(|p| !matches!(p, Part::Sign(b'=' | b':')));
         let is_charset = |part: &Part| matches!(part, Part::Word(w) if w == "NAMES" || (w.ends_with("CHARACTER_SET_CLIENT") && !w.contains("OLD_")));
-        let charset = self.head.iter().position(is_charset).map(|at| match value(at) {
-            Some(Part::Word(name)) => Wide::of(name),
-            Some(Part::Text(name)) => Wide::of(&name.to_uppercase()),
-            _ => Wide::No,
+        let charset = self.head.iter().position(is_charset).map(|at| {
+            let wide = match value(at) {
+                Some(Part::Word(name)) if name.starts_with('@') => return Charset::Kept,
+                Some(Part::Word(name)) => Wide::of(name),
+                Some(Part::Text(name)) => Wide::of(&name.to_uppercase()),
+                _ => Wide::No,
+            };
+            match self.head[at].is_word("NAMES") {
+                true => Charset::Names(wide),
+                false => Charset::Client(wide),
+            }
         });
         let is_mode = |part: &Part| matches!(part, Part::Word(w) if w.trim_start_matches('@').ends_with("SQL_MODE") && !w.contains("OLD_"));
         let mode = self.head.iter().rposition(is_mode).map(|at| {

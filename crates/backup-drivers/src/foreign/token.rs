@@ -47,7 +47,18 @@ pub(super) struct Dialect {
     /// By the `sql_mode`.
     pub(super) mode: Option<Mode>,
     /// By the character set of the client.
-    pub(super) charset: Option<Wide>,
+    pub(super) charset: Option<Charset>,
+}
+
+/// Which character set the client speaks from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Charset {
+    /// That of `SET NAMES`.
+    Names(Wide),
+    /// Another one for a while, for definitions and code.
+    Client(Wide),
+    /// That of `SET NAMES` again: dumps keep it in a variable, and set that.
+    Kept,
 }
 
 /// What the `sql_mode` says of strings.

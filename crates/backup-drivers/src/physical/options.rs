@@ -172,17 +172,14 @@ pub(super) fn prepare_arguments(
     memory: u64,
     plugins: Option<&Path>,
 ) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = match plugins {
-        None => vec!["--no-defaults".into(), "--prepare".into()],
-        // Which plugin, and its settings, the tool has only from the option file of the backup. Of the source's places
-        // in there none may be touched.
-        Some(plugins) => vec![
-            option("defaults-file", directory.join(OPTIONS)),
-            "--prepare".into(),
-            option("plugin-dir", plugins),
-            "--innodb-undo-directory=./".into(),
-        ],
-    };
+    // The size of pages, the files of the system tablespace, and the plugin that has the keys, the tool has only from
+    // the option file of the backup; of the source's places in there none may be touched.
+    let mut arguments: Vec<OsString> = vec![
+        option("defaults-file", directory.join(OPTIONS)),
+        "--prepare".into(),
+        "--innodb-undo-directory=./".into(),
+    ];
+    arguments.extend(plugins.map(|plugins| option("plugin-dir", plugins)));
     // MariaDB's tool needs no preparation of what increments follow on.
     if !last && tool.dialect() == Dialect::XtraBackup {
         arguments.push("--apply-log-only".into());
@@ -313,14 +310,15 @@ mod tests {
             words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
         };
         let memory = "--use-memory=1073741824";
-        let first =
-            ["--no-defaults", "--prepare", "--apply-log-only", "--target-dir=/data", memory];
+        let (defaults, undo) =
+            ("--defaults-file=/data/backup-my.cnf", "--innodb-undo-directory=./");
+        let first = [defaults, "--prepare", undo, "--apply-log-only", "--target-dir=/data", memory];
         assert_eq!(prepare(Dialect::XtraBackup, None, false), first);
         let words = prepare(Dialect::XtraBackup, Some("/i"), false);
         assert!(words.contains(&"--apply-log-only".to_owned()), "{words:?}");
         assert!(words.contains(&"--incremental-dir=/i".to_owned()), "{words:?}");
         let last =
-            ["--no-defaults", "--prepare", "--target-dir=/data", "--incremental-dir=/i", memory];
+            [defaults, "--prepare", undo, "--target-dir=/data", "--incremental-dir=/i", memory];
         assert_eq!(prepare(Dialect::XtraBackup, Some("/i"), true), last);
         // The other tool has no such option, and needs none.
         assert_eq!(prepare(Dialect::MariaDb, Some("/i"), false), last);
@@ -337,8 +335,8 @@ mod tests {
             [
                 "--defaults-file=/data/backup-my.cnf",
                 "--prepare",
-                "--plugin-dir=/p",
                 "--innodb-undo-directory=./",
+                "--plugin-dir=/p",
                 "--target-dir=/data",
                 "--incremental-dir=/i",
                 "--use-memory=1073741824",

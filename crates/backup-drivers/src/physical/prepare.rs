@@ -3,23 +3,25 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use backup_core::{Context, Error, ErrorKind, Result};
+use backup_core::{Context, Error, ErrorKind, Result, io_error};
 
 use super::log::DAMAGED;
 use super::metadata::Checkpoints;
 use super::options::prepare_arguments;
 use super::run::Running;
 use super::tool::Tool;
-use crate::files::KeyPlugin;
+use crate::files::{KeyPlugin, Mark};
 
 /// What a prepare may take of memory for pages at least, in bytes; a tool takes no less.
 const LEAST_MEMORY: u64 = 100 << 20;
 
-/// Prepares `directory`, with the increments in order; `keys` is the plugin that has the keys of encrypted files.
+/// Prepares `directory`, which `mark` keeps others out of, with the increments in order; `keys` is the plugin that has
+/// the keys of encrypted files.
 pub(super) async fn prepare(
     cx: &Context,
     tool: &Tool,
     directory: &Path,
+    mark: &Mark,
     increments: &[PathBuf],
     keys: Option<&KeyPlugin>,
 ) -> Result<()> {
@@ -33,12 +35,12 @@ pub(super) async fn prepare(
     // The full backup first, by itself.
     let mut wanted = checkpoints(directory)?.to_lsn;
     let last = increments.is_empty();
-    step(cx, tool, directory, &arguments(None, last), keys).await?;
+    step(cx, tool, (directory, mark), &arguments(None, last), keys).await?;
     for (n, increment) in increments.iter().enumerate() {
         wanted = wanted.max(checkpoints(increment)?.to_lsn);
         cx.phase(format!("applying increment {} of {}", n + 1, increments.len()));
         let last = n + 1 == increments.len();
-        step(cx, tool, directory, &arguments(Some(increment), last), keys).await?;
+        step(cx, tool, (directory, mark), &arguments(Some(increment), last), keys).await?;
     }
     let prepared = checkpoints(directory)?;
     let full = matches!(prepared.backup_type.as_str(), "full-prepared" | "log-applied");
@@ -60,11 +62,14 @@ pub(super) async fn prepare(
 async fn step(
     cx: &Context,
     tool: &Tool,
-    directory: &Path,
+    (directory, mark): (&Path, &Mark),
     arguments: &[OsString],
     keys: Option<&KeyPlugin>,
 ) -> Result<()> {
-    let mut running = Running::start(cx, tool, arguments)?;
+    let failed = format!("cannot prepare {}", directory.display());
+    // It works on when we are killed: with the lock, so that nobody begins anew below it.
+    let lock = mark.for_program().map_err(|e| io_error(e, ErrorKind::Internal, failed.clone()))?;
+    let mut running = Running::start_with(cx, tool, arguments, lock.into())?;
     // It has nothing to say there, but must not wait for somebody who listens.
     let mut output = running.stdout()?;
     let drained = tokio::spawn(async move {
@@ -94,7 +99,7 @@ async fn step(
             e.remedy().trim_end_matches('.'),
             directory.display()
         );
-        e.context(format!("cannot prepare {}", directory.display())).with_remedy(remedy)
+        e.context(failed).with_remedy(remedy)
     })?;
     if log.absent > 0 {
         cx.note(format!(

@@ -205,7 +205,9 @@ impl Restore for PhysicalRestore {
         };
         let keys = self.keys(&tool, full).await?;
         let files = self.files(increments).await?;
-        let mut restored = files.run(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
+        // Marked until it is ready: before that a server would start on it too, in the state of the full backup.
+        let laid = files.lay(cx, &full.manifest, Arc::clone(&full.artifacts)).await?;
+        let (mut restored, mark) = laid;
 
         // On the same disk as the target, where there is room for it, and gone with the end of this, or with the next.
         let beside = self.beside();
@@ -220,11 +222,12 @@ impl Restore for PhysicalRestore {
             restored.bytes += part.bytes;
             directories.push(directory);
         }
-        prepare(cx, &tool, &self.directory, &directories, keys.as_ref()).await?;
+        prepare(cx, &tool, &self.directory, &mark, &directories, keys.as_ref()).await?;
         remove_places(&self.directory)?;
         let catalog = Catalog::read(&*full.artifacts).await?;
         debug_assert_eq!(catalog.header.state, State::Unprepared);
         settle(&self.directory, &catalog)?;
+        mark.remove()?;
         restored.reached = manifest.outcome.position.clone();
         Ok(restored)
     }

@@ -51,9 +51,19 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(cx: &Context, tool: &Tool, arguments: &[OsString]) -> Result<Running> {
+        Running::start_with(cx, tool, arguments, Stdio::null())
+    }
+
+    /// The same, with something else than nothing for it to hold, and not to read.
+    pub(super) fn start_with(
+        cx: &Context,
+        tool: &Tool,
+        arguments: &[OsString],
+        stdin: Stdio,
+    ) -> Result<Running> {
         let name = tool.name();
         let mut command = tool.command();
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
         // A group of its own: Ctrl-C in a terminal is for us, who end it in order.
         let mut child = command

@@ -73,6 +73,8 @@ pub(crate) async fn target(name: &str) -> Result<Server> {
         Flavor::MariaDb => "INSTALL SONAME 'auth_ed25519'",
     };
     conn.query_drop(statement).await.unwrap();
+    // As some set it for all their applications.
+    conn.query_drop("SET GLOBAL autocommit = OFF").await.unwrap();
     Ok(target)
 }
 

@@ -130,6 +130,40 @@ async fn dumps_of_the_servers_own_programs_are_counted(
     Ok(())
 }
 
+/// In these the second byte of a character may be a backslash; the definitions between the rows are in
+/// another character set.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_in_chinese_and_japanese_character_sets_are_read_as_what_they_are(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+    #[values("gbk", "big5", "sjis")] charset: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "SET NAMES utf8mb4",
+        "CREATE DATABASE g",
+        "CREATE TABLE g.a (v VARCHAR(9) CHARACTER SET utf8mb4)",
+        "INSERT INTO g.a VALUES ('誠'), ('表'), ('x'), ('功')",
+        "CREATE TABLE g.b LIKE g.a",
+        "INSERT INTO g.b SELECT * FROM g.a",
+        "CREATE TRIGGER g.t BEFORE INSERT ON g.b FOR EACH ROW SET @a = '誠'",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("dump.sql");
+    dump(&source, &path, &[&format!("--default-character-set={charset}")]);
+    let text = std::fs::read(&path).unwrap();
+    assert!(text.windows(2).any(|pair| pair[0] > 0x7f && pair[1] == b'\\'), "{charset}");
+    let found = examined(&path).await;
+    assert_eq!(errors(&found), Vec::<String>::new());
+    for table in ["g.a", "g.b"] {
+        assert_eq!(found.contents().tables.get(table), Some(&4), "{table}");
+    }
+    Ok(())
+}
+
 /// Damage among rows and definitions, of the kinds that disks and networks make.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]

@@ -160,6 +160,10 @@ const CODE: &[&str] = &[
     "CREATE PROCEDURE p1 (IN a INT, OUT `b c` DECIMAL(5,2), INOUT d JSON) MODIFIES SQL DATA BEGIN DECLARE x INT; \
      /* comment */ -- another\n # third\n SELECT 'it''s', \"double\", `a` FROM t; END",
     "CREATE PROCEDURE `ORDER`.`p.1` () SELECT '🎉'",
+    // Only the end of the line ends it.
+    "CREATE PROCEDURE ends_in_comment () SELECT 1 -- the end",
+    "CREATE FUNCTION ends_in_hash () RETURNS INT DETERMINISTIC RETURN 1 # the end",
+    "CREATE EVENT ev_ends_in_comment ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1 -- the end",
     // Each under an sql_mode of its own.
     "SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT'",
     "CREATE PROCEDURE ansi () SELECT \"a\" || 'b' FROM \"t\"",

@@ -39,7 +39,8 @@ impl<'a> Code<'a> {
         self.script.raw(format!("DELIMITER {delimiter}\n"));
         self.script.note_length(statement.len());
         self.script.raw(&statement);
-        self.script.raw(format!(" {delimiter}\nDELIMITER ;\n"));
+        // On a line of its own: code may end in a comment, which only the end of the line ends.
+        self.script.raw(format!("\n{delimiter}\nDELIMITER ;\n"));
         Ok(())
     }
 

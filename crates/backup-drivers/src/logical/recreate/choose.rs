@@ -37,6 +37,9 @@ pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Resul
     );
     let idle = selection.idle_exclusions(&databases, &all)?;
     let mut catalog = select(catalog, selection);
+    if catalog.header.lower_case_table_names != 0 {
+        catalog.stored.iter_mut().for_each(on_table);
+    }
     catalog.warnings = idle
         .into_iter()
         .map(|glob| format!("nothing in the backup fits `{glob}`, which is to be left out"))
@@ -119,6 +122,17 @@ fn select(mut catalog: Catalog, selection: &Selection) -> Catalog {
         _ => !selection.only_tables() && selection.wants_database(&object.database),
     });
     catalog
+}
+
+/// Makes a trigger name its table as that is named: a source that does not tell cases apart kept the
+/// statement as it was written, which other servers would take for a table that there is not.
+fn on_table(object: &mut StoredObject) {
+    if let (StoredKind::Trigger, Some(table), None) =
+        (object.kind, &object.table, &object.create_bytes)
+    {
+        let dialect = Dialect::of(object.sql_mode.as_deref().unwrap_or_default());
+        object.create = rename_trigger(&object.create, dialect, &object.name, table);
+    }
 }
 
 struct Renamer<'a> {

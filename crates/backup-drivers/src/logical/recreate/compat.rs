@@ -1,9 +1,11 @@
 //! What a target of another version or family would refuse, or silently take otherwise.
 
+use std::collections::BTreeMap;
+
 use backup_core::{ErrorKind, Finding, Flavor, ServerVersion, Severity};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
-use super::super::ddl::{Dialect, TokenKind, conditions, significant};
+use super::super::ddl::{Dialect, Token, TokenKind, conditions, significant};
 use super::super::inventory::ServerFacts;
 
 /// How many names a finding lists.
@@ -165,6 +167,13 @@ fn otherwise(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
             "check the coordinates after the restore",
         );
     }
+    if catalog.header.lower_case_table_names != 0 && facts.lower_case_table_names == 0 {
+        add(
+            in_other_case(catalog),
+            "its code names tables in another case than they have; the source did not tell cases apart, the target does",
+            "correct the code after the restore, or restore to a server with the source's lower_case_table_names",
+        );
+    }
     if !has_tablespaces(facts) {
         let unused = catalog.stored.iter().filter(|o| is_unused(catalog, o));
         add(
@@ -185,6 +194,28 @@ fn otherwise(catalog: &Catalog, facts: &ServerFacts) -> Vec<Finding> {
 
 fn tables(catalog: &Catalog, wanted: impl Fn(&Table) -> bool) -> Vec<String> {
     catalog.tables.iter().filter(|t| wanted(t)).map(|t| t.full_name().to_string()).collect()
+}
+
+/// Code in which a name is that of a table or database but for its case. Views and keys have them as they are.
+fn in_other_case(catalog: &Catalog) -> Vec<String> {
+    let databases = catalog.databases.iter().map(|d| &d.name);
+    let names = databases.chain(catalog.tables.iter().map(|t| &t.name));
+    let names: BTreeMap<String, &String> = names.map(|name| (name.to_lowercase(), name)).collect();
+    let differs = |object: &&StoredObject| {
+        let dialect = Dialect::of(object.sql_mode.as_deref().unwrap_or_default());
+        let tokens = significant(&object.create, dialect);
+        let mut used = tokens.iter().filter_map(Token::name);
+        used.any(|name| names.get(&name.to_lowercase()).is_some_and(|real| **real != name))
+    };
+    let code = [
+        StoredKind::Function,
+        StoredKind::Procedure,
+        StoredKind::PackageBody,
+        StoredKind::Trigger,
+        StoredKind::Event,
+    ];
+    let objects = catalog.stored.iter().filter(|o| code.contains(&o.kind));
+    objects.filter(differs).map(|o| format!("{} {}", o.kind, o.full_name())).collect()
 }
 
 fn has_words(table: &Table, first: &str, second: &str) -> bool {
