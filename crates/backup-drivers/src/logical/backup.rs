@@ -191,7 +191,7 @@ impl LogicalBackup {
         let facts = inventory::server(session.conn()).await?;
         let selection =
             &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
-        let masks = self.masks()?;
+        let mut masks = self.masks()?;
         let found_bad = match self.options.check_tables {
             true => self.check_tables(cx, &mut session, selection).await?,
             false => Vec::new(),
@@ -217,7 +217,8 @@ impl LogicalBackup {
         warnings.extend(self.leave_out(found_bad, &mut catalog));
         warnings.extend(recovery(&mut session).await?);
         warnings.extend(prepared::warning(&prepared));
-        if let Some(masks) = &masks {
+        if let Some(masks) = &mut masks {
+            masks.ask(&mut session, &catalog.tables).await?;
             warnings.extend(masks.prepare(&mut catalog)?);
             refuse_fixed_keys(&mut session, masks, &catalog.tables).await?;
         }

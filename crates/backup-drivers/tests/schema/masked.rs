@@ -217,6 +217,187 @@ async fn what_is_made_of_a_value_is_what_its_column_gives_back(
     Ok(())
 }
 
+/// As [`MaskWith::Shape`] sees it.
+fn shape_of(text: &str) -> String {
+    let class = |c: char| match c {
+        c if c.is_ascii_digit() => '9',
+        c if c.is_uppercase() => 'A',
+        c if c.is_alphanumeric() => 'a',
+        c => c,
+    };
+    text.chars().map(class).collect()
+}
+
+/// Every character of every character set, as the server itself has it: a mask that takes one for another lets
+/// values through.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn every_character_set_is_read_as_the_server_reads_it(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    for statement in [
+        "SET sql_mode = ''",
+        "CREATE DATABASE d",
+        "CREATE TABLE d.all_of (id INT PRIMARY KEY, c VARCHAR(300) CHARACTER SET utf8mb4)",
+    ] {
+        conn.query_drop(statement).await.unwrap();
+    }
+    let codes = (1..0x1_0000).chain(0x1_f600..0x1_f700).chain(0x2_0000..0x2_0100);
+    let characters: Vec<char> = codes.filter_map(char::from_u32).collect();
+    for (id, characters) in characters.chunks(256).enumerate() {
+        let text: String = characters.iter().collect();
+        conn.exec_drop("INSERT INTO d.all_of VALUES (?, ?)", (id, text)).await.unwrap();
+    }
+    let charsets: Vec<String> = conn
+        .query(
+            "SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS \
+             WHERE CHARACTER_SET_NAME NOT IN ('binary', 'filename')",
+        )
+        .await
+        .unwrap();
+    assert!(charsets.len() >= 38, "{charsets:?}");
+    for charset in &charsets {
+        for statement in [
+            format!(
+                "CREATE TABLE d.t_{charset} (id INT PRIMARY KEY, plain VARCHAR(300), shaped VARCHAR(300), \
+                 same VARCHAR(300), replaced VARCHAR(300), h VARCHAR(40)) CHARACTER SET {charset}"
+            ),
+            format!("INSERT INTO d.t_{charset} SELECT id, c, c, c, c, 'zoë' FROM d.all_of"),
+        ] {
+            conn.query_drop(&statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+        }
+    }
+    let regex = |pattern: &str, replace: &str| MaskWith::Regex {
+        pattern: pattern.into(),
+        replace: replace.into(),
+    };
+    let mask = rules(&[
+        ("*.*.shaped", MaskWith::Shape),
+        ("*.*.same", regex("never ever", "")),
+        ("*.*.replaced", regex(r"[^\x00-\x7f]", "-")),
+        ("*.*.h", MaskWith::Hash),
+    ]);
+    let kept = Kept::backup(&source, LogicalOptions { mask, ..Default::default() }).await?;
+    let target = Server::start(name).await?;
+    kept.restore(&target, LogicalRestoreOptions::default()).await?;
+    let mut conn = target.connect().await?;
+    let mut hashes = BTreeSet::new();
+    for charset in &charsets {
+        let text = |column| format!("CONVERT({column} USING utf8mb4)");
+        let sql = format!(
+            "SELECT HEX(plain) = HEX(same), {}, {}, {}, {} FROM d.t_{charset} ORDER BY id",
+            text("plain"),
+            text("shaped"),
+            text("replaced"),
+            text("h")
+        );
+        let rows: Vec<(bool, String, String, String, String)> = conn.query(&sql).await.unwrap();
+        assert!(rows.len() > 200);
+        let mut hash_of = String::new();
+        for (same, plain, shaped, replaced, hash) in rows {
+            assert!(same, "{charset}: {plain:?}");
+            assert_eq!(shape_of(&shaped), shape_of(&plain), "{charset}: {plain:?}");
+            let through = shaped.chars().find(|c| c.is_alphanumeric() && !c.is_ascii());
+            assert_eq!(through, None, "{charset}");
+            let expected: String =
+                plain.chars().map(|c| if c.is_ascii() { c } else { '-' }).collect();
+            assert_eq!(replaced, expected, "{charset}");
+            hash_of = hash;
+        }
+        // The same in all character sets that have the characters.
+        let has = format!("SELECT CONVERT(CONVERT('ë' USING {charset}) USING utf8mb4) = 'ë'");
+        if conn.query_first(has).await.unwrap() == Some(true) {
+            hashes.insert(hash_of);
+        }
+    }
+    assert_eq!(hashes.len(), 1, "{hashes:?}");
+    Ok(())
+}
+
+/// What a server would make something else of, and what is longer than anybody thought.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn values_at_the_ends_of_their_types_stay_there(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    let last = match name {
+        "mariadb-11.8" => "2106-02-07 06:28:15",
+        _ => "2038-01-19 03:14:07",
+    };
+    for statement in [
+        "SET time_zone = '+00:00'".to_owned(),
+        "CREATE DATABASE d CHARACTER SET utf8mb4".to_owned(),
+        "CREATE TABLE d.t (id INT PRIMARY KEY AUTO_INCREMENT, first TIMESTAMP NULL, last TIMESTAMP NULL, \
+         middle TIMESTAMP NULL, f FLOAT(7,3), g FLOAT(7,3), h DOUBLE(9,4), i DOUBLE(9,4), j FLOAT(7,3), tiny TINYTEXT, \
+         l TEXT CHARACTER SET latin1, b TINYBLOB, m VARCHAR(9) CHARACTER SET utf8mb3, a TEXT CHARACTER SET ascii)"
+            .to_owned(),
+        format!(
+            "INSERT INTO d.t (first, last, middle, f, g, h, i, j, tiny, l, b, m, a) VALUES ('1970-01-01 00:00:01', \
+             '{last}', '2038-01-01 00:00:00', 9999.999, -1234.567, 99999.9999, -0.0001, 1, REPEAT('ë', 127), \
+             REPEAT('ë', 65535), REPEAT('x', 255), 'abc', 'abc')"
+        ),
+    ] {
+        conn.query_drop(&statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    for _ in 0..8 {
+        let rows = "INSERT INTO d.t (first, last, middle, f, g, h, i, j) SELECT first, last - INTERVAL id SECOND, middle, \
+                    f - id / 7, g + id / 7, h - id / 7, i - id / 7, j FROM d.t";
+        conn.query_drop(rows).await.unwrap();
+    }
+    let fixed = |text: &str| MaskWith::Fixed(text.into());
+    for with in [MaskWith::Hash, MaskWith::Shape] {
+        let columns = ["first", "last", "middle", "f", "g", "h", "i", "tiny", "l"];
+        let mut mask = rules(&columns.map(|column| (column, with.clone()))).unwrap();
+        mask.mask.extend(rules(&[("j", fixed("-9999.999")), ("b", MaskWith::Hash)]).unwrap().mask);
+        for rule in &mut mask.mask {
+            rule.column = format!("d.t.{}", rule.column);
+        }
+        let options = LogicalOptions { mask: Some(mask), ..Default::default() };
+        let kept = Kept::backup(&source, options).await?;
+        let target = Server::start(name).await?;
+        kept.restore(&target, LogicalRestoreOptions::default()).await?;
+        let mut conn = target.connect().await?;
+        conn.query_drop("SET time_zone = '+00:00'").await.unwrap();
+        type Found = (i64, String, String, String, i64, Option<i64>, Option<i64>);
+        let found: Option<Found> = conn
+            .query_first(
+                "SELECT COUNT(*), GROUP_CONCAT(DISTINCT YEAR(first)), GROUP_CONCAT(DISTINCT YEAR(last)), \
+                 GROUP_CONCAT(DISTINCT YEAR(middle)), COUNT(DISTINCT f), MAX(LENGTH(l)), MAX(LENGTH(tiny)) FROM d.t",
+            )
+            .await
+            .unwrap();
+        let found = found.unwrap();
+        let years = (found.1.as_str(), found.2.as_str(), found.3.as_str());
+        assert_eq!((found.0, years), (256, ("1970", &last[..4], "2038")));
+        assert!(found.4 > 100, "{found:?}");
+        let hash = with == MaskWith::Hash;
+        let lengths = if hash { [Some(32); 2] } else { [Some(65535), Some(127)] };
+        assert_eq!([found.5, found.6], lengths);
+    }
+    // What would be something else is refused before a row is read.
+    let regex = |replace: &str| MaskWith::Regex { pattern: "b".into(), replace: replace.into() };
+    for (column, with) in [
+        ("d.t.f", fixed("1.2345")),
+        ("d.t.f", fixed("99999.5")),
+        ("d.t.m", fixed("😀")),
+        ("d.t.m", regex("😀")),
+        ("d.t.a", fixed("é")),
+        ("d.t.a", regex("é")),
+        ("d.t.l", fixed("中")),
+    ] {
+        let options = LogicalOptions { mask: rules(&[(column, with)]), ..Default::default() };
+        let error = Kept::backup(&source, options).await.err();
+        let error = error.unwrap_or_else(|| panic!("{column} took what it cannot hold"));
+        assert_eq!(error.kind(), ErrorKind::Usage, "{column}: {}", error.report());
+        assert!(error.report().contains("cannot be masked by the rule"), "{}", error.report());
+    }
+    Ok(())
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_a_server_by_pattern_condition_and_without_rows(

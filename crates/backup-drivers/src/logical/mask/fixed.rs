@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::catalog::{Column, LoadMode};
-use super::table::INTEGERS;
+use super::column::INTEGERS;
 
 /// A fixed value.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +51,12 @@ impl Fixed {
                     };
                     finite && !(unsigned && *number < 0.0)
                 };
-                Fixed::Number(text.parse().ok().filter(fits)?)
+                let number = text.parse().ok().filter(fits)?;
+                match Digits::of(&column.column_type) {
+                    Some(digits) if !digits.fit(number) => return None,
+                    Some(digits) => Fixed::Number(digits.round(number)),
+                    None => Fixed::Number(number),
+                }
             }
             "decimal" => Fixed::Text(decimal(text, &column.column_type, unsigned)?),
             "date" | "datetime" | "timestamp" => Fixed::Date(date(text, data_type)?),
@@ -74,6 +79,35 @@ impl Fixed {
             }
             _ => Fixed::Text(text.to_owned()),
         })
+    }
+}
+
+/// How many digits a `FLOAT(7,3)` or `DOUBLE(7,3)` has, and how many of them after the point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Digits {
+    all: i32,
+    fraction: i32,
+}
+
+impl Digits {
+    pub(super) fn of(column_type: &str) -> Option<Digits> {
+        let sizes = column_type.strip_prefix("float(").or(column_type.strip_prefix("double("))?;
+        let (all, fraction) = sizes.split_once(')')?.0.split_once(',')?;
+        Some(Digits { all: all.trim().parse().ok()?, fraction: fraction.trim().parse().ok()? })
+    }
+
+    /// Rounds as the servers do, bit by bit, so that they find nothing to be rounded: the part after the point alone.
+    pub(super) fn round(self, number: f64) -> f64 {
+        let shift = 10_f64.powi(self.fraction);
+        number.floor() + ((number - number.floor()) * shift).round_ties_even() / shift
+    }
+
+    /// Whether a number has no more digits.
+    fn fit(self, number: f64) -> bool {
+        let text = number.abs().to_string();
+        let fraction = text.split_once('.').map_or(0, |(_, digits)| digits.len());
+        let whole = 10_f64.powi(self.all - self.fraction);
+        fraction <= usize::try_from(self.fraction).unwrap_or(0) && number.abs() < whole
     }
 }
 
@@ -190,6 +224,9 @@ mod tests {
         ] {
             assert_eq!(parse(column, text), Some(Fixed::Text(expected.into())), "{column} {text}");
         }
+        assert_eq!(parse("float(7,3)", "-9999.999"), Some(Fixed::Number(-9999.999)));
+        assert_eq!(parse("double(4,4)", "0.5"), Some(Fixed::Number(0.5)));
+        assert_eq!(parse("float", "1.23456"), Some(Fixed::Number(1.23456)));
         assert_eq!(parse("tinyint(1)", "-128"), Some(Fixed::Integer(-128)));
         assert_eq!(
             parse("bigint(20) unsigned", "18446744073709551615"),
@@ -216,6 +253,9 @@ mod tests {
             ("year(4)", "1900"),
             ("float", "1e39"),
             ("double unsigned", "-1"),
+            ("float(7,3)", "1.2345"),
+            ("float(7,3)", "10000"),
+            ("double(7,3) unsigned", "99999.5"),
             ("enum('m','f')", "q"),
             ("enum('m','f')", "M"),
             ("enum('a,b')", "a"),

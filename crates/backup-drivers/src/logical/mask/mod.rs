@@ -5,6 +5,8 @@
 //! value depends on the value and on a secret that is never stored, so that equal values stay equal
 //! in every table of the backup, and nobody can try values out.
 
+mod charset;
+mod column;
 mod fixed;
 mod rules;
 mod table;

@@ -72,36 +72,6 @@ pub(super) fn hash(stream: &mut Stream<'_>, digits: usize) -> String {
         .collect()
 }
 
-/// The text in a column's bytes. Bytes of a character set that is none of the Unicode ones stand for
-/// the character of the same number, which keeps ASCII what it is.
-pub(super) fn decode(bytes: &[u8], charset: &str) -> String {
-    let units = |f: fn([u8; 2]) -> u16| -> String {
-        let units: Vec<u16> = bytes.chunks_exact(2).map(|c| f([c[0], c[1]])).collect();
-        String::from_utf16_lossy(&units)
-    };
-    match charset {
-        "ucs2" | "utf16" => units(u16::from_be_bytes),
-        "utf16le" => units(u16::from_le_bytes),
-        "utf32" => bytes
-            .chunks_exact(4)
-            .map(|c| char::from_u32(u32::from_be_bytes([c[0], c[1], c[2], c[3]])).unwrap_or('?'))
-            .collect(),
-        utf8 if utf8.starts_with("utf8") => String::from_utf8_lossy(bytes).into_owned(),
-        _ => bytes.iter().map(|&b| char::from(b)).collect(),
-    }
-}
-
-/// The other way round; what does not fit becomes a question mark.
-pub(super) fn encode(text: &str, charset: &str) -> Vec<u8> {
-    match charset {
-        "ucs2" | "utf16" => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-        "utf16le" => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-        "utf32" => text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect(),
-        utf8 if utf8.starts_with("utf8") => text.as_bytes().to_vec(),
-        _ => text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -139,21 +109,6 @@ mod tests {
             let like = Stream::new(&key, b"v").like(value, max);
             prop_assert!(like <= max);
             prop_assert_eq!(like.to_string().len(), value.to_string().len());
-        }
-
-        #[test]
-        fn text_there_and_back(text in "\\PC{0,8}") {
-            for charset in ["utf8mb4", "utf16", "utf16le", "utf32"] {
-                prop_assert_eq!(&decode(&encode(&text, charset), charset), &text);
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_text(bytes: Vec<u8>) {
-            for charset in ["ucs2", "utf32", "utf8mb4", "gbk"] {
-                let _ = decode(&bytes, charset);
-            }
-            prop_assert_eq!(encode(&decode(&bytes, "latin1"), "latin1"), bytes);
         }
     }
 }
