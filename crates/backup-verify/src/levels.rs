@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_core::{Level, Result, Verifier};
 use backup_storage::Repo;
 
-use crate::{ContentVerifier, DrillVerifier, LogicalVerifier, ObjectsVerifier};
+use crate::{ContentVerifier, DrillVerifier, LogicalVerifier, ObjectsVerifier, Whole};
 
 /// The levels that this version verifies at.
 pub const LEVELS: [Level; 4] = [Level::Objects, Level::Content, Level::Logical, Level::Drill];
@@ -17,16 +17,18 @@ pub const LEVELS: [Level; 4] = [Level::Objects, Level::Content, Level::Logical, 
 /// # Errors
 /// None in this version, which has every level.
 pub fn verifiers_for(level: Level, repo: &Arc<Repo>) -> Result<Vec<Arc<dyn Verifier>>> {
-    verifiers(level, repo, DrillVerifier::default())
+    verifiers(level, repo, &Whole::default(), DrillVerifier::default())
 }
 
 pub(crate) fn verifiers(
     level: Level,
     repo: &Arc<Repo>,
+    whole: &Whole,
     drill: DrillVerifier,
 ) -> Result<Vec<Arc<dyn Verifier>>> {
     let objects: Arc<dyn Verifier> = Arc::new(ObjectsVerifier::new(Arc::clone(repo)));
-    let content: Arc<dyn Verifier> = Arc::new(ContentVerifier::new(Arc::clone(repo)));
+    let content = ContentVerifier::new(Arc::clone(repo)).sparing(whole.clone());
+    let content: Arc<dyn Verifier> = Arc::new(content);
     Ok(match level {
         Level::Objects => vec![objects],
         Level::Content => vec![objects, content],

@@ -24,4 +24,4 @@ pub use listed::{verify_drill, verify_listed, verify_sample};
 pub use logical::LogicalVerifier;
 pub use point::FilesPoint;
 pub use single::{FilesServer, plan_tables, restore_tables};
-pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier};
+pub use verifiers::{ContentVerifier, ObjectsVerifier, SampleVerifier, Whole};

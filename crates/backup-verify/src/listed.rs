@@ -11,10 +11,10 @@ use backup_storage::{Repo, SamplePlan};
 
 use crate::drill::Differences;
 use crate::levels::verifiers;
-use crate::{DrillOptions, DrillVerifier, SampleVerifier, verifiers_for};
+use crate::{DrillOptions, DrillVerifier, SampleVerifier, Whole, verifiers_for};
 
 /// Verifies a backup up to `level` and records the proof; of a history that cannot be written the report
-/// tells.
+/// tells. What is in `whole` was read before in this run; what increments follow on and is not in it is read too.
 ///
 /// # Errors
 /// When the verification could not be carried out: the level is not in this version, the store
@@ -23,9 +23,10 @@ pub async fn verify_listed(
     cx: &Context,
     repo: &Arc<Repo>,
     level: Level,
+    whole: &Whole,
     listed: Listed,
 ) -> Result<Report> {
-    run(cx, repo, verifiers_for(level, repo)?, listed).await
+    run(cx, repo, verifiers(level, repo, whole, DrillVerifier::default())?, listed).await
 }
 
 /// As [`verify_listed`] at level `drill`, held as `options` say. Where a `source` is named, which changed nothing
@@ -38,6 +39,7 @@ pub async fn verify_listed(
 pub async fn verify_drill(
     cx: &Context,
     repo: &Arc<Repo>,
+    whole: &Whole,
     options: DrillOptions,
     source: Option<&ConnectOptions>,
     listed: Listed,
@@ -54,7 +56,7 @@ pub async fn verify_drill(
         }
         drill = drill.compared_with(IdleSource::read(cx, source, manifest).await?, &differences);
     }
-    let mut report = run(cx, repo, verifiers(Level::Drill, repo, drill)?, listed).await?;
+    let mut report = run(cx, repo, verifiers(Level::Drill, repo, whole, drill)?, listed).await?;
     report.findings.append(&mut differences.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(report)
 }

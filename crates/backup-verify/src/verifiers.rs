@@ -1,9 +1,13 @@
 //! The verifiers that need nothing but the repository.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use backup_core::{ArtifactSource, Context, Level, Manifest, Report, Result, Verifier};
+use backup_core::{
+    ArtifactSource, BackupChain, BackupId, Chain, Context, Finding, Level, Manifest, Report,
+    Repository, Result, Verifier, pipeline,
+};
 use backup_storage::{Repo, SamplePlan, check_content, check_objects, check_sample};
 
 use crate::pages::check_pages;
@@ -70,18 +74,76 @@ impl Verifier for SampleVerifier {
     }
 }
 
+/// Backups that a run found whole, which increments need not read again.
+#[derive(Debug, Clone, Default)]
+pub struct Whole(Arc<Mutex<BTreeSet<BackupId>>>);
+
+impl Whole {
+    fn has(&self, backup: &BackupId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(backup)
+    }
+
+    fn add(&self, backup: &BackupId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(backup.clone());
+    }
+}
+
 /// Reads every byte of a backup, also those in packs of other backups, and checks it against the
-/// digests that were recorded when it was made. Of data files every page is checked, too.
+/// digests that were recorded when it was made. Of data files every page is checked, too. Of an increment
+/// those are read as well that it follows on, without which it is nothing.
 #[derive(Clone)]
 pub struct ContentVerifier {
     repo: Arc<Repo>,
+    whole: Whole,
 }
 
 impl ContentVerifier {
     /// For backups of `repo`.
     #[must_use]
     pub fn new(repo: Arc<Repo>) -> Self {
-        ContentVerifier { repo }
+        ContentVerifier { repo, whole: Whole::default() }
+    }
+
+    /// Takes note of what is whole, and does not read it again for the increments on it.
+    #[must_use]
+    pub fn sparing(self, whole: Whole) -> Self {
+        ContentVerifier { whole, ..self }
+    }
+
+    async fn read(
+        &self,
+        cx: &Context,
+        backup: &Manifest,
+        artifacts: &Arc<dyn ArtifactSource>,
+    ) -> Result<Report> {
+        let mut report = check_content(cx, &self.repo, backup).await?;
+        if backup.strategy.has_data_files() && report.ok() {
+            report.findings.extend(check_pages(cx, backup, artifacts).await?);
+        }
+        if report.ok() {
+            self.whole.add(&backup.backup);
+        }
+        Ok(report)
+    }
+
+    /// What is wrong with the backups that an increment follows on. Of the first that is not whole its own history
+    /// is told, too.
+    async fn ancestors(&self, cx: &Context, backup: &Manifest) -> Result<Vec<Finding>> {
+        let known = self.repo.backups(cx, Some(&backup.cluster)).await?;
+        let known: Vec<Manifest> = known.into_iter().filter_map(|l| l.manifest.ok()).collect();
+        let chain = BackupChain::to(backup, &known);
+        let before = chain.links().iter().take_while(|link| link.backup != backup.backup);
+        for link in before.filter(|link| !self.whole.has(&link.backup)) {
+            cx.phase(format!("verify content of {}", link.backup));
+            let artifacts = self.repo.artifacts(cx, link).await?;
+            let mut report = self.read(cx, link, &artifacts).await?;
+            if !report.ok() {
+                let Manifest { cluster, backup, .. } = link;
+                pipeline::prove(cx, &*self.repo, cluster, backup, &mut report, 0.0).await;
+                return Ok(report.findings);
+            }
+        }
+        Ok(Vec::new())
     }
 }
 
@@ -97,9 +159,9 @@ impl Verifier for ContentVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        let mut report = check_content(cx, &self.repo, backup).await?;
-        if backup.strategy.has_data_files() && report.ok() {
-            report.findings.extend(check_pages(cx, backup, &artifacts).await?);
+        let mut report = self.read(cx, backup, &artifacts).await?;
+        if backup.parent.is_some() && report.ok() {
+            report.findings.extend(self.ancestors(cx, backup).await?);
         }
         Ok(report)
     }

@@ -11,7 +11,7 @@ use backup_drivers::clone::Flags;
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::foreign::examine_dump;
 use backup_storage::{Repo, RepositoryOptions, SamplePlan, SampleRule};
-use backup_verify::{DrillOptions, LEVELS, verify_drill, verify_listed, verify_sample};
+use backup_verify::{DrillOptions, LEVELS, Whole, verify_drill, verify_listed, verify_sample};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
@@ -110,6 +110,7 @@ impl Verify {
 
         let plan = self.sample(app, &repo, &chosen)?;
         let source = self.source(app).await?;
+        let whole = Whole::default();
         let mut documents = Vec::new();
         let mut text = String::new();
         let mut ending = None;
@@ -118,9 +119,10 @@ impl Verify {
             let result = match &plan {
                 Some(plan) => verify_sample(&app.cx, &repo, plan, entry).await,
                 None if self.level == Level::Drill => {
-                    verify_drill(&app.cx, &repo, self.drill(app), source.as_ref(), entry).await
+                    let options = self.drill(app);
+                    verify_drill(&app.cx, &repo, &whole, options, source.as_ref(), entry).await
                 }
-                None => verify_listed(&app.cx, &repo, self.level, entry).await,
+                None => verify_listed(&app.cx, &repo, self.level, &whole, entry).await,
             };
             let (report, verdict) = match result {
                 // One backup that cannot be read must not keep the others from being looked at.

@@ -144,3 +144,47 @@ async fn a_damaged_page_of_the_server_is_named_and_taken_along_only_where_that_i
     home.on_repo([&args[..], &target].concat()).expect(0);
     assert_eq!(number(&server, "SELECT COUNT(*) FROM bank.packed").await, 300);
 }
+
+/// Whoever verifies the newest every night would never hear of the full backup else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_increment_is_no_better_than_what_it_follows_on() {
+    let home = Home::with_repo();
+    let mut server = on(NAME, &home.path("data")).await;
+    fill(&mut server.session().await).await;
+    let (url, tool) = (server.url(), install(NAME));
+    let mut taken = Vec::new();
+    for kind in ["full", "incremental", "incremental"] {
+        let args =
+            ["backup", "--strategy", "physical", "--type", kind, "--cluster", "bank", "--json"];
+        let more = ["--source", &url, "--tool", tool.to_str().unwrap()];
+        let run = home.on_repo([&args[..], &more].concat());
+        taken.push(run.expect(0).json()["backup"].as_str().unwrap().to_owned());
+    }
+    server.0.stop().await.unwrap();
+    home.on_repo(["verify", "latest", "--cluster", "bank"]).expect(0);
+    home.on_repo(["verify", "--all"]).expect(0);
+
+    let of_full = |(path, _): &(PathBuf, u64)| {
+        let name = path.to_str().unwrap();
+        name.contains(&taken[0]) && name.contains("pack")
+    };
+    let (pack, _) = home.files("repo").into_iter().rfind(of_full).unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&pack).unwrap();
+    let (middle, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+
+    let run = home.on_repo(["verify", "latest", "--cluster", "bank", "--json"]).expect(11);
+    let document = run.json();
+    assert_eq!(document["backup"], *taken[2]);
+    assert!(document["findings"].to_string().contains(&taken[0]), "{document}");
+    let whole = home.path("restored");
+    let to = ["--cluster", "bank", "--target-dir", whole.to_str().unwrap(), "--tool"];
+    home.on_repo([&["restore", "latest"][..], &to, &[tool.to_str().unwrap()]].concat()).expect(8);
+    // The one that is damaged is known for it, and the one between is judged by itself.
+    let listed = home.on_repo(["list", "--cluster", "bank"]).expect(0).stdout;
+    let failed =
+        |n: usize| listed.lines().any(|line| line.contains(&taken[n]) && line.contains("FAILED"));
+    assert_eq!([failed(0), failed(1), failed(2)], [true, false, true], "{listed}");
+    home.on_repo(["verify", &taken[1], "--cluster", "bank"]).expect(11);
+}
