@@ -23,10 +23,11 @@ const WAIT_TIMEOUT: usize = 28_800;
 /// What every session begins with, whatever the server's configuration or `init_connect` say.
 ///
 /// A limit on the rows of a `SELECT` would make lists, and tables, silently shorter; without
-/// autocommit what was loaded is gone with the connection; the others end statements or idle
-/// connections of a long backup. The comments are for one flavor each.
+/// autocommit what was loaded is gone with the connection; an `sql_mode` would change what literals and
+/// operators mean; the others end statements or idle connections of a long backup. The comments are for
+/// one flavor each.
 pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 18446744073709551615, \
-    autocommit = 1, completion_type = 0, sql_big_selects = 1, wait_timeout = 2147483 \
+    sql_mode = '', autocommit = 1, completion_type = 0, sql_big_selects = 1, wait_timeout = 2147483 \
     /*!80000 , max_execution_time = 0 */ /*M!100304 , max_statement_time = 0, \
     idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
     system_versioning_asof = DEFAULT */";

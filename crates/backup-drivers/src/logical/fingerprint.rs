@@ -3,8 +3,9 @@
 //! MariaDB says that a table was rebuilt after a snapshot began (`ER_TABLE_DEF_CHANGED`), but not
 //! that it was renamed or altered in place: where two tables, two columns or a partition and a
 //! table swap names, a reader would get rows of the one under the name of the other. Every such
-//! change touches the definition's file, whose time is `CREATE_TIME`, except
-//! `EXCHANGE PARTITION`, after which a partition has the number of a table.
+//! change of a table of InnoDB touches the definition's file, whose time is `CREATE_TIME`, except
+//! `EXCHANGE PARTITION`, after which a partition has the number of a table. Other engines mean something
+//! else by that time, or have none, so that their definitions are compared.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use std::time::Duration;
 use backup_core::{Error, ErrorKind, Result, ResultExt};
 
 use super::catalog::Table;
-use super::ddl::quote_text;
+use super::ddl::{Parts, hex_literals, quote_text};
 use super::inventory;
+use super::reader::reader;
 use super::select::{Selection, TableName};
-use crate::connect::Session;
+use crate::connect::{ConnectOptions, Session};
 use crate::wire;
 
 /// `CREATE_TIME` counts seconds, so a change is seen only when it is of another second.
@@ -23,19 +25,55 @@ const RESOLUTION: Duration = Duration::from_millis(1100);
 
 /// What every table looked like before the snapshot.
 #[derive(Debug, Default)]
-pub(super) struct Fingerprints(HashMap<TableName, Option<String>>);
+pub(super) struct Fingerprints(HashMap<TableName, Look>);
+
+/// What a table looks like.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    marks: Marks,
+    created: Option<String>,
+    definition: Option<String>,
+}
+
+/// By what a change of a table is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    Time,
+    Definition,
+    Both,
+}
+
+impl Marks {
+    /// Of ARCHIVE the time is that of the last write, of FEDERATED it takes another server to tell, and
+    /// others say nothing at first and something later.
+    fn of(engine: &str) -> Self {
+        match engine.to_ascii_lowercase().as_str() {
+            "innodb" => Marks::Time,
+            // Theirs is when the files of rows were made, which stay when a column is renamed.
+            "myisam" | "aria" | "memory" => Marks::Both,
+            _ => Marks::Definition,
+        }
+    }
+}
 
 impl Fingerprints {
     /// Takes them, and waits until any later change can be told from them.
-    pub(super) async fn take(session: &mut Session, selection: &Selection) -> Result<Self> {
-        session.run("SET SESSION time_zone = '+00:00'").await?;
+    pub(super) async fn take(
+        source: &ConnectOptions,
+        session: &mut Session,
+        selection: &Selection,
+    ) -> Result<Self> {
+        let listed = inventory::list_engines(session.conn(), selection).await?;
+        // As those that compare: settings of a session change what is printed.
+        let mut reader = reader(source).await?;
         let mut tables = HashMap::new();
-        for name in inventory::list_tables(session.conn(), selection).await? {
+        for (name, engine) in listed {
             // Gone meanwhile: the snapshot will not have it either, or the check will fail.
-            if let Some(found) = session.query_first::<Option<String>>(&query(&name)).await? {
-                tables.insert(name, found);
+            if let Some(look) = look(&mut reader, &name, Marks::of(&engine)).await? {
+                tables.insert(name, look);
             }
         }
+        reader.close().await;
         tokio::time::sleep(RESOLUTION).await;
         Ok(Fingerprints(tables))
     }
@@ -56,27 +94,56 @@ impl Fingerprints {
     /// open transaction, which keeps DDL off.
     pub(super) async fn check(&self, reader: &mut wire::Connection, table: &Table) -> Result<()> {
         let name = table.full_name();
-        let rows = reader
-            .query_values(&query(&name))
-            .await
-            .context(|| format!("cannot see whether {name} was changed"))?;
-        let now = rows.first().and_then(|row| row.first()).map(Option::as_deref);
-        let before = self.0.get(&name).map(|text| text.as_ref().map(String::as_bytes));
-        if now.is_some() && now == before {
-            return Ok(());
+        if let Some(before) = self.0.get(&name) {
+            let now = look(reader, &name, before.marks)
+                .await
+                .context(|| format!("cannot see whether {name} was changed"))?;
+            if now.as_ref() == Some(before) {
+                return Ok(());
+            }
         }
         Err(changed(format!("table {name} was changed by DDL during the backup")))
     }
 }
 
-/// One row, whose value differs after DDL on the table.
-fn query(name: &TableName) -> String {
-    format!(
-        "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
-         AND TABLE_NAME = {}",
-        quote_text(&name.database),
-        quote_text(&name.table)
-    )
+/// What there is to see of a table. `None` where there is no such table.
+async fn look(
+    reader: &mut wire::Connection,
+    name: &TableName,
+    marks: Marks,
+) -> Result<Option<Look>> {
+    let mut look = Look { marks, created: None, definition: None };
+    if marks != Marks::Definition {
+        let sql = format!(
+            "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
+             AND TABLE_NAME = {}",
+            quote_text(&name.database),
+            quote_text(&name.table)
+        );
+        let rows = reader.query_values(&sql).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        look.created = text(row.into_iter().next());
+    }
+    if marks != Marks::Time {
+        match reader.query_values(&format!("SHOW CREATE TABLE {}", name.quoted())).await {
+            Ok(rows) => {
+                let definition = text(rows.into_iter().next().and_then(|row| row.into_iter().nth(1)));
+                look.definition = definition.map(|text| Parts::of(&text).without_counter());
+            }
+            Err(e) if e.server().is_some_and(|said| said.code == NO_SUCH_TABLE) => return Ok(None),
+            // What the server cannot open is told of where its definition is wanted.
+            Err(e) if e.server().is_some() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Some(look))
+}
+
+/// `ER_NO_SUCH_TABLE`.
+const NO_SUCH_TABLE: u16 = 1146;
+
+fn text(value: Option<Option<bytes::Bytes>>) -> Option<String> {
+    value.flatten().map(|bytes| hex_literals(&bytes))
 }
 
 fn changed(message: String) -> Error {

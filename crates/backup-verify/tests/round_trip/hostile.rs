@@ -41,9 +41,19 @@ async fn backup_with(
     event: fn(&Event) -> bool,
     statements: Vec<String>,
 ) -> Result<Manifest> {
+    backup_as(pair, pair.source(), event, statements).await
+}
+
+/// The same by another account.
+async fn backup_as(
+    pair: &Pair,
+    account: ConnectOptions,
+    event: fn(&Event) -> bool,
+    statements: Vec<String>,
+) -> Result<Manifest> {
     let monitor = At { event, source: pair.source(), statements: Mutex::new(statements) };
     let cx = Context::builder().threads(1).monitor(Arc::new(monitor)).build();
-    let driver = LogicalBackup::new(pair.source(), LogicalOptions::default());
+    let driver = LogicalBackup::new(account, LogicalOptions::default());
     pipeline::backup(&cx, &pair.repository, &driver, spec()).await
 }
 
@@ -87,6 +97,118 @@ async fn ddl_in_place_fails_the_backup(#[values("mariadb-10.11", "mariadb-11.8")
         assert!(error.report().contains("changed by DDL during"), "{ddl}: {}", error.report());
     }
     backup_with(&pair, before_rows, vec!["DO 1".to_owned()]).await.unwrap();
+    pair.stop().await;
+}
+
+/// Of some engines the server says late, or never, when a table was created.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_other_engines_are_told_by_their_definitions(
+    #[values("mariadb-10.11", "mariadb-11.8")] server: &str,
+) {
+    let pair = Pair::start(server).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    let there = format!(
+        "CREATE SERVER here FOREIGN DATA WRAPPER mysql OPTIONS (SOCKET '{}', USER 'root', DATABASE 'd')",
+        pair.source.socket().display()
+    );
+    let fill = [
+        "DROP DATABASE IF EXISTS d",
+        "CREATE DATABASE d",
+        "CREATE TABLE d.archived (id INT AUTO_INCREMENT PRIMARY KEY, x INT, y INT) ENGINE=ARCHIVE",
+        "CREATE TABLE d.commas (x INT NOT NULL, y INT NOT NULL) ENGINE=CSV",
+        "CREATE TABLE d.isam (id INT AUTO_INCREMENT PRIMARY KEY, x INT, y INT) ENGINE=MyISAM",
+        "CREATE TABLE d.fleeting (x INT, y INT) ENGINE=MEMORY",
+        "CREATE TABLE d.nothing (x INT) ENGINE=BLACKHOLE",
+        "CREATE TABLE d.far (x INT, y INT) ENGINE=FEDERATED CONNECTION='here/fleeting'",
+        "INSERT INTO d.archived (x, y) VALUES (1, 2)",
+        "INSERT INTO d.commas VALUES (1, 2)",
+        "INSERT INTO d.isam (x, y) VALUES (1, 2)",
+        "INSERT INTO d.fleeting VALUES (1, 2)",
+    ];
+    for statement in [
+        "INSTALL SONAME 'ha_archive'",
+        "INSTALL SONAME 'ha_blackhole'",
+        "INSTALL SONAME 'ha_federatedx'",
+        &there,
+        // One that may not lock tables, so that DDL does not wait for those without transactions.
+        "CREATE USER looker",
+        "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR, SUPER ON \
+         *.* TO looker",
+    ] {
+        source.run(statement).await.unwrap();
+    }
+    let looker = ConnectOptions::socket(pair.source.socket(), "looker");
+    // Rows that come are no change of a table, nor is that somebody looks at it.
+    let inserts = "INSERT INTO d.archived (x, y) VALUES (3, 4); INSERT INTO d.isam (x, y) VALUES (3, 4); \
+                   FLUSH TABLES; SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'd'";
+    for (spoils, statements) in [
+        (false, inserts),
+        (true, "ALTER TABLE d.archived ADD COLUMN z INT"),
+        (true, "ALTER TABLE d.commas DROP COLUMN y; ALTER TABLE d.commas ADD COLUMN y INT NOT NULL FIRST"),
+        (true, "ALTER TABLE d.isam CHANGE x y INT, CHANGE y x INT"),
+        (true, "TRUNCATE d.isam; ALTER TABLE d.isam ENGINE=ARCHIVE"),
+        (true, "ALTER TABLE d.archived ENGINE=InnoDB"),
+        (true, "ALTER TABLE d.fleeting CHANGE x y INT, CHANGE y x INT"),
+    ] {
+        for statement in fill {
+            source.run(statement).await.unwrap();
+        }
+        let list = statements.split("; ").map(str::to_owned).collect();
+        let backup = backup_as(&pair, looker.clone(), before_rows, list).await;
+        match (spoils, backup) {
+            (false, backup) => drop(backup.unwrap_or_else(|e| panic!("{statements}: {}", e.report()))),
+            (true, Ok(_)) => panic!("not noticed: {statements}"),
+            (true, Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Source, "{statements}: {}", error.report());
+                let told = error.report().contains("changed by DDL during");
+                assert!(told, "{statements}: {}", error.report());
+            }
+        }
+    }
+    // And by one that locks them.
+    for statement in fill {
+        source.run(statement).await.unwrap();
+    }
+    let manifest = pair.backup(LogicalOptions::default()).await;
+    assert_eq!(manifest.outcome.rows, Some(4));
+    pair.stop().await;
+}
+
+/// A server whose sessions read literals and operators in another way, and names that show it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sql_mode_of_the_server_changes_nothing(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] server: &str,
+) {
+    let modes = "NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT,PAD_CHAR_TO_FULL_LENGTH,IGNORE_SPACE";
+    let pair = Pair::start_with(server, &[("sql_mode", modes)]).await;
+    let mut source = Session::open(&pair.source()).await.unwrap();
+    for statement in [
+        r"CREATE DATABASE `v\w`",
+        r"CREATE TABLE `v\w`.`a\b` (id INT PRIMARY KEY, c CHAR(9) DEFAULT 0x5c, KEY `c\` (c))",
+        r"CREATE TABLE `v\w`.`isam\` (id INT PRIMARY KEY, c CHAR(9)) ENGINE=MyISAM",
+        r"INSERT INTO `v\w`.`a\b` VALUES (1, 0x5c27), (2, 0x225c)",
+        r"INSERT INTO `v\w`.`isam\` VALUES (1, 0x5c27), (2, 0x5c)",
+        r"CREATE VIEW `v\w`.`shown\` AS SELECT id FROM `v\w`.`a\b`",
+    ] {
+        source.run(statement).await.unwrap();
+    }
+    let all = pair.backup(LogicalOptions::default()).await;
+    for selection in [
+        Selection { databases: [r"v\w".to_owned()].into(), ..Selection::default() },
+        Selection { tables: [r"`v\w`.`a\b`".parse().unwrap()].into(), ..Selection::default() },
+        Selection { table_globs: [r"`v\w`.a*".parse().unwrap()].into(), ..Selection::default() },
+    ] {
+        let part = pair.backup(LogicalOptions { selection, ..Default::default() }).await;
+        assert!(part.outcome.rows >= Some(2), "{part:?}");
+    }
+    pair.restore(&all, LogicalRestoreOptions::default()).await;
+    let mut target = Session::open(&pair.target()).await.unwrap();
+    let (was, is) = (sides::rows(&mut source).await, sides::rows(&mut target).await);
+    sides::assert_same("rows", &was, &is);
+    let (was, is) = (sides::definitions(&mut source).await, sides::definitions(&mut target).await);
+    sides::assert_same("definitions", &was, &is);
     pair.stop().await;
 }
 

@@ -177,6 +177,18 @@ impl<'a> Parts<'a> {
         Some(value.text)
     }
 
+    /// The definition without what `AUTO_INCREMENT` gives next, which every new row changes.
+    pub(in crate::logical) fn without_counter(&self) -> String {
+        let options = significant(&self.create[self.end..], Dialect::default());
+        let mut edits = Edits::default();
+        if let Some(at) = options.iter().position(|t| t.is_word("AUTO_INCREMENT"))
+            && let Some(value) = options.get(at + 2)
+        {
+            edits.replace(self.end + options[at].start..self.end + value.range().end, "");
+        }
+        edits.apply(self.create)
+    }
+
     /// Whether a word stands among the table's options, such as `VERSIONING`.
     pub(in crate::logical) fn has_option_word(&self, word: &str) -> bool {
         significant(&self.create[self.end..], Dialect::default()).iter().any(|t| t.is_word(word))
@@ -263,6 +275,13 @@ mod tests {
         (`b`,`KEY`) /*!80000 INVISIBLE */,\n  FULLTEXT KEY `f` (`c`),\n  CONSTRAINT `x` FOREIGN KEY (`b`) \
         REFERENCES `o`.`p` (`q`) ON DELETE CASCADE,\n  CONSTRAINT `c` CHECK (`b` > 0)\n) ENGINE=InnoDB \
         AUTO_INCREMENT=7 STATS_AUTO_RECALC=1 COMMENT='STATS_PERSISTENT=0'";
+
+    #[test]
+    fn the_counter_is_no_part_of_what_a_table_is() {
+        let without = Parts::of(CREATE).without_counter();
+        assert_eq!(without, CREATE.replace("AUTO_INCREMENT=7", ""));
+        assert_eq!(Parts::of(&without).without_counter(), without);
+    }
 
     #[test]
     fn unique_keys_by_their_columns() {

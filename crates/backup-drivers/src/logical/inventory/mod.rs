@@ -112,6 +112,31 @@ pub async fn list_tables(conn: &mut Conn, selection: &Selection) -> Result<Vec<T
     Ok(tables)
 }
 
+/// The same with the engine of each, without a name where the server cannot open the table.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(super) async fn list_engines(
+    conn: &mut Conn,
+    selection: &Selection,
+) -> Result<Vec<(TableName, String)>> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
+         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND {}",
+        databases_condition("TABLE_SCHEMA", selection)
+    );
+    let rows = query::rows(conn, sql, "cannot list the engines of the tables").await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (database, table) = (query::required(row, 0)?, query::required(row, 1)?);
+        if selection.wants_table(&database, &table) {
+            let engine = query::text(row, 2).unwrap_or_default();
+            found.push((TableName { database, table }, engine));
+        }
+    }
+    Ok(found)
+}
+
 /// The tables among those that are wanted whose engine takes no part in a snapshot.
 ///
 /// # Errors
@@ -120,22 +145,12 @@ pub(super) async fn list_non_transactional(
     conn: &mut Conn,
     selection: &Selection,
 ) -> Result<Vec<TableName>> {
-    let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES \
-         WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND ENGINE <> 'InnoDB' AND {}",
-        databases_condition("TABLE_SCHEMA", selection)
-    );
-    let rows = query::rows(conn, sql, "cannot list the tables without transactions").await?;
-    let mut found = Vec::new();
-    for row in &rows {
-        let (database, table) = (query::required(row, 0)?, query::required(row, 1)?);
-        let engine = query::text(row, 2).unwrap_or_default();
-        let own_rows = !tables::is_transactional(&engine) && !tables::has_rows_elsewhere(&engine);
-        if own_rows && selection.wants_table(&database, &table) {
-            found.push(TableName { database, table });
-        }
-    }
-    Ok(found)
+    let mut listed = list_engines(conn, selection).await?;
+    listed.retain(|(_, engine)| {
+        let own_rows = !tables::is_transactional(engine) && !tables::has_rows_elsewhere(engine);
+        own_rows && !engine.is_empty()
+    });
+    Ok(listed.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Reads every definition that is wanted.

@@ -238,7 +238,7 @@ async fn keep_ddl_out(
     selection: &Selection,
 ) -> Result<(Ddl, String)> {
     if !facts.capabilities().backup_lock {
-        let fingerprints = cx.run(Fingerprints::take(guard, selection)).await?;
+        let fingerprints = cx.run(Fingerprints::take(source, guard, selection)).await?;
         let partitions = Partitions::read(guard).await?;
         let reason = "DDL on a table fails the backup".to_owned();
         return Ok((Ddl::Watched(fingerprints, partitions), reason));
