@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::{Context, Layout, Manifest, Repository};
+use backup_core::{Context, ErrorKind, Finding, Layout, Level, Manifest, Repository, Severity};
 use backup_storage::{Deltas, Repo, RepositoryOptions, Store, check_content, check_objects};
 use bytes::Bytes;
 use common::fault::{EIO, Fault, FaultStore};
@@ -317,6 +317,37 @@ async fn nothing_is_built_on_damage_that_is_known() {
         let kept = &second.outcome.warnings;
         assert!(kept.iter().any(|w| w.contains("is damaged")), "case {case}: {kept:?}");
         must_be_whole(&cx, &repo, &second, &samples).await;
+    }
+}
+
+/// A drill whose server could not do what it took: all bytes are there all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_failed_for_other_reasons_than_its_bytes_serves() {
+    let samples = [sample("a.ibd", PAGES, &noise(110, 64 * PAGE))];
+    let finding = |kind| {
+        Finding::new(Severity::Error, "function a.f", "the server refuses it", "").with_kind(kind)
+    };
+    for (kinds, serves) in [
+        (vec![ErrorKind::Target, ErrorKind::Privilege], true),
+        (vec![ErrorKind::Target, ErrorKind::Damaged], false),
+    ] {
+        let (cx, warnings) = listening();
+        let (repo, _) = repo(&cx, Deltas::Always).await;
+        let first = back_up(&cx, &repo, &samples).await.unwrap();
+        let event = backup_core::RecordEvent::Proof {
+            level: Level::Drill,
+            ok: false,
+            findings: kinds.into_iter().map(finding).collect(),
+            duration_seconds: 0.1,
+            sampled: None,
+        };
+        let backup = Some(first.backup.clone());
+        let record = backup_core::Record { time: cx.now(), backup, event };
+        repo.record(&cx, &first.cluster, &record).await.unwrap();
+        let second = back_up(&cx, &repo, &samples).await.unwrap();
+        assert_eq!(!second.needs.is_empty(), serves);
+        let told = warnings.take().iter().any(|w| w.contains("stored anew"));
+        assert_eq!(told, !serves);
     }
 }
 

@@ -22,7 +22,7 @@ use backup_storage::format::Compression;
 use backup_storage::{Deltas, Repo, RepoUrl, RepositoryOptions};
 
 use crate::at_target;
-use crate::drill::DrillOptions;
+use crate::drill::{DrillOptions, engine_libraries, with_libraries};
 use crate::foresee::excluded;
 
 /// What is moved, where to, and by way of which server.
@@ -43,6 +43,8 @@ pub struct Aside<'a> {
     options: AsideOptions,
     install: ServerInstall,
     lower_case_table_names: u8,
+    /// What the private server loads for the engines of the backup's tables.
+    libraries: BTreeSet<String>,
     manner: Manner,
     at_target: RestoreSteps,
 }
@@ -101,7 +103,17 @@ impl<'a> Aside<'a> {
             },
         };
         let lower_case_table_names = catalog.header.lower_case_table_names;
-        Ok(Aside { repo, manifest, options, install, lower_case_table_names, manner, at_target })
+        let libraries = engine_libraries(&install, &catalog);
+        Ok(Aside {
+            repo,
+            manifest,
+            options,
+            install,
+            lower_case_table_names,
+            libraries,
+            manner,
+            at_target,
+        })
     }
 
     /// What [`run`](Self::run) would do.
@@ -231,7 +243,7 @@ impl<'a> Aside<'a> {
                 for (name, value) in scope.iter().flat_map(|scope| scope.filters()) {
                     builder = builder.option(name, value);
                 }
-                builder
+                with_libraries(builder, self.libraries.iter().cloned())
             })
             .await?;
         let source = own_account(cx, &sandbox).await?;

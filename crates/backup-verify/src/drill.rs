@@ -269,13 +269,13 @@ impl Verifier for DrillVerifier {
         if backup.strategy.has_data_files() {
             return self.files(cx, &install, backup, artifacts).await;
         }
-        let names = match Catalog::read(&*artifacts).await {
-            Ok(catalog) => catalog.header.lower_case_table_names,
-            // The drill says what is wrong with it.
-            Err(_) => 0,
-        };
+        // What is wrong with it the drill says.
+        let catalog = Catalog::read(&*artifacts).await.ok();
+        let names = catalog.as_ref().map_or(0, |catalog| catalog.header.lower_case_table_names);
+        let libraries = catalog.map(|catalog| engine_libraries(&install, &catalog));
         cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-        let mut sandbox = self.options.start(cx, &install, names, |builder| builder).await?;
+        let load = |builder| with_libraries(builder, libraries.into_iter().flatten());
+        let mut sandbox = self.options.start(cx, &install, names, load).await?;
         let target = ConnectOptions::socket(sandbox.socket(), "root");
         let report = drill(cx, &target, backup, artifacts).await;
         // What the server says at its end does not matter; its data goes with it.
@@ -285,6 +285,21 @@ impl Verifier for DrillVerifier {
         findings.extend(report.findings);
         Ok(Report::new(Level::Drill, findings))
     }
+}
+
+/// The libraries of the engines that the tables of a catalogue have, where they are no part of the server.
+pub(crate) fn engine_libraries(install: &ServerInstall, catalog: &Catalog) -> BTreeSet<String> {
+    install.engine_libraries(catalog.tables.iter().map(|table| table.engine.as_str()))
+}
+
+/// A private server that loads them.
+pub(crate) fn with_libraries(
+    builder: SandboxBuilder,
+    libraries: impl IntoIterator<Item = String>,
+) -> SandboxBuilder {
+    libraries
+        .into_iter()
+        .fold(builder, |builder, library| builder.option("plugin_load_add", library))
 }
 
 /// What the drill took, for whoever has to plan a real restore.

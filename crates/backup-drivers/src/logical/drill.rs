@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Restore, Result, Severity,
+    pipeline,
 };
 use tokio::task::JoinSet;
 
@@ -47,8 +48,9 @@ pub struct DrillReport {
 /// without it, for it may be that of the server which the backup is of.
 ///
 /// # Errors
-/// When the drill could not be carried out: the server or the repository went away, or the run was
-/// cancelled. What is wrong with the backup is in the report.
+/// When the drill could not be carried out: the server or the repository went away, the run was
+/// cancelled, or [`ErrorKind::Target`] where the server lacks an engine, a character set or a collation. What is
+/// wrong with the backup is in the report.
 pub async fn drill(
     cx: &Context,
     target: &ConnectOptions,
@@ -70,8 +72,15 @@ pub async fn drill(
             return Ok(report);
         }
     };
+    let catalog = recreate::without_directories(catalog);
+    report.findings.extend(recreate::of_other_servers(&catalog).map(|table| {
+        let problem = "its definition is tried with InnoDB in place of FEDERATED, which takes the other server";
+        Finding::new(Severity::Info, table.full_name().to_string(), problem, "")
+    }));
+    let catalog = recreate::stand_in(catalog);
+    can_take(target, &catalog).await?;
     let began = Instant::now();
-    let driver = LogicalRestore::new(target.clone(), LogicalRestoreOptions::default()).private();
+    let driver = LogicalRestore::new(target.clone(), LogicalRestoreOptions::default()).rehearsal();
     match driver.run(cx, manifest, Arc::clone(&artifacts)).await {
         Ok(restored) => {
             report.rows = restored.rows;
@@ -85,8 +94,8 @@ pub async fn drill(
             let whole = finding(manifest.backup.as_str(), e)?;
             let single = one_by_one(cx, target, manifest, &artifacts, &catalog).await?;
             report.findings.extend(single);
-            // What is wrong is no table by itself: a routine, a view, what the server lacks.
-            if report.findings.is_empty() {
+            // What is wrong is no table by itself: a routine, a view.
+            if !report.findings.iter().any(|f| f.severity == Severity::Error) {
                 report.findings.push(whole);
             }
             report.restored_in = began.elapsed();
@@ -108,6 +117,26 @@ pub async fn drill(
     session.close().await?;
     report.checked_in = began.elapsed();
     Ok(report)
+}
+
+/// Fails where the private server lacks what tables need: of the backup that says nothing.
+async fn can_take(target: &ConnectOptions, catalog: &Catalog) -> Result<()> {
+    let mut session = Session::open(target).await?;
+    let facts = inventory::server(session.conn()).await?;
+    let lacking = recreate::lacking(session.conn(), &facts, catalog).await?;
+    session.close().await?;
+    let of_private = |finding: Finding| {
+        Finding {
+        problem: finding.problem.replacen("the target", "the private server", 1),
+        remedy: "add what is missing to that installation (MariaDB has engines in packages of their own), or \
+                 name one that has it (--server-dir)"
+            .to_owned(),
+        ..finding
+    }
+    };
+    let lacking: Vec<Finding> = lacking.into_iter().map(of_private).collect();
+    let what = "the drill cannot be held, which says nothing of the backup";
+    pipeline::in_one(&lacking, what, ErrorKind::Target).map_or(Ok(()), Err)
 }
 
 /// An error as a finding, if it is about the backup and not about the way there.
@@ -147,7 +176,7 @@ async fn one_by_one(
         let name = table.full_name();
         let selection = Selection { tables: [name.clone()].into(), ..Selection::default() };
         let options = LogicalRestoreOptions { selection, ..Default::default() };
-        let driver = LogicalRestore::new(target.clone(), options).private();
+        let driver = LogicalRestore::new(target.clone(), options).rehearsal();
         if let Err(e) = driver.run(cx, manifest, Arc::clone(artifacts)).await {
             findings.push(finding(&name.to_string(), e)?);
         }
@@ -232,10 +261,9 @@ async fn check_tables(session: &mut Session, catalog: &Catalog) -> Result<Vec<Fi
 /// Compares every definition with that of the backup.
 async fn definitions(session: &mut Session, catalog: Catalog) -> Result<Vec<Finding>> {
     let facts = inventory::server(session.conn()).await?;
-    let databases = catalog.databases.iter().map(|d| d.name.clone()).collect();
-    let selection = Selection { databases, ..Selection::default() };
-    let there = inventory::read(session.conn(), &facts, &selection).await?;
-    let mut wanted = objects(recreate::without_directories(catalog));
+    // All of it, for it has nothing else: what belongs to no database comes with a whole server alone.
+    let there = inventory::read(session.conn(), &facts, &Selection::default()).await?;
+    let mut wanted = objects(catalog);
     let mut findings = Vec::new();
     for (name, found) in objects(there) {
         match wanted.remove(&name) {
@@ -259,8 +287,9 @@ fn objects(catalog: Catalog) -> BTreeMap<String, String> {
     let databases = catalog.databases.into_iter();
     objects.extend(databases.map(|d| (format!("database {}", d.name), d.create)));
     for table in catalog.tables {
-        let Table { create, engine, columns, key, .. } = &table;
-        let text = format!("{create} {engine} {columns:?} {key:?}");
+        // The key that its rows were read along is one of those in its definition.
+        let Table { create, engine, columns, .. } = &table;
+        let text = format!("{create} {engine} {columns:?}");
         objects.insert(table.full_name().to_string(), text);
     }
     for object in catalog.stored {

@@ -98,6 +98,8 @@ pub struct LogicalRestore {
     options: LogicalRestoreOptions,
     /// The target is a private server, whose files stay where it keeps them.
     private: bool,
+    /// It has none of the servers that tables show rows of.
+    alone: bool,
     /// Nobody will run it again: the backup is gone by then.
     once: bool,
     /// What there is to look at has been told.
@@ -108,13 +110,20 @@ impl LogicalRestore {
     /// A restore to `target`.
     #[must_use]
     pub fn new(target: ConnectOptions, options: LogicalRestoreOptions) -> Self {
-        LogicalRestore { target, options, private: false, once: false, told: false }
+        LogicalRestore { target, options, private: false, alone: false, once: false, told: false }
     }
 
     /// For a private server: no table gets the directory of its own that it had.
     #[must_use]
     pub fn private(self) -> Self {
         LogicalRestore { private: true, ..self }
+    }
+
+    /// The same, for one that is thrown away then: tables of FEDERATED, which it takes another server to create, get
+    /// another engine.
+    #[must_use]
+    pub fn rehearsal(self) -> Self {
+        LogicalRestore { alone: true, ..self.private() }
     }
 
     /// Of a backup that nobody can restore a second time: what an early end leaves cannot be gone on with, and no

@@ -1,5 +1,6 @@
 //! An installation of a server: what is there and how to run it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -127,6 +128,27 @@ impl ServerInstall {
     /// The directory of plugins, where there is one.
     pub(crate) fn plugins(&self) -> Option<&Path> {
         self.plugins.as_deref()
+    }
+
+    /// The libraries of the plugins that have these storage engines, of those that the installation has. The
+    /// server loads none by itself.
+    #[must_use]
+    pub fn engine_libraries<'a>(
+        &self,
+        engines: impl IntoIterator<Item = &'a str>,
+    ) -> BTreeSet<String> {
+        let Some(directory) = &self.plugins else { return BTreeSet::new() };
+        let library = |engine: &str| match engine.to_ascii_lowercase().as_str() {
+            "innodb" | "myisam" | "aria" | "memory" | "csv" | "mrg_myisam" | "sequence" => None,
+            // The one of that name is its predecessor, which has bugs that nobody mends.
+            "federated" if self.flavor == Flavor::MariaDb => Some("ha_federatedx.so".to_owned()),
+            name if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+                Some(format!("ha_{name}.so"))
+            }
+            _ => None,
+        };
+        let libraries = engines.into_iter().filter_map(library);
+        libraries.filter(|library| directory.join(library).is_file()).collect()
     }
 
     /// The same installation with its server and its plugins in other places.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, Event,
-    Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt,
+    ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
+    Event, Finding, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt, Severity,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -213,7 +213,7 @@ impl Repo {
     }
 
     /// Whether the last verification of a backup that is on record found damage. Only records of its
-    /// own time and later are read.
+    /// own time and later are read. What a drill could not do, though all bytes were there, is no damage.
     pub(crate) async fn proven_damaged(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
         let id = &manifest.backup;
         let found = self.store.list(&key::records(&manifest.cluster)).await?;
@@ -226,12 +226,14 @@ impl Repo {
             cx.check()?;
             // A record that cannot be read says nothing.
             let Ok(record) = self.read_record(&manifest.cluster, name).await else { continue };
-            if let RecordEvent::Proof { ok, sampled, .. } = record.event
+            if let RecordEvent::Proof { ok, sampled, findings, .. } = record.event
                 && record.backup.as_ref() == Some(id)
                 // What a sample did not look at may be damaged as before.
                 && (!ok || sampled.is_none())
             {
-                return Ok(!ok);
+                let of_bytes = |f: &Finding| f.kind.is_none_or(|kind| kind == ErrorKind::Damaged);
+                let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
+                return Ok(!ok && (findings.is_empty() || errors.any(of_bytes)));
             }
         }
         Ok(false)

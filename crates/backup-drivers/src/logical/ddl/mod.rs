@@ -28,7 +28,9 @@ pub(super) use lexer::{Token, TokenKind, conditions, significant};
 pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
 pub(super) use parts::Parts;
 pub(crate) use reach::Reach;
-pub(super) use table::{TableRename, drop_directories, inherit_collation, rename_table};
+pub(super) use table::{
+    TableRename, drop_directories, inherit_collation, rename_table, replace_engine,
+};
 pub(crate) use touch::{Touch, Wanted};
 pub(super) use view::{ViewReferences, name_view, view_references};
 

@@ -174,6 +174,19 @@ pub(in crate::logical) fn drop_directories(create: &str) -> String {
     edits.apply(create)
 }
 
+/// Puts an engine in the place of another one, for the table and its partitions.
+pub(in crate::logical) fn replace_engine(create: &str, old: &str, new: &str) -> String {
+    let tokens = significant(create, Dialect::default());
+    let mut edits = Edits::default();
+    for window in tokens.windows(3) {
+        let [word, sign, engine] = window else { continue };
+        if word.is_word("ENGINE") && sign.is_sign('=') && engine.is_word(old) {
+            edits.replace(engine.range(), new);
+        }
+    }
+    edits.apply(create)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +199,17 @@ mod tests {
             drop_directories(create),
             "CREATE TABLE `t` (`DATA` int COMMENT 'DATA DIRECTORY=''x''') ENGINE=InnoDB  /*!50100 \
              (PARTITION p  ENGINE = InnoDB) */"
+        );
+    }
+
+    #[test]
+    fn an_engine_takes_the_place_of_another() {
+        let create = "CREATE TABLE `t` (`ENGINE` int COMMENT 'ENGINE=FEDERATED') ENGINE=FEDERATED \
+                      CONNECTION='s/FEDERATED' /*!50100 (PARTITION p ENGINE = FEDERATED) */";
+        assert_eq!(
+            replace_engine(create, "federated", "InnoDB"),
+            "CREATE TABLE `t` (`ENGINE` int COMMENT 'ENGINE=FEDERATED') ENGINE=InnoDB \
+             CONNECTION='s/FEDERATED' /*!50100 (PARTITION p ENGINE = InnoDB) */"
         );
     }
 

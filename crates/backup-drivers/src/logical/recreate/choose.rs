@@ -7,7 +7,7 @@ use backup_core::{Error, Flavor, Result};
 use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
 use super::super::ddl::{
     Dialect, TableRename, drop_directories, mentions_database, rename_database, rename_header,
-    rename_table, rename_trigger, rename_view, switch_off,
+    rename_table, rename_trigger, rename_view, replace_engine, switch_off,
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
@@ -65,6 +65,26 @@ pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Resul
 pub(in crate::logical) fn without_directories(mut catalog: Catalog) -> Catalog {
     for table in &mut catalog.tables {
         table.create = drop_directories(&table.create);
+    }
+    catalog
+}
+
+/// The engine whose tables cannot be created without the server that they show rows of.
+const ELSEWHERE: &str = "FEDERATED";
+
+/// The tables that [`stand_in`] changes.
+pub(in crate::logical) fn of_other_servers(catalog: &Catalog) -> impl Iterator<Item = &Table> {
+    catalog.tables.iter().filter(|table| table.engine.eq_ignore_ascii_case(ELSEWHERE))
+}
+
+/// Gives tables that show rows of other servers another engine: a rehearsal neither has these servers nor is it to
+/// bother them.
+pub(in crate::logical) fn stand_in(mut catalog: Catalog) -> Catalog {
+    for table in &mut catalog.tables {
+        if table.engine.eq_ignore_ascii_case(ELSEWHERE) {
+            table.create = replace_engine(&table.create, ELSEWHERE, "InnoDB");
+            table.engine = "InnoDB".to_owned();
+        }
     }
     catalog
 }

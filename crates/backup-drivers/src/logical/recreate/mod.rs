@@ -24,7 +24,7 @@ mod settings;
 
 pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
-pub(super) use choose::without_directories;
+pub(super) use choose::{of_other_servers, stand_in, without_directories};
 pub use code::{create_code, create_events, create_triggers};
 pub(super) use configured::configured;
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
@@ -38,6 +38,7 @@ pub(super) use invalid::{Scene, Stage};
 pub use invalid::{create_invalid_views, keep_invalid_views};
 pub use outside::sequences;
 pub(super) use outside::{outside, unknown_sequence};
+pub(super) use plan::lacking;
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 pub use settings::differing_settings;
 

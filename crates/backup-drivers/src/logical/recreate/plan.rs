@@ -77,6 +77,18 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     Ok(Plan { existing: existing.into_iter().collect(), findings })
 }
 
+/// The engines, character sets and collations that the target does not have.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(in crate::logical) async fn lacking(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    Planner { facts, catalog }.lacking(conn).await
+}
+
 /// Destroys what [`plan`] found. Foreign keys of other tables do not hinder it.
 ///
 /// # Errors

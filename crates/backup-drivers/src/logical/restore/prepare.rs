@@ -76,6 +76,9 @@ impl LogicalRestore {
         if self.private {
             catalog = recreate::without_directories(catalog);
         }
+        if self.alone {
+            catalog = recreate::stand_in(catalog);
+        }
         self.look(&manifest.backup, catalog, of_source, lock).await
     }
 
