@@ -170,10 +170,11 @@ async fn data_bytes(source: &ConnectOptions, strategy: Strategy) -> Result<Optio
         session.run("SET SESSION information_schema_stats_expiry = 0").await?;
     }
     let own = SYSTEM_DATABASES.map(|name| format!("'{name}'")).join(", ");
+    let but_elsewhere = inventory::but_elsewhere(session.conn()).await?;
     let tables = |what: &str, which: &str| {
         format!(
             "SELECT CAST(SUM({what}) AS UNSIGNED) FROM information_schema.tables \
-             WHERE table_schema NOT IN ({own}){which}"
+             WHERE table_schema NOT IN ({own}){which}{but_elsewhere}"
         )
     };
     let files = match strategy {

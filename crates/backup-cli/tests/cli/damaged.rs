@@ -135,3 +135,38 @@ async fn mysql_crashes_and_the_rest_is_had_without_the_page() {
     assert_eq!(part["rows"], ROWS + 999, "{part:#}");
     sandbox.stop().await.unwrap();
 }
+
+/// A table whose file was taken away says so before the backup begins, and is left out where that is wanted.
+#[rstest::rstest]
+#[tokio::test]
+async fn a_table_without_its_file(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let directory = TempDir::new().unwrap();
+    let mut sandbox = start(name, directory.path()).await;
+    let mut server = session(&sandbox).await;
+    let statements = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.sound (id INT PRIMARY KEY)",
+        "INSERT INTO d.sound VALUES (1), (2)",
+        "CREATE TABLE d.`gone/1` (id INT PRIMARY KEY, v INT)",
+        "INSERT INTO d.`gone/1` VALUES (1, 1)",
+        "ALTER TABLE d.`gone/1` DISCARD TABLESPACE",
+    ];
+    server::run(&mut server, &statements).await;
+    let (home, address) = (Home::with_repo(), url(&sandbox));
+    let check = home.on_repo(["check", "--source", &address]).expect(6);
+    assert!(check.stdout.contains("d.`gone/1`") && check.stdout.contains("1814"), "{check:#?}");
+    home.run(backup(&address, &[])).expect(6).says("d.`gone/1`").says("--on-corrupt skip");
+    for how in ["skip", "salvage"] {
+        let kept = home.run(backup(&address, &["--on-corrupt", how])).expect(14).json();
+        let warnings = kept["warnings"].to_string();
+        assert!(warnings.contains("table d.`gone/1` is damaged: "), "{warnings}");
+        assert_eq!(kept["rows"], 2, "{kept:#}");
+    }
+    home.run(backup(&address, &["--on-corrupt", "skip", "--check-tables"])).expect(14);
+    home.run(backup(&address, &["--exclude-tables", "d.gone*"])).expect(0);
+    home.run(backup(&address, &["--no-rows", "d.`gone/1`"])).expect(0);
+    server.close().await.unwrap();
+    sandbox.stop().await.unwrap();
+}

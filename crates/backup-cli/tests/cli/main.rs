@@ -22,6 +22,7 @@ mod config;
 mod copy;
 mod crash;
 mod damaged;
+mod engines;
 mod export;
 mod files;
 mod files_elsewhere;

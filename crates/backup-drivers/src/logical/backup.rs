@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Flavor, Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy,
+    Flavor, Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy, shell_word,
 };
 use bytes::Bytes;
 
@@ -128,6 +128,7 @@ impl Backup for LogicalBackup {
             );
         }
         findings.extend(inventory::unreadable_tables(session.conn(), &selection).await?);
+        findings.extend(self.without_files(&mut session, &facts, &selection).await?);
         let (selection, no_rows) = (&self.options.selection, &self.options.no_rows);
         for idle in inventory::idle_exclusions(session.conn(), &facts, selection, no_rows).await? {
             let problem = "nothing fits this pattern of what is to be left out";
@@ -181,6 +182,36 @@ impl Backup for LogicalBackup {
 }
 
 impl LogicalBackup {
+    /// Tables that nobody can read, and that say so of themselves.
+    async fn without_files(
+        &self,
+        session: &mut Session,
+        facts: &ServerFacts,
+        selection: &Selection,
+    ) -> Result<Vec<Finding>> {
+        let found = inventory::without_files(session.conn(), facts, selection).await?;
+        let read = found.into_iter().filter(|(name, _)| {
+            let fits = |glob: &TableGlob| {
+                inventory::in_servers_case_glob(facts, glob).matches(&name.database, &name.table)
+            };
+            !self.options.no_rows.iter().any(fits)
+        });
+        let severity = match self.options.on_corrupt {
+            OnCorrupt::Fail => Severity::Error,
+            OnCorrupt::Skip | OnCorrupt::Salvage => Severity::Warning,
+        };
+        let finding = |(name, error): (TableName, Error)| {
+            let table = name.to_string();
+            let remedy = format!(
+                "give it its file back, or drop it; --on-corrupt skip keeps its definition alone, \
+                 --exclude-tables {} leaves it out",
+                shell_word(&table)
+            );
+            Finding::new(severity, table, error.chain(), remedy).with_kind(ErrorKind::Source)
+        };
+        Ok(read.map(finding).collect())
+    }
+
     async fn read(
         &self,
         cx: &Context,

@@ -78,11 +78,11 @@ impl fmt::Display for Lost {
 pub(super) fn is_corruption(error: &Error) -> bool {
     let Some(said) = error.server() else { return false };
     match said.code {
-        // Wrong or old key file; marked as crashed; index, table or tablespace corrupt, missing, or not
-        // to be decrypted (MySQL's and MariaDB's errmsg).
+        // Wrong or old key file; marked as crashed; index, table or tablespace corrupt, missing, discarded, or
+        // not to be decrypted (MySQL's and MariaDB's errmsg).
         // The first four are what MyISAM says where nobody translates it.
-        126 | 127 | 144 | 145 | 1034 | 1035 | 1194 | 1195 | 1712 | 1812 | 1815 | 1816 | 1877
-        | 1932 | 3185 => true,
+        126 | 127 | 144 | 145 | 1034 | 1035 | 1194 | 1195 | 1712 | 1812 | 1814 | 1815 | 1816
+        | 1877 | 1932 | 3185 => true,
         // "Got error N from storage engine", of `include/my_base.h`: wrong or crashed index or record
         // file, file too short, table or index corrupt, decryption failed.
         1030 | 1296 => {
@@ -370,6 +370,7 @@ mod tests {
             is_corruption(&server_error(said, "read"))
         };
         assert!(of(1034, "Incorrect key file") && of(1194, "marked as crashed") && of(1712, ""));
+        assert!(of(1814, "Tablespace has been discarded for table `t`"));
         assert!(of(1030, "Got error 126 - 'Index is corrupted' from storage engine MyISAM"));
         assert!(!of(1030, "Got error 28 - 'No space left on device' from storage engine"));
         assert!(!of(1030, "") && !of(1213, "Deadlock") && !of(1317, "Query was killed 126"));

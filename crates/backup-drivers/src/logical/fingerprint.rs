@@ -127,7 +127,8 @@ async fn look(
     if marks != Marks::Time {
         match reader.query_values(&format!("SHOW CREATE TABLE {}", name.quoted())).await {
             Ok(rows) => {
-                let definition = text(rows.into_iter().next().and_then(|row| row.into_iter().nth(1)));
+                let definition =
+                    text(rows.into_iter().next().and_then(|row| row.into_iter().nth(1)));
                 look.definition = definition.map(|text| Parts::of(&text).without_counter());
             }
             Err(e) if e.server().is_some_and(|said| said.code == NO_SUCH_TABLE) => return Ok(None),

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::catalog::{Catalog, Chunk, Table};
 use super::ddl::{Parts, quote_text};
-use super::inventory::ServerFacts;
+use super::inventory::{self, ServerFacts};
 use super::no_text::NoText;
 use super::plan::Range;
 use super::replica::{self, Applied};
@@ -457,10 +457,11 @@ impl Ground<'_> {
         for (i, table) in self.catalog.tables.iter().enumerate() {
             by_database.entry(&table.database).or_default().insert(&table.name, i);
         }
+        let but_elsewhere = inventory::but_elsewhere(session.conn()).await?;
         for (database, tables) in by_database {
             let sql = format!(
                 "SELECT TABLE_NAME, UNIX_TIMESTAMP(UPDATE_TIME) FROM information_schema.TABLES \
-                 WHERE TABLE_SCHEMA = {} AND UPDATE_TIME IS NOT NULL",
+                 WHERE TABLE_SCHEMA = {} AND UPDATE_TIME IS NOT NULL{but_elsewhere}",
                 quote_text(database)
             );
             for (name, at) in session.query_rows::<(String, u64)>(&sql).await? {

@@ -171,10 +171,13 @@ impl Server {
         };
         // An account without PROCESS may not see it, which is told as such.
         let tablespaces = session.query_first(sql).await.unwrap_or_default();
-        let sql = "SELECT CAST(COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS UNSIGNED) FROM \
-                   information_schema.TABLES WHERE ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') AND \
-                   TABLE_SCHEMA NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')";
-        let locked = session.query_first(sql).await?;
+        let sql = format!(
+            "SELECT CAST(COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS UNSIGNED) FROM \
+             information_schema.TABLES WHERE ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') AND \
+             TABLE_SCHEMA NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys'){}",
+            inventory::but_elsewhere(session.conn()).await?
+        );
+        let locked = session.query_first(&sql).await?;
         Ok(Server {
             variables,
             written: get("Innodb_os_log_written"),

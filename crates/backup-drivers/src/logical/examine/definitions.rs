@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backup_core::Manifest;
+use backup_core::{Flavor, Manifest};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Dialect, Parts, Token, TokenKind, significant, view_references};
@@ -99,7 +99,9 @@ fn references(
                     let name = TableName { database, table: table.name };
                     let own = super::super::SYSTEM_DATABASES
                         .contains(&name.database.to_lowercase().as_str());
-                    if !own && !is_there(&name) && !is_common(&object.create, &name.table) {
+                    let made = catalog.header.flavor == Flavor::MariaDb && is_numbers(&name.table);
+                    if !own && !made && !is_there(&name) && !is_common(&object.create, &name.table)
+                    {
                         found.warning(
                             &shown,
                             format!("it reads from {name}, which the backup does not hold{part}"),
@@ -111,6 +113,18 @@ fn references(
             _ => {}
         }
     }
+}
+
+/// Whether the engine SEQUENCE of MariaDB makes a table of this name up, in any database: `seq_1_to_9_step_2`.
+fn is_numbers(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let Some((from, to)) = name.strip_prefix("seq_").and_then(|rest| rest.split_once("_to_"))
+    else {
+        return false;
+    };
+    let (to, step) = to.split_once("_step_").unwrap_or((to, "1"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    [from, to, step].into_iter().all(is_number)
 }
 
 /// Whether a name is one that the view itself gives, in a WITH.

@@ -31,7 +31,7 @@ pub use privileges::{Privilege, ToolNeeds, missing_for_tool, missing_privileges}
 pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
 pub(crate) use statement::unhex;
 pub(super) use statement::{decode, encode, is_utf8};
-pub(in crate::logical) use tables::unreadable_tables;
+pub(in crate::logical) use tables::{unreadable_tables, without_files};
 
 /// What a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +151,17 @@ pub(super) async fn list_non_transactional(
         own_rows && !engine.is_empty()
     });
     Ok(listed.into_iter().map(|(name, _)| name).collect())
+}
+
+/// A condition for queries of `information_schema.TABLES` that want what it takes to open a table to know: without
+/// those that show rows of other tables or servers, one of which may be gone.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub async fn but_elsewhere(conn: &mut Conn) -> Result<String> {
+    let mut listed = list_engines(conn, &Selection::default()).await?;
+    listed.retain(|(_, engine)| tables::has_rows_elsewhere(engine));
+    Ok(tables::but_not(&listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>()))
 }
 
 /// Reads every definition that is wanted.

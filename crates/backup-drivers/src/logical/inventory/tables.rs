@@ -1,14 +1,16 @@
 //! Tables: definition, columns, key, size.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity, shell_word};
 use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, Column, LoadMode, StoredKind, StoredObject, Table};
+use super::super::damage::is_corruption;
 use super::super::ddl::{hex_literals, quote_text};
 use super::super::select::{Selection, TableName, quote_name};
 use super::{Scope, ServerFacts, history, query, repair};
+use crate::innodb::TableFile;
 use crate::rows::RowDigest;
 
 /// What a name in a database is.
@@ -40,8 +42,8 @@ pub(super) struct ReadColumn {
 pub(super) async fn relations(scope: &mut Scope<'_>) -> Result<Vec<Relation>> {
     // Not narrowed down to the selection: defaults of chosen tables may use other sequences.
     let sql = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, DATA_LENGTH \
-         FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA = {}",
         quote_text(scope.database)
     );
     let what = format!("cannot list the tables of database {}", scope.database);
@@ -60,13 +62,51 @@ pub(super) async fn relations(scope: &mut Scope<'_>) -> Result<Vec<Relation>> {
                 name: query::required(&row, 1)?,
                 kind,
                 engine: query::text(&row, 3).unwrap_or_default(),
-                rows: query::number(&row, 4),
-                bytes: query::number(&row, 5),
+                rows: 0,
+                bytes: 0,
             });
         }
     }
     relations.sort_by(|a, b| a.name.cmp(&b.name));
+    sizes(scope, &mut relations, &what).await?;
     Ok(relations)
+}
+
+/// How large they are.
+async fn sizes(scope: &mut Scope<'_>, relations: &mut [Relation], what: &str) -> Result<()> {
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, DATA_LENGTH FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA = {}{}",
+        quote_text(scope.database),
+        not_elsewhere(scope.database, relations)
+    );
+    for row in query::rows(scope.conn, sql, what).await? {
+        let name = query::required(&row, 1)?;
+        if scope.is_here(&row, 0)
+            && let Ok(at) = relations.binary_search_by(|r| r.name.cmp(&name))
+        {
+            (relations[at].rows, relations[at].bytes) =
+                (query::number(&row, 2), query::number(&row, 3));
+        }
+    }
+    Ok(())
+}
+
+/// A condition without the tables that have no rows of their own.
+fn not_elsewhere(database: &str, relations: &[Relation]) -> String {
+    let elsewhere = relations.iter().filter(|r| has_rows_elsewhere(&r.engine));
+    let name = |r: &Relation| TableName { database: database.to_owned(), table: r.name.clone() };
+    but_not(&elsewhere.map(name).collect::<Vec<_>>())
+}
+
+/// A condition that leaves tables out by name, so that the server does not open them: one that shows rows of
+/// another server fails the whole query where that server, or its table, is gone.
+pub(super) fn but_not(names: &[TableName]) -> String {
+    let other = |name: &TableName| {
+        let (database, table) = (quote_text(&name.database), quote_text(&name.table));
+        format!(" AND (TABLE_SCHEMA <> {database} OR TABLE_NAME <> {table})")
+    };
+    names.iter().map(other).collect()
 }
 
 /// Reads the tables among `relations` that are wanted.
@@ -78,7 +118,7 @@ pub(super) async fn read(scope: &mut Scope<'_>, relations: &[Relation]) -> Resul
         return Ok(());
     }
     let mut columns = columns(scope).await?;
-    let mut keys = unique_keys(scope).await?;
+    let mut keys = unique_keys(scope, relations).await?;
     let mut histograms = histograms(scope).await?;
     for relation in wanted {
         let create = show_create(scope, &relation.name).await?;
@@ -185,6 +225,64 @@ pub(in crate::logical) async fn unreadable_tables(
     Ok(findings)
 }
 
+/// The tables of InnoDB that are wanted and have no file, as after `DISCARD TABLESPACE`, with what the server says
+/// when they are read. An account without PROCESS cannot see them.
+pub(in crate::logical) async fn without_files(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    selection: &Selection,
+) -> Result<Vec<(TableName, Error)>> {
+    let sql = match facts.flavor {
+        Flavor::MySql => {
+            "SELECT NAME FROM information_schema.INNODB_TABLESPACES WHERE STATE = 'discarded'"
+        }
+        Flavor::MariaDb => {
+            "SELECT t.NAME FROM information_schema.INNODB_SYS_TABLES t LEFT JOIN \
+             information_schema.INNODB_SYS_TABLESPACES s ON s.SPACE = t.SPACE \
+             WHERE t.SPACE <> 0 AND s.SPACE IS NULL"
+        }
+    };
+    let rows = match query::rows(conn, sql, "cannot list the tables without files").await {
+        Err(e) if e.server().is_some() => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let mut names = BTreeSet::new();
+    for row in &rows {
+        names.extend(named(facts.flavor, &query::required(row, 0)?));
+    }
+    names.retain(|name| selection.wants_table(&name.database, &name.table));
+    let mut found = Vec::new();
+    for name in names {
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", name.quoted());
+        match query::rows(conn, sql, &format!("cannot read table {name}")).await {
+            Err(e) if is_corruption(&e) => found.push((name, e)),
+            // It may be that the server had only not opened it yet, or that it is gone.
+            Err(e) if e.server().is_none() => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The tables that a tablespace of this name may belong to: MariaDB writes it as the file has it, MySQL as people do.
+fn named(flavor: Flavor, name: &str) -> Vec<TableName> {
+    let table = |database: &str, table: &str| TableName {
+        database: database.to_owned(),
+        table: table.to_owned(),
+    };
+    match (flavor, name.split_once('/')) {
+        (Flavor::MariaDb, _) => {
+            let file = TableFile::of(&format!("{name}.ibd"));
+            file.map(|file| table(&file.database, &file.table)).into_iter().collect()
+        }
+        (Flavor::MySql, Some((database, rest))) => {
+            let partition = rest.split_once("#p#").map(|(name, _)| table(database, name));
+            partition.into_iter().chain([table(database, rest)]).collect()
+        }
+        (Flavor::MySql, None) => Vec::new(),
+    }
+}
+
 /// The columns of every table of the database that is wanted, in their order.
 async fn columns(scope: &mut Scope<'_>) -> Result<HashMap<String, Vec<ReadColumn>>> {
     let sql = format!(
@@ -257,12 +355,17 @@ fn has_empty_member(column_type: &str) -> bool {
 /// row by plain columns alone.
 type UniqueKeys = BTreeMap<String, Option<Vec<(u64, String)>>>;
 
-async fn unique_keys(scope: &mut Scope<'_>) -> Result<HashMap<String, UniqueKeys>> {
+/// Those of tables that have rows, which are read along them.
+async fn unique_keys(
+    scope: &mut Scope<'_>,
+    relations: &[Relation],
+) -> Result<HashMap<String, UniqueKeys>> {
     // Functional parts are of MySQL 8.0.13; they have no column name there.
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX, COLUMN_NAME, SUB_PART, NULLABLE, \
-         INDEX_TYPE FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND {}",
-        scope.condition("TABLE_SCHEMA", "TABLE_NAME")
+         INDEX_TYPE FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND {}{}",
+        scope.condition("TABLE_SCHEMA", "TABLE_NAME"),
+        not_elsewhere(scope.database, relations)
     );
     let what = format!("cannot list the indexes of database {}", scope.database);
     let mut tables: HashMap<String, UniqueKeys> = HashMap::new();
