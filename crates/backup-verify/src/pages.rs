@@ -7,7 +7,9 @@ use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Result, Severity, Strategy,
 };
 use backup_drivers::files::{Catalog, Entry, State, WholeFile};
-use backup_drivers::innodb::{DeltaChecker, HEAD_BYTES, PageChecker, PageSummary, TableFile};
+use backup_drivers::innodb::{
+    DeltaChecker, Geometry, HEAD_BYTES, PageChecker, PageSummary, TableFile,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// The longest text that says what an increment is of, in bytes.
@@ -38,8 +40,9 @@ pub(crate) async fn check_pages(
     let whole = |entry: &&Entry| {
         entry.page_size.is_some() && (!entry.changes || backup.strategy == Strategy::Clone)
     };
-    let (first, later): (Vec<Entry>, Vec<Entry>) =
-        catalog.files().filter(whole).cloned().partition(|entry| entry.space_id.is_some());
+    let (system, others): (Vec<Entry>, Vec<Entry>) =
+        catalog.files().filter(whole).cloned().partition(may_be_system);
+    let first: Vec<Entry> = others.into_iter().filter(|entry| entry.space_id.is_some()).collect();
     let mut checked: Vec<(Entry, PageSummary)> = stream::iter(first)
         .map(|entry| {
             let (cx, artifacts) = (cx.clone(), Arc::clone(artifacts));
@@ -51,22 +54,53 @@ pub(crate) async fn check_pages(
         .buffer_unordered(cx.threads())
         .try_collect()
         .await?;
-    // Files of the system tablespace after its first one go on with its pages.
-    let system =
-        checked.iter().find(|(entry, _)| entry.path == "ibdata1").map(|(_, summary)| summary);
-    if let Some((geometry, mut number)) = system.and_then(|s| Some((s.geometry?, s.pages))) {
-        let mut later = later;
-        later.sort_by_key(|entry| (entry.path.len(), entry.path.clone()));
-        for entry in later.into_iter().filter(|entry| entry.path.starts_with("ibdata")) {
-            let summary =
-                pages(cx, artifacts, &entry, PageChecker::resume(geometry, number)).await?;
-            number += summary.pages;
-            checked.push((entry, summary));
-        }
-    }
+    checked.extend(system_tablespace(cx, artifacts, system).await?);
     checked.extend(headless(cx, artifacts, &catalog).await?);
     checked.extend(increments(cx, artifacts, &catalog).await?);
     Ok(findings(backup, &catalog, &checked))
+}
+
+/// Whether a file may be of the system tablespace: it is in the data directory itself, and is of no other one.
+fn may_be_system(entry: &Entry) -> bool {
+    let other = [".ibd", ".ibu"].iter().any(|ending| entry.path.ends_with(ending));
+    !entry.path.contains('/')
+        && !other
+        && !entry.path.starts_with("undo")
+        && matches!(entry.space_id, None | Some(0))
+}
+
+/// The pages of the system tablespace. Its files after the first go on with its pages, and have no header.
+async fn system_tablespace(
+    cx: &Context,
+    artifacts: &Arc<dyn ArtifactSource>,
+    files: Vec<Entry>,
+) -> Result<Vec<(Entry, PageSummary)>> {
+    let mut heads = Vec::new();
+    for entry in files {
+        let head = cx.run(head(&entry, artifacts)).await?;
+        heads.push((Geometry::read(&head).filter(|geometry| geometry.space == 0), entry));
+    }
+    let geometry = heads.iter().find_map(|(geometry, _)| *geometry);
+    let checked = heads.into_iter().map(|(own, entry)| async move {
+        let checker = match (own, geometry) {
+            (None, Some(geometry)) => PageChecker::resume(geometry),
+            // Without a header nothing can be said of any of them.
+            (Some(_), _) | (None, None) => PageChecker::new(),
+        };
+        let summary = pages(cx, artifacts, &entry, checker).await?;
+        Ok((entry, summary))
+    });
+    stream::iter(checked).buffer_unordered(cx.threads()).try_collect().await
+}
+
+/// The beginning of a file, [`HEAD_BYTES`] of it at least if it has so many.
+async fn head(entry: &Entry, artifacts: &Arc<dyn ArtifactSource>) -> Result<Vec<u8>> {
+    let mut file = WholeFile::open(entry, &**artifacts).await?;
+    let mut head = Vec::new();
+    while let Some(bytes) = file.next().await?.filter(|_| head.len() < HEAD_BYTES) {
+        head.extend_from_slice(&bytes);
+    }
+    Ok(head)
 }
 
 /// Files of tables whose first page is none, which is all that can be said of them. Those of zeros were only just made.
@@ -80,15 +114,7 @@ async fn headless(
         |path: &str| path.ends_with(".ibd") || path.contains('/') && path.ends_with(".new");
     let tables = catalog.files().filter(|entry| is_table(&entry.path) && entry.bytes > 0);
     for entry in tables.filter(|entry| entry.page_size.is_none()) {
-        let read = async {
-            let mut file = WholeFile::open(entry, &**artifacts).await?;
-            let mut head = Vec::new();
-            while let Some(bytes) = file.next().await?.filter(|_| head.len() < HEAD_BYTES) {
-                head.extend_from_slice(&bytes);
-            }
-            Ok(head)
-        };
-        let head = cx.run(read).await?;
+        let head = cx.run(head(entry, artifacts)).await?;
         if head.iter().take(HEAD_BYTES).any(|&byte| byte != 0) {
             let mut checker = PageChecker::new();
             checker.push(&head);

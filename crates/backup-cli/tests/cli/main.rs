@@ -27,6 +27,7 @@ mod export;
 mod files;
 mod files_elsewhere;
 mod files_point;
+mod files_system;
 mod foreseen;
 mod home;
 mod init;

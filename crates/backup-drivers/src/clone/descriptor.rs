@@ -126,7 +126,15 @@ pub(super) struct FileEntry {
 impl FileEntry {
     /// Where it goes.
     pub(super) fn place(&self) -> Result<Place> {
-        Place::of(&self.name, self.tablespace.is_some_and(Tablespace::is_general))
+        let mut place = Place::of(&self.name, self.tablespace.is_some_and(Tablespace::is_general))?;
+        // A server looks for all files of the system tablespace in one directory.
+        if self.tablespace.is_some_and(|space| space.id == 0)
+            && place.origin.is_some()
+            && let Some((_, name)) = place.path.rsplit_once('/')
+        {
+            place.path = name.to_owned();
+        }
+        Ok(place)
     }
 }
 

@@ -11,6 +11,7 @@ use super::secrecy::Secrecy;
 use super::unseen::Unseen;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
+use crate::files::system::in_one_directory;
 use crate::innodb::TableFile;
 use crate::logical::TableName;
 use crate::logical::inventory::{self, ServerFacts};
@@ -80,7 +81,7 @@ impl Donor {
         let (page_size, names, system) = row.unwrap_or_default();
         let mut variables = BTreeMap::new();
         if system != "ibdata1:12M:autoextend" {
-            variables.insert("innodb_data_file_path".to_owned(), system);
+            variables.insert("innodb_data_file_path".to_owned(), in_one_directory(&system));
         }
         Ok(Settings {
             page_size: Some(page_size),

@@ -49,6 +49,11 @@ struct DataFile {
     /// What it is encrypted with. It does not stand in `changes`.
     key: Option<Key>,
     bytes: u64,
+    /// How long the donor's description of it says that it is: its own length, where `bytes` may be that of the
+    /// tablespace, which a first page tells.
+    described: u64,
+    /// Whether another file goes on with its tablespace: it does not grow.
+    goes_on: bool,
     /// How much of it is an artifact, from its beginning; `None` where there is no artifact.
     base: Option<u64>,
     changes: Pieces,
@@ -91,6 +96,9 @@ impl DataFile {
 
     /// The length that a server expects.
     fn final_bytes(&self, page_size: u32) -> u64 {
+        if self.goes_on {
+            return self.described;
+        }
         let changed = self.changes.extents().last().map_or(0, |(at, len)| at + u64::from(len));
         let bytes = self.bytes.max(self.base.unwrap_or(0)).max(changed);
         let Some(page) = self.tablespace.and_then(Tablespace::page_size) else { return bytes };
@@ -233,7 +241,8 @@ impl Intake {
         let mut directories = BTreeSet::from(["#clone".to_owned(), "mysql".to_owned()]);
         let mut places = BTreeSet::new();
         let now = self.cx.now();
-        let files = std::mem::take(&mut self.files);
+        let mut files = std::mem::take(&mut self.files);
+        settle_system(&mut files);
         for file in files.into_values().filter(|file| !file.dropped) {
             self.cx.check()?;
             if !places.insert(file.place.path.clone()) {
@@ -412,6 +421,8 @@ impl Receive for Intake {
                 tablespace: entry.tablespace,
                 key: entry.key,
                 bytes: entry.bytes,
+                described: entry.bytes,
+                goes_on: false,
                 base: None,
                 changes: Pieces::default(),
                 dropped: entry.deleted,
@@ -433,6 +444,7 @@ impl Receive for Intake {
             return Ok(());
         }
         file.bytes = file.bytes.max(entry.bytes);
+        file.described = file.described.max(entry.bytes);
         file.key = entry.key.clone().or_else(|| file.key.take());
         if entry.renamed {
             file.renamed = Some(entry.place()?);
@@ -478,6 +490,25 @@ impl Receive for Intake {
         self.close().await?;
         self.spool.flush().await
     }
+}
+
+/// Tells the lengths of the files of the system tablespace, where it has several: its first page, in the first of them,
+/// says how long they are together, and only the last may have grown.
+fn settle_system(files: &mut BTreeMap<u32, DataFile>) {
+    let is_system =
+        |file: &&mut DataFile| !file.dropped && file.tablespace.is_some_and(|space| space.id == 0);
+    let mut system: Vec<&mut DataFile> = files.values_mut().filter(is_system).collect();
+    let Some((last, before)) = system.split_last_mut().filter(|(_, before)| !before.is_empty())
+    else {
+        return;
+    };
+    let whole = before[0].bytes;
+    let mut rest = whole;
+    for file in before {
+        file.goes_on = true;
+        rest = rest.saturating_sub(file.described);
+    }
+    last.bytes = last.bytes.max(rest);
 }
 
 fn artifact(kind: &str, path: &str) -> Result<ArtifactName> {

@@ -16,8 +16,9 @@ use super::copy::{Held, copy_in};
 use super::directory::DataDirectory;
 use super::elsewhere;
 use super::idle;
-use super::redo::Redo;
-use super::tree::{Tree, header};
+use super::redo::{self, Redo};
+use super::system::{self, System};
+use super::tree::Tree;
 use super::unclosed::unclosed;
 use crate::binlog::{BinlogEnd, binlog_end};
 use crate::innodb::gtid_executed;
@@ -86,9 +87,9 @@ impl ColdBackup {
 
     /// Keeps servers off. Lost as soon as anything else closes one of these files.
     fn hold(&self) -> Result<Held> {
-        let mut held = idle::hold(&self.source.path)?;
-        if let Some(data) = self.source.data.as_deref() {
-            held.0.extend(idle::hold(data)?.0);
+        let mut held = Held::default();
+        for root in self.source.roots() {
+            held.0.extend(idle::hold(&root.directory)?.0);
         }
         Ok(held)
     }
@@ -100,7 +101,12 @@ impl ColdBackup {
             io_error(e, ErrorKind::Source, format!("cannot read {}", path.display()))
         })?;
         self.hold()?;
-        let mut redo = Redo::read(self.source.redo(), self.source.data())?;
+        redo::files(self.source.redo())?;
+        let roots = self.source.roots();
+        let system = System::within(roots.iter().map(|root| &*root.directory))?;
+        let system = system.and_then(|system| system.files.into_iter().next());
+        let system = system.ok_or_else(|| system::none_in(self.source.data()))?;
+        let mut redo = Redo::read(self.source.redo(), &system.source)?;
         let mut binlogs = binlog_end(self.source.binlogs.as_deref().unwrap_or(path));
         // InnoDB may have had nothing left to write when it was killed, other engines all the same.
         let open_log = match &binlogs {
@@ -111,7 +117,7 @@ impl ColdBackup {
             open_log.map(|file| format!("its last binary log, {file}, was not closed"))
         });
         // A server that was killed decides by its binary log which transactions it had committed.
-        let tree = Tree::walk(&self.source.roots(), unclean.is_some())?;
+        let tree = Tree::walk(&roots, unclean.is_some())?;
         let unclean = match unclean {
             None => unclosed(&tree)?,
             known => known,
@@ -211,14 +217,16 @@ impl Backup for ColdBackup {
         copy_in(cx, &tree, &sink, &held).await?;
         drop(held);
         tree.check_unchanged(&self.source.roots(), crashed)?;
-        let system = self.source.data().join("ibdata1");
-        let page_size = header(&system).ok().flatten().map(|(_, size)| size);
+        let system = tree.system.as_ref();
+        let files = system.and_then(System::data_file_path);
+        let variables = files.map(|files| ("innodb_data_file_path".to_owned(), files));
         let catalog = Catalog {
             header: Header {
                 files_format: CATALOG_FORMAT,
                 state: if crashed { State::Crashed } else { State::Clean },
                 settings: Settings {
-                    page_size,
+                    page_size: system.map(|system| system.geometry.page_bytes),
+                    variables: variables.into_iter().collect(),
                     keyring: keyring(&self.source.path),
                     ..Settings::default()
                 },

@@ -44,17 +44,17 @@ impl DataDirectory {
     /// What is copied, and where it goes.
     pub(crate) fn roots(&self) -> Vec<Root> {
         let mut roots = vec![Root::datadir(&self.path)];
-        let mut add = |directory: &Option<PathBuf>, only: &[&str]| {
+        let mut add = |directory: &Option<PathBuf>, only: &[&str], system: bool| {
             if let Some(directory) = directory.as_ref().filter(|at| !self.holds(at)) {
                 let only = only.iter().map(|&start| start.to_owned()).collect();
-                roots.push(Root { only, ..Root::datadir(directory) });
+                roots.push(Root { only, system, ..Root::datadir(directory) });
             }
         };
-        add(&self.redo, &["#innodb_redo", "ib_logfile"]);
-        add(&self.undo, &["undo", ".ibu"]);
-        add(&self.data, &["ibdata", "#ib_", "ib_buffer_pool"]);
+        add(&self.redo, &["#innodb_redo", "ib_logfile"], false);
+        add(&self.undo, &["undo", ".ibu"], false);
+        add(&self.data, &["ibdata", "#ib_", "ib_buffer_pool"], true);
         for directory in &self.also {
-            add(&Some(directory.clone()), &[]);
+            add(&Some(directory.clone()), &[], false);
         }
         roots
     }

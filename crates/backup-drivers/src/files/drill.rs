@@ -12,6 +12,7 @@ use backup_core::{
 
 use super::catalog::{Catalog, State};
 use super::key_plugin::KeyPlugin;
+use super::system::{System, in_one_directory};
 use crate::clone::CloneBackup;
 use crate::connect::ConnectOptions;
 use crate::logical::{Census, DrillReport};
@@ -21,6 +22,8 @@ use crate::sandbox::{Sandbox, SandboxBuilder, ServerInstall};
 const START: Duration = Duration::from_secs(3600);
 /// How many tables are named with their digests in the report.
 const NAMED: usize = 1000;
+/// The setting that names the files of the system tablespace.
+const DATA_FILE_PATH: &str = "innodb_data_file_path";
 /// How many lines of the server's log are findings of their own.
 const LINES: usize = 20;
 
@@ -160,9 +163,19 @@ impl<'a> OnFiles<'a> {
         Ok(Some((keys.write_options(self.scratch)?, keys.find(self.install.plugins())?)))
     }
 
+    /// The files of the system tablespace, as the backup says or as they are: never those of the source, where they
+    /// may have been.
+    fn system_files(&self) -> Result<Option<String>> {
+        match self.catalog.header.settings.variables.get(DATA_FILE_PATH) {
+            Some(told) => Ok(Some(in_one_directory(told))),
+            None => Ok(System::within([&*self.data])?.as_ref().and_then(System::data_file_path)),
+        }
+    }
+
     async fn start(&self, cx: &Context, access: &Access) -> Result<Sandbox> {
         let settings = &self.catalog.header.settings;
         let keys = self.keys()?;
+        let files = self.system_files()?;
         let builder = |names: Option<u8>| {
             let mut builder: SandboxBuilder = Sandbox::builder(self.install)
                 .datadir(&self.data)
@@ -189,6 +202,9 @@ impl<'a> OnFiles<'a> {
             }
             for (name, value) in settings.variables.iter().filter(|(name, _)| shapes(name)) {
                 builder = builder.option(name, value);
+            }
+            if let Some(files) = &files {
+                builder = builder.option(DATA_FILE_PATH, files);
             }
             for (name, value) in &self.options {
                 builder = builder.option(*name, value);
@@ -239,7 +255,7 @@ impl Access {
 
 /// Settings without which a server does not find or understand the files.
 fn shapes(name: &str) -> bool {
-    ["innodb_data_file_path", "innodb_undo_tablespaces", "innodb_log_file_size"].contains(&name)
+    ["innodb_undo_tablespaces", "innodb_log_file_size"].contains(&name)
 }
 
 /// Errors in the log of a server that recovered.

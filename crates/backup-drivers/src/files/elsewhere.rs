@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use backup_core::{Error, ErrorKind, Result, io_error};
 use memchr::memmem;
 
-use super::catalog::Kind;
+use super::system::System;
 use super::tree::{Found, Tree, header};
 use crate::innodb::{Geometry, HEAD_BYTES, PageKind};
 
@@ -74,14 +74,10 @@ fn missing(tree: &Tree) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     let spaces: HashSet<u32> = tree.found.iter().filter_map(|found| found.entry.space_id).collect();
     let file = |path: &str| tree.found.iter().find(|found| found.entry.path == path);
-    let top = |found: &&Found| found.entry.kind == Kind::File && !found.entry.path.contains('/');
-    // It may have another name.
-    let begins_it = |found: &&Found| matches!(header(&found.source), Ok(Some((0, _))));
-    let system = file("ibdata1").or_else(|| tree.found.iter().filter(top).find(begins_it));
-    match system {
-        Some(system) => {
-            let read = of_the_system_tablespace(tree, system, &spaces);
-            missing.extend(read.map_err(failed(&system.source))?);
+    match tree.system.as_ref().and_then(|system| Some((system, system.files.first()?))) {
+        Some((system, first)) => {
+            let read = of_the_system_tablespace(system, &first.source, &spaces);
+            missing.extend(read.map_err(failed(&first.source))?);
         }
         None => missing.push("the system tablespace (innodb_data_home_dir)".to_owned()),
     }
@@ -99,32 +95,18 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
 
 /// Its own other files, and the undo tablespaces that it names.
 fn of_the_system_tablespace(
-    tree: &Tree,
-    system: &Found,
+    system: &System,
+    first: &Path,
     spaces: &HashSet<u32>,
 ) -> std::io::Result<Vec<String>> {
-    let file = File::open(&system.source)?;
-    let mut head = [0; HEAD_BYTES];
-    file.read_exact_at(&mut head, 0)?;
-    let Some(geometry) = Geometry::read(&head) else { return Ok(Vec::new()) };
+    let file = File::open(first)?;
+    let page = u64::from(system.geometry.page_bytes);
     let mut missing = Vec::new();
-    let page = u64::from(geometry.page_bytes);
-    // Its further files may have any name, and begin with no header.
-    let others = ["ib_", "#ib_", "aria_log"];
-    let part = |found: &&Found| {
-        let entry = &found.entry;
-        entry.kind == Kind::File
-            && !entry.path.contains('/')
-            && entry.bytes.is_multiple_of(page)
-            && (entry.space_id.is_none() || entry.space_id == Some(0))
-            && !others.iter().any(|start| entry.path.starts_with(start))
-    };
-    let there: u64 = tree.found.iter().filter(part).map(|found| found.entry.bytes).sum();
-    let wanted = u64::from(geometry.pages) * page;
-    if there < wanted {
+    if system.missing() > 0 {
         missing.push(format!(
-            "{} of the {wanted} bytes of the system tablespace (innodb_data_file_path)",
-            wanted - there
+            "{} of the {} bytes of the system tablespace (innodb_data_file_path)",
+            system.missing(),
+            system.wanted()
         ));
     }
     let mut list = [0; SEGMENTS_AT + 8 * SEGMENTS];

@@ -101,7 +101,11 @@ impl Successor<'_> {
         let told = settings.variables.get("innodb_data_file_path").map(String::as_str);
         let wanted = told.or(settings.lower_case_table_names.map(|_| DATA_FILE_PATH));
         let own = self.config.get("innodb_data_file_path").unwrap_or(DATA_FILE_PATH);
-        if let Some(wanted) = wanted.filter(|wanted| !same_files(wanted, own)) {
+        // What was read off the files does not tell whether the last was to grow, but how long it is.
+        let read_off = settings.lower_case_table_names.is_none();
+        let fits =
+            |wanted: &str| same_files(wanted, own) || read_off && lengths(wanted) == lengths(own);
+        if let Some(wanted) = wanted.filter(|wanted| !fits(wanted)) {
             found.error(
                 "innodb_data_file_path",
                 format!("the server has {own}, and the files were made with {wanted}"),
@@ -246,19 +250,34 @@ impl Found {
 /// Whether InnoDB takes the files of the one setting for those of the other: names and sizes of all of them,
 /// except for the size of the last where it grows.
 fn same_files(one: &str, other: &str) -> bool {
-    let shape = |text: &str| -> Vec<(String, Option<String>)> {
-        text.split(';')
-            .map(|file| {
-                let mut parts = file.split(':');
-                let name = parts.next().unwrap_or_default().to_owned();
-                let size = parts.next().map(str::to_ascii_uppercase);
-                let grows =
-                    parts.next().is_some_and(|word| word.eq_ignore_ascii_case("autoextend"));
-                (name, size.filter(|_| !grows))
-            })
-            .collect()
+    let shape = |text: &str| -> Vec<(String, Option<Option<u64>>)> {
+        let grows = text.split(';').map(|file| {
+            file.split(':').nth(2).is_some_and(|word| word.eq_ignore_ascii_case("autoextend"))
+        });
+        let files = lengths(text).into_iter().zip(grows);
+        files.map(|((name, length), grows)| (name, (!grows).then_some(length))).collect()
     };
     shape(one) == shape(other)
+}
+
+/// The names of the files of a setting, and their lengths in bytes.
+fn lengths(setting: &str) -> Vec<(String, Option<u64>)> {
+    let bytes = |text: &str| {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "" => 0,
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return None,
+        };
+        digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    };
+    let file = |file: &str| {
+        let mut parts = file.split(':');
+        (parts.next().unwrap_or_default().to_owned(), parts.next().and_then(bytes))
+    };
+    setting.split(';').map(file).collect()
 }
 
 /// A switch: servers say ON, and their help says TRUE.
@@ -282,6 +301,9 @@ mod tests {
         assert!(!same_files("ibdata1:12M:autoextend", "ibdata1:12M"));
         assert!(!same_files("ibdata1:12M:autoextend", "ibdata2:12M:autoextend"));
         assert!(!same_files("a:10M", "a:10M;b:10M"));
+        assert!(same_files("a:1G;b:2M:autoextend", "a:1024m;b:3M:autoextend"));
+        assert_eq!(lengths("a:1G;b:2048K:autoextend"), lengths("a:1024M;b:2M"));
+        assert_ne!(lengths("a:1G;b:2M"), lengths("a:1G;b:3M"));
     }
 
     #[test]

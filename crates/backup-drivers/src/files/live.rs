@@ -9,6 +9,7 @@ use super::catalog::Settings;
 use super::cold::keyring;
 use super::directory::DataDirectory;
 use super::idle;
+use super::system::in_one_directory;
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::{self, ServerFacts};
 
@@ -58,8 +59,9 @@ impl LiveServer {
         };
         is_here(&directory, &facts)?;
         let mut outside = tablespaces(&mut session, &facts).await?;
-        outside.extend(system_files(&variables, &directory));
-        outside.retain(|path| !is_inside(Path::new(path), &directory));
+        let system = system_files(&variables, &directory);
+        outside.extend(system.iter().cloned());
+        outside.retain(|path| !is_inside(Path::new(path), &directory, &system));
         if let Some(path) = outside.first() {
             return Err(Error::new(
                 ErrorKind::Source,
@@ -80,7 +82,12 @@ impl LiveServer {
         rings.extend(plugins.iter().map(|(name, _)| name.clone()).filter(|name| keys(name)));
         let shaping = SHAPING.iter().filter_map(|(name, defaults)| {
             let value = get(name).filter(|value| !defaults.contains(value))?;
-            Some(((*name).to_owned(), value.to_owned()))
+            let value = match *name {
+                // All of it comes back into one directory.
+                "innodb_data_file_path" => in_one_directory(value),
+                _ => value.to_owned(),
+            };
+            Some(((*name).to_owned(), value))
         });
         let settings = Settings {
             page_size: get("innodb_page_size").and_then(|size| size.parse().ok()),
@@ -121,12 +128,12 @@ fn is_here(directory: &DataDirectory, facts: &ServerFacts) -> Result<()> {
              --strategy logical",
         )
     };
-    // The file whose lock it holds may be elsewhere.
-    let holder = match idle::holder(datadir) {
-        Ok(None) => idle::holder(directory.data()),
+    // The files by which it is recognised may be elsewhere.
+    let sign = match idle::server_on(datadir) {
+        Ok(None) => idle::server_on(directory.data()),
         other => other,
     };
-    match holder {
+    match sign {
         Ok(Some(_)) => {}
         Ok(None) => return Err(not_here("no server runs on the one here".to_owned())),
         Err(e) => return Err(not_here(e.chain())),
@@ -148,7 +155,8 @@ async fn tablespaces(session: &mut Session, facts: &ServerFacts) -> Result<Vec<S
             "SELECT FILE_NAME FROM information_schema.FILES WHERE FILE_TYPE <> 'TEMPORARY' AND FILE_NAME IS NOT NULL"
         }
         Flavor::MariaDb => {
-            "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME IS NOT NULL"
+            "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE FILENAME IS NOT NULL AND \
+             NAME <> 'innodb_temporary'"
         }
     };
     session.query_rows(sql).await
@@ -163,7 +171,7 @@ fn system_files(variables: &BTreeMap<String, String>, directory: &DataDirectory)
 }
 
 /// Whether a file is in one of the directories that are copied.
-fn is_inside(path: &Path, directory: &DataDirectory) -> bool {
+fn is_inside(path: &Path, directory: &DataDirectory, system: &[String]) -> bool {
     let DataDirectory { path: datadir, undo, data, .. } = directory;
     let normal = path.components().all(|part| part != std::path::Component::ParentDir);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -174,7 +182,7 @@ fn is_inside(path: &Path, directory: &DataDirectory) -> bool {
         && (!path.is_absolute()
             || path.starts_with(datadir)
             || beside(undo, name.starts_with("undo") || name.ends_with(".ibu"))
-            || beside(data, name.starts_with("ibdata")))
+            || beside(data, system.iter().any(|file| Path::new(file) == path)))
 }
 
 #[cfg(test)]
@@ -199,9 +207,11 @@ mod tests {
             ("/data/../t.ibd", false),
             ("/undo/shop/t.ibd", false),
             ("/ext/shop/t.ibd", false),
+            ("/system/mysys", true),
             ("/system/other1", false),
         ] {
-            assert_eq!(is_inside(Path::new(path), &directory), inside, "{path}");
+            let system = ["/system/mysys".to_owned(), "/system/ibdata2".to_owned()];
+            assert_eq!(is_inside(Path::new(path), &directory, &system), inside, "{path}");
         }
         let all = "ibdata1:12M;/ext/ibdata2:50M:autoextend";
         let variables = BTreeMap::from([("innodb_data_file_path".into(), all.to_owned())]);

@@ -31,6 +31,7 @@ mod restore;
 mod settle;
 mod still;
 mod stream;
+pub(crate) mod system;
 mod target;
 mod transport;
 pub(crate) mod tree;

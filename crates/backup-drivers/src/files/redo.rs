@@ -38,7 +38,7 @@ pub(super) struct Redo {
 }
 
 impl Redo {
-    /// Reads the redo log in `log`, and the system tablespace in `system`.
+    /// Reads the redo log in `log`, and the first file of the system tablespace, `system`.
     ///
     /// # Errors
     /// [`ErrorKind::Source`] when there is none, or it is of no server that is known.
@@ -71,7 +71,7 @@ impl Redo {
 }
 
 /// The files of a redo log, in no order.
-fn files(log: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(log: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for (directory, prefix) in [
         (log.join("#innodb_redo"), "#ib_redo"),
@@ -154,7 +154,7 @@ impl Log {
 /// (`FIL_PAGE_FILE_FLUSH_LSN`, at 26): it must be that of the last checkpoint, and nothing in the log
 /// behind it.
 fn by_shutdown_lsn(files: &[PathBuf], system: &Path) -> std::io::Result<Option<String>> {
-    let shutdown = Log::open(&system.join("ibdata1"))?.long(26)?;
+    let shutdown = Log::open(system)?.long(26)?;
     let mut last = 0;
     for path in files {
         let log = Log::open(path)?;
@@ -353,7 +353,7 @@ mod tests {
             let mut system = vec![0; 16_384];
             system[26..34].copy_from_slice(&lsn.to_be_bytes());
             std::fs::write(dir.path().join("ibdata1"), system).unwrap();
-            let redo = Redo::read(dir.path(), dir.path()).unwrap();
+            let redo = Redo::read(dir.path(), &dir.path().join("ibdata1")).unwrap();
             assert_eq!(redo.flavor, Flavor::MySql);
         }
     }

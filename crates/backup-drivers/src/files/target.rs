@@ -60,15 +60,11 @@ impl Target {
 
     /// Fails when a server runs on the directory.
     pub(super) fn check_idle(&self) -> Result<()> {
-        match idle::holder(&self.directory)? {
+        match idle::server_on(&self.directory)? {
             None => Ok(()),
-            Some(file) => Err(Error::new(
+            Some(sign) => Err(Error::new(
                 ErrorKind::Target,
-                format!(
-                    "a server runs on {}: it holds the lock of {}",
-                    self.directory.display(),
-                    file.display()
-                ),
+                format!("a server runs on {}: {sign}", self.directory.display()),
             )
             .with_remedy("stop the server, or choose another directory")),
         }

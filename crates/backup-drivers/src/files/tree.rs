@@ -10,12 +10,11 @@ use jiff::Timestamp;
 
 use super::catalog::{Entry, Kind, LeftOut};
 use super::names::Names;
+use super::system::{self, System, SystemFile};
+use crate::innodb::{Geometry, HEAD_BYTES};
 
 /// Symbolic links may lead to a directory above; no data directory is as deep as this.
 const DEPTH: usize = 16;
-
-/// What identifies the first page of a tablespace.
-const HEADER: usize = 64;
 
 /// The tree of a data directory.
 #[derive(Debug, Default)]
@@ -24,6 +23,8 @@ pub(crate) struct Tree {
     pub(crate) found: Vec<Found>,
     /// What is not.
     pub(crate) left_out: Vec<LeftOut>,
+    /// The system tablespace, if its first file is there.
+    pub(super) system: Option<System>,
     /// The file systems that it is on, by the numbers of their devices.
     pub(crate) devices: BTreeSet<u64>,
 }
@@ -69,12 +70,14 @@ pub(crate) struct Root {
     /// The only files that are taken, by the beginnings of their names, or by their endings (`.ibu`); all where
     /// it is empty.
     pub(crate) only: Vec<String>,
+    /// Whether files of the system tablespace are taken beside these, whatever they are called.
+    pub(crate) system: bool,
 }
 
 impl Root {
     /// The data directory itself.
     pub(crate) fn datadir(directory: impl Into<PathBuf>) -> Self {
-        Root { directory: directory.into(), place: String::new(), only: Vec::new() }
+        Root { directory: directory.into(), place: String::new(), only: Vec::new(), system: false }
     }
 }
 
@@ -89,17 +92,8 @@ impl Tree {
     /// # Errors
     /// [`ErrorKind::Source`] when one cannot be read, or two files would go to one place.
     pub(crate) fn walk(roots: &[Root], binlogs: bool) -> Result<Tree> {
-        let mut walk = Walk {
-            tree: Tree::default(),
-            names: Names::load(),
-            seen: HashSet::new(),
-            page_size: None,
-            binlogs,
-        };
-        for root in roots {
-            let system = root.directory.join("ibdata1");
-            walk.page_size = walk.page_size.or_else(|| Some(header(&system).ok()??.1));
-        }
+        let mut walk =
+            Walk { tree: Tree::default(), names: Names::load(), seen: HashSet::new(), binlogs };
         for root in roots {
             walk.directory(root, &root.directory, &root.place, 0)?;
         }
@@ -125,7 +119,29 @@ impl Tree {
         }
         let mut n = 0..;
         walk.tree.found.retain(|_| n.next().is_none_or(|n| !again.contains(&n)));
+        walk.tree.find_system()?;
         Ok(walk.tree)
+    }
+
+    /// Finds the files of the system tablespace, and says in their entries what they are.
+    fn find_system(&mut self) -> Result<()> {
+        let top =
+            |found: &&Found| found.entry.kind == Kind::File && !found.entry.path.contains('/');
+        let file = |found: &Found| SystemFile {
+            name: found.entry.path.clone(),
+            source: found.source.clone(),
+            bytes: found.entry.bytes,
+        };
+        self.system = System::among(self.found.iter().filter(top).map(file).collect())?;
+        let Some(system) = &self.system else { return Ok(()) };
+        for (n, file) in system.files.iter().enumerate() {
+            let found = self.found.iter_mut().find(|found| found.entry.path == file.name);
+            if let Some(Found { entry, .. }) = found {
+                entry.page_size = Some(system.geometry.page_bytes);
+                entry.space_id = (n == 0).then_some(0);
+            }
+        }
+        Ok(())
     }
 
     /// The length of all files together, in bytes.
@@ -161,7 +177,6 @@ struct Walk {
     names: Names,
     /// Directories, by device and inode.
     seen: HashSet<(u64, u64)>,
-    page_size: Option<u32>,
     binlogs: bool,
 }
 
@@ -194,7 +209,11 @@ impl Walk {
                 false => name.starts_with(part.as_str()),
             };
             if depth == 0 && !root.only.is_empty() && !root.only.iter().any(wanted) {
-                continue;
+                let file = || std::fs::metadata(&source).ok().filter(Metadata::is_file);
+                let is_part = |file: Metadata| system::is_part(&source, name, file.len());
+                if !root.system || !file().is_some_and(is_part) {
+                    continue;
+                }
             }
             self.entry(root, &source, &place, depth)?;
         }
@@ -264,12 +283,7 @@ impl Walk {
             path: place.to_owned(),
             kind: if directory { Kind::Directory } else { Kind::File },
             bytes: if directory { 0 } else { metadata.len() },
-            page_size: match tablespace {
-                Some((_, size)) => Some(size),
-                // A second file of the system tablespace begins in the middle of it.
-                None if !directory && is_tablespace(place) => self.page_size,
-                None => None,
-            },
+            page_size: tablespace.map(|(_, size)| size),
             space_id: tablespace.map(|(space, _)| space),
             sparse: !directory && metadata.blocks() * 512 < metadata.len(),
             mode: metadata.mode() & 0o7777,
@@ -306,40 +320,14 @@ fn is_tablespace(place: &str) -> bool {
 }
 
 /// Number and page size of the tablespace that a file begins; `None` where it begins none.
-///
-/// Offsets are those of `fil0fil.h` and `fsp0fsp.h` of both servers: the space id at 34, page number
-/// at 4, the flags at 38 + 16.
 pub(super) fn header(path: &Path) -> std::io::Result<Option<(u32, u32)>> {
     let file = File::open(path)?;
-    let mut page = [0; HEADER];
-    match file.read_exact_at(&mut page, 0) {
+    let mut head = [0; HEAD_BYTES];
+    match file.read_exact_at(&mut head, 0) {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let word = |at: usize| u32::from_be_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
-    let (number, space, flags) = (word(4), word(34), word(54));
-    // A header names its own space twice.
-    if number != 0 || word(38) != space {
-        return Ok(None);
-    }
-    Ok(physical_page_size(flags).map(|size| (space, size)))
-}
-
-/// The size of pages in the file.
-///
-/// MariaDB's `full_crc32` format has bit 4 set and the size in the lowest four bits; all others have
-/// the size of compressed pages in bits 1 to 4 and the logical size in bits 6 to 9, where 0 stands
-/// for 16 KiB.
-fn physical_page_size(flags: u32) -> Option<u32> {
-    let size = |shift: u32| Some(512u32 << shift).filter(|size| (1024..=65_536).contains(size));
-    if flags & 0x10 != 0 {
-        return size(flags & 0xf);
-    }
-    match ((flags >> 1) & 0xf, (flags >> 6) & 0xf) {
-        (0, 0) => Some(16_384),
-        (0, logical) => size(logical),
-        (compressed, _) => size(compressed),
-    }
+    Ok(Geometry::read(&head).map(|geometry| (geometry.space, geometry.page_bytes)))
 }
 
 /// Why something is not backed up, if it is not.
@@ -420,18 +408,6 @@ fn is_binlog(source: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn page_sizes_by_the_flags_of_both_servers() {
-        // MySQL: 16 KiB by default, 64 KiB, KEY_BLOCK_SIZE=8 of 16 KiB.
-        for (flags, size) in [(0x0, 16_384), (0x4021, 16_384), (7 << 6, 65_536), (0x29, 8192)] {
-            assert_eq!(physical_page_size(flags), Some(size), "{flags:#x}");
-        }
-        // MariaDB full_crc32: 16 KiB, 4 KiB.
-        assert_eq!(physical_page_size(0x15), Some(16_384));
-        assert_eq!(physical_page_size(0x13), Some(4096));
-        assert_eq!(physical_page_size(0x1f), None);
-    }
 
     #[test]
     fn what_a_server_makes_anew_is_left_out() {

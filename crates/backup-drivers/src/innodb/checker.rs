@@ -76,6 +76,8 @@ pub struct PageChecker {
     doublewrite: Option<[u64; 2]>,
     /// The number of the file's first page in its tablespace.
     first: u64,
+    /// That number is not known yet.
+    adrift: bool,
     /// Nothing can be said about this file.
     lost: bool,
 }
@@ -87,11 +89,11 @@ impl PageChecker {
         Self::default()
     }
 
-    /// For a file that goes on with a tablespace (`ibdata2`), at page `first` of it.
+    /// For a file that goes on with a tablespace (`ibdata2`). Its first sound page tells where.
     #[must_use]
-    pub fn resume(geometry: Geometry, first: u64) -> Self {
+    pub fn resume(geometry: Geometry) -> Self {
         let summary = PageSummary { geometry: Some(geometry), ..PageSummary::default() };
-        PageChecker { summary, first, ..Self::default() }
+        PageChecker { summary, adrift: true, ..Self::default() }
     }
 
     /// What the first page says, once [`HEAD_BYTES`] bytes of it were given.
@@ -147,9 +149,18 @@ impl PageChecker {
     }
 
     fn page(&mut self, page: &[u8], geometry: &Geometry) {
+        if self.adrift {
+            let (said, index) = (u64::from(u32_at(page, offset::NUMBER)), self.summary.pages);
+            let sound = check(page, said, geometry);
+            if let (Ok(verdict), Some(first)) = (sound, said.checked_sub(index))
+                && verdict != Verdict::Zero
+            {
+                (self.first, self.adrift) = (first, false);
+            }
+        }
         let number = self.first + self.summary.pages;
         self.summary.pages += 1;
-        if geometry.space == 0 {
+        if geometry.space == 0 && !self.adrift {
             if number == SYSTEM_PAGE {
                 self.doublewrite = doublewrite(page);
             }

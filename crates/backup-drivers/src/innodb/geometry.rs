@@ -100,6 +100,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn page_sizes_by_the_flags_of_both_servers() {
+        let size = |flags: u32| {
+            let mut head = [0; HEAD_BYTES];
+            head[offset::KIND + 1] = 8;
+            head[FLAGS_AT..FLAGS_AT + 4].copy_from_slice(&flags.to_be_bytes());
+            Geometry::read(&head).map(|geometry| geometry.page_bytes)
+        };
+        // MySQL: 16 KiB by default, 64 KiB, KEY_BLOCK_SIZE=8 of 16 KiB.
+        for (flags, bytes) in [(0x0, 16_384), (0x4021, 16_384), (7 << 6, 65_536), (0x29, 8192)] {
+            assert_eq!(size(flags), Some(bytes), "{flags:#x}");
+        }
+        // MariaDB full_crc32: 16 KiB, 4 KiB.
+        assert_eq!(size(0x15), Some(16_384));
+        assert_eq!(size(0x13), Some(4096));
+        assert_eq!(size(0x1f), None);
+    }
+
+    #[test]
     fn a_file_that_was_just_made_is_a_tablespace_and_zeros_are_none() {
         // As MySQL 9.7.4 leaves it until the page is flushed for the first time.
         let mut head = [0; HEAD_BYTES];

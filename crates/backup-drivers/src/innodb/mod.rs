@@ -41,6 +41,11 @@ pub use name::{TableFile, is_tablespace};
 pub use page::{Problem, Verdict, check};
 pub use sdi::{Sdi, SdiKind, read_sdi};
 
+/// What a page says of itself: its number, and its tablespace. The caller has [`HEAD_BYTES`] of it.
+pub(crate) fn numbers(head: &[u8]) -> (u32, u32) {
+    (u32_at(head, offset::NUMBER), u32_at(head, offset::SPACE))
+}
+
 /// A big-endian number in a page; the caller knows that it is inside.
 fn u16_at(page: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([page[at], page[at + 1]])
