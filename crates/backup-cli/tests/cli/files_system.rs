@@ -25,8 +25,9 @@ fn directory(home: &Home, name: &str) -> String {
 async fn fill(server: &Server, table: &str, mebibytes: u64) {
     let mut session = server.session().await;
     let rows = format!(
-        "INSERT INTO {table} (t) SELECT REPEAT(MD5(RAND()), 1000) FROM information_schema.columns LIMIT {}",
-        mebibytes * 30
+        "INSERT INTO {table} (t) WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {}) SELECT \
+         REPEAT(SHA2(n, 256), 1000) FROM s",
+        mebibytes * 16
     );
     server::run(&mut session, &[&rows]).await;
     session.close().await.unwrap();
@@ -88,7 +89,8 @@ async fn a_mysql_that_was_cloned_is_known_to_run_and_its_system_files_come_back(
     }
     let stopped = format!("file://{}?data={system}", data.display());
     let check = ["check", "--strategy", "physical", "--source", &stopped];
-    home.on_repo(check).expect(6).says(&runs);
+    let check = home.on_repo(check).expect(6);
+    assert!(check.stdout.contains(&runs), "{check:?}");
     cold(&home, &stopped).expect(6).says(&runs);
     assert_eq!(sum(&server, "shop.t").await, before);
 

@@ -82,6 +82,9 @@ pub struct Settings {
     /// are not in the backup unless they are in the data directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keyring: Vec<String>,
+    /// Lines of an option file: the plugin that has the keys of encrypted tablespaces, and its settings (MariaDB).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_plugin: Vec<String>,
     /// Tablespaces are encrypted, and their keys stand in the files under the key that is built into
     /// every MySQL. A server with a keyring, even an empty one, takes them over when it starts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_core::{
-    ArtifactSource, Context, ErrorKind, Finding, Flavor, Manifest, Restore, Result, Secret,
+    ArtifactSource, Context, Error, ErrorKind, Finding, Flavor, Manifest, Restore, Result, Secret,
     Severity, Strategy, io_error,
 };
 
@@ -71,9 +71,15 @@ pub async fn drill(
         return Ok(report);
     }
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let (mut sandbox, target) = match OnFiles::new(install, scratch, &catalog).open(cx).await {
+    let on_files = OnFiles::new(install, scratch, &catalog);
+    // What is encrypted by a plugin that nobody knows looks like anything.
+    let keyless = install.flavor() == Flavor::MariaDb && on_files.keys()?.is_none();
+    let (mut sandbox, target) = match on_files.open(cx).await {
         Ok(opened) => opened,
         Err(e) => {
+            if let Some(e) = no_keys(&e.chain()).filter(|_| keyless) {
+                return Err(e);
+            }
             report.findings.push(finding(object, e)?);
             return Ok(report);
         }
@@ -89,6 +95,9 @@ pub async fn drill(
     let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
     // What the server says at its end does not matter; its data goes with it.
     sandbox.kill();
+    if let Some(e) = no_keys(&log).filter(|_| keyless) {
+        return Err(e);
+    }
     report.findings.extend(complaints(object, &log));
     match census {
         // A server that died of what it read is no failure of the drill.
@@ -152,14 +161,17 @@ impl<'a> OnFiles<'a> {
         Ok((sandbox, target))
     }
 
-    /// The option file that has the server load the plugin with the keys of encrypted files, and where that is:
-    /// for files that a tool has read, which wrote down what it had to load itself.
+    /// The option file that has the server load the plugin with the keys of encrypted files, and where that is, where
+    /// the source has told of it, or the tool that has read the files, which had to load it itself.
     fn keys(&self) -> Result<Option<(PathBuf, PathBuf)>> {
-        let by_tool = self.catalog.header.state == State::Unprepared;
-        if !by_tool || self.install.flavor() != Flavor::MariaDb {
+        if self.install.flavor() != Flavor::MariaDb {
             return Ok(None);
         }
-        let Some(keys) = KeyPlugin::beside(&self.data)? else { return Ok(None) };
+        let keys = match self.catalog.header.state {
+            State::Unprepared => KeyPlugin::beside(&self.data)?,
+            State::Clean | State::Crashed => KeyPlugin::told(&self.catalog.header.settings),
+        };
+        let Some(keys) = keys else { return Ok(None) };
         Ok(Some((keys.write_options(self.scratch)?, keys.find(self.install.plugins())?)))
     }
 
@@ -258,6 +270,24 @@ fn shapes(name: &str) -> bool {
     ["innodb_undo_tablespaces", "innodb_log_file_size"].contains(&name)
 }
 
+/// The error where a MariaDB says that it lacks the keys of encrypted files: nothing is known of the backup then.
+fn no_keys(said: &str) -> Option<Error> {
+    let lacks = |line: &&str| {
+        line.contains("InnoDB: Encrypted page") || line.contains("encryption key management plugin")
+    };
+    let line = said.lines().find(lacks)?;
+    Some(
+        Error::new(
+            ErrorKind::Target,
+            format!("files of the backup are encrypted, and it does not tell by which plugin: {line}"),
+        )
+        .with_remedy(
+            "start a server with that plugin and its keys on restored files; copies of the running server \
+             (--lock-and-copy, or by its tool) know the plugin, and drills of them load it",
+        ),
+    )
+}
+
 /// Errors in the log of a server that recovered.
 fn complaints(object: &str, log: &str) -> Vec<Finding> {
     // The list of pages that were in memory is a help to begin with; a server may never have written one.
@@ -277,7 +307,7 @@ fn damaged(object: &str, problem: String) -> Finding {
 }
 
 /// An error as a finding, if it is about the backup and not about the way there.
-fn finding(object: &str, error: backup_core::Error) -> Result<Finding> {
+fn finding(object: &str, error: Error) -> Result<Finding> {
     match error.kind() {
         ErrorKind::Interrupted | ErrorKind::Connect | ErrorKind::Store | ErrorKind::Space => {
             Err(error)

@@ -1,6 +1,8 @@
-//! What `mariadb-backup` writes down of the plugin that has the keys of encrypted files: its name, its library and
-//! its settings are in an option file among the files. The keys themselves are in none of them.
+//! The plugin that has the keys of encrypted files: its name, its library and its settings. `mariadb-backup` writes
+//! them into an option file among the files; of a server that is asked they are in the catalog, as lines of such a file.
+//! The keys themselves are in neither.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{ArtifactSource, Error, ErrorKind, Result, io_error};
 
-use super::catalog::{Catalog, State};
+use super::catalog::{Catalog, Settings, State};
 
 /// The option file.
 pub(crate) const OPTIONS: &str = "backup-my.cnf";
@@ -29,12 +31,15 @@ pub(crate) struct KeyPlugin {
 }
 
 impl KeyPlugin {
-    /// The plugin of a backup that `mariadb-backup` made, where its source had one.
+    /// The plugin of a backup that `mariadb-backup` made, or whose source was asked, where it had one.
     ///
     /// # Errors
     /// Those of the repository.
     pub(crate) async fn of(artifacts: &dyn ArtifactSource) -> Result<Option<KeyPlugin>> {
         let catalog = Catalog::read(artifacts).await?;
+        if let Some(told) = KeyPlugin::told(&catalog.header.settings) {
+            return Ok(Some(told));
+        }
         let Some(entry) = catalog.files().find(|entry| entry.path == OPTIONS) else {
             return Ok(None);
         };
@@ -44,6 +49,11 @@ impl KeyPlugin {
         }
         let bytes = artifacts.read(&entry.artifact()?, MAX_BYTES).await?;
         Ok(KeyPlugin::parse(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// The same, as the settings of a source have it.
+    pub(crate) fn told(settings: &Settings) -> Option<KeyPlugin> {
+        KeyPlugin::parse(&settings.key_plugin.join("\n"))
     }
 
     /// The same, of files that are laid out in `data`.
@@ -169,6 +179,27 @@ impl KeyPlugin {
     }
 }
 
+/// The lines of an option file for a plugin of a server that has these variables.
+pub(super) fn option_lines(
+    name: &str,
+    library: &str,
+    variables: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let settings = format!("{}_", name.to_ascii_lowercase());
+    let wanted = |variable: &str| {
+        variable.starts_with(&settings)
+            || ["plugin_dir", "innodb_encrypt_log", "innodb_encrypt_tables"].contains(&variable)
+    };
+    let mut lines = vec![format!("plugin_load={name}={library}")];
+    for (variable, value) in variables.iter().filter(|(variable, _)| wanted(variable)) {
+        // What a quoted value cannot hold no option file of the source held either.
+        if !value.is_empty() && !value.contains(['"', '\\', '\n']) {
+            lines.push(format!("{variable}=\"{value}\""));
+        }
+    }
+    lines
+}
+
 fn unquoted(value: &str) -> &str {
     value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
@@ -197,6 +228,25 @@ mod tests {
         let bare = KeyPlugin::parse("plugin-load=hashicorp_key_management.so").unwrap();
         assert_eq!(bare.name, "hashicorp_key_management");
         assert_eq!(bare.library, "hashicorp_key_management.so");
+    }
+
+    #[test]
+    fn what_a_server_tells_is_read_as_what_a_tool_wrote() {
+        let variables = [
+            ("file_key_management_filename", "/etc/keys #1"),
+            ("file_key_management_filekey", ""),
+            ("innodb_encrypt_log", "ON"),
+            ("innodb_encryption_threads", "4"),
+            ("plugin_dir", "/usr/lib/mysql/plugin/"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let key_plugin = option_lines("file_key_management", "file_key_management.so", &variables);
+        let plugin = KeyPlugin::told(&Settings { key_plugin, ..Settings::default() }).unwrap();
+        assert_eq!(plugin.library, "file_key_management.so");
+        assert_eq!(plugin.files, [Path::new("/etc/keys #1")]);
+        assert_eq!(plugin.directory.as_deref(), Some(Path::new("/usr/lib/mysql/plugin/")));
+        assert_eq!(plugin.lines.len(), 3, "{:?}", plugin.lines);
+        assert_eq!(KeyPlugin::told(&Settings::default()), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::catalog::Settings;
 use super::cold::keyring;
 use super::directory::DataDirectory;
 use super::idle;
+use super::key_plugin::option_lines;
 use super::system::in_one_directory;
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::{self, ServerFacts};
@@ -73,9 +74,13 @@ impl LiveServer {
                  from one directory tree",
             ));
         }
-        let plugins = "SELECT plugin_name, plugin_library FROM information_schema.plugins WHERE \
+        let plugins = "SELECT plugin_name, plugin_library, plugin_type FROM information_schema.plugins WHERE \
                        plugin_library IS NOT NULL AND plugin_status = 'ACTIVE'";
-        let plugins: Vec<(String, String)> = session.query_rows(plugins).await?;
+        let mut plugins: Vec<(String, String, String)> = session.query_rows(plugins).await?;
+        let encrypts = plugins.iter().find(|(.., kind)| kind == "ENCRYPTION");
+        let key_plugin = encrypts.map(|(name, library, _)| option_lines(name, library, &variables));
+        let plugins: Vec<(String, String)> =
+            plugins.drain(..).map(|(name, library, _)| (name, library)).collect();
         session.close().await?;
         let mut rings = keyring(&datadir);
         let keys = |name: &str| name.contains("keyring") || name.contains("key_management");
@@ -95,6 +100,7 @@ impl LiveServer {
             variables: shaping.collect(),
             plugins: plugins.iter().map(|(name, library)| format!("{name}={library}")).collect(),
             keyring: rings,
+            key_plugin: key_plugin.unwrap_or_default(),
             keys_in_files: false,
         };
         Ok(LiveServer { facts, directory, settings, address: source.endpoint.to_string() })

@@ -214,6 +214,8 @@ impl PhysicalBackup {
                 .collect(),
             keyring,
             keys_in_files: false,
+            // It is in the tool's own option file.
+            key_plugin: Vec::new(),
         };
         Ok(Known { facts, tool, datadir, settings, log_bin })
     }

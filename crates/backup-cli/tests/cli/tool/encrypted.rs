@@ -107,3 +107,43 @@ async fn encrypted_tables_come_back_with_the_key_file_of_the_source(
         .says("see that the keys of file_key_management in");
     server.0.kill();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_of_encrypted_files_are_drilled_with_the_keys_or_not_at_all() {
+    let home = Home::with_repo();
+    let name = "mariadb-10.11";
+    let keys = home.write("keys", &format!("1;{}\n", "a7addd9adea9978fda19f21e6be98788".repeat(2)));
+    let data = home.path("data");
+    let mut server = with_keys(name, &data, &keys).await;
+    let sql = [
+        "CREATE DATABASE vault",
+        "CREATE TABLE vault.secrets (id INT PRIMARY KEY, t TEXT) ENCRYPTED=YES",
+        "INSERT INTO vault.secrets SELECT seq, REPEAT('a platypus ', 20) FROM vault.seq_1_to_2000",
+    ];
+    server::run(&mut server.session().await, &sql).await;
+    let (url, tool) = (server.url(), install(name));
+    let tool = tool.to_str().unwrap();
+    let drill = ["verify", "--cluster", "vault", "--level", "drill", "--server-dir", tool];
+    let proofs = || {
+        let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+        shown["verifications"].as_array().map_or(0, Vec::len)
+    };
+
+    let args = ["backup", "--strategy", "physical", "--lock-and-copy", "--cluster", "vault"];
+    home.on_repo([&args[..], &["--source", &url, "--lock-timeout", "120"]].concat()).expect(0);
+    let passed = home.on_repo([&drill[..], &["--json"]].concat()).expect(0).json().to_string();
+    assert!(passed.contains("vault.secrets"), "{passed}");
+    std::fs::rename(&keys, home.path("elsewhere")).unwrap();
+    let named = format!("its key file {} cannot be read", keys.display());
+    home.on_repo(drill).expect(9).says(&named);
+    std::fs::rename(home.path("elsewhere"), &keys).unwrap();
+
+    // A stopped server tells nothing of its keys: nothing is proven, and the backup is not called bad.
+    server.0.stop().await.unwrap();
+    let source = format!("file://{}", data.display());
+    let cold = ["backup", "--strategy", "physical", "--source", &source, "--cluster", "vault"];
+    home.on_repo(cold).expect(0);
+    let before = proofs();
+    home.on_repo(drill).expect(9).says("it does not tell by which plugin");
+    assert_eq!(proofs(), before);
+}
