@@ -182,7 +182,7 @@ fn files_in(directory: &Path) -> Vec<SystemFile> {
     let file = |entry: std::fs::DirEntry| {
         let source = entry.path();
         // What a link leads to is as good.
-        let metadata = source.metadata().ok().filter(|metadata| metadata.is_file())?;
+        let metadata = source.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let name = entry.file_name().into_string().ok()?;
         Some(SystemFile { name, source, bytes: metadata.len() })
     };
