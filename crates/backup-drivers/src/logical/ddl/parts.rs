@@ -1,5 +1,7 @@
 //! `CREATE TABLE` taken apart: what is needed to take rows, and what is quicker to add afterwards.
 
+mod constraints;
+
 use std::ops::Range;
 
 use super::lexer::{Dialect, Token, TokenKind};
@@ -152,12 +154,7 @@ impl<'a> Parts<'a> {
     /// The tables that foreign keys of a table of `database` refer to.
     pub(in crate::logical) fn parents(&self, database: &str) -> Vec<TableName> {
         let parents = self.elements.iter().filter_map(|e| e.parent.as_deref());
-        parents
-            .map(|parts| match parts {
-                [database, table] => TableName { database: database.clone(), table: table.clone() },
-                _ => TableName { database: database.to_owned(), table: parts.concat() },
-            })
-            .collect()
+        parents.map(|parts| table_name(database, parts)).collect()
     }
 
     /// The definition with one more table option; options that follow win over it.
@@ -228,6 +225,14 @@ impl<'a> Parts<'a> {
         }
         // A counter whose index was not recognised: better slow than refused.
         if served { later } else { Vec::new() }
+    }
+}
+
+/// A table by the parts of its name, of which the first may be missing.
+fn table_name(database: &str, parts: &[String]) -> TableName {
+    match parts {
+        [database, table] => TableName { database: database.clone(), table: table.clone() },
+        _ => TableName { database: database.to_owned(), table: parts.concat() },
     }
 }
 

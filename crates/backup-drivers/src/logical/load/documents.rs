@@ -69,6 +69,7 @@ impl Documents {
         mut self,
         cx: &Context,
         connection: &mut wire::Connection,
+        table: &Table,
         chunks: Vec<&Chunk>,
         artifacts: &dyn ArtifactSource,
     ) -> Result<()> {
@@ -91,7 +92,7 @@ impl Documents {
                 }
             }
         }
-        all_taken(connection, taken, rows).await
+        all_taken(connection, table, taken, rows).await
     }
 
     fn statements(&self, block: &Block) -> Result<Vec<String>> {

@@ -106,8 +106,8 @@ pub(super) async fn load(
     load.write(Bytes::from(text)).await?;
     let done = load.finish().await?;
     let all: u64 = chunks.iter().map(|chunk| chunk.digest.rows).sum();
-    all_taken(connection, done.affected_rows, all.saturating_sub(documents.rows)).await?;
-    documents.insert(cx, connection, left, artifacts).await
+    all_taken(connection, table, done.affected_rows, all.saturating_sub(documents.rows)).await?;
+    documents.insert(cx, connection, table, left, artifacts).await
 }
 
 /// Whether the table has rows. One is as good as all: sorted entries go in together, or none does.
@@ -119,6 +119,7 @@ pub(super) async fn are_there(connection: &mut wire::Connection, table: &Table) 
 /// Fails where the server took fewer rows than it was given.
 pub(super) async fn all_taken(
     connection: &mut wire::Connection,
+    table: &Table,
     taken: u64,
     given: u64,
 ) -> Result<()> {
@@ -126,7 +127,15 @@ pub(super) async fn all_taken(
         return Ok(());
     }
     let warning = first_warning(connection).await?;
-    Err(Error::damaged(format!("the target took {taken} of {given} rows{warning}")))
+    let error = Error::damaged(format!("the target took {taken} of {given} rows{warning}"));
+    Err(match table.masked.is_empty() {
+        true => error,
+        false => error.with_remedy(format!(
+            "{} are masked: where the server does not take what the masks made of their values, back up with other masks; \
+             the backup's own warnings tell of keys, partitions and CHECKs",
+            table.masked.join(", ")
+        )),
+    })
 }
 
 /// What the server has to say about the last statement, for an error message.

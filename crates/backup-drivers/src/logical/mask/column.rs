@@ -15,7 +15,7 @@ use crate::rows::Kind;
 /// What is done with a column.
 #[derive(Debug)]
 pub(super) struct ColumnMask {
-    with: MaskWith,
+    pub(super) with: MaskWith,
     regex: Option<regex::Regex>,
     name: String,
     data_type: String,
@@ -112,6 +112,11 @@ impl ColumnMask {
         self.fixed.is_some()
     }
 
+    /// How many digits a hash has here, where it is text.
+    pub(super) fn digits(&self) -> usize {
+        self.most.digits().min(value::MOST_DIGITS)
+    }
+
     /// Whether it may make one value of two. NULL is no value, and enough digits are never the same.
     pub(super) fn merges(&self) -> bool {
         const ENOUGH: usize = 16;
@@ -120,7 +125,7 @@ impl ColumnMask {
             || self.data_type == "uuid";
         match self.with {
             MaskWith::Null => false,
-            MaskWith::Hash => !digits || self.most.digits() < ENOUGH,
+            MaskWith::Hash => !digits || self.digits() < ENOUGH,
             MaskWith::Fixed(_) | MaskWith::Shape | MaskWith::Regex { .. } => true,
         }
     }
@@ -190,7 +195,7 @@ impl ColumnMask {
             });
         }
         if self.data_type == "uuid" && self.fixed.is_none() {
-            let digits = value::hash(&mut Stream::new(key, value), 32);
+            let digits = value::hash(&mut Stream::new(key, value), value::MOST_DIGITS);
             let parts =
                 [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
             return Some(parts.join("-").into_bytes());
@@ -203,7 +208,7 @@ impl ColumnMask {
         let mut stream = Stream::new(key, if exact { text.as_bytes() } else { value });
         let new = match (&self.with, &self.fixed) {
             (_, Some(Fixed::Text(fixed))) => Cow::Borrowed(fixed.as_str()),
-            (MaskWith::Hash, _) => value::hash(&mut stream, self.most.digits()).into(),
+            (MaskWith::Hash, _) => value::hash(&mut stream, self.digits()).into(),
             (MaskWith::Shape, _) => value::shape(&text, &mut stream).into(),
             (MaskWith::Regex { replace, .. }, _) => {
                 let new = self.regex.as_ref()?.replace_all(&text, replace.as_str());

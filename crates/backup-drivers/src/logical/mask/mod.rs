@@ -8,6 +8,7 @@
 mod charset;
 mod column;
 mod fixed;
+mod guards;
 mod rules;
 mod table;
 mod value;

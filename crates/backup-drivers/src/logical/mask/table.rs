@@ -11,6 +11,7 @@ use super::super::catalog::{Catalog, Column, Table};
 use super::super::ddl::Parts;
 use super::charset::{Characters, Charset};
 use super::column::ColumnMask;
+use super::guards;
 use super::rules::{Compiled, MaskRules};
 use crate::connect::Session;
 use crate::rows::{Kind, fields, put_fields};
@@ -56,6 +57,18 @@ impl Masks {
         Ok(())
     }
 
+    /// What is done with a column, by its name; `None` where nothing is.
+    pub(super) fn column(&self, table: &Table, name: &str) -> Result<Option<ColumnMask>> {
+        let mut columns = table.columns.iter();
+        let column = columns.find(|c| c.name.to_lowercase() == name.to_lowercase());
+        column.map_or(Ok(None), |column| self.mask(table, column))
+    }
+
+    fn mask(&self, table: &Table, column: &Column) -> Result<Option<ColumnMask>> {
+        let rule = self.rule(table, column);
+        rule.map(|rule| ColumnMask::new(rule, table, column, self.charset(column)?)).transpose()
+    }
+
     /// The first rule that fits.
     fn rule(&self, table: &Table, column: &Column) -> Option<&Compiled> {
         let fits = |rule: &&Compiled| rule.matches(&table.database, &table.name, &column.name);
@@ -72,15 +85,8 @@ impl Masks {
 
     /// Which of a table's columns are changed, and how. `None` where none is.
     pub(in crate::logical) fn table(&self, table: &Table) -> Result<Option<TableMask>> {
-        let columns: Vec<Option<ColumnMask>> = table
-            .columns
-            .iter()
-            .map(|column| {
-                let rule = self.rule(table, column);
-                rule.map(|rule| ColumnMask::new(rule, table, column, self.charset(column)?))
-                    .transpose()
-            })
-            .collect::<Result<_>>()?;
+        let columns: Vec<Option<ColumnMask>> =
+            table.columns.iter().map(|column| self.mask(table, column)).collect::<Result<_>>()?;
         let any = columns.iter().any(Option::is_some);
         Ok(any.then(|| TableMask { columns, key: self.key.clone() }))
     }
@@ -112,6 +118,10 @@ impl Masks {
                 table.masked.push(column.name.clone());
                 table.histograms.remove(&column.name);
             }
+            let masked = table.columns.iter().zip(&mask.columns);
+            let masked: Vec<_> =
+                masked.filter_map(|(column, mask)| Some((column, &mask.as_ref()?.with))).collect();
+            warnings.extend(guards::of_table(table, &masked)?);
             let keys = Parts::of(&table.create).unique_keys();
             let merging = table.columns.iter().zip(&mask.columns).filter(|(column, mask)| {
                 let merges = mask.as_ref().is_some_and(ColumnMask::merges);
@@ -125,6 +135,7 @@ impl Masks {
                 )
             }));
         }
+        warnings.extend(guards::of_foreign_keys(self, catalog)?);
         Ok(warnings)
     }
 

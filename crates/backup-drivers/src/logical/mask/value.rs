@@ -65,11 +65,12 @@ pub(super) fn shape(text: &str, stream: &mut Stream<'_>) -> String {
         .collect()
 }
 
-/// Hexadecimal digits that stand for a value, as many as asked for, at most 32.
+/// As many digits as anybody wants of a hash: those of 128 bits.
+pub(super) const MOST_DIGITS: usize = 32;
+
+/// Hexadecimal digits that stand for a value.
 pub(super) fn hash(stream: &mut Stream<'_>, digits: usize) -> String {
-    (0..digits.min(32))
-        .map(|_| char::from_digit(stream.below(16) as u32, 16).unwrap_or('0'))
-        .collect()
+    (0..digits).map(|_| char::from_digit(stream.below(16) as u32, 16).unwrap_or('0')).collect()
 }
 
 #[cfg(test)]
