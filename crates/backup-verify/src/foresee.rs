@@ -87,21 +87,28 @@ impl Foreseen<'_> {
             return Ok(self.unsure());
         }
         let Definitions { databases, tables, all } = Definitions::of(self.catalog);
-        if !all {
-            return Ok(Vec::new());
-        }
+        // Where a file has a name that only a server can read, it is none of these.
+        let readable = |name: &str| all || is_plain(name);
         for name in &selection.databases {
-            if !databases.iter().any(|database| same(database, name)) {
+            let found = databases.iter().any(|database| same(database, name));
+            if !found && readable(name) {
                 return Err(missing(&format!("database {name}")));
             }
         }
         for name in &selection.tables {
-            let found = tables.iter().find(|(table, _)| same_table(table, name));
-            let (_, entry) = found.ok_or_else(|| missing(&format!("table {name}")))?;
+            let Some((_, entry)) = tables.iter().find(|(table, _)| same_table(table, name)) else {
+                if readable(&name.database) && readable(&name.table) {
+                    return Err(missing(&format!("table {name}")));
+                }
+                continue;
+            };
             let definition = self.artifacts.read(&entry.artifact()?, MAX_DEFINITION).await?;
             if definition.starts_with(b"TYPE=VIEW") {
                 return Err(no_table(name));
             }
+        }
+        if !all {
+            return Ok(Vec::new());
         }
         let tables: Vec<TableName> = tables.into_iter().map(|(name, _)| name).collect();
         let databases: Vec<String> = databases.into_iter().collect();
@@ -115,11 +122,13 @@ impl Foreseen<'_> {
             self.catalog.files().filter_map(|entry| TableFile::of(&entry.path)).collect();
         // A name that only the server can read may be the one.
         let unclear = |file: &TableFile| file.table.contains('@') || file.database.contains('@');
+        let all = !filed.iter().any(unclear);
         let named = |name: &TableName| {
-            filed.iter().any(|file| {
-                unclear(file)
-                    || same(&file.database, &name.database) && same(&file.table, &name.table)
-            })
+            let readable = all || is_plain(&name.database) && is_plain(&name.table);
+            let same = |file: &TableFile| {
+                same(&file.database, &name.database) && same(&file.table, &name.table)
+            };
+            !readable || filed.iter().any(same)
         };
         let finding = |name: &TableName| {
             Finding::new(
@@ -132,16 +141,14 @@ impl Foreseen<'_> {
         };
         let mut findings: Vec<Finding> =
             selection.tables.iter().filter(|name| !named(name)).map(finding).collect();
-        if filed.iter().any(unclear) {
-            return findings;
-        }
         // A clone has no files of these, and names them.
         let emptied = Emptied::of(self.manifest, self.catalog).tables;
         let emptied: Vec<TableName> = emptied.into_iter().map(|left| left.table).collect();
         for name in &selection.databases {
             let has = filed.iter().map(|file| &file.database);
             let has = has.chain(emptied.iter().map(|table| &table.database));
-            if !has.into_iter().any(|database| same(database, name)) {
+            let found = has.into_iter().any(|database| same(database, name));
+            if !found && (all || is_plain(name)) {
                 findings.push(Finding::new(
                     Severity::Warning,
                     name.clone(),
@@ -150,6 +157,9 @@ impl Foreseen<'_> {
                     "see what there is with `holdfast show`",
                 ));
             }
+        }
+        if !all {
+            return findings;
         }
         let databases = selection.databases.iter().cloned();
         let databases: Vec<String> =
@@ -277,6 +287,11 @@ impl<'a> Definitions<'a> {
         }
         found
     }
+}
+
+/// Whether a file has exactly this name.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// With `lower_case_table_names` a file has another case than the name.

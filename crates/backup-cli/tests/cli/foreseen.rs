@@ -194,6 +194,44 @@ async fn sequences_that_tables_take_numbers_of_are_not_forgotten(
     drop(source);
 }
 
+/// Of an increment there are changed pages, and names beside them that only a server can read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_looked_at_whatever_else_is_in_the_files() {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let source = Server::start(name).await;
+    let tables = [
+        "SET NAMES utf8mb4",
+        "CREATE DATABASE `ü b`",
+        "CREATE TABLE `ü b`.`tä` (a INT PRIMARY KEY)",
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.t (a INT PRIMARY KEY)",
+        "CREATE VIEW shop.v AS SELECT * FROM shop.t",
+    ];
+    server::run(&mut source.session().await, &tables).await;
+    let (url, tool) = (source.url(), install(name));
+    let tool = ["--tool", tool.to_str().unwrap()];
+    for kind in ["full", "incremental"] {
+        let backup = ["backup", "--cluster", "shop", "--strategy", "physical", "--source", &url];
+        home.on_repo([&backup[..], &tool, &["--type", kind]].concat()).expect(0);
+    }
+    for (wanted, says) in [
+        (["--tables", "shop.nosuch"], "the backup holds no table shop.nosuch"),
+        (["--tables", "shop.v"], "shop.v is a view"),
+        (["--databases", "nodb"], "the backup holds no database nodb"),
+    ] {
+        for more in [&["--dry-run"][..], &[]] {
+            let all = [&wanted[..], &tool, &["--rename", "shop=s"], more].concat();
+            restore(&home, name, &url, &all).expect(2).says(says);
+        }
+    }
+    let planned = [&["--databases", "shop", "--overwrite", "--dry-run"][..], &tool].concat();
+    let planned = restore(&home, name, &url, &planned).expect(0).stdout;
+    assert!(planned.contains("shop.t") && !planned.contains("ibd"), "{planned}");
+    let odd = ["--tables", "`ü b`.`tä`", "--rename", "`ü b`=s"];
+    restore(&home, name, &url, &[&odd[..], &tool].concat()).expect(0);
+}
+
 /// A child without its parent takes no rows.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

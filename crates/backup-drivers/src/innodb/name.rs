@@ -37,6 +37,9 @@ impl TableFile {
         if file.contains('/') {
             return None;
         }
+        // Increments of the tools have changed pages, and what they are of, of each tablespace.
+        let increment = file.strip_suffix(".delta").or_else(|| file.strip_suffix(".meta"));
+        let file = increment.filter(|file| file.ends_with(".ibd")).unwrap_or(file);
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
         // MariaDB writes #P#, MySQL since 8.0 #p#.
         let lower = stem.to_ascii_lowercase();
@@ -99,6 +102,8 @@ mod tests {
             ("my@0020shop/a@002fb.ibd", "my shop.a/b"),
             ("shop/t#P#p0.ibd", "shop.t partition p0"),
             ("shop/t#p#p0#sp#s1.ibd", "shop.t partition p0/s1"),
+            ("shop/t.ibd.delta", "shop.t"),
+            ("shop/t#P#p0.ibd.meta", "shop.t partition p0"),
             ("shop/odd@.ibd", "shop.odd@"),
             ("shop/odd@00.ibd", "shop.odd@00"),
             ("shop/@d800.ibd", "shop.@d800"),
