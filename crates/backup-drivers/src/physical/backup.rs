@@ -455,6 +455,15 @@ impl PhysicalBackup {
                  lose tables by that are not InnoDB's: prove this backup by a drill"
             ));
         }
+        if let Some(first) = read.missing.first() {
+            let more = match read.missing.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            warnings.push(format!(
+                "{name} left out {first}{more}: tables cannot be opened without, so take the backup again"
+            ));
+        }
         if let Some(first) = read.bad_pages.first() {
             let more = read.bad_pages.len() - 1;
             let text = format!("the source has damaged pages: {first}, and {more} more");

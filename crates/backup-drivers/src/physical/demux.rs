@@ -49,7 +49,12 @@ pub(super) struct Demuxed {
     pub(super) encrypted_pages: u64,
     /// Tables that are not InnoDB's and were changed as a whole while they were read.
     pub(super) reworked: BTreeSet<String>,
+    /// Files without which a server cannot open a table that has others.
+    pub(super) missing: BTreeSet<String>,
 }
+
+/// Tables of these engines have two files, rows and indexes.
+const PAIRS: [(&str, &str); 3] = [(".MAD", ".MAI"), (".MYD", ".MYI"), (".CSV", ".CSM")];
 
 enum Piece {
     Data(Bytes),
@@ -176,8 +181,21 @@ impl Files {
         self.done.remove(path);
     }
 
+    /// See [`Demuxed::missing`]. The tool may miss a file of a table that changes its engine meanwhile.
+    fn missing(&self) -> BTreeSet<String> {
+        let other = |path: &str| {
+            let pairs = PAIRS.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]);
+            let mut others = pairs.filter_map(|(own, other)| {
+                path.strip_suffix(own).map(|stem| format!("{stem}{other}"))
+            });
+            others.next().filter(|other| !self.done.contains_key(other))
+        };
+        self.done.keys().filter_map(|path| other(path)).collect()
+    }
+
     fn demuxed(self, owner: &Owner) -> Demuxed {
-        let mut done = Demuxed { reworked: self.reworked, ..Demuxed::default() };
+        let missing = self.missing();
+        let mut done = Demuxed { reworked: self.reworked, missing, ..Demuxed::default() };
         self.done.into_values().for_each(|file| take(&mut done, file));
         done.entries.extend(directories(&done.entries, owner));
         done.entries.sort_by(|a, b| a.path.cmp(&b.path));

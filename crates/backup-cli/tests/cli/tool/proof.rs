@@ -145,6 +145,26 @@ async fn a_damaged_page_of_the_server_is_named_and_taken_along_only_where_that_i
     assert_eq!(number(&server, "SELECT COUNT(*) FROM bank.packed").await, 300);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_table_is_named() {
+    let home = Home::with_repo();
+    let mut server = on(NAME, &home.path("data")).await;
+    let mut session = server.session().await;
+    fill(&mut session).await;
+    let sql = [
+        "CREATE TABLE bank.half (a INT PRIMARY KEY) ENGINE = Aria",
+        "CREATE TABLE bank.isam (a INT PRIMARY KEY) ENGINE = MyISAM",
+    ];
+    server::run(&mut session, &sql).await;
+    for (change, says) in [
+        ("rm bank/half.MAI", "left out bank/half.MAI: "),
+        ("rm bank/half.MAD bank/isam.MYI", "left out bank/half.MAD and 1 more: "),
+    ] {
+        backup(&home, &server, &changed(&home, change)).expect(14).says(says);
+    }
+    server.0.stop().await.unwrap();
+}
+
 /// Whoever verifies the newest every night would never hear of the full backup else.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_increment_is_no_better_than_what_it_follows_on() {
