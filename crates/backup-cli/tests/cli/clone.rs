@@ -254,6 +254,32 @@ async fn an_empty_table_out_of_a_clone_replaces_nothing() {
     assert!(run.stdout.contains("shop.old (MyISAM)") && run.stdout.contains(&line), "{run:?}");
 }
 
+/// A clone leaves nothing of an ARCHIVE table that a server could open; the others are read all the same.
+#[tokio::test]
+async fn a_drill_is_held_whatever_engines_there_are() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let mut session = server.session().await;
+    let tables = [
+        "CREATE TABLE shop.kept (id INT, t TEXT) ENGINE=ARCHIVE",
+        "INSERT INTO shop.kept VALUES (1, 'x')",
+        "CREATE TABLE shop.lines (id INT NOT NULL) ENGINE=CSV",
+        "INSERT INTO shop.lines VALUES (1)",
+        "CREATE TABLE shop.gone (id INT NOT NULL) ENGINE=BLACKHOLE",
+        "INSTALL PLUGIN clone SONAME 'mysql_clone.so'",
+    ];
+    server::run(&mut session, &tables).await;
+    let home = Home::with_repo();
+    let url = server.url();
+    let backup = ["backup", "--cluster", "c", "--strategy", "clone", "--source", &url];
+    home.on_repo(backup).expect(14).says("shop.kept (ARCHIVE)");
+    let tool = install("mysql-9.7");
+    let drill = ["verify", "latest", "--cluster", "c", "--level", "drill", "--server-dir"];
+    let run = home.on_repo([&drill[..], &[tool.to_str().unwrap()]].concat()).expect(0);
+    for told in ["shop.kept (ARCHIVE)", "shop.orders"] {
+        assert!(run.stdout.contains(told), "{run:?}");
+    }
+}
+
 /// Binlogs lead on from rows that are not there, so no point behind the clone has them either.
 #[tokio::test]
 async fn an_empty_table_out_of_a_clone_comes_to_no_point() {

@@ -384,3 +384,25 @@ async fn archived_binlogs_lead_on_from_restored_files(
     home.on_repo(["binlog", "apply", "--target", &url, "--cluster", "shop"]).expect(0);
     assert_eq!(sums(&restored).await, after);
 }
+
+/// It has no rows at the source either, and comes back as it was.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_tablespace_is_no_damage(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let home = Home::with_repo();
+    let server = Server::with_shop(name).await;
+    let tables = [
+        "CREATE TABLE shop.away (id INT PRIMARY KEY)",
+        "INSERT INTO shop.away VALUES (1)",
+        "ALTER TABLE shop.away DISCARD TABLESPACE",
+    ];
+    server::run(&mut server.session().await, &tables).await;
+    let url = server.url();
+    let args = ["backup", "--cluster", "shop", "--strategy", "physical", "--source", &url];
+    home.on_repo([&args[..], &["--lock-and-copy"]].concat()).expect(0);
+    let tool = server::install(name);
+    let drill = ["verify", "--cluster", "shop", "--level", "drill", "--server-dir"];
+    let run = home.on_repo([&drill[..], &[tool.to_str().unwrap()]].concat()).expect(0);
+    let told = run.stdout.contains("shop.away: its tablespace was discarded");
+    assert!(told && run.stdout.contains("shop.orders"), "{run:?}");
+}

@@ -1,5 +1,6 @@
 //! Every table of a server: whether the server finds it whole, and what it holds.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use backup_core::{Context, Error, ErrorKind, Finding, Result, Severity};
@@ -42,7 +43,23 @@ impl Census {
         server: &ConnectOptions,
         selection: &Selection,
     ) -> Result<Census> {
+        Census::but_for(cx, server, selection, &BTreeSet::new()).await
+    }
+
+    /// The same, where `empty` are known to have come without their files: that the server does not find these is
+    /// nothing that is wrong.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(crate) async fn but_for(
+        cx: &Context,
+        server: &ConnectOptions,
+        selection: &Selection,
+        empty: &BTreeSet<TableName>,
+    ) -> Result<Census> {
         let mut census = Census::default();
+        // One that cannot be opened must not keep the others from being read.
+        let mut unread = selection.clone();
         let mut session = Session::open(server).await?;
         let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type \
                    IN ('BASE TABLE', 'SEQUENCE') AND table_schema NOT IN ('information_schema', \
@@ -53,10 +70,13 @@ impl Census {
             if !selection.is_all() && !selection.wants_table(&name.database, &name.table) {
                 continue;
             }
-            census.findings.extend(check(&mut session, &name).await?);
+            if let Some(finding) = check(&mut session, &name).await? {
+                census.findings.extend((!empty.contains(&name)).then_some(finding));
+                unread.exclude_tables.insert(name);
+            }
         }
         let facts = inventory::server(session.conn()).await?;
-        let catalog = inventory::read(session.conn(), &facts, selection).await?;
+        let catalog = inventory::read(session.conn(), &facts, &unread).await?;
         session.close().await?;
         let read = Census::rows_of(cx, server, catalog.tables).await?;
         census.findings.extend(read.findings);
@@ -128,5 +148,12 @@ async fn check(session: &mut Session, name: &TableName) -> Result<Option<Finding
         // "The storage engine for the table doesn't support check" is a note.
         kind.eq_ignore_ascii_case("error") || (kind == "status" && text != "OK")
     });
+    // It had none at the source either, and no server loses that by itself.
+    if said.iter().any(|(.., text)| text.contains("discarded")) {
+        let problem =
+            "its tablespace was discarded (ALTER TABLE … DISCARD TABLESPACE): it has no rows";
+        let remedy = "import the tablespace at the source, or drop the table";
+        return Ok(Some(Finding::new(Severity::Warning, name.to_string(), problem, remedy)));
+    }
     Ok(bad.map(|(_, _, kind, text)| damaged(name, format!("CHECK TABLE says: {kind}: {text}"))))
 }
