@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use backup_core::{Context, Error, ErrorKind, Position, Result};
+use backup_core::{Context, Error, ErrorKind, Flavor, GtidSet, Position, Result};
 
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::ServerFacts;
@@ -145,7 +145,20 @@ impl GlobalLock {
 
     /// The position in the binary log; exact, since nothing can be committed.
     pub(crate) async fn position(&mut self, facts: &ServerFacts) -> Result<Position> {
-        current_position(&mut self.holder, facts).await
+        let mut position = current_position(&mut self.holder, facts).await?;
+        if facts.flavor == Flavor::MariaDb && position.file.is_some() {
+            // What a replica has of its source is in the files, whether it writes that down itself or not.
+            let sql = "SELECT IF(@@GLOBAL.log_slave_updates, '', @@GLOBAL.gtid_slave_pos)";
+            let applied: Option<String> = self.holder.query_first(sql).await?;
+            let applied = GtidSet::parse(facts.flavor, &applied.unwrap_or_default())?;
+            if !applied.is_empty() {
+                position.gtid = Some(match &position.gtid {
+                    Some(own) => own.union(&applied)?,
+                    None => applied,
+                });
+            }
+        }
+        Ok(position)
     }
 
     /// Makes the engines write their logs to the disk. A commit that is in the binary log may be in the

@@ -10,11 +10,15 @@ use crate::home::Home;
 use crate::server::{self, Server, install};
 
 async fn started(name: &str, id: &str) -> Server {
+    started_with(name, id, "ON").await
+}
+
+async fn started_with(name: &str, id: &str, log_slave_updates: &str) -> Server {
     let cx = Context::builder().build();
     let builder = xtask::servers::sandbox(name).await.unwrap().durable(false).binary_log(true);
     // Only statements make temporary tables on a replica.
     let builder = builder.tcp(true).option("server-id", id).option("binlog-format", "STATEMENT");
-    Server(builder.option("log-slave-updates", "ON").start(&cx).await.unwrap())
+    Server(builder.option("log-slave-updates", log_slave_updates).start(&cx).await.unwrap())
 }
 
 /// Waits until a value of the server is this.
@@ -90,6 +94,42 @@ async fn a_replica_tells_where_its_source_stood_and_waits_for_its_temporary_tabl
     let set = format!("SET GLOBAL gtid_slave_pos = '{}'", kept[0]);
     server::run(&mut restored.session().await, &[&set, &source, "START SLAVE"]).await;
     until(&restored, "SELECT @@gtid_slave_pos", &last).await;
+    let sql = "SELECT SUM(v) FROM bank.accounts";
+    assert_eq!(number(&restored, sql).await, number(&primary, sql).await);
+}
+
+/// As replicas of MariaDB come: what replication brings is in the files and in no binary log of theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn files_of_a_replica_that_writes_nothing_down_lead_to_points_of_its_source() {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let (primary, replica) = (started(name, "7").await, started_with(name, "8", "OFF").await);
+    let mut session = primary.session().await;
+    let account =
+        ["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"];
+    server::run(&mut session, &account).await;
+    let port = primary.0.port().unwrap();
+    let source = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
+         MASTER_PASSWORD = 'repl', MASTER_USE_GTID = slave_pos"
+    );
+    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    fill(&mut session).await;
+    let at = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
+    until(&replica, "SELECT @@gtid_slave_pos", &at).await;
+    let (of_replica, of_primary) = (replica.url(), primary.url());
+    let args = ["backup", "--strategy", "physical", "--lock-and-copy", "--cluster", "bank"];
+    let run = home.on_repo([&args[..], &["--source", &of_replica, "--json"]].concat()).expect(0);
+    assert_eq!(run.json()["position"]["gtid"], *at, "{run:?}");
+
+    server::run(&mut session, &["UPDATE bank.accounts SET v = v + 1"]).await;
+    let archive = ["binlog", "backup", "--cluster", "bank", "--from", "oldest", "--source"];
+    home.on_repo([&archive[..], &[&of_primary]].concat()).expect(0);
+    let (target, server_dir) = (home.path("target"), install(name));
+    let to = ["--target-dir", target.to_str().unwrap(), "--server-dir"];
+    let restore = ["restore", "--cluster", "bank", "--to-latest"];
+    home.on_repo([&restore[..], &to, &[server_dir.to_str().unwrap()]].concat()).expect(0);
+    let restored = on(name, &target).await;
     let sql = "SELECT SUM(v) FROM bank.accounts";
     assert_eq!(number(&restored, sql).await, number(&primary, sql).await);
 }
