@@ -15,6 +15,7 @@ mod mount;
 mod pair;
 mod volume;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -228,6 +229,31 @@ impl Drop for Snapshot {
     }
 }
 
+/// Fails where what is said to be the snapshot is the data directory itself, or was taken before the binary log came
+/// to `position`, as far as that log is in it: commands of users may hand over anything.
+fn is_of_now(snapshot: &Path, datadir: &Path, position: &Position) -> Result<()> {
+    let failed = |problem: String| {
+        Error::new(ErrorKind::Source, format!("{} {problem}", snapshot.display())).with_remedy(
+            "see that the command takes a new snapshot each time, and names the data directory in it",
+        )
+    };
+    let identity = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    if identity(snapshot) == identity(datadir) {
+        return Err(failed("is the data directory itself, and no snapshot of it".to_owned()));
+    }
+    let (Some(file), Some(offset)) = (&position.file, position.offset) else { return Ok(()) };
+    if !datadir.join(file).is_file() {
+        return Ok(());
+    }
+    let bytes = snapshot.join(file).metadata().map_or(0, |log| log.len());
+    match bytes < offset {
+        true => Err(failed(format!(
+            "is no snapshot of now: of its binary log {file} it has {bytes} bytes, and the server was at {offset}"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Keeps a second run off the same data directory: it would take our snapshot for a left-over.
 fn alone(datadir: &Path) -> Result<std::fs::File> {
     let failed = |e| io_error(e, ErrorKind::Source, format!("cannot lock {}", datadir.display()));
@@ -281,7 +307,7 @@ impl Backup for SnapshotBackup {
                 return Err(e);
             }
         };
-        let copied = self.copy(cx, &live, &snapshot, &sink).await;
+        let copied = self.copy(cx, &live, &position, &snapshot, &sink).await;
         // What overflowed may have failed in any way before, or not at all.
         let whole = snapshot.run(|volume, name| volume.check(name)).await;
         let warnings = end(cx, snapshot).await;
@@ -362,11 +388,13 @@ impl SnapshotBackup {
         &self,
         cx: &Context,
         live: &LiveServer,
+        position: &Position,
         snapshot: &Snapshot,
         sink: &Arc<dyn ArtifactSink>,
     ) -> Result<Catalog> {
         cx.phase("mount");
         let directory = cx.run(snapshot.run(|volume, name| volume.open(name))).await?;
+        is_of_now(&directory, &live.directory.path, position)?;
         cx.phase("copying files");
         let roots = DataDirectory::new(&directory).roots();
         let tree = Tree::walk(&roots, false)?;

@@ -92,6 +92,16 @@ async fn a_pair_of_commands_is_called_as_the_contract_says() {
     assert_eq!((snapshots(&home), std::fs::read_dir(home.path("notes")).unwrap().count()), (0, 0));
     server::run(&mut server.session().await, &["CREATE TABLE shop.goes_on (id INT)"]).await;
 
+    // One that hands over what is no snapshot, or one of before.
+    let same = script(&home, "same", "#!/bin/sh\necho \"$2\"\n");
+    let idle = script(&home, "idle", "#!/bin/sh\n");
+    run(&same, &idle).expect(6).says("is the data directory itself");
+    let old = "#!/bin/sh\n[ -d DIR/old ] || cp -a \"$2\" DIR/old; echo DIR/old\n";
+    let old = script(&home, "older", old);
+    run(&old, &idle).expect(0);
+    server::run(&mut server.session().await, &["CREATE TABLE shop.after (id INT)"]).await;
+    run(&old, &idle).expect(6).says("is no snapshot of now");
+
     // What could not be removed is told of, and removed by the next run.
     let stuck = script(&home, "stuck", "#!/bin/sh\nexit 1\n");
     run(&create, &stuck).expect(14).says("was not removed");
