@@ -241,3 +241,32 @@ async fn no_room_for_temporary_files_is_told_and_costs_no_row(
     server.0.stop().await.unwrap();
     drop(disk);
 }
+
+/// Nobody else looks whether rows of the others still have what they refer to.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_puts_a_parent_back_is_told_of_its_children(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let home = Home::with_repo();
+    let server = Server::start(name).await;
+    let tables = [
+        "CREATE DATABASE f",
+        "CREATE TABLE f.parent (id INT PRIMARY KEY)",
+        "CREATE TABLE f.child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES f.parent (id))",
+    ];
+    let mut session = server.session().await;
+    server::run(&mut session, &tables).await;
+    let url = server.url();
+    home.on_repo(["backup", "--cluster", "f", "--source", &url]).expect(0);
+    let rows = ["INSERT INTO f.parent VALUES (5)", "INSERT INTO f.child VALUES (5, 5)"];
+    server::run(&mut session, &rows).await;
+    let restore = ["restore", "--cluster", "f", "--target", &url, "--overwrite", "--tables"];
+    let told = "f.child of the target refers to it and is not restored with it";
+    for more in [&["--dry-run"][..], &[]] {
+        let run = home.on_repo([&restore[..], &["f.parent"], more].concat()).expect(14);
+        assert!(format!("{run:?}").contains(told), "{run:?}");
+    }
+    let both = home.on_repo([&restore[..], &["f.parent,f.child"]].concat()).expect(0);
+    assert!(!format!("{both:?}").contains("of the target refers"), "{both:?}");
+}

@@ -8,7 +8,7 @@ use mysql_async::Conn;
 use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Dialect, Parts, quote_text, significant};
 use super::super::inventory::query;
-use super::super::select::TableName;
+use super::super::select::{TableName, quote_name};
 
 /// Looks for the parents of foreign keys and the sequences of defaults that do not come along. `renamed` says whether
 /// anything gets another name, `how` how to name one more table in the command.
@@ -22,7 +22,7 @@ pub(in crate::logical) async fn outside(
     how: &(dyn Fn(&TableName) -> String + Sync),
 ) -> Result<Vec<Finding>> {
     let restored: BTreeSet<TableName> = catalog.tables.iter().map(Table::full_name).collect();
-    let mut findings = Vec::new();
+    let mut findings = children(conn, &restored, how).await?;
     for table in &catalog.tables {
         let name = table.full_name().to_string();
         let parents = Parts::of(&table.create).parents(&table.database);
@@ -71,6 +71,50 @@ pub(in crate::logical) async fn outside(
                     .with_kind(ErrorKind::Target),
                 ),
             });
+        }
+    }
+    Ok(findings)
+}
+
+/// Tables of the target that refer to what is restored, and stay as they are.
+async fn children(
+    conn: &mut Conn,
+    restored: &BTreeSet<TableName>,
+    how: &(dyn Fn(&TableName) -> String + Sync),
+) -> Result<Vec<Finding>> {
+    let databases: BTreeSet<String> =
+        restored.iter().map(|name| quote_text(&name.database)).collect();
+    if databases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT DISTINCT REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, TABLE_SCHEMA, TABLE_NAME FROM \
+         information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_SCHEMA IN ({})",
+        Vec::from_iter(databases).join(", ")
+    );
+    let mut findings = Vec::new();
+    for row in query::rows(conn, &sql, "cannot look for foreign keys at the target").await? {
+        let name = |at: usize| {
+            let (database, table) = (query::text(&row, at)?, query::text(&row, at + 1)?);
+            Some(TableName { database, table })
+        };
+        let (Some(parent), Some(child)) = (name(0), name(2)) else { continue };
+        if !restored.contains(&parent) || restored.contains(&child) {
+            continue;
+        }
+        let sql = format!(
+            "SELECT 1 FROM {}.{} LIMIT 1",
+            quote_name(&child.database),
+            quote_name(&child.table)
+        );
+        // One that is empty has nothing that could refer to none. Of one that may not be read it is not known.
+        if query::rows(conn, sql, "").await.map_or(true, |rows| !rows.is_empty()) {
+            findings.push(Finding::new(
+                Severity::Warning,
+                parent.to_string(),
+                format!("{child} of the target refers to it and is not restored with it: rows of that may refer to none then"),
+                format!("restore both: {}; or look for such rows afterwards", how(&child)),
+            ));
         }
     }
     Ok(findings)
