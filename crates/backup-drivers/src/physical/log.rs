@@ -186,6 +186,7 @@ const CAUSES: [Cause; 13] = [
             "failed to connect to mysql",
             "failed to connect to mariadb",
             "lost connection to",
+            "server has gone away",
         ],
         kind: ErrorKind::Connect,
         problem: "the tool could not reach the server, or lost it",

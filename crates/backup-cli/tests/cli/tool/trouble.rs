@@ -94,6 +94,19 @@ async fn a_tool_that_is_killed_at_any_moment_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_is_told_as_one_that_was_lost() {
+    let home = Home::with_repo();
+    let mut server = on("mariadb-10.11", &home.path("data")).await;
+    fill(&mut server.session().await).await;
+    let stalled = Stalled::after(&home, "mariadb-10.11", 3_000_000);
+    let child = stalled.begin(&home, &server);
+    server.0.kill();
+    stalled.go_on(child).expect(3).says("could not reach the server, or lost it");
+    let listed = home.on_repo(["list", "--json"]).expect(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_holdfast_that_is_killed_frees_the_server_too() {
     let home = Home::with_repo();
     let server = on("mariadb-10.11", &home.path("data")).await;
