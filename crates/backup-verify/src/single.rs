@@ -110,6 +110,8 @@ impl<'a> Apart<'a> {
         options: &'a AsideOptions,
         route: Option<&Route>,
     ) -> Result<(Apart<'a>, Vec<Finding>)> {
+        // Accounts and the like of a server that runs, below its feet.
+        options.restore.selection.check()?;
         let install = options.server.install(manifest)?;
         let artifacts = repo.artifacts(cx, manifest).await?;
         let catalog = Catalog::read(&*artifacts).await?;

@@ -219,6 +219,8 @@ async fn names_are_looked_at_whatever_else_is_in_the_files() {
         (["--tables", "shop.nosuch"], "the backup holds no table shop.nosuch"),
         (["--tables", "shop.v"], "shop.v is a view"),
         (["--databases", "nodb"], "the backup holds no database nodb"),
+        (["--tables", "mysql.user"], "mysql is the server's own database"),
+        (["--databases", "mysql"], "mysql is the server's own database"),
     ] {
         for more in [&["--dry-run"][..], &[]] {
             let all = [&wanted[..], &tool, &["--rename", "shop=s"], more].concat();
