@@ -91,6 +91,17 @@ async fn dumps_of_the_servers_own_programs_are_counted(
     }
     let directory = TempDir::new().unwrap();
     let plain = directory.path().join("dump.sql");
+    if source.facts().await?.flavor == Flavor::MySql {
+        // mysqldump puts its delimiter into the comment that code ends in: nobody can load that, and we say so.
+        dump(&source, &plain, &["--single-transaction"]);
+        let broken = errors(&examined(&plain).await);
+        assert!(broken[0].contains("the stream ends within a statement"), "{broken:?}");
+        for code in
+            ["PROCEDURE ends_in_comment", "FUNCTION ends_in_hash", "EVENT ev_ends_in_comment"]
+        {
+            conn.query_drop(format!("DROP {}", code.replace(' ', " shop."))).await.unwrap();
+        }
+    }
     dump(&source, &plain, &["--single-transaction"]);
     let found = examined(&plain).await;
     assert_eq!(errors(&found), Vec::<String>::new());
