@@ -125,10 +125,10 @@ impl Foreseen<'_> {
         let all = !filed.iter().any(unclear);
         let named = |name: &TableName| {
             let readable = all || is_plain(&name.database) && is_plain(&name.table);
-            let same = |file: &TableFile| {
+            let is_of = |file: &TableFile| {
                 same(&file.database, &name.database) && same(&file.table, &name.table)
             };
-            !readable || filed.iter().any(same)
+            !readable || filed.iter().any(is_of)
         };
         let finding = |name: &TableName| {
             Finding::new(

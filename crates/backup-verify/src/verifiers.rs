@@ -114,11 +114,16 @@ impl ContentVerifier {
         &self,
         cx: &Context,
         backup: &Manifest,
-        artifacts: &Arc<dyn ArtifactSource>,
+        artifacts: Option<Arc<dyn ArtifactSource>>,
     ) -> Result<Report> {
         let mut report = check_content(cx, &self.repo, backup).await?;
         if backup.strategy.has_data_files() && report.ok() {
-            report.findings.extend(check_pages(cx, backup, artifacts).await?);
+            // Of one that is damaged they may not be had.
+            let artifacts = match artifacts {
+                Some(artifacts) => artifacts,
+                None => self.repo.artifacts(cx, backup).await?,
+            };
+            report.findings.extend(check_pages(cx, backup, &artifacts).await?);
         }
         if report.ok() {
             self.whole.add(&backup.backup);
@@ -135,8 +140,7 @@ impl ContentVerifier {
         let before = chain.links().iter().take_while(|link| link.backup != backup.backup);
         for link in before.filter(|link| !self.whole.has(&link.backup)) {
             cx.phase(format!("verify content of {}", link.backup));
-            let artifacts = self.repo.artifacts(cx, link).await?;
-            let mut report = self.read(cx, link, &artifacts).await?;
+            let mut report = self.read(cx, link, None).await?;
             if !report.ok() {
                 let Manifest { cluster, backup, .. } = link;
                 pipeline::prove(cx, &*self.repo, cluster, backup, &mut report, 0.0).await;
@@ -159,7 +163,7 @@ impl Verifier for ContentVerifier {
         backup: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        let mut report = self.read(cx, backup, &artifacts).await?;
+        let mut report = self.read(cx, backup, Some(artifacts)).await?;
         if backup.parent.is_some() && report.ok() {
             report.findings.extend(self.ancestors(cx, backup).await?);
         }

@@ -179,7 +179,8 @@ impl KeyPlugin {
     }
 }
 
-/// The lines of an option file for a plugin of a server that has these variables.
+/// The lines of an option file for a plugin of a server that has these variables. None where a secret is among its
+/// settings: that is not the backup's to keep.
 pub(super) fn option_lines(
     name: &str,
     library: &str,
@@ -192,12 +193,23 @@ pub(super) fn option_lines(
     };
     let mut lines = vec![format!("plugin_load={name}={library}")];
     for (variable, value) in variables.iter().filter(|(variable, _)| wanted(variable)) {
+        if is_secret(variable, value) {
+            return Vec::new();
+        }
         // What a quoted value cannot hold no option file of the source held either.
         if !value.is_empty() && !value.contains(['"', '\\', '\n']) {
             lines.push(format!("{variable}=\"{value}\""));
         }
     }
     lines
+}
+
+/// Whether a setting is a password or a token itself, and does not name the file that has it.
+fn is_secret(variable: &str, value: &str) -> bool {
+    let secret = ["filekey", "token", "password", "secret"];
+    secret.iter().any(|ending| variable.ends_with(ending))
+        && !value.is_empty()
+        && !value.starts_with("FILE:")
 }
 
 fn unquoted(value: &str) -> &str {
@@ -239,14 +251,23 @@ mod tests {
             ("innodb_encryption_threads", "4"),
             ("plugin_dir", "/usr/lib/mysql/plugin/"),
         ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let key_plugin = option_lines("file_key_management", "file_key_management.so", &variables);
+        let mut variables: BTreeMap<String, String> =
+            variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let lines = |variables: &_| {
+            option_lines("file_key_management", "file_key_management.so", variables)
+        };
+        let key_plugin = lines(&variables);
         let plugin = KeyPlugin::told(&Settings { key_plugin, ..Settings::default() }).unwrap();
         assert_eq!(plugin.library, "file_key_management.so");
         assert_eq!(plugin.files, [Path::new("/etc/keys #1")]);
         assert_eq!(plugin.directory.as_deref(), Some(Path::new("/usr/lib/mysql/plugin/")));
         assert_eq!(plugin.lines.len(), 3, "{:?}", plugin.lines);
         assert_eq!(KeyPlugin::told(&Settings::default()), None);
+        // Where the password is is told, and never the password.
+        for (value, told) in [("FILE:/etc/password", true), ("hunter2", false)] {
+            variables.insert("file_key_management_filekey".to_owned(), value.to_owned());
+            assert_eq!(!lines(&variables).is_empty(), told, "{value}");
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Census {
     ) -> Result<Census> {
         let mut census = Census::default();
         // One that cannot be opened must not keep the others from being read.
-        let mut unread = selection.clone();
+        let mut readable = selection.clone();
         let mut session = Session::open(server).await?;
         let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type \
                    IN ('BASE TABLE', 'SEQUENCE') AND table_schema NOT IN ('information_schema', \
@@ -72,11 +72,11 @@ impl Census {
             }
             if let Some(finding) = check(&mut session, &name).await? {
                 census.findings.extend((!empty.contains(&name)).then_some(finding));
-                unread.exclude_tables.insert(name);
+                readable.exclude_tables.insert(name);
             }
         }
         let facts = inventory::server(session.conn()).await?;
-        let catalog = inventory::read(session.conn(), &facts, &unread).await?;
+        let catalog = inventory::read(session.conn(), &facts, &readable).await?;
         session.close().await?;
         let read = Census::rows_of(cx, server, catalog.tables).await?;
         census.findings.extend(read.findings);

@@ -21,6 +21,20 @@ async fn started_with(name: &str, id: &str, log_slave_updates: &str) -> Server {
     Server(builder.option("log-slave-updates", log_slave_updates).start(&cx).await.unwrap())
 }
 
+/// Makes a replica, and gives the statement that did.
+async fn follow(replica: &Server, primary: &Server) -> String {
+    let account =
+        ["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"];
+    server::run(&mut primary.session().await, &account).await;
+    let port = primary.0.port().unwrap();
+    let source = format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
+         MASTER_PASSWORD = 'repl', MASTER_USE_GTID = slave_pos"
+    );
+    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    source
+}
+
 /// Waits until a value of the server is this.
 async fn until(server: &Server, sql: &str, wanted: &str) {
     while server.value(sql).await.as_deref() != Some(wanted) {
@@ -36,15 +50,7 @@ async fn a_replica_tells_where_its_source_stood_and_waits_for_its_temporary_tabl
     let home = Home::with_repo();
     let (primary, replica) = (started(name, "7").await, started(name, "8").await);
     let mut session = primary.session().await;
-    let account =
-        ["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"];
-    server::run(&mut session, &account).await;
-    let port = primary.0.port().unwrap();
-    let source = format!(
-        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
-         MASTER_PASSWORD = 'repl', MASTER_USE_GTID = slave_pos"
-    );
-    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    let source = follow(&replica, &primary).await;
     fill(&mut session).await;
     let open = ["CREATE TEMPORARY TABLE bank.mine (id INT)", "INSERT INTO bank.mine VALUES (1)"];
     server::run(&mut session, &open).await;
@@ -105,15 +111,7 @@ async fn files_of_a_replica_that_writes_nothing_down_lead_to_points_of_its_sourc
     let home = Home::with_repo();
     let (primary, replica) = (started(name, "7").await, started_with(name, "8", "OFF").await);
     let mut session = primary.session().await;
-    let account =
-        ["CREATE USER repl@'%' IDENTIFIED BY 'repl'", "GRANT REPLICATION SLAVE ON *.* TO repl@'%'"];
-    server::run(&mut session, &account).await;
-    let port = primary.0.port().unwrap();
-    let source = format!(
-        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
-         MASTER_PASSWORD = 'repl', MASTER_USE_GTID = slave_pos"
-    );
-    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    follow(&replica, &primary).await;
     fill(&mut session).await;
     let at = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
     until(&replica, "SELECT @@gtid_slave_pos", &at).await;
