@@ -11,7 +11,7 @@ use backup_drivers::binlog::Route;
 use backup_drivers::binlog::replay::Applied;
 use backup_drivers::clone::Emptied;
 use backup_drivers::connect::ConnectOptions;
-use backup_drivers::files::{self, Catalog, OnFiles};
+use backup_drivers::files::{self, Catalog, Mark, OnFiles};
 use backup_drivers::sandbox::{Scratch, ServerInstall};
 use backup_storage::Repo;
 
@@ -116,13 +116,17 @@ impl<'a> FilesPoint<'a> {
         }
     }
 
-    /// Brings the files in `directory`, as the backup was restored there, to the point.
+    /// Brings the files in `directory`, as the backup was restored there, to the point, and takes the mark away that
+    /// the restore may have left ([`unfinished`](files::FilesRestoreOptions::unfinished)).
     ///
     /// # Errors
     /// When the server does not start on them, or a transaction cannot be applied.
     pub async fn run(&self, cx: &Context, directory: &Path) -> Result<Option<Applied>> {
+        // As long as it is there the files are of no point: restored again, all of it is done again.
+        let mark = Mark::left_in(directory)?;
+        let unmark = || mark.map_or(Ok(()), Mark::remove);
         if self.route.is_empty() {
-            return Ok(None);
+            return unmark().map(|()| None);
         }
         let (scratch, catalog) = self.place(cx).await?;
         let server = self.server(directory, scratch.path(), &catalog);
@@ -130,7 +134,12 @@ impl<'a> FilesPoint<'a> {
         let emptied = (self.manifest.strategy == Strategy::Clone)
             .then(|| Emptied::of(self.manifest, &catalog).with_flags(&self.options.flags))
             .map(|emptied| (emptied, &*self.apply));
-        files::bring_to(cx, server, store, Arc::clone(&self.route), emptied).await.map(Some)
+        let route = Arc::clone(&self.route);
+        let applied = files::bring_to(cx, server, store, route, emptied).await;
+        // The files are whole where it failed, too: `holdfast binlog apply` goes on from there.
+        let unmarked = unmark();
+        let applied = applied?;
+        unmarked.map(|()| Some(applied))
     }
 
     /// Makes the files, which have the transactions `at`, those of a replica.

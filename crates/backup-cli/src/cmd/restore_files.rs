@@ -145,7 +145,11 @@ impl Restore {
             }
             None => None,
         };
-        let options = FilesRestoreOptions { overwrite: self.overwrite, delta: self.delta };
+        let options = FilesRestoreOptions {
+            overwrite: self.overwrite,
+            delta: self.delta,
+            unfinished: point.is_some(),
+        };
         let path = std::path::absolute(directory).map_err(|e| {
             Error::usage(format!("{} is no path", directory.display())).with_source(e)
         })?;

@@ -212,7 +212,8 @@ async fn data_files_come_to_a_point(
     restore(&gone).expect(10).says("shop.nothing is not there at that point");
 }
 
-/// What a run had for itself, that was killed, goes with the next one.
+/// What a run had for itself, that was killed, goes with the next one; what it did not bring to the point is
+/// marked, and gone on with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_run_leaves_nothing_for_long() {
     let name = "mysql-9.7";
@@ -251,8 +252,13 @@ async fn a_killed_run_leaves_nothing_for_long() {
     let lock = std::fs::File::open(lock).unwrap();
     lock.lock().unwrap();
     lock.unlock().unwrap();
-    crate::home::Run::of(&mut all("two")).expect(0);
+    let mark = home.path("one/.holdfast-restore");
+    assert!(mark.exists(), "it looks like a restore that has ended");
+    crate::home::Run::of(&mut all("one")).expect(0);
     assert_eq!(left(), [""; 0].map(PathBuf::from));
+    assert!(!mark.exists());
+    let restored = on(name, &home.path("one")).await;
+    assert_eq!(restored.value("SELECT MAX(id) FROM shop.other").await.as_deref(), Some("10"));
 }
 
 /// Another copy of a directory.

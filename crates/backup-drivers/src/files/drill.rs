@@ -60,11 +60,17 @@ pub async fn drill(
         }
     };
     // That a key is not on this machine says nothing of the backup. What cannot be read the restore tells.
-    if install.flavor() == Flavor::MariaDb
-        && let Ok(Some(keys)) = KeyPlugin::of(&*artifacts).await
-    {
+    let keys = match install.flavor() {
+        Flavor::MariaDb => KeyPlugin::of(&*artifacts).await.ok().flatten(),
+        Flavor::MySql => None,
+    };
+    if let Some(keys) = &keys {
         keys.find(install.plugins())?;
     }
+    let unreadable = |said: &str| match install.flavor() {
+        Flavor::MariaDb => no_keys(said, keys.as_ref()),
+        Flavor::MySql => None,
+    };
     let began = Instant::now();
     if let Err(e) = restore.run(cx, manifest, artifacts).await {
         report.findings.push(finding(object, e)?);
@@ -72,12 +78,10 @@ pub async fn drill(
     }
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
     let on_files = OnFiles::new(install, scratch, &catalog);
-    // What is encrypted by a plugin that nobody knows looks like anything.
-    let keyless = install.flavor() == Flavor::MariaDb && on_files.keys()?.is_none();
     let (mut sandbox, target) = match on_files.open(cx).await {
         Ok(opened) => opened,
         Err(e) => {
-            if let Some(e) = no_keys(&e.chain()).filter(|_| keyless) {
+            if let Some(e) = unreadable(&e.chain()) {
                 return Err(e);
             }
             report.findings.push(finding(object, e)?);
@@ -97,7 +101,7 @@ pub async fn drill(
     let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
     // What the server says at its end does not matter; its data goes with it.
     sandbox.kill();
-    if let Some(e) = no_keys(&log).filter(|_| keyless) {
+    if let Some(e) = unreadable(&log) {
         return Err(e);
     }
     report.findings.extend(complaints(object, &log));
@@ -272,22 +276,33 @@ fn shapes(name: &str) -> bool {
     ["innodb_undo_tablespaces", "innodb_log_file_size"].contains(&name)
 }
 
-/// The error where a MariaDB says that it lacks the keys of encrypted files: nothing is known of the backup then.
-fn no_keys(said: &str) -> Option<Error> {
+/// The error where a MariaDB says that it cannot read what is encrypted, for it has no keys or others: nothing is known
+/// of the backup then. The checksums of such pages are of what is encrypted, and are looked at without any key.
+fn no_keys(said: &str, keys: Option<&KeyPlugin>) -> Option<Error> {
+    // A redo log that is decrypted by others is no log at all.
+    let log = keys.is_some_and(KeyPlugin::encrypts_log);
     let lacks = |line: &&str| {
-        line.contains("InnoDB: Encrypted page") || line.contains("encryption key management plugin")
+        line.contains("InnoDB: Encrypted page")
+            || line.contains("encryption key management plugin")
+            || log && (line.contains("Malformed log record") || line.contains("Log scan aborted"))
     };
     let line = said.lines().find(lacks)?;
-    Some(
-        Error::new(
-            ErrorKind::Target,
-            format!("files of the backup are encrypted, and it does not tell by which plugin: {line}"),
-        )
-        .with_remedy(
-            "start a server with that plugin and its keys on restored files; copies of the running server \
-             (--lock-and-copy, or by its tool) know the plugin, and drills of them load it",
+    let (problem, remedy) = match keys {
+        Some(keys) => (
+            "the private server cannot read encrypted files of the backup",
+            format!(
+                "{}; whether pages are damaged `holdfast verify --level content` tells without any key",
+                keys.remedy()
+            ),
         ),
-    )
+        None => (
+            "files of the backup are encrypted, and it does not tell by which plugin",
+            "start a server with that plugin and its keys on restored files; copies of the running server \
+             (--lock-and-copy, or by its tool) know the plugin, and drills of them load it"
+                .to_owned(),
+        ),
+    };
+    Some(Error::new(ErrorKind::Target, format!("{problem}: {line}")).with_remedy(remedy))
 }
 
 /// Errors in the log of a server that recovered.

@@ -152,6 +152,15 @@ impl KeyPlugin {
         })
     }
 
+    /// Whether the redo log is encrypted, too.
+    pub(crate) fn encrypts_log(&self) -> bool {
+        self.lines.iter().any(|line| {
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            name.trim().replace('-', "_") == "innodb_encrypt_log"
+                && matches!(unquoted(value.trim()), "1" | "ON")
+        })
+    }
+
     /// What to do where files cannot be read though it has its files.
     pub(crate) fn remedy(&self) -> String {
         let files: Vec<String> = self.files.iter().map(|path| path.display().to_string()).collect();

@@ -56,6 +56,7 @@ pub use point::{bring_to, make_replica};
 pub use restore::{FilesRestore, FilesRestoreOptions};
 pub(crate) use settle::settle;
 pub use stream::export_stream;
-pub(crate) use target::{Mark, Room};
+pub use target::Mark;
+pub(crate) use target::Room;
 pub use transport::Transport;
 pub use whole::WholeFile;

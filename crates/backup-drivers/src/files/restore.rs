@@ -30,6 +30,9 @@ pub struct FilesRestoreOptions {
     /// Takes what is in the directory for an older state of the same server: what is equal stays,
     /// what differs is written, what the backup does not have is removed.
     pub delta: bool,
+    /// Leaves the directory marked as that of a restore that has not ended, for who goes on with it
+    /// ([`Mark::left_in`]).
+    pub unfinished: bool,
 }
 
 /// Lays the files of a backup out in a directory, on which a server can start then.
@@ -60,7 +63,7 @@ impl FilesRestore {
     ) -> Result<(Catalog, Target)> {
         let catalog = Catalog::read(artifacts).await?;
         let target = Target::look(&self.directory, &manifest.backup)?;
-        let FilesRestoreOptions { overwrite, delta } = self.options;
+        let FilesRestoreOptions { overwrite, delta, .. } = self.options;
         if target.found == Found::Something && !overwrite && !delta {
             return Err(Error::new(
                 ErrorKind::Target,
@@ -185,7 +188,9 @@ impl Restore for FilesRestore {
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Restored> {
         let (restored, mark) = self.lay(cx, manifest, artifacts).await?;
-        mark.remove()?;
+        if !self.options.unfinished {
+            mark.remove()?;
+        }
         Ok(restored)
     }
 }

@@ -1,7 +1,7 @@
 //! The directory that a restore goes into.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -125,27 +125,8 @@ impl Target {
     /// Makes the directory, for nobody else to look into yet, and marks it.
     pub(super) fn begin(&self, backup: &BackupId) -> Result<Mark> {
         let path = &self.directory;
-        let create = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-            let file =
-                File::options().create(true).write(true).truncate(false).open(path.join(MARK))?;
-            Ok(file)
-        };
-        let mut mark = create().map_err(failed(path))?;
-        if flock(&mark, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!("another restore into {} is running", path.display()),
-            ));
-        }
-        let write = |mark: &mut File| {
-            mark.set_len(0)?;
-            mark.write_all(format!("{backup}\n").as_bytes())?;
-            mark.sync_all()?;
-            File::open(path)?.sync_all()
-        };
-        write(&mut mark).map_err(failed(path))?;
-        Ok(Mark { directory: path.clone(), file: mark })
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))?;
+        Mark::set(path, backup)
     }
 
     /// Removes what is in the way.
@@ -201,12 +182,48 @@ impl Target {
 
 /// The mark in a directory into which a restore has not ended. It is locked as long as the value lives, or a program
 /// that was given it: nobody else restores into the directory meanwhile.
-pub(crate) struct Mark {
+pub struct Mark {
     directory: PathBuf,
     file: File,
 }
 
 impl Mark {
+    fn set(directory: &Path, backup: &BackupId) -> Result<Mark> {
+        let mut mark = Mark::lock(directory, File::options().create(true))?;
+        let mut write = || {
+            mark.file.set_len(0)?;
+            mark.file.write_all(format!("{backup}\n").as_bytes())?;
+            mark.file.sync_all()?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(failed(directory))?;
+        Ok(mark)
+    }
+
+    /// The mark that a restore has left for who goes on with the directory
+    /// ([`unfinished`](super::FilesRestoreOptions::unfinished)).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when somebody works on the directory; [`ErrorKind::Target`] when it cannot be read.
+    pub fn left_in(directory: &Path) -> Result<Option<Mark>> {
+        match directory.join(MARK).exists() {
+            true => Mark::lock(directory, &mut File::options()).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn lock(directory: &Path, options: &mut OpenOptions) -> Result<Mark> {
+        let file = options.write(true).truncate(false).open(directory.join(MARK));
+        let file = file.map_err(failed(directory))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("another restore into {} is running", directory.display()),
+            ));
+        }
+        Ok(Mark { directory: directory.to_owned(), file })
+    }
+
     /// The lock, for a program that works on the directory and may outlive us.
     ///
     /// # Errors
@@ -219,7 +236,7 @@ impl Mark {
     ///
     /// # Errors
     /// [`ErrorKind::Target`] when the directory cannot be written.
-    pub(crate) fn remove(self) -> Result<()> {
+    pub fn remove(self) -> Result<()> {
         let finish = || {
             std::fs::remove_file(self.directory.join(MARK))?;
             let directory = File::open(&self.directory)?;

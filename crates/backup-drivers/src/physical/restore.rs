@@ -227,7 +227,9 @@ impl Restore for PhysicalRestore {
         let catalog = Catalog::read(&*full.artifacts).await?;
         debug_assert_eq!(catalog.header.state, State::Unprepared);
         settle(&self.directory, &catalog)?;
-        mark.remove()?;
+        if !self.options.unfinished {
+            mark.remove()?;
+        }
         restored.reached = manifest.outcome.position.clone();
         Ok(restored)
     }

@@ -136,6 +136,12 @@ async fn copies_of_encrypted_files_are_drilled_with_the_keys_or_not_at_all() {
     std::fs::rename(&keys, home.path("elsewhere")).unwrap();
     let named = format!("its key file {} cannot be read", keys.display());
     home.on_repo(drill).expect(9).says(&named);
+
+    // Other keys prove as little of the backup.
+    let before = proofs();
+    std::fs::write(&keys, format!("1;{}\n", "b8addd9adea9978fda19f21e6be98788".repeat(2))).unwrap();
+    home.on_repo(drill).expect(9).says("see that the keys of file_key_management in");
+    assert_eq!(proofs(), before);
     std::fs::rename(home.path("elsewhere"), &keys).unwrap();
 
     // A stopped server tells nothing of its keys: nothing is proven, and the backup is not called bad.
