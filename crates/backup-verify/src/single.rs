@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backup_core::{
     ArtifactInfo, ArtifactName, ArtifactReader, ArtifactSource, Context, ErrorKind, Event, Finding,
-    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Strategy,
+    Manifest, Repository, Restore, RestoreSteps, Restored, Result, Severity, Strategy,
 };
 use backup_drivers::binlog::replay::{ApplyOptions, apply};
 use backup_drivers::binlog::{Narrowed, Route, narrow};
@@ -68,9 +68,12 @@ pub async fn restore_tables(
             marked.refuse(&source, &how.selection, &how.rename).await?;
         }
         let filed = apart.filed();
-        let idle = still_there(&source, &options.restore.selection, &filed, at_point).await?;
+        let mut told = still_there(&source, &options.restore.selection, &filed, at_point).await?;
+        if options.restore.parts != Parts::Schema {
+            told.extend(in_memory(&source, &options.restore.selection).await?);
+        }
         let moved = move_tables(cx, &manifest.cluster, scratch.path(), &source, &options).await?;
-        Ok(with_findings(cx, moved, &idle))
+        Ok(with_findings(cx, moved, &told))
     };
     let moved: Result<Restored> = moved.await;
     // What the server says at its end does not matter; its data goes with it.
@@ -336,6 +339,25 @@ pub async fn plan_tables(
     let catalog = Some(&catalog).filter(|_| route.is_none_or(Route::is_empty));
     cx.run(at_target::foretell(options, catalog, &mut steps)).await?;
     Ok(steps)
+}
+
+/// That tables come without the rows that they had in memory only.
+async fn in_memory(source: &ConnectOptions, selection: &Selection) -> Result<Vec<Finding>> {
+    let mut session = Session::open(source).await?;
+    let sql =
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE engine = 'MEMORY'";
+    let names: Vec<(String, String)> = session.query_rows(sql).await?;
+    session.close().await?;
+    let finding = |(database, table): (String, String)| {
+        let name = TableName { database, table }.to_string();
+        let problem = format!(
+            "{name} is of engine MEMORY, whose rows are in no file: they are not in the backup"
+        );
+        Finding::new(Severity::Warning, name, problem, "a logical backup holds them")
+    };
+    let chosen =
+        names.into_iter().filter(|(database, table)| selection.wants_table(database, table));
+    Ok(chosen.map(finding).collect())
 }
 
 /// Fails where rows are asked for that a clone does not hold.

@@ -59,6 +59,31 @@ async fn sequences_come_to_a_target_that_logs_statements(
 }
 
 #[tokio::test]
+async fn a_database_that_takes_no_changes_is_found_beforehand() {
+    let server = Server::start("mysql-9.7").await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY)",
+        "INSERT INTO d.t VALUES (1)",
+        "CREATE DATABASE copy",
+        "CREATE TABLE copy.t (id INT PRIMARY KEY)",
+        "ALTER DATABASE copy READ ONLY = 1",
+    ];
+    server::run(&mut root, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    let url = server.url();
+    for more in [&["--overwrite", "--dry-run"][..], &["--overwrite"]] {
+        let run = restore(&home, &url, more).expect(9).says("takes no changes at the target");
+        run.says("ALTER DATABASE `copy` READ ONLY = 0");
+    }
+    server::run(&mut root, &["ALTER DATABASE copy READ ONLY = 0"]).await;
+    restore(&home, &url, &["--overwrite"]).expect(0);
+    assert_eq!(server.value("SELECT SUM(id) FROM copy.t").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn an_engine_that_is_disabled_is_found_beforehand() {
     let source = Server::start("mysql-9.7").await;
     let content =

@@ -1,6 +1,16 @@
 //! What the names of tablespace files say.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
+
+/// Letters that file names have in three bytes, as `@0gà`: the code is a digit or letter twice, and `@` may be one.
+/// Printed by MariaDB 11.8 (`CONVERT(… USING filename)`); MySQL has the same
+/// (<https://dev.mysql.com/doc/refman/9.7/en/identifier-mapping.html>).
+static LETTERS: LazyLock<HashMap<&str, char>> = LazyLock::new(|| {
+    let entries = include_str!("letters.txt").split_whitespace();
+    entries.filter_map(|entry| Some((entry.get(..2)?, entry.get(2..)?.chars().next()?))).collect()
+});
 
 /// Whether a file of a data directory, by its path below it, is a tablespace: a table, a general
 /// tablespace, undo logs, or the system tablespace. Temporary tablespaces are none that count.
@@ -29,8 +39,6 @@ pub struct TableFile {
 
 impl TableFile {
     /// Reads the path of a file below the data directory. `None` for one that is no part of a database.
-    /// Letters of other alphabets stay encoded where the server writes them in three bytes: only a server
-    /// has that table.
     #[must_use]
     pub fn of(path: &str) -> Option<TableFile> {
         let (database, file) = path.split_once('/')?;
@@ -68,24 +76,21 @@ impl fmt::Display for TableFile {
     }
 }
 
-/// Undoes `@0020` (`my_charset_filename`).
+/// Undoes `@0020` and `@0g` (`my_charset_filename`).
 fn decode(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     let mut rest = name;
     while let Some(at) = rest.find('@') {
         text.push_str(&rest[..at]);
         rest = &rest[at..];
-        let code = rest.get(1..5).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        match code.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32) {
-            Some(letter) => {
-                text.push(letter);
-                rest = &rest[5..];
-            }
-            None => {
-                text.push('@');
-                rest = &rest[1..];
-            }
-        }
+        let letter = rest.get(1..3).and_then(|code| Some((*LETTERS.get(code)?, 3)));
+        let number = || {
+            let hex = rest.get(1..5).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            Some((char::from_u32(u32::from_str_radix(hex, 16).ok()?)?, 5))
+        };
+        let (letter, bytes) = letter.or_else(number).unwrap_or(('@', 1));
+        text.push(letter);
+        rest = &rest[bytes..];
     }
     text.push_str(rest);
     text
@@ -104,8 +109,11 @@ mod tests {
             ("shop/t#p#p0#sp#s1.ibd", "shop.t partition p0/s1"),
             ("shop/t.ibd.delta", "shop.t"),
             ("shop/t#P#p0.ibd.meta", "shop.t partition p0"),
+            ("gr@1i@1je/GR@1I.ibd", "größe.GRÖ"),
             ("shop/odd@.ibd", "shop.odd@"),
             ("shop/odd@00.ibd", "shop.odd@00"),
+            ("shop/odd@0.ibd", "shop.odd@0"),
+            ("shop/odd@é.ibd", "shop.odd@é"),
             ("shop/@d800.ibd", "shop.@d800"),
         ] {
             assert_eq!(TableFile::of(path).unwrap().to_string(), told);
@@ -131,5 +139,35 @@ mod tests {
         ] {
             assert!(!is_tablespace(path), "{path}");
         }
+    }
+
+    /// Databases whose names are made of all these letters, and of others, have the directories of those names.
+    #[rstest::rstest]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn letters_are_those_of_the_servers(
+        #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+    ) {
+        let cx = backup_core::Context::builder().build();
+        let server = xtask::servers::sandbox(name).await.unwrap().start(&cx).await.unwrap();
+        let options = crate::connect::ConnectOptions::socket(server.socket(), "root");
+        let mut session = crate::connect::Session::open(&options).await.unwrap();
+        let mut letters: Vec<char> = LETTERS.values().copied().collect();
+        letters.sort_unstable();
+        letters.extend("漢字кириллицаا€\u{3000}@#+.-".chars());
+        let names: Vec<String> = letters
+            .chunks(40)
+            .map(|letters| format!("x{}x", letters.iter().collect::<String>()))
+            .collect();
+        for name in &names {
+            session.run(&format!("CREATE DATABASE `{name}`")).await.unwrap();
+        }
+        let data: String = session.query_first("SELECT @@datadir").await.unwrap().unwrap();
+        let entries = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name());
+        let directories: std::collections::BTreeSet<String> =
+            entries.map(|name| decode(name.to_str().unwrap())).collect();
+        for name in &names {
+            assert!(directories.contains(name), "{name} is in none of {directories:?}");
+        }
+        assert!(names.len() > 37, "{}", names.len());
     }
 }

@@ -268,6 +268,8 @@ async fn tables_and_partitions_of_mysql_come_back_as_files() {
         "CREATE TABLE shop.words (id INT PRIMARY KEY, t TEXT, FULLTEXT (t))",
         "INSERT INTO shop.words SELECT id, 'some words' FROM shop.orders",
         "ALTER TABLE shop.orders AUTO_INCREMENT = 5000",
+        "CREATE TABLE shop.carts (id INT PRIMARY KEY) ENGINE = MEMORY",
+        "INSERT INTO shop.carts VALUES (1)",
     ];
     server::run(&mut session, &kinds).await;
     let tables = ["shop.orders", "shop.parts", "shop.packed", "shop.places", "shop.words"];
@@ -304,4 +306,10 @@ async fn tables_and_partitions_of_mysql_come_back_as_files() {
     run.says("shop.places is moved row by row: cannot write").says("0 tables were imported");
     assert_eq!(all(&target, &tables).await, before);
     assert!(home.path("target/shop/places.cfg").is_dir());
+
+    // That no file has its rows is told.
+    let more = ["--tables", "shop.carts", "--binlog", "off"];
+    let run = home.on_repo([&args[..], &more].concat()).expect(14);
+    run.says("shop.carts is of engine MEMORY, whose rows are in no file");
+    assert_eq!(target.value("SELECT COUNT(*) FROM shop.carts").await.as_deref(), Some("0"));
 }

@@ -9,7 +9,7 @@ use super::super::ddl::{Code, Parts as DdlParts};
 use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_each};
 use super::super::load::{LoadSettings, Progress, Shape};
 use super::super::recreate::{Existing, ExistingKind, sequences};
-use super::super::select::TableName;
+use super::super::select::{TableName, quote_name};
 use super::{LogicalRestoreOptions, Parts};
 use crate::connect::Session;
 
@@ -34,6 +34,7 @@ pub(super) async fn findings(
     let facts = &settings.facts;
     let catalog = made.catalog;
     let mut findings = Vec::from_iter(read_only(session, facts).await?);
+    findings.extend(read_only_databases(session, facts, catalog).await?);
     findings.extend(tables(session, facts, made, options).await?);
     let change = match facts.flavor {
         Flavor::MySql => ["SYSTEM_VARIABLES_ADMIN", "SUPER"],
@@ -130,6 +131,29 @@ async fn read_only(session: &mut Session, facts: &ServerFacts) -> Result<Option<
         let problem = format!("the target takes changes only with {}", privilege.name);
         finding("read_only", problem, format!("{off}; or {}", privilege.grant))
     }))
+}
+
+/// Databases of the target that are written, and take no changes (MySQL, from 8.0.22).
+async fn read_only_databases(
+    session: &mut Session,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    if facts.flavor != Flavor::MySql || !facts.version.at_least(8, 0, 22) {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT schema_name FROM information_schema.schemata_extensions \
+               WHERE options LIKE '%READ ONLY=1%'";
+    let read_only: Vec<String> = session.query_rows(sql).await?;
+    let tables = catalog.tables.iter().map(|table| &table.database);
+    let stored = catalog.stored.iter().map(|object| &object.database);
+    let written: BTreeSet<&String> = tables.chain(stored).collect();
+    let finding = |name: &String| {
+        let problem = "the database takes no changes at the target (READ ONLY = 1)".to_owned();
+        let remedy = format!("ALTER DATABASE {} READ ONLY = 0 at the target", quote_name(name));
+        Finding::new(Severity::Error, name.clone(), problem, remedy).with_kind(ErrorKind::Target)
+    };
+    Ok(read_only.iter().filter(|name| written.contains(name)).map(finding).collect())
 }
 
 /// What making, filling and reading the tables takes, and keeping the marks of it.
