@@ -79,6 +79,7 @@ pub async fn drill(
     }));
     let catalog = recreate::stand_in(catalog);
     can_take(target, &catalog).await?;
+    allow_partial_revokes(target, &catalog).await?;
     let began = Instant::now();
     let driver = LogicalRestore::new(target.clone(), LogicalRestoreOptions::default()).rehearsal();
     match driver.run(cx, manifest, Arc::clone(&artifacts)).await {
@@ -137,6 +138,17 @@ async fn can_take(target: &ConnectOptions, catalog: &Catalog) -> Result<()> {
     let lacking: Vec<Finding> = lacking.into_iter().map(of_private).collect();
     let what = "the drill cannot be held, which says nothing of the backup";
     pipeline::in_one(&lacking, what, ErrorKind::Target).map_or(Ok(()), Err)
+}
+
+/// Has the private server take accounts that lack a privilege on single databases, as their own server did.
+async fn allow_partial_revokes(target: &ConnectOptions, catalog: &Catalog) -> Result<()> {
+    let mut grants = catalog.accounts.iter().flat_map(|account| &account.grants);
+    if !grants.any(|grant| grant.starts_with("REVOKE")) {
+        return Ok(());
+    }
+    let mut session = Session::open(target).await?;
+    session.run("SET GLOBAL partial_revokes = ON").await?;
+    session.close().await
 }
 
 /// An error as a finding, if it is about the backup and not about the way there.

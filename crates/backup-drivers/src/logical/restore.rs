@@ -193,6 +193,7 @@ impl LogicalRestore {
                 (Err(e), Some(progress)) if e.kind() == ErrorKind::Damaged => {
                     // To go on with wrong rows would find them wrong again.
                     progress.end(session).await?;
+                    not_granted(cx, &prepared.lost);
                     return Err(e);
                 }
                 (Err(e), _) => return Err(e),
@@ -202,15 +203,20 @@ impl LogicalRestore {
             return Ok(warnings);
         }
         cx.phase("views, routines, triggers, events");
-        let Prepared { session, facts, catalog, progress, of_source, .. } = prepared;
+        let Prepared { session, facts, catalog, progress, lost, of_source, .. } = prepared;
         if allowed::creators(catalog).next().is_some() {
             changes.trust_creators(session, progress.as_ref()).await?;
+        }
+        if state.is_resumed()
+            && let Some(progress) = progress
+        {
+            progress.set_grants(session, lost).await?;
         }
         let conn = session.conn();
         if state.has(Mark::Checked) {
             recreate::drop_existing(conn, facts, &code_of(catalog)).await?;
         }
-        let mut accounts = recreate::create_accounts(conn, facts, catalog).await?;
+        let mut accounts = recreate::create_accounts(conn, facts, catalog, lost).await?;
         warnings.extend(recreate::create_code(conn, facts, catalog, &mut accounts).await?);
         warnings.extend(accounts.finish(conn).await?);
         warnings.extend(recreate::missing_definers(conn, facts, catalog, of_source).await?);
@@ -237,6 +243,7 @@ impl LogicalRestore {
             shapes,
             progress,
             earlier,
+            lost,
             begun,
             ..
         } = prepared;
@@ -248,6 +255,7 @@ impl LogicalRestore {
                 warnings = recreate::create_databases(session.conn(), facts, catalog).await?;
                 if let Some(progress) = progress {
                     progress.begin(session).await?;
+                    progress.set_grants(session, lost).await?;
                 }
                 *begun = true;
                 recreate::drop_existing(session.conn(), facts, &plan.existing).await?;
@@ -346,6 +354,13 @@ impl LogicalRestore {
     }
 }
 
+/// Tells of grants that went with what was dropped, where no other run will know of them.
+fn not_granted(cx: &Context, lost: &[String]) {
+    for grant in lost {
+        cx.event(Event::Warning { text: format!("not granted again: {grant}") });
+    }
+}
+
 /// Everything in databases that is created after the rows.
 fn code_of(catalog: &Catalog) -> Vec<Existing> {
     let code = catalog
@@ -420,6 +435,9 @@ impl Restore for LogicalRestore {
         let done = cx.run(self.restore(cx, &mut prepared, artifacts, &changes)).await;
         changes.put_back(cx, &self.target, prepared.progress.as_ref(), done.is_err()).await?;
         if let (Err(_), true, Some(progress)) = (&done, self.once, prepared.progress.clone()) {
+            if prepared.begun {
+                not_granted(cx, &prepared.lost);
+            }
             // A target that went away keeps it; it is not in the way of anything.
             if self.still_there(&mut prepared).await.is_ok() {
                 progress.end(&mut prepared.session).await.ok();

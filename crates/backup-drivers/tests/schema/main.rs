@@ -8,11 +8,13 @@ mod exact;
 mod examined;
 mod exported;
 mod foreign;
+mod granted;
 mod hard;
 mod masked;
 mod memory;
 mod nasty;
 mod no_text;
+mod renamed;
 mod server;
 
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use super::lexer::{Dialect, Token, TokenKind, significant};
 use super::literal::unquote_text;
 use super::{Edits, quote_text};
 use crate::logical::account::AccountName;
-use crate::logical::select::quote_name;
+use crate::logical::select::{TableName, quote_name};
 
 /// `CREATE USER` without `DEFAULT ROLE`, which names what may not be there yet.
 pub(in crate::logical) fn account_create(create: &str) -> String {
@@ -55,6 +55,35 @@ fn named(tokens: &[Token<'_>], at: usize) -> Option<(AccountName, usize)> {
         return Some((AccountName { user, host: part(at + 2)? }, at + 3));
     }
     Some((AccountName { user, host: String::new() }, at + 1))
+}
+
+/// What a grant on a routine, a package or a library is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::logical) struct RoutineGrant {
+    /// `procedure`, `package body`, …
+    pub kind: String,
+    pub routine: TableName,
+    pub account: AccountName,
+}
+
+/// Reads a grant that `SHOW GRANTS` gives; `None` where it is about something else.
+pub(in crate::logical) fn routine_grant(grant: &str) -> Option<RoutineGrant> {
+    let tokens = significant(grant, Dialect::default());
+    let on = tokens.iter().position(|t| t.is_word("ON"))?;
+    let kind = tokens.get(on + 1)?;
+    let kinds = ["PROCEDURE", "FUNCTION", "PACKAGE", "LIBRARY"];
+    if !kinds.iter().any(|word| kind.is_word(word)) {
+        return None;
+    }
+    let body = tokens.get(on + 2).is_some_and(|t| t.is_word("BODY"));
+    let at = on + 2 + usize::from(body);
+    tokens.get(at + 1).filter(|t| t.is_sign('.'))?;
+    tokens.get(at + 3).filter(|t| t.is_word("TO"))?;
+    Some(RoutineGrant {
+        kind: kind.text.to_lowercase() + if body { " body" } else { "" },
+        routine: TableName { database: tokens[at].name()?, table: tokens.get(at + 2)?.name()? },
+        account: named(&tokens, at + 4)?.0,
+    })
 }
 
 /// One statement for each privilege of a `GRANT` or `REVOKE`, for a server that does not know all of
@@ -174,6 +203,24 @@ mod tests {
         assert_eq!(account_grant(public, &name("PUBLIC", "")).as_deref(), Some(public));
         let revoke = "REVOKE SELECT ON `mysql`.* FROM `it's`@`10.%`";
         assert_eq!(account_grant(revoke, &account).as_deref(), Some(revoke));
+    }
+
+    #[test]
+    fn a_grant_on_a_routine_is_told_from_others() {
+        let found = routine_grant(
+            "GRANT EXECUTE, ALTER ROUTINE ON PACKAGE BODY `d`.`TO` TO `it's`@`%` WITH GRANT OPTION",
+        );
+        let found = found.unwrap();
+        assert_eq!(
+            (found.kind.as_str(), found.routine.quoted()),
+            ("package body", "`d`.`TO`".into())
+        );
+        assert_eq!(found.account, name("it's", "%"));
+        let role = routine_grant("GRANT EXECUTE ON FUNCTION `d`.`f` TO `r`").unwrap();
+        assert_eq!((role.kind.as_str(), role.account), ("function", name("r", "")));
+        for other in ["GRANT SELECT ON `d`.`procedure` TO `a`@`b`", "GRANT `r` TO `a`@`b`"] {
+            assert_eq!(routine_grant(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(in crate::logical) fn rename_database(create: &str, new: &str) -> String {
 /// Rewrites the database in every name of a view, for each database that `target` gives a new name.
 ///
 /// `` `a`.`b` `` alone may be a table of database `a`, or a column of alias `a`: it is the former
-/// where a table is expected, or before a parenthesis (a function).
+/// where a table or a sequence is expected, or before a parenthesis (a function).
 pub(in crate::logical) fn rename_view(
     create: &str,
     target: &dyn Fn(&str) -> Option<String>,
@@ -39,6 +39,7 @@ pub(in crate::logical) fn rename_view(
             0 | 1 => false,
             2 => {
                 table_expected(&tokens, i)
+                    || sequence_expected(&tokens, i)
                     || tokens.get(chain[1] + 1).is_some_and(|t| t.is_sign('('))
             }
             _ => true,
@@ -71,6 +72,42 @@ pub(super) fn table_expected(tokens: &[Token<'_>], at: usize) -> bool {
     before.is_some_and(|t| {
         ["FROM", "JOIN", "STRAIGHT_JOIN", "VIEW"].iter().any(|word| t.is_word(word))
     })
+}
+
+/// Whether a sequence is named at `at`.
+fn sequence_expected(tokens: &[Token<'_>], at: usize) -> bool {
+    let words = ["NEXTVAL", "LASTVAL", "SETVAL"];
+    at > 1 && tokens[at - 1].is_sign('(') && words.iter().any(|word| tokens[at - 2].is_word(word))
+}
+
+/// Rewrites the databases of the libraries that a routine in another language than SQL uses, for each that `target`
+/// gives a new name.
+pub(in crate::logical) fn rename_libraries(
+    create: &str,
+    dialect: Dialect,
+    target: &dyn Fn(&str) -> Option<String>,
+) -> String {
+    let tokens = significant(create, dialect);
+    let mut edits = Edits::default();
+    // Behind AS comes the body, which is no SQL.
+    let language = tokens.iter().position(|t| t.is_word("LANGUAGE"));
+    let using = language.and_then(|at| {
+        let header = tokens[at..].iter().take_while(|t| !t.is_word("AS"));
+        header.clone().position(|t| t.is_word("USING")).map(|using| at + using)
+    });
+    let Some(using) = using else { return create.to_owned() };
+    let list = tokens[using..].iter().take_while(|t| !t.is_sign(')')).count();
+    for i in using..using + list {
+        // `` `database`.`library` ``, after the parenthesis or a comma.
+        let first = i > using && (tokens[i - 1].is_sign('(') || tokens[i - 1].is_sign(','));
+        if first
+            && tokens.get(i + 1).is_some_and(|t| t.is_sign('.'))
+            && let Some(new) = tokens[i].name().and_then(|old| target(&old))
+        {
+            edits.replace(tokens[i].range(), quoted_as(create, &tokens[i].range(), &new));
+        }
+    }
+    edits.apply(create)
 }
 
 /// Renames a trigger and its table; both lose their database, which is the current one.
@@ -171,6 +208,35 @@ mod tests {
              `n```.`t`.`a` AS `s`,`s`.`a` AS `b`,`n```.`f`(`s`.`a`) AS `c`,'`s`.`t`.`a`' AS `d` from \
              ((`n```.`t` join `k`.`t` `s`) left join `n```.`u` on((`n```.`u`.`a` = `s`.`a`)))"
         );
+    }
+
+    #[test]
+    fn sequences_in_views_are_renamed() {
+        let create = "CREATE VIEW `s`.`v` AS select nextval(`s`.`q`) AS `a`,setval(`s`.`q`,5,1,0) AS `b`,\
+                      lastval(`k`.`q`) AS `c`,`nextval`(`s`.`q`) AS `d` from `s`.`t` `s`";
+        let renamed = rename_view(create, &|d| (d == "s").then(|| "n".to_owned()));
+        assert_eq!(
+            renamed,
+            "CREATE VIEW `n`.`v` AS select nextval(`n`.`q`) AS `a`,setval(`n`.`q`,5,1,0) AS `b`,\
+             lastval(`k`.`q`) AS `c`,`nextval`(`s`.`q`) AS `d` from `n`.`t` `s`"
+        );
+    }
+
+    #[test]
+    fn libraries_are_renamed_in_the_header_alone() {
+        let target = |d: &str| (d == "s").then(|| "n`".to_owned());
+        let create = "CREATE DEFINER=`r`@`%` FUNCTION `f`(`using` int) RETURNS int\n LANGUAGE JAVASCRIPT\n USING \
+                      (`s`.`l` AS `s`, `k`.`l2`, `s`.`l3`)\nAS $$ using (`s`.`l`) $$";
+        assert_eq!(
+            rename_libraries(create, Dialect::default(), &target),
+            create.replace("(`s`.`l` AS", "(`n```.`l` AS").replace("`s`.`l3`", "`n```.`l3`")
+        );
+        for other in [
+            "CREATE PROCEDURE `p`() select 1 from s.t join s.u using (a)",
+            "CREATE FUNCTION `f`() RETURNS int LANGUAGE JAVASCRIPT AS $$ USING (`s`.`l`) $$",
+        ] {
+            assert_eq!(rename_libraries(other, Dialect::default(), &target), other);
+        }
     }
 
     #[test]

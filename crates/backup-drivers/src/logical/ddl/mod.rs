@@ -16,11 +16,12 @@ mod touch;
 mod view;
 
 pub(super) use account::{
-    account_create, account_grant, definer, hex_text, set_definer, single_privileges,
+    account_create, account_grant, definer, hex_text, routine_grant, set_definer, single_privileges,
 };
 pub(super) use binary::as_binary;
 pub(super) use code::{
-    mentions_database, rename_database, rename_header, rename_trigger, rename_view, switch_off,
+    mentions_database, rename_database, rename_header, rename_libraries, rename_trigger,
+    rename_view, switch_off,
 };
 pub(crate) use demand::{Code, Demand, Place};
 pub(crate) use lexer::Dialect;

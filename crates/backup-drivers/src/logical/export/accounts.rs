@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use backup_core::Flavor;
 
-use super::super::account::{Account, AccountName, PUBLIC};
+use super::super::account::{Account, AccountName, GrantedRole, PUBLIC};
 use super::super::catalog::{Catalog, StoredKind, StoredObject};
-use super::super::ddl::{Dialect, hex_text, significant};
+use super::super::ddl::{Dialect, hex_text, quote_text, significant};
 use super::super::select::TableName;
 use super::script::Script;
 
@@ -57,6 +57,7 @@ impl<'a> Accounts<'a> {
         let roles = |a: &&Account| self.is_role(a);
         // Accounts first, lest a role have nobody to be given to.
         let (roles, users): (Vec<&Account>, Vec<&Account>) = self.accounts.iter().partition(roles);
+        let mut created: Vec<&AccountName> = Vec::new();
         for account in users.into_iter().chain(roles) {
             let Some((kind, rest)) =
                 account.create.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
@@ -64,32 +65,31 @@ impl<'a> Accounts<'a> {
                 // PUBLIC is there always.
                 continue;
             };
-            // Whoever creates a role of MariaDB would have it, too.
-            let admin = match self.flavor {
-                Flavor::MariaDb if kind.eq_ignore_ascii_case("ROLE") => {
-                    self.admin_of(&account.name)
-                }
-                _ => None,
-            };
-            let admin = admin.map(|a| format!(" WITH ADMIN {}", a.sql())).unwrap_or_default();
-            script.run(format!("CREATE {kind} IF NOT EXISTS {rest}{admin}"));
+            if self.flavor == Flavor::MariaDb
+                && kind.eq_ignore_ascii_case("ROLE")
+                && self.has_admin(&account.name)
+            {
+                created.push(&account.name);
+                let own = self.is_own(&account.name);
+                script.run(format!("SET @holdfast_own_{} = {own}", created.len()));
+            }
+            script.run(format!("CREATE {kind} IF NOT EXISTS {rest}"));
         }
         for account in self.accounts {
             for granted in &account.roles {
-                // It came with the role.
-                if granted.admin
-                    && self.flavor == Flavor::MariaDb
-                    && self.admin_of(&granted.role) == Some(&account.name)
-                {
-                    continue;
-                }
-                let option = if granted.admin { " WITH ADMIN OPTION" } else { "" };
-                script.run(format!(
-                    "GRANT {} TO {}{option}",
-                    granted.role.sql(),
-                    account.name.sql()
-                ));
+                self.grant_role(&account.name, granted, script);
             }
+        }
+        // Whoever creates a role of MariaDB has it, and is to have it no longer where it had it neither here before nor at
+        // the source.
+        for (n, role) in created.into_iter().enumerate() {
+            let revoke = quote_text(&format!("REVOKE {} FROM CURRENT_USER", role.sql()));
+            script.run(format!(
+                "SET @holdfast_sql = IF({} AND NOT @holdfast_own_{}, {revoke}, 'DO 0')",
+                is_member(role),
+                n + 1
+            ));
+            script.run("EXECUTE IMMEDIATE @holdfast_sql");
         }
         let views = self.views.clone();
         self.write(script, |on| match on {
@@ -104,13 +104,41 @@ impl<'a> Accounts<'a> {
             || (account.name.user == PUBLIC && account.name.host.is_empty())
     }
 
-    /// A user that may grant a role to others.
-    fn admin_of(&self, role: &AccountName) -> Option<&AccountName> {
-        let has =
-            |a: &&Account| a.roles.iter().any(|granted| granted.admin && granted.role == *role);
-        let mut admins = self.accounts.iter().filter(has).map(|a| &a.name);
-        let users = admins.clone().find(|name| !name.host.is_empty());
-        users.or_else(|| admins.next())
+    /// Whether somebody may grant a role to others.
+    fn has_admin(&self, role: &AccountName) -> bool {
+        let granted = self.accounts.iter().flat_map(|account| &account.roles);
+        granted.into_iter().any(|granted| granted.admin && granted.role == *role)
+    }
+
+    /// An expression for whether whoever loads the file has a role of MariaDB, or had it at the source.
+    fn is_own(&self, role: &AccountName) -> String {
+        let has = |a: &&Account| a.roles.iter().any(|granted| granted.role == *role);
+        let members = self.accounts.iter().filter(has).map(|account| {
+            let AccountName { user, host } = &account.name;
+            format!(" OR CURRENT_USER() = {}", hex_text(&format!("{user}@{host}")))
+        });
+        is_member(role) + &String::from_iter(members)
+    }
+
+    /// Grants a role. MariaDB lets nobody do so who may not grant the role to others, even where there is nothing to be
+    /// done.
+    fn grant_role(&self, account: &AccountName, granted: &GrantedRole, script: &mut Script) {
+        let option = if granted.admin { " WITH ADMIN OPTION" } else { "" };
+        let grant = format!("GRANT {} TO {}{option}", granted.role.sql(), account.sql());
+        if self.flavor == Flavor::MySql {
+            script.run(grant);
+            return;
+        }
+        let admin = if granted.admin { " AND Admin_option = 'Y'" } else { "" };
+        script.run(format!(
+            "SET @holdfast_sql = IF(EXISTS (SELECT 1 FROM mysql.roles_mapping WHERE Role = {} AND User = {} AND Host = \
+             {}{admin}), 'DO 0', {})",
+            hex_text(&granted.role.user),
+            hex_text(&account.user),
+            hex_text(&account.host),
+            quote_text(&grant)
+        ));
+        script.run("EXECUTE IMMEDIATE @holdfast_sql");
     }
 
     /// Grants what is about routines.
@@ -177,6 +205,14 @@ impl<'a> Accounts<'a> {
             script.run("FLUSH PRIVILEGES");
         }
     }
+}
+
+/// An expression for whether whoever loads the file has a role of MariaDB.
+fn is_member(role: &AccountName) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM mysql.roles_mapping WHERE Role = {} AND CONCAT(User, '@', Host) = CURRENT_USER())",
+        hex_text(&role.user)
+    )
 }
 
 /// What `GRANT … ON what` is about.

@@ -11,12 +11,15 @@ use backup_core::{BackupId, Error, ErrorKind, Result};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::catalog::Catalog;
-use super::super::ddl::quote_text;
+use super::super::ddl::{hex_text, quote_text};
 use super::super::select::TableName;
 use crate::connect::Session;
 
 /// How long to wait for another restore of the same kind to end: its connection may be closing.
 const LOCK_SECONDS: u32 = 10;
+
+/// How the marks of grants begin.
+const GRANT: &str = "grant ";
 
 /// Something that was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +34,8 @@ pub(in crate::logical) enum Mark {
     RedoLog,
     /// The redo log was made larger and has to be of this size again.
     RedoSize,
+    /// What an account may do with a routine, and loses when that is dropped.
+    Grant(usize),
     /// All tables have been created.
     Defined,
     /// A table was created; with its [identity](super::work).
@@ -51,6 +56,7 @@ impl fmt::Display for Mark {
             Mark::Trust => f.write_str("trust"),
             Mark::RedoLog => f.write_str("redo_log"),
             Mark::RedoSize => f.write_str("redo_size"),
+            Mark::Grant(n) => write!(f, "{GRANT}{n}"),
             Mark::Defined => f.write_str("defined"),
             Mark::Created(table) => write!(f, "created {table}"),
             Mark::Loaded(table, unit) => write!(f, "loaded {table} {unit}"),
@@ -79,6 +85,12 @@ impl State {
 
     pub(in crate::logical) fn forget(&mut self, mark: Mark) {
         self.marks.remove(&mark.to_string());
+    }
+
+    /// The grants that were marked, as statements.
+    pub(in crate::logical) fn grants(&self) -> Vec<String> {
+        let grants = self.marks.iter().filter(|(name, _)| name.starts_with(GRANT));
+        grants.map(|(_, statement)| statement.clone()).collect()
     }
 
     pub(in crate::logical) fn value(&self, mark: Mark) -> Option<&str> {
@@ -176,7 +188,7 @@ impl Progress {
         self.end(session).await?;
         let sql = format!(
             "CREATE TABLE {} (item VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY \
-             KEY, value VARCHAR(64) CHARACTER SET ascii NOT NULL) ENGINE=InnoDB \
+             KEY, value VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL) ENGINE=InnoDB \
              COMMENT='what an unfinished restore of holdfast has done'",
             self.table
         );
@@ -200,8 +212,20 @@ impl Progress {
         mark: Mark,
         value: &str,
     ) -> Result<()> {
-        let value = quote_text(value);
+        let value = hex_text(value);
         session.run(&format!("REPLACE INTO {} VALUES ('{mark}', {value})", self.table)).await?;
+        Ok(())
+    }
+
+    /// Marks the grants that go with what is dropped next.
+    pub(in crate::logical) async fn set_grants(
+        &self,
+        session: &mut Session,
+        grants: &[String],
+    ) -> Result<()> {
+        for (n, grant) in grants.iter().enumerate() {
+            self.set(session, Mark::Grant(n), grant).await?;
+        }
         Ok(())
     }
 

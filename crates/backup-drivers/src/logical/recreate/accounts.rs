@@ -11,7 +11,7 @@ use mysql_async::Conn;
 
 use super::super::account::{Account, AccountName, PUBLIC};
 use super::super::catalog::Catalog;
-use super::super::ddl::{hex_text, single_privileges};
+use super::super::ddl::{hex_text, routine_grant, single_privileges};
 use super::super::inventory::{self, ServerFacts, query};
 use super::definitions::prepare;
 
@@ -27,6 +27,8 @@ pub struct AccountsInWork {
 /// Creates the accounts of the catalogue that the target does not have, and grants them what can be
 /// granted now. [`AccountsInWork::grant`] does the rest when tables, views and routines are there.
 ///
+/// `lost` are grants that accounts of the target had on what was dropped, to be given again.
+///
 /// An account that the target does not take (a plugin that it lacks) is a warning, not an error.
 ///
 /// # Errors
@@ -35,6 +37,19 @@ pub async fn create_accounts(
     conn: &mut Conn,
     facts: &ServerFacts,
     catalog: &Catalog,
+    lost: &[String],
+) -> Result<AccountsInWork> {
+    let mut work = created(conn, facts, catalog, lost).await?;
+    // What they are about is made after this.
+    work.grants.extend(lost.iter().cloned());
+    Ok(work)
+}
+
+async fn created(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+    lost: &[String],
 ) -> Result<AccountsInWork> {
     let mut work = AccountsInWork::default();
     if catalog.accounts.is_empty() {
@@ -64,7 +79,7 @@ pub async fn create_accounts(
                     created.push(account);
                 }
             }
-            Some(other) if may_the_same(other, account) || account.name == session.current => {}
+            Some(other) if may_the_same(other, lost, account) || account.name == session.current => {}
             Some(_) => work.warnings.push(format!(
                 "the account {} is there already and stays as it is; that of the backup may do other \
                  things",
@@ -108,9 +123,15 @@ pub async fn create_accounts(
     Ok(work)
 }
 
-/// Whether two accounts may do the same. Their passwords differ more often than not.
-fn may_the_same(a: &Account, b: &Account) -> bool {
-    a.grants == b.grants && a.roles == b.roles && a.default_roles == b.default_roles
+/// Whether an account of the target, with the grants that it lost for the time being, and one of the backup may do the
+/// same. Their passwords differ more often than not.
+fn may_the_same(there: &Account, lost: &[String], account: &Account) -> bool {
+    let of_it =
+        |grant: &&String| routine_grant(grant).is_some_and(|found| found.account == there.name);
+    let grants: BTreeSet<&String> = there.grants.iter().chain(lost.iter().filter(of_it)).collect();
+    grants == account.grants.iter().collect()
+        && there.roles == account.roles
+        && there.default_roles == account.default_roles
 }
 
 impl AccountsInWork {

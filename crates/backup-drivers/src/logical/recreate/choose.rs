@@ -7,7 +7,7 @@ use backup_core::{Error, Flavor, Result};
 use super::super::catalog::{Catalog, Database, StoredKind, StoredObject, Table};
 use super::super::ddl::{
     Dialect, TableRename, drop_directories, mentions_database, rename_database, rename_header,
-    rename_table, rename_trigger, rename_view, replace_engine, switch_off,
+    rename_libraries, rename_table, rename_trigger, rename_view, replace_engine, switch_off,
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
@@ -223,6 +223,13 @@ impl Renamer<'_> {
         let dialect = Dialect::of(object.sql_mode.as_deref().unwrap_or_default());
         let database = self.rename.database(&object.database).to_owned();
         let before = object.create.clone();
+        let databases = |name: &str| {
+            let new = self.rename.database(name);
+            (new != name).then(|| new.to_owned())
+        };
+        if let StoredKind::Function | StoredKind::Procedure = object.kind {
+            object.create = rename_libraries(&object.create, dialect, &databases);
+        }
         match object.kind {
             StoredKind::Tablespace
             | StoredKind::SpatialReferenceSystem
@@ -251,14 +258,10 @@ impl Renamer<'_> {
                 (object.database, object.table) = (new.database, Some(new.table));
             }
             StoredKind::View => {
-                let databases = |name: &str| {
-                    let new = self.rename.database(name);
-                    (new != name).then(|| new.to_owned())
-                };
                 object.create = rename_view(&object.create, &databases);
                 object.database = database;
             }
-            _ if database == object.database => return,
+            _ if database == object.database => {}
             _ => {
                 object.create = rename_header(&object.create, dialect);
                 self.warn_of_body(object, dialect, None, warnings);

@@ -25,6 +25,13 @@ pub enum Definers {
 
 /// Changes the definers of a catalogue. What needs a look is added to its warnings.
 pub fn change_definers(catalog: &mut Catalog, definers: &Definers) {
+    if let Definers::Map(map) = definers {
+        let there = list_definers(catalog);
+        let idle = map.keys().filter(|old| !there.contains_key(old));
+        catalog.warnings.extend(idle.map(|old| {
+            format!("nothing has the definer {old}, which --map-definer is to replace")
+        }));
+    }
     for object in &mut catalog.stored {
         let dialect = dialect(object);
         let Some((_, old)) = definer(&object.create, dialect) else { continue };

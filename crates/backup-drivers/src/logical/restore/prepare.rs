@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     pub(super) shapes: Vec<Shape>,
     pub(super) progress: Option<Progress>,
     pub(super) earlier: Earlier,
+    /// Grants of accounts of the target that go with routines which are dropped, to be given again.
+    pub(super) lost: Vec<String>,
     /// The accounts that the source had, as far as the backup tells.
     pub(super) of_source: BTreeSet<AccountName>,
     /// Whether anything of the backup is at the target, or something was destroyed for it.
@@ -111,14 +113,16 @@ impl LogicalRestore {
         // Rows alone go into tables of others, where nothing of ours may stand beside them.
         let progress = Progress::of(backup, &catalog).filter(|_| !data);
         let mut earlier = Earlier::Nothing;
+        let mut lost = Vec::new();
         if let Some(progress) = &progress {
             if lock {
                 progress.lock(&mut session).await?;
                 progress.stop_leftovers(&mut session).await?;
             }
             // Before that mark only what was in the way had been touched.
-            let state = progress.read(&mut session).await?.filter(|s| s.has(Mark::Cleared));
-            if let Some(state) = state {
+            let state = progress.read(&mut session).await?;
+            lost.extend(state.iter().flat_map(State::grants));
+            if let Some(state) = state.filter(|s| s.has(Mark::Cleared)) {
                 earlier = match load::not_ours(&mut session, &catalog.tables, &state).await? {
                     None => Earlier::Work(state),
                     Some(why) => Earlier::Lost(why),
@@ -127,6 +131,18 @@ impl LogicalRestore {
         }
         let mut plan = recreate::plan(session.conn(), &facts, &catalog).await?;
         plan.findings.extend(adapted);
+        if self.options.overwrite || matches!(earlier, Earlier::Work(_)) {
+            match recreate::lost_grants(session.conn(), &facts, &plan.existing).await {
+                Ok(grants) => {
+                    let more = grants.into_iter().filter(|grant| !lost.contains(grant));
+                    lost.extend(Vec::from_iter(more));
+                }
+                Err(e) if e.kind() == ErrorKind::Privilege => {
+                    plan.findings.push(recreate::unseen_grants(&plan.existing));
+                }
+                Err(e) => return Err(e),
+            }
+        }
         let outside = self.outside(&mut session, &catalog).await?;
         plan.findings.extend(outside.iter().cloned());
         if self.options.parts != Parts::Schema && facts.flavor == Flavor::MySql {
@@ -195,6 +211,7 @@ impl LogicalRestore {
             progress,
             begun: matches!(earlier, Earlier::Work(_)),
             earlier,
+            lost,
             of_source,
         })
     }
