@@ -65,6 +65,8 @@ pub mod kind {
 
 /// Flag of a FORMAT_DESCRIPTION: the file is being written, or its server died.
 pub(crate) const IN_USE: u16 = 0x0001;
+/// The flag of the format description of a relay log.
+pub(crate) const RELAY: u16 = 0x0040;
 /// Flag of an event that a source made up for a replica; it is in no file.
 pub const ARTIFICIAL: u16 = 0x0020;
 

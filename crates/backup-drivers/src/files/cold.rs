@@ -246,6 +246,9 @@ impl ColdBackup {
             warnings.push(format!("the position is not known: {}", e.chain()));
             None
         });
+        if end.is_none() && warnings.is_empty() {
+            cx.note("there are no binary logs in the directory: nothing after this backup can be restored");
+        }
         if let Some(why) = &facts.no_gtids {
             warnings.push(format!("{} ({NO_GTIDS})", no_gtids(why)));
         }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use self::place::Piece;
 use self::saved::Saved;
 use super::event::{
-    Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, IN_USE, MAGIC,
+    Checksum, ENCRYPTED_MAGIC, Event, Events, Format, HEADER_LEN, Header, IN_USE, MAGIC, RELAY,
     holds_event, kind,
 };
 use super::kin::Kin;
@@ -136,8 +136,8 @@ fn saved_in(directory: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     saved.partition(|path| LocalFile::magic(path).is_ok_and(|magic| magic == MAGIC))
 }
 
-/// The binlog files of a directory, in their order.
-pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
+/// The binlog files of a directory, whatever they are called, by their numbers.
+pub(super) fn all_files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
     let failed = |e| {
         io_error(e, ErrorKind::Usage, format!("cannot read the directory {}", directory.display()))
     };
@@ -155,6 +155,12 @@ pub(super) fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
         }
     }
     files.sort_by_key(|(name, _)| name.number());
+    Ok(files)
+}
+
+/// The binlog files of a directory, in their order.
+fn files(directory: &Path) -> Result<Vec<(BinlogFile, PathBuf)>> {
+    let files = all_files(directory)?;
     match files.first() {
         None => Err(Error::usage(format!("there are no binlogs in {}", directory.display()))
             .with_remedy("name the directory that SHOW BINARY LOGS showed (log_bin_basename)")),
@@ -181,6 +187,8 @@ pub(super) struct LocalFile {
     pub(super) format: Format,
     /// It has the mark of one that is being written.
     pub(super) in_use: bool,
+    /// It has the mark of a relay log.
+    pub(super) relay: bool,
 }
 
 impl LocalFile {
@@ -206,9 +214,10 @@ impl LocalFile {
         if format.is_mariadb() && second.is_some_and(|e| e.kind == kind::MARIADB_START_ENCRYPTION) {
             return Err(encrypted(path));
         }
-        let in_use = format.event.header().flags & IN_USE != 0;
+        let flags = format.event.header().flags;
+        let (in_use, relay) = (flags & IN_USE != 0, flags & RELAY != 0);
         let format = Format { event: format.to_send(false), ..format };
-        Ok(LocalFile { path: path.to_owned(), file, len, format, in_use })
+        Ok(LocalFile { path: path.to_owned(), file, len, format, in_use, relay })
     }
 
     /// The first bytes of a file.
