@@ -154,6 +154,29 @@ async fn tablespaces_of_a_stopped_mysql_are_copied_wherever_they_are() {
 }
 
 #[tokio::test]
+async fn what_is_named_from_the_data_directory_is_below_it() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mysql-9.7");
+    let mut server = on(name, &data, &[]).await;
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    // In the dictionary, records of such a length make what follows them look like the path of another one.
+    let sql = [
+        "CREATE UNDO TABLESPACE u4 ADD DATAFILE 'u4.ibu'",
+        "CREATE TABLESPACE general ADD DATAFILE 'g4.ibd'",
+        "CREATE TABLE shop.far (id INT PRIMARY KEY, t VARCHAR(50)) TABLESPACE general",
+        "INSERT INTO shop.far SELECT id, 'far' FROM shop.orders",
+    ];
+    server::run(&mut session, &sql).await;
+    let before = sums(&server).await;
+    server.0.stop().await.unwrap();
+    let source = format!("file://{}", data.display());
+    home.on_repo(["check", "--strategy", "physical", "--source", &source]).expect(0);
+    cold(&home, &source).expect(0);
+    comes_back(&home, name, &["data"], &before).await;
+}
+
+#[tokio::test]
 async fn tablespaces_of_a_stopped_mariadb_are_copied_wherever_they_are() {
     let home = Home::with_repo();
     let (data, name) = (home.path("data"), "mariadb-10.11");

@@ -5,7 +5,7 @@
 //! tablespace: the first are in the dictionary (`mysql.tablespace_files` in `mysql.ibd`), the others in the system
 //! tablespace itself. A copy without them would look whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -32,10 +32,14 @@ const PATH: usize = 512;
 const ENDINGS: [&[u8]; 2] = [b".ibd", b".ibu"];
 /// How the undo tablespaces are called that a server makes by itself.
 const UNDO: &[u8] = b"undo_0";
-/// The first record of a page (`PAGE_NEW_INFIMUM`), and where a record has its path: behind tablespace, number,
-/// transaction and roll pointer in the clustered index, first in the other one.
+/// The first record of a page (`PAGE_NEW_INFIMUM`), and the length of what is before each (`REC_N_NEW_EXTRA_BYTES`).
 const INFIMUM: usize = 99;
-const PATH_AT: [usize; 2] = [25, 0];
+const HEAD: usize = 5;
+/// Where a record has its path, and how many bytes tell which of its columns are NULL: behind tablespace, number,
+/// transaction and roll pointer in the clustered index, first in the other one.
+const PATH_AT: [(usize, usize); 2] = [(25, 1), (0, 0)];
+/// Where Aria keeps which of its logs is in use.
+const ARIA_CONTROL: &str = "aria_log_control";
 
 /// Fails when the tree lacks files that the server has. Gives what could not be seen, if anything.
 ///
@@ -60,7 +64,7 @@ pub(super) fn check(tree: &Tree) -> Result<Option<&'static str>> {
     )
     .with_remedy(
         "name the directories that they are in: file:///var/lib/mysql?also=/DIR for tablespaces, undo=/DIR, \
-         data=/DIR for the system tablespace; mount what is not there",
+         data=/DIR for the system tablespace, aria=/DIR; mount what is not there",
     ))
 }
 
@@ -80,6 +84,12 @@ fn missing(tree: &Tree) -> Result<Vec<String>> {
             missing.extend(read.map_err(failed(&first.source))?);
         }
         None => missing.push("the system tablespace (innodb_data_home_dir)".to_owned()),
+    }
+    let of_aria = |found: &Found| {
+        found.entry.path.starts_with("mysql/") && found.entry.path.ends_with(".MAI")
+    };
+    if tree.found.iter().any(of_aria) && file(ARIA_CONTROL).is_none() {
+        missing.push(format!("the logs of Aria, {ARIA_CONTROL} among them (aria_log_dir_path)"));
     }
     if let Some(dictionary) = file(DICTIONARY) {
         let read = of_the_dictionary(dictionary, &spaces);
@@ -145,7 +155,10 @@ fn of_the_dictionary(dictionary: &Found, spaces: &HashSet<u32>) -> std::io::Resu
         let len = usize::try_from(dictionary.entry.bytes - at).map_or(READ, |left| left.min(READ));
         file.read_exact_at(&mut buffer[..len], at)?;
         for page in buffer[..len].chunks_exact(page_bytes) {
-            for path in elsewhere(page) {
+            for mut path in elsewhere(page) {
+                if let Some(datadir) = dictionary.source.parent() {
+                    path.path = datadir.join(path.path);
+                }
                 let known = match header(&path.path) {
                     Ok(head) => head.is_some_and(|(space, _)| spaces.contains(&space)),
                     // What was dropped leaves its name behind for a while.
@@ -170,7 +183,8 @@ struct Named {
     live: bool,
 }
 
-/// The absolute paths in a page: those of live records, and whatever else there is a file for.
+/// The paths in a page that lead out of the data directory: those of live records, and whatever else there is a file
+/// for.
 fn elsewhere(page: &[u8]) -> Vec<Named> {
     let mut named = Vec::new();
     let kind = page.get(24..26).map(|kind| u16::from_be_bytes([kind[0], kind[1]]));
@@ -186,22 +200,53 @@ fn elsewhere(page: &[u8]) -> Vec<Named> {
     });
     let mut records = None;
     for end in ends.chain(undo) {
+        let records = records.get_or_insert_with(|| live_paths(page));
+        if let Some(&start) = records.get(&end) {
+            let path = Path::new(str::from_utf8(&page[start..end]).unwrap_or_default());
+            if path.is_absolute() || path.starts_with("..") {
+                named.push(Named { path: path.to_owned(), live: true });
+            }
+            continue;
+        }
         let text = page[end.saturating_sub(PATH)..end].iter().rev();
         let start = end - text.take_while(|&&byte| byte >= b' ').count();
         for at in memchr::memchr_iter(b'/', &page[start..end]).map(|at| start + at) {
             let Ok(path) = str::from_utf8(&page[at..end]) else { continue };
-            let records = records.get_or_insert_with(|| live_records(page));
-            let live = PATH_AT.iter().any(|before| {
-                at.checked_sub(*before).is_some_and(|record| records.contains(&record))
-            });
             let path = PathBuf::from(path);
-            if live || path.is_file() {
-                named.push(Named { path, live });
+            if path.is_file() {
+                named.push(Named { path, live: false });
                 break;
             }
         }
     }
     named
+}
+
+/// Where the paths of live records end, with where they begin, as far as the records are of such a table.
+fn live_paths(page: &[u8]) -> HashMap<usize, usize> {
+    let mut paths = HashMap::new();
+    for record in live_records(page) {
+        for (before, nulls) in PATH_AT {
+            let Some(len) = length(page, record.saturating_sub(HEAD + nulls)) else { continue };
+            let start = record + before;
+            let text = page.get(start..start + len).unwrap_or_default();
+            if !text.is_empty() && text.iter().all(|&byte| byte >= b' ') {
+                paths.insert(start + len, start);
+            }
+        }
+    }
+    paths
+}
+
+/// The length of the first column of a record whose lengths vary, which stands backwards before `end`
+/// (`rec_init_offsets_comp_ordinary`); `None` where the column is not in the page.
+fn length(page: &[u8], end: usize) -> Option<usize> {
+    let first = usize::from(*page.get(end.checked_sub(1)?)?);
+    match first {
+        0..0x80 => Some(first),
+        0x80..0xc0 => Some((first & 0x3f) << 8 | usize::from(*page.get(end.checked_sub(2)?)?)),
+        _ => None,
+    }
 }
 
 /// Where the records of a page begin that are not deleted (`page0page.h`, `rem0rec.h`).
@@ -240,7 +285,7 @@ mod tests {
             page.resize(4096, 0);
             page[24..26].copy_from_slice(&PageKind::INDEX.0.to_be_bytes());
             for path in elsewhere(&page) {
-                prop_assert!(path.path.is_absolute());
+                prop_assert!(path.path.is_absolute() || path.path.starts_with(".."));
             }
             page.rotate_right(200);
             page[24..26].copy_from_slice(&PageKind::INDEX.0.to_be_bytes());
