@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::catalog::Kind;
-use super::tree::{Found, Stamp, Tree, changed};
+use super::tree::{Found, Stamp, Tree, changed, is_replication};
 
 /// How much is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -29,6 +29,9 @@ pub(crate) async fn copy_in(
     sink: &Arc<dyn ArtifactSink>,
     held: &Held,
 ) -> Result<()> {
+    for left in tree.left_out.iter().filter(|left| is_replication(&left.path)) {
+        cx.note(format!("{} is left out: {}", left.path, left.reason));
+    }
     cx.progress().expect_bytes(tree.bytes());
     let files = tree.found.iter().filter(|found| found.entry.kind == Kind::File);
     let mut files: Vec<Found> = files.cloned().collect();

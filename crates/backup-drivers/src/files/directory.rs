@@ -8,6 +8,9 @@ use url::Url;
 
 use super::tree::Root;
 
+/// How the logs of Aria are called, and the file that tells of them.
+const ARIA: &str = "aria_log";
+
 /// Where the files of a server are: `file:///var/lib/mysql`, with the directories of those that are
 /// not below it behind a `?`.
 ///
@@ -28,6 +31,8 @@ pub struct DataDirectory {
     pub undo: Option<PathBuf>,
     /// `innodb_data_home_dir`: the system tablespace.
     pub data: Option<PathBuf>,
+    /// `aria_log_dir_path`: the logs of Aria, which its tables belong to (MariaDB).
+    pub aria: Option<PathBuf>,
     /// Where the binary logs are; they are read for the position, not copied.
     pub binlogs: Option<PathBuf>,
     /// Directories of other tablespaces (`DATA DIRECTORY`, general tablespaces): what is below them
@@ -43,7 +48,10 @@ impl DataDirectory {
 
     /// What is copied, and where it goes.
     pub(crate) fn roots(&self) -> Vec<Root> {
-        let mut roots = vec![Root::datadir(&self.path)];
+        let aria = self.aria.as_ref().filter(|at| !self.holds(at));
+        // Those that were made before it was set would go where the ones in use go.
+        let stale = aria.map(|_| ARIA);
+        let mut roots = vec![Root { stale, ..Root::datadir(&self.path) }];
         let mut add = |directory: &Option<PathBuf>, only: &[&str], system: bool| {
             if let Some(directory) = directory.as_ref().filter(|at| !self.holds(at)) {
                 let only = only.iter().map(|&start| start.to_owned()).collect();
@@ -55,6 +63,10 @@ impl DataDirectory {
         add(&self.data, &["ibdata", "#ib_", "ib_buffer_pool"], true);
         for directory in &self.also {
             add(&Some(directory.clone()), &[], false);
+        }
+        if let Some(directory) = aria {
+            let only = vec![ARIA.to_owned()];
+            roots.push(Root { only, below: true, ..Root::datadir(directory) });
         }
         roots
     }
@@ -84,7 +96,7 @@ impl FromStr for DataDirectory {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |problem: String| {
             Error::usage(problem).with_remedy(
-                "write file:///var/lib/mysql, with ?redo=/DIR&undo=/DIR&data=/DIR&binlogs=/DIR&also=/DIR \
+                "write file:///var/lib/mysql, with ?redo=/DIR&undo=/DIR&data=/DIR&aria=/DIR&binlogs=/DIR&also=/DIR \
                  for what is elsewhere",
             )
         };
@@ -105,6 +117,7 @@ impl FromStr for DataDirectory {
                 "redo" => source.redo = Some(value),
                 "undo" => source.undo = Some(value),
                 "data" => source.data = Some(value),
+                "aria" => source.aria = Some(value),
                 "binlogs" => source.binlogs = Some(value),
                 "also" => source.also.push(value),
                 _ => return Err(wrong(format!("`{name}` in `{text}` is not known"))),
@@ -137,9 +150,9 @@ mod tests {
             assert_eq!(e.kind(), backup_core::ErrorKind::Usage, "{bad}");
         }
         let source: DataDirectory =
-            "file:///a%20b?data=/d&undo=/u&also=/x&also=/y".parse().unwrap();
+            "file:///a%20b?data=/d&undo=/u&aria=/l&also=/x&also=/y".parse().unwrap();
         assert_eq!(source.path, Path::new("/a b"));
-        assert_eq!(source.roots().len(), 5);
+        assert_eq!(source.roots().len(), 6);
         assert_eq!((source.redo(), source.data()), (Path::new("/a b"), Path::new("/d")));
     }
 }

@@ -77,7 +77,11 @@ pub async fn drill(
         return Ok(report);
     }
     cx.phase(format!("starting {} {}", install.flavor(), install.version()));
-    let on_files = OnFiles::new(install, scratch, &catalog);
+    let mut on_files = OnFiles::new(install, scratch, &catalog);
+    if install.flavor() == Flavor::MySql {
+        // One that has no number replicates nothing: it does not look for relay logs, which are in no backup.
+        on_files.options.push(("server_id", "0".to_owned()));
+    }
     let (mut sandbox, target) = match on_files.open(cx).await {
         Ok(opened) => opened,
         Err(e) => {

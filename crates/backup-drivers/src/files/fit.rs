@@ -124,8 +124,17 @@ impl Successor<'_> {
             };
             path.components().eq(self.directory.components())
         };
-        for name in ["innodb_data_home_dir", "innodb_log_group_home_dir", "innodb_undo_directory"] {
-            if let Some(path) = self.config.get(name).filter(|path| !here(path) && *path != ".") {
+        // Aria's is the data directory, where nothing else is said.
+        let datadir = self.config.get("datadir").unwrap_or_default();
+        let told =
+            |path: &&str| !here(path) && *path != "." && Path::new(path) != Path::new(datadir);
+        for name in [
+            "innodb_data_home_dir",
+            "innodb_log_group_home_dir",
+            "innodb_undo_directory",
+            "aria_log_dir_path",
+        ] {
+            if let Some(path) = self.config.get(name).filter(told) {
                 found.error(
                     name,
                     format!(

@@ -54,6 +54,7 @@ impl LiveServer {
             redo: elsewhere("innodb_log_group_home_dir"),
             undo: elsewhere("innodb_undo_directory"),
             data: elsewhere("innodb_data_home_dir"),
+            aria: elsewhere("aria_log_dir_path"),
             binlogs: None,
             also: Vec::new(),
             path: datadir.clone(),

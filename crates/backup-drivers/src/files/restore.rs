@@ -16,6 +16,7 @@ use super::changes::ChangesReader;
 use super::names::Names;
 use super::place::{Piece, Placed, There, Way, place};
 use super::target::{Found, Mark, Target};
+use super::tree::is_replication;
 
 /// How many pieces of a file wait to be written.
 const AHEAD: usize = 2;
@@ -61,7 +62,9 @@ impl FilesRestore {
         manifest: &Manifest,
         artifacts: &dyn ArtifactSource,
     ) -> Result<(Catalog, Target)> {
-        let catalog = Catalog::read(artifacts).await?;
+        let mut catalog = Catalog::read(artifacts).await?;
+        // Backups of earlier versions have them.
+        catalog.entries.retain(|entry| !is_replication(&entry.path));
         let target = Target::look(&self.directory, &manifest.backup)?;
         let FilesRestoreOptions { overwrite, delta, .. } = self.options;
         if target.found == Found::Something && !overwrite && !delta {

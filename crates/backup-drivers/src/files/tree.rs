@@ -15,6 +15,8 @@ use crate::innodb::{Geometry, HEAD_BYTES};
 
 /// Symbolic links may lead to a directory above; no data directory is as deep as this.
 const DEPTH: usize = 16;
+/// The list of pages that were in memory: a help to begin with, and no harm where it is an older one.
+const WARM: &str = "ib_buffer_pool";
 
 /// The tree of a data directory.
 #[derive(Debug, Default)]
@@ -72,12 +74,23 @@ pub(crate) struct Root {
     pub(crate) only: Vec<String>,
     /// Whether files of the system tablespace are taken beside these, whatever they are called.
     pub(crate) system: bool,
+    /// The beginning of the names of files that are not taken: the server has those that it uses in another root.
+    pub(crate) stale: Option<&'static str>,
+    /// Whether it may be below another root, where its files are taken as well.
+    pub(crate) below: bool,
 }
 
 impl Root {
     /// The data directory itself.
     pub(crate) fn datadir(directory: impl Into<PathBuf>) -> Self {
-        Root { directory: directory.into(), place: String::new(), only: Vec::new(), system: false }
+        Root {
+            directory: directory.into(),
+            place: String::new(),
+            only: Vec::new(),
+            system: false,
+            stale: None,
+            below: false,
+        }
     }
 }
 
@@ -98,7 +111,7 @@ impl Tree {
             walk.directory(root, &root.directory, &root.place, 0)?;
         }
         let mut places = HashMap::new();
-        let mut again = HashSet::new();
+        let (mut again, mut left_out) = (HashSet::new(), Vec::new());
         for (n, found) in walk.tree.found.iter().enumerate() {
             let path = &found.entry.path;
             let Some(first) = places.insert(path.clone(), n).map(|n| &walk.tree.found[n]) else {
@@ -109,14 +122,19 @@ impl Tree {
             }
             // A link or a text leads to what a directory that was named has, too.
             let real = |found: &Found| found.source.canonicalize().ok();
-            if found.stamp != first.stamp || real(found) != real(first) {
+            if (found.stamp != first.stamp || real(found) != real(first)) && path != WARM {
                 return Err(Error::new(
                     ErrorKind::Source,
                     format!("two files of the source would both be {path}"),
                 ));
             }
             again.insert(n);
+            if path == WARM && real(found) != real(first) {
+                let reason = format!("{}: the other one is in the backup", found.source.display());
+                left_out.push(LeftOut { path: path.clone(), reason });
+            }
         }
+        walk.tree.left_out.extend(left_out);
         let mut n = 0..;
         walk.tree.found.retain(|_| n.next().is_none_or(|n| !again.contains(&n)));
         walk.tree.find_system()?;
@@ -183,7 +201,9 @@ struct Walk {
 impl Walk {
     fn directory(&mut self, root: &Root, path: &Path, place: &str, depth: usize) -> Result<()> {
         let metadata = std::fs::metadata(path).map_err(failed(path))?;
-        if !self.seen.insert((metadata.dev(), metadata.ino())) || depth > DEPTH {
+        let new = self.seen.insert((metadata.dev(), metadata.ino()));
+        let twice = root.below && depth == 0;
+        if !(new || twice) || depth > DEPTH {
             return Err(Error::new(
                 ErrorKind::Source,
                 format!("{} is reached in two ways: a symbolic link leads back", path.display()),
@@ -204,6 +224,10 @@ impl Walk {
                 continue;
             };
             let place = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
+            if depth == 0 && root.stale.is_some_and(|stale| name.starts_with(stale)) {
+                self.leave_out(&place, "not in use: the server has those of another directory");
+                continue;
+            }
             let wanted = |part: &String| match part.starts_with('.') {
                 true => name.ends_with(part.as_str()),
                 false => name.starts_with(part.as_str()),
@@ -237,6 +261,10 @@ impl Walk {
             }
             Err(e) => return Err(failed(source)(e)),
         };
+        if metadata.is_file() && is_replication(place) {
+            self.leave_out(place, &replication(source, place));
+            return Ok(());
+        }
         if let Some(reason) = left_out(source, place, &metadata, self.binlogs) {
             self.leave_out(place, reason);
             return Ok(());
@@ -328,6 +356,32 @@ pub(super) fn header(path: &Path) -> std::io::Result<Option<(u32, u32)>> {
         other => other?,
     }
     Ok(Geometry::read(&head).map(|geometry| (geometry.space, geometry.page_bytes)))
+}
+
+/// Whether a file tells a replica what it replicates (MariaDB; MySQL has it in tables). A server that finds one without the
+/// relay logs that it names does not start, and one that did would go on from half a state.
+pub(crate) fn is_replication(place: &str) -> bool {
+    let Some(name) = place.strip_suffix(".info") else { return false };
+    // One of each for every connection with a name.
+    let of = |kind: &str| {
+        name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    !name.contains('/') && (name == "multi-master" || of("master") || of("relay-log"))
+}
+
+/// Why it is not backed up, with where the applier stood in the binlogs of its source.
+fn replication(source: &Path, place: &str) -> String {
+    let text = std::fs::read_to_string(source).unwrap_or_default();
+    let mut lines = text.lines().peekable();
+    // How many lines it has; then the relay log and the place in it.
+    lines.next_if(|line| line.parse::<u32>().is_ok());
+    let at = match (lines.nth(2), lines.next()) {
+        (Some(file), Some(offset)) if place.starts_with("relay-log") && !file.is_empty() => {
+            format!("; unless it goes by GTIDs, the applier had come up to {file}:{offset}")
+        }
+        _ => String::new(),
+    };
+    format!("what the server replicates, with relay logs that are not in the backup{at}")
 }
 
 /// Why something is not backed up, if it is not.
@@ -424,12 +478,20 @@ mod tests {
             "tc.log",
             "aria_log.00000001",
             "core.123",
+            "multi-master.info",
+            "master.info",
+            "master-far.info",
+            "relay-log-far.info",
+            "masters.info",
+            "shop/master.info",
             "shop/t.000001",
             "#innodb_redo/#ib_redo7",
             "#innodb_redo/#ib_redo8_tmp",
         ] {
             std::fs::write(at(name), name).unwrap();
         }
+        std::fs::write(at("relay-log.info"), "5\n./relay.000002\n555\nbinlog.000007\n4711\n0\n")
+            .unwrap();
         std::fs::write(at("binlog.000001"), b"\xfebin rest").unwrap();
         std::fs::write(at("binlog.index"), "./binlog.000001\n").unwrap();
         std::fs::write(at("t.000001"), "no binlog").unwrap();
@@ -450,14 +512,18 @@ mod tests {
                 "elsewhere",
                 "elsewhere/u.MYD",
                 "ibdata1",
+                "masters.info",
                 "shop",
+                "shop/master.info",
                 "shop/t.000001",
                 "t.000001",
                 "tc.log",
             ]
         );
-        assert_eq!(tree.left_out.len(), 11, "{:?}", tree.left_out);
+        assert_eq!(tree.left_out.len(), 16, "{:?}", tree.left_out);
         assert!(tree.found[3].entry.origin.is_some());
+        let applier = tree.left_out.iter().find(|left| left.path == "relay-log.info").unwrap();
+        assert!(applier.reason.ends_with("up to binlog.000007:4711"), "{applier:?}");
 
         let roots = [Root::datadir(dir.path())];
         tree.check_unchanged(&roots, false).unwrap();
