@@ -1,15 +1,18 @@
-//! Copies of stopped servers, as the kernel sees them.
+//! Copies of stopped servers, as the kernel sees them, and of those that stand still.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, Backup, Context, Layout, Result,
+    ArtifactInfo, ArtifactName, ArtifactSink, ArtifactWriter, Backup, Context, ErrorKind, Layout,
+    Result,
 };
-use backup_drivers::files::{ColdBackup, ColdOptions, DataDirectory};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::files::{ColdBackup, ColdOptions, DataDirectory, LockOptions, LockedBackup};
 use backup_drivers::sandbox::Sandbox;
 use bytes::Bytes;
 use rstest::rstest;
@@ -18,6 +21,16 @@ use rstest::rstest;
 struct Watching {
     locked: Vec<PathBuf>,
     seen: Arc<Mutex<Vec<bool>>>,
+}
+
+/// Takes nothing, for ever.
+struct Stuck;
+
+#[async_trait]
+impl ArtifactSink for Stuck {
+    async fn create(&self, _: ArtifactName, _: Layout) -> Result<Box<dyn ArtifactWriter>> {
+        std::future::pending().await
+    }
 }
 
 struct Nowhere(ArtifactName, Layout, u64);
@@ -80,4 +93,24 @@ async fn no_server_can_start_while_its_files_are_copied(
     assert!(!locked.iter().any(|path| is_locked(path)));
     let builder = Sandbox::builder(&install).datadir(&data).durable(false);
     builder.start(&cx).await.unwrap().stop().await.unwrap();
+}
+
+/// A copy that lost its lock is worth nothing, and does not go on.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_copy_ends_with_its_lock(#[values("mysql-9.7", "mariadb-10.11")] name: &str) {
+    let cx = Context::builder().build();
+    let install = xtask::servers::install(name).unwrap();
+    let server = Sandbox::builder(&install).start(&cx).await.unwrap();
+    let source = ConnectOptions::socket(server.socket(), "root");
+    let limit = Duration::from_secs(5);
+    let options = LockOptions { limit, ..LockOptions::default() };
+    let copied = LockedBackup::new(source.clone(), options);
+    // Far more than it takes.
+    let copied = tokio::time::timeout(Duration::from_secs(120), copied.run(&cx, Arc::new(Stuck)));
+    let e = copied.await.expect("it goes on without its lock").unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Source, "{}", e.report());
+    assert!(e.report().contains("was held for longer than 5 s and taken away"), "{}", e.report());
+    let mut session = Session::open(&source).await.unwrap();
+    session.run("CREATE DATABASE a").await.unwrap();
 }

@@ -68,6 +68,8 @@ pub(crate) struct GlobalLock {
     began: Instant,
     watchdog: tokio::task::JoinHandle<()>,
     limit: Duration,
+    /// When it is taken away, at the latest.
+    ends: Instant,
 }
 
 /// How the lock is asked for.
@@ -106,6 +108,7 @@ impl GlobalLock {
         holder.run(&format!("SET SESSION lock_wait_timeout = {seconds}")).await?;
         let (id, limit) = (holder.id(), options.limit);
         let asked = Instant::now();
+        let ends = asked + limit;
         let watchdog = tokio::spawn(async move {
             tokio::time::sleep(limit).await;
             // When this fails the connection is gone, and with it the lock.
@@ -115,7 +118,7 @@ impl GlobalLock {
             let mut began = Instant::now();
             let locked = cx.run(lock(&mut holder, waits, &mut began)).await;
             match locked {
-                Ok(()) => return Ok(GlobalLock { holder, waits, began, watchdog, limit }),
+                Ok(()) => return Ok(GlobalLock { holder, waits, began, watchdog, limit, ends }),
                 // Two writers that wait for each other's rows, one of them behind this lock, would
                 // wait for ever: they get their turn, then we try again.
                 Err(e) if e.server().is_some_and(|s| s.code == 1205) && asked.elapsed() < limit => {
@@ -168,6 +171,11 @@ impl GlobalLock {
         self.holder.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS").await.map(drop)
     }
 
+    /// When nothing that is done under it is of any use any more: it was taken away a moment before.
+    pub(crate) fn is_lost_at(&self) -> tokio::time::Instant {
+        (self.ends + Duration::from_secs(1)).into()
+    }
+
     /// The connection that holds it.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.holder
@@ -181,19 +189,21 @@ impl GlobalLock {
         let given_back = self.holder.run(self.waits.end()).await;
         let held = self.began.elapsed();
         self.watchdog.abort();
-        given_back.map_err(|e| {
-            Error::new(
-                ErrorKind::Source,
-                format!(
-                    "the {} was held for longer than {} s and taken away",
-                    self.waits.lock(),
-                    self.limit.as_secs()
-                ),
-            )
-            .with_source(e)
-            .with_remedy("allow more with --lock-timeout, or use a strategy that needs no lock")
-        })?;
+        given_back.map_err(|e| self.lost().with_source(e))?;
         Ok(held)
+    }
+
+    /// The error where it was taken away.
+    pub(crate) fn lost(&self) -> Error {
+        Error::new(
+            ErrorKind::Source,
+            format!(
+                "the {} was held for longer than {} s and taken away",
+                self.waits.lock(),
+                self.limit.as_secs()
+            ),
+        )
+        .with_remedy("allow more with --lock-timeout, or use a strategy that needs no lock")
     }
 }
 

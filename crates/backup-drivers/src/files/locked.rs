@@ -103,7 +103,10 @@ impl Backup for LockedBackup {
         let copied = match taken {
             Err(e) => Err(e),
             Ok(mut lock) => {
-                let copied = cx.run(self.copy(cx, &live, &mut lock, &sink)).await;
+                // Without it there is no end worth waiting for.
+                let (until, lost) = (lock.is_lost_at(), lock.lost());
+                let copy = cx.run(self.copy(cx, &live, &mut lock, &sink));
+                let copied = tokio::time::timeout_at(until, copy).await.unwrap_or(Err(lost));
                 match (copied, lock.release().await) {
                     (Ok((tree, position)), Ok(held)) => Ok((tree, position, held)),
                     // A lock that was taken away is the cause of what failed after it.
