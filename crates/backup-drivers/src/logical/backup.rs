@@ -5,23 +5,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
-    Flavor, Layout, Outcome, Result, SecretBytes, Severity, SourceInfo, Strategy, shell_word,
+    ArtifactSink, Backup, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding, Flavor,
+    Layout, Outcome, Result, SecretBytes, Severity, Strategy, shell_word,
 };
 use bytes::Bytes;
 
-use super::catalog::{CATALOG, Catalog, StoredKind, Table};
-use super::damage::{self, Lost, OnCorrupt};
-use super::dump::Released;
+use super::catalog::{CATALOG, Catalog, Table};
+use super::damage::{self, OnCorrupt};
 use super::inventory::{self, ServerFacts};
 use super::mask::{MaskRules, Masks};
+use super::outcome::{consistency, details, objects, source_info};
 use super::pace::{self, Pace, Throttle, Watcher};
 use super::pattern::TableGlob;
 use super::remember::Cuts;
 use super::replica::Paused;
 use super::resume::{Ground, Moment, Resumed};
 use super::select::{Selection, TableName, quote_name};
-use super::snapshot::{Snapshot, SnapshotOptions};
+use super::snapshot::SnapshotOptions;
 use super::{ddl, documents, dump, no_text, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
@@ -343,7 +343,7 @@ impl LogicalBackup {
 }
 
 /// As many damaged ranges are told of one by one.
-const SHOWN: usize = 1000;
+pub(super) const SHOWN: usize = 1000;
 
 /// A server that was told to start in spite of damage may pass over damaged rows without a word.
 async fn recovery(session: &mut Session) -> Result<Option<String>> {
@@ -521,108 +521,4 @@ fn same_tables(at_snapshot: &[TableName], catalog: &Catalog) -> Result<()> {
         )
         .with_remedy("run the backup again when no DDL is running")),
     }
-}
-
-/// Tables without transactions are of the moment of the others when they were locked before it until
-/// they were read.
-fn consistency(catalog: &Catalog, snapshot: &Snapshot, released: &Released) -> Consistency {
-    let reason = &snapshot.reason;
-    let own_rows = |t: &&Table| !t.transactional && !t.rows_elsewhere && !t.rows_left_out;
-    let later: Vec<String> = catalog
-        .tables
-        .iter()
-        .filter(own_rows)
-        .filter(|t| {
-            let name = t.full_name();
-            !snapshot.locked.contains(&name) || released.late.contains(&name)
-        })
-        .map(|t| format!("{}.{} ({})", t.database, t.name, t.engine))
-        .collect();
-    if later.is_empty() {
-        return Consistency { level: ConsistencyLevel::Exact, reason: reason.clone() };
-    }
-    let shown = later.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-    let more = later.len().saturating_sub(10);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let why = match (snapshot.locked.is_empty(), released.late.is_empty()) {
-        (true, _) => "the account may not lock them",
-        (_, false) => "they were not read before --table-lock-timeout was over",
-        _ => "they were not there when the others were locked",
-    };
-    Consistency {
-        level: ConsistencyLevel::Transactional,
-        reason: format!(
-            "{reason}; tables without transactions may be of a later moment, for {why}: \
-             {shown}{more}"
-        ),
-    }
-}
-
-/// What only this strategy understands.
-fn details(
-    snapshot: &Snapshot,
-    resumed: Option<serde_json::Value>,
-    lost: &[Lost],
-    no_text: serde_json::Value,
-    documents: &[documents::Found<'_>],
-    watcher: Option<&Watcher>,
-) -> serde_json::Value {
-    let mut details = serde_json::Map::new();
-    if let Some(watcher) = watcher {
-        let seconds = watcher.throttled().as_secs_f64();
-        details.insert("throttled_seconds".into(), seconds.into());
-    }
-    if !snapshot.applied.is_empty() {
-        details.insert("applied".into(), serde_json::json!(snapshot.applied));
-    }
-    if !lost.is_empty() {
-        let shown: Vec<&Lost> = lost.iter().take(SHOWN).collect();
-        details.insert("lost".into(), serde_json::json!({ "ranges": lost.len(), "first": shown }));
-    }
-    if no_text.as_array().is_some_and(|found| !found.is_empty()) {
-        details.insert("no_text".into(), no_text);
-    }
-    if !documents.is_empty() {
-        let shown = &documents[..documents.len().min(SHOWN)];
-        details.insert("documents".into(), serde_json::json!(shown));
-    }
-    details.extend(resumed.map(|resumed| ("resumed".to_owned(), resumed)));
-    match details.is_empty() {
-        true => serde_json::Value::Null,
-        false => details.into(),
-    }
-}
-
-fn source_info(facts: &ServerFacts, source: &ConnectOptions) -> SourceInfo {
-    SourceInfo {
-        flavor: facts.flavor,
-        version: facts.version_text.clone(),
-        address: source.endpoint.to_string(),
-        server_uuid: facts.server_uuid.clone(),
-        server_id: facts.server_id,
-        hostname: facts.hostname.clone(),
-    }
-}
-
-fn objects(catalog: &Catalog) -> BTreeMap<String, u64> {
-    let mut objects = BTreeMap::new();
-    let mut add = |name: &str, n: usize| {
-        if n > 0 {
-            objects.insert(name.to_owned(), n as u64);
-        }
-    };
-    add("databases", catalog.databases.len());
-    add("tables", catalog.tables.len());
-    add("accounts", catalog.accounts.len());
-    for (kind, name) in [
-        (StoredKind::Sequence, "sequences"),
-        (StoredKind::Function, "functions"),
-        (StoredKind::Procedure, "procedures"),
-        (StoredKind::View, "views"),
-        (StoredKind::Trigger, "triggers"),
-        (StoredKind::Event, "events"),
-    ] {
-        add(name, catalog.stored.iter().filter(|o| o.kind == kind).count());
-    }
-    objects
 }

@@ -18,6 +18,7 @@ pub mod inventory;
 mod load;
 mod mask;
 mod no_text;
+mod outcome;
 mod pace;
 mod pattern;
 mod plan;

@@ -11,18 +11,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, BackupId, Consistency, ConsistencyLevel, Context, Error, ErrorKind,
-    Event, Finding, Flavor, Manifest, Outcome, Position, Result, SourceInfo, Strategy, io_error,
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Flavor, Outcome, Position, Result, SourceInfo, Strategy, io_error,
 };
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::demux::{Demuxed, Owner, demux};
+use super::details::{Parent, PhysicalDetails};
 use super::history::History;
 use super::metadata::{Checkpoints, binlog_position, info_value};
 use super::options::ToolOptions;
 use super::preflight::look;
-use super::restore::details;
 use super::run::{Log, Running};
 use super::secret::Private;
 use super::tool::Tool;
@@ -33,84 +32,6 @@ use crate::xbstream::Dialect;
 
 /// How long a tool whose output is at its end may take to end.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// What the manifest of such a backup has in its `details`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PhysicalDetails {
-    /// `mariadb-backup` or `xtrabackup`.
-    pub tool: String,
-    /// Its version.
-    pub tool_version: String,
-    /// Which server it was, for MariaDB has no identity that goes with the data: host, data directory,
-    /// `server_id`.
-    #[serde(default)]
-    pub instance: String,
-    /// The file of the system tablespace, which a restore makes anew: number and time of its making.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system_file: Option<String>,
-    /// Where it begins: 0 for one that stands alone.
-    pub from_lsn: u64,
-    /// Where the next increment begins.
-    pub to_lsn: u64,
-    /// The end of the redo log in it.
-    pub last_lsn: u64,
-    /// Pages that were checked on their way, and are sound.
-    pub sound_pages: u64,
-    /// Pages that are encrypted, and cannot be checked.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub encrypted_pages: u64,
-    /// Damaged pages.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bad_pages: Vec<String>,
-    /// What the tool wrote of a replica's source, as it wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replica_position: Option<String>,
-    /// What the tool wrote of a Galera node, as it wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub galera_position: Option<String>,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// The backup that an increment goes on from.
-#[derive(Debug, Clone)]
-pub struct Parent {
-    /// Its id.
-    pub backup: BackupId,
-    /// The server that it was read from.
-    pub server_uuid: Option<String>,
-    /// See [`PhysicalDetails::instance`].
-    pub instance: String,
-    /// See [`PhysicalDetails::system_file`].
-    pub system_file: Option<String>,
-    /// Its flavor and version.
-    pub version: String,
-    /// The position in the binary log that it is of.
-    pub position: Position,
-    /// The checkpoint that it ended with.
-    pub to_lsn: u64,
-}
-
-impl Parent {
-    /// Takes it from a manifest.
-    ///
-    /// # Errors
-    /// A usage error when that backup was not made by a tool.
-    pub fn of(manifest: &Manifest) -> Result<Parent> {
-        let details = details(manifest)?;
-        Ok(Parent {
-            backup: manifest.backup.clone(),
-            server_uuid: manifest.outcome.source.server_uuid.clone(),
-            instance: details.instance,
-            system_file: details.system_file,
-            version: manifest.outcome.source.version.clone(),
-            position: manifest.outcome.position.clone(),
-            to_lsn: details.to_lsn,
-        })
-    }
-}
 
 /// Reads the data files of a running server through the tool of its vendor, which must run on its host.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@
 
 mod backup;
 mod demux;
+mod details;
 mod history;
 mod log;
 mod metadata;
@@ -22,9 +23,10 @@ mod run;
 mod secret;
 mod tool;
 
-pub use backup::{Parent, PhysicalBackup, PhysicalDetails};
+pub use backup::PhysicalBackup;
+pub use details::{Parent, PhysicalDetails, details};
 pub use log::{Line, LogEvent, Severity as LogSeverity, diagnose};
 pub use metadata::{Checkpoints, binlog_position, info_value};
 pub use options::{LockDdl, ToolOptions};
-pub use restore::{Link, PhysicalRestore, check_lsn_chain, details};
+pub use restore::{Link, PhysicalRestore, check_lsn_chain};
 pub use tool::{Tool, ToolVersion};

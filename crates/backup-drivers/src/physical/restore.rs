@@ -9,7 +9,7 @@ use backup_core::{
     Restored, Result, ServerVersion, io_error,
 };
 
-use super::backup::PhysicalDetails;
+use super::details::{PhysicalDetails, details};
 use super::prepare::prepare;
 use super::tool::Tool;
 use crate::files::{Catalog, FilesRestore, FilesRestoreOptions, KeyPlugin, Room, State, settle};
@@ -33,16 +33,6 @@ pub struct PhysicalRestore {
     tool: Option<PathBuf>,
     directories: Vec<PathBuf>,
     before: Vec<Link>,
-}
-
-/// What the manifest says of a backup by a tool.
-///
-/// # Errors
-/// A usage error when a tool did not make it.
-pub fn details(manifest: &Manifest) -> Result<PhysicalDetails> {
-    serde_json::from_value(manifest.outcome.details.clone()).map_err(|_| {
-        Error::usage(format!("{} was not made by xtrabackup or mariadb-backup", manifest.backup))
-    })
 }
 
 /// Whether every increment begins where the one before it ended, on the same server in the same version.
