@@ -226,9 +226,10 @@ impl Session {
         self.settle().await;
         packer.failed()?;
         let packs = packer.stored()?;
-        let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
         let index = on_worker(packer, |packer| packer.index()).await?;
         let index = packer.upload(BackupObject::Index, index).await?;
+        // When all is stored: a store that takes its time, or is given it, takes part in how long a backup takes.
+        let finished_at = self.copied.unwrap_or_else(|| packer.cx.now());
         let written: Vec<_> = packs.iter().chain([&index]).collect();
         let marker = self.marker.lock().await;
         if self.copied.is_some() {

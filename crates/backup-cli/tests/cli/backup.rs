@@ -48,6 +48,21 @@ async fn a_backup_says_what_it_did(#[values("mysql-9.7", "mariadb-10.11")] name:
     assert_eq!(home.on_repo(["list", "--json"]).expect(0).json().as_array().unwrap().len(), 3);
 }
 
+/// As long as something is on its way to the store, there is no backup.
+#[tokio::test]
+async fn a_backup_is_finished_when_all_of_it_is_stored() {
+    let server = Server::with_shop("mysql-9.7").await;
+    let home = Home::with_repo();
+    let slow = ["--upload-limit", "256KiB", "--compression", "none", "--json"];
+    let args = ["backup", "--source", &server.url(), "--cluster", "shop"];
+    let document = home.on_repo([&args[..], &slow].concat()).expect(0).json();
+    let finished: jiff::Timestamp = document["finished_at"].as_str().unwrap().parse().unwrap();
+    let id = document["backup"].as_str().unwrap();
+    let index = home.path(&format!("repo/clusters/shop/backups/{id}/index"));
+    let stored = jiff::Timestamp::try_from(index.metadata().unwrap().modified().unwrap()).unwrap();
+    assert!(finished >= stored, "{finished} is before {stored}");
+}
+
 /// Whoever gives a flag relies on it.
 #[test]
 fn flags_that_would_do_nothing_are_refused() {

@@ -55,6 +55,8 @@ pub(crate) struct Lab {
     pub(crate) duration: Duration,
     /// How many repositories there were.
     repositories: u32,
+    /// What every backup is told besides.
+    more: Vec<String>,
 }
 
 impl Lab {
@@ -62,7 +64,13 @@ impl Lab {
     pub(crate) async fn start(name: &str) -> Lab {
         let server = Server::start(name).await;
         fill(&mut server.session().await).await;
-        let mut lab = Lab { server, home: Home::new(), duration: Duration::ZERO, repositories: 0 };
+        let mut lab = Lab {
+            server,
+            home: Home::new(),
+            duration: Duration::ZERO,
+            repositories: 0,
+            more: vec![],
+        };
         lab.new_repository();
         let began = Instant::now();
         lab.backup().expect(0);
@@ -89,7 +97,8 @@ impl Lab {
     pub(crate) fn arguments(&self) -> Vec<String> {
         let words = "backup --cluster big --databases big --json --memory 12MiB --repo";
         let last = [self.repository(), "--source".to_owned(), self.server.url()];
-        words.split(' ').map(str::to_owned).chain(last).collect()
+        let words = words.split(' ').map(str::to_owned);
+        words.chain(last).chain(self.more.iter().cloned()).collect()
     }
 
     /// A backup to its end.
@@ -200,6 +209,50 @@ async fn a_killed_backup_goes_on_with_what_did_not_change(
         lab.on_repo(&["verify", "--all", "--level", "content"]).expect(0);
     }
     assert!(resumed > 0, "none of {killed} that were killed was gone on with");
+}
+
+/// Rows that a condition chose are of the moment of the backup that holds them, whatever it reads.
+#[tokio::test]
+async fn what_was_chosen_by_a_condition_is_taken_over_only_where_it_stays_so() {
+    let mut lab = Lab::start("mysql-9.7").await;
+    let mut session = lab.server.session().await;
+    let function = "CREATE FUNCTION other.keep(i INT) RETURNS INT READS SQL DATA \
+                    RETURN i > 9 OR (SELECT COUNT(*) FROM big.parent WHERE id = i)";
+    server::run(&mut session, &["CREATE DATABASE other", function]).await;
+    for condition in ["big.t0:other.keep(id)", "big.t1:id > 1"] {
+        lab.more.extend(["--where", condition].map(str::to_owned));
+    }
+    let mut tries = 0;
+    let report = loop {
+        tries += 1;
+        assert!(tries < 40, "no backup lasts long enough to be killed");
+        lab.new_repository();
+        server::run(&mut session, &["DELETE FROM big.parent WHERE id = 3"]).await;
+        sleep(Duration::from_millis(3100));
+        let run = lab.disturbed(4, |child| child.kill().unwrap());
+        if run.is_none_or(|run| run.code == Some(0)) {
+            continue;
+        }
+        server::run(&mut session, &["INSERT INTO big.parent VALUES (3, 3)"]).await;
+        let last = lab.backup().expect(0).json();
+        let id = last["backup"].as_str().unwrap();
+        let url = lab.server.url();
+        lab.on_repo(&["restore", id, "--target", &url, "--rename", "big=copy"]).expect(0);
+        let sum = async |from: &str| {
+            let sql = format!("SELECT CONCAT(COUNT(*), ' rows, ', SUM(id)) FROM {from}");
+            lab.server.value(&sql).await.unwrap()
+        };
+        assert_eq!(sum("copy.t0").await, sum("big.t0 WHERE other.keep(id)").await);
+        server::run(&mut session, &["DROP DATABASE copy"]).await;
+        let report = &last["resumed"];
+        if report["read_again_because"].get("big.t0").is_some()
+            && report["chunks_of"].get("big.t1").is_some()
+        {
+            break report.clone();
+        }
+    };
+    let why = report["read_again_because"]["big.t0"].as_str().unwrap();
+    assert!(why.contains("by --where"), "{report:#}");
 }
 
 /// What breaks under a backup: its connections, and the source.

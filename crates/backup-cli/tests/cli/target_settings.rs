@@ -146,6 +146,41 @@ async fn tables_that_mariadb_is_set_to_refuse_are_found_beforehand(
     restore(&home, &server.url(), &[]).expect(0);
 }
 
+/// What MariaDB writes into definitions that do not say otherwise.
+#[rstest]
+#[case("mariadb-10.11", &[])]
+#[case("mariadb-11.8", &["CREATE TABLE d.v (id INT PRIMARY KEY, v VECTOR(2) NOT NULL, VECTOR INDEX (v))"])]
+#[tokio::test]
+async fn defaults_of_the_target_get_into_no_definition(#[case] name: &str, #[case] more: &[&str]) {
+    let server = Server::start(name).await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY, f VARCHAR(9) CHARACTER SET filename)",
+        "INSERT INTO d.t VALUES (1, 'a b')",
+    ];
+    server::run(&mut root, &[&content[..], more].concat()).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    server::run(&mut root, &["SET GLOBAL innodb_compression_default = ON"]).await;
+    server::run(&mut root, &["SET GLOBAL innodb_default_encryption_key_id = 7"]).await;
+    if !more.is_empty() {
+        let vectors = "SET GLOBAL mhnsw_default_distance = cosine, GLOBAL mhnsw_default_m = 20";
+        server::run(&mut root, &[vectors]).await;
+    }
+    let url = server.url();
+    restore(&home, &url, &[]).expect(0);
+    for table in ["t", "v"].iter().take(1 + more.len()) {
+        let create = async |database: &str| -> String {
+            let sql = format!("SHOW CREATE TABLE {database}.{table}");
+            let row: Option<(String, String)> =
+                server.session().await.query_first(&sql).await.unwrap();
+            row.unwrap().1
+        };
+        assert_eq!(create("copy").await, create("d").await);
+    }
+}
+
 /// A server that begins transactions that only read is no hindrance: those of the restore write.
 #[rstest]
 #[case("mysql-9.7", "transaction_read_only")]

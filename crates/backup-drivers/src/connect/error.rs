@@ -95,6 +95,10 @@ pub(crate) fn is_refused(error: &Error) -> bool {
 fn remedy(code: u16, kind: ErrorKind) -> Option<&'static str> {
     Some(match code {
         1040 | 1203 => "raise max_connections (or the account's limit), or use fewer --threads",
+        1226 => {
+            "the account has a limit of its own: ALTER USER … WITH MAX_USER_CONNECTIONS 0 MAX_QUERIES_PER_HOUR 0 \
+             MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0"
+        }
         1045 => {
             "check user, password and the host the account is for; an account that requires TLS \
              needs ssl-mode=required over TCP"

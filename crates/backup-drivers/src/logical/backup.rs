@@ -240,7 +240,7 @@ impl LogicalBackup {
         let mut catalog = inventory::read(session.conn(), &facts, selection).await?;
         same_tables(&snapshot.tables, &catalog)?;
         self.narrow(&facts, &mut catalog)?;
-        try_filters(&mut session, &catalog.tables).await?;
+        try_filters(&self.source, &catalog.tables).await?;
         if selection.is_whole_server() && !self.options.no_accounts && masks.is_none() {
             catalog.accounts = inventory::accounts(session.conn(), &facts).await?;
         }
@@ -485,7 +485,12 @@ async fn refuse_fixed_keys(session: &mut Session, masks: &Masks, tables: &[Table
 }
 
 /// Has the server look at the conditions, which would be refused after hours of reading else.
-async fn try_filters(session: &mut Session, tables: &[Table]) -> Result<()> {
+async fn try_filters(source: &ConnectOptions, tables: &[Table]) -> Result<()> {
+    if tables.iter().all(|table| table.filter.is_none()) {
+        return Ok(());
+    }
+    // Like those that read: none that was told which database is meant where none is named.
+    let mut session = Session::open(source).await?;
     for table in tables {
         let Some(filter) = &table.filter else { continue };
         let (database, name) = (quote_name(&table.database), quote_name(&table.name));
@@ -497,10 +502,14 @@ async fn try_filters(session: &mut Session, tables: &[Table]) -> Result<()> {
                 "the condition for the rows of {full_name} is not understood: the server said: ERROR {} ({}): {}",
                 server.code, server.state, server.message
             );
-            return Err(Error::usage(text).with_remedy("correct --where"));
+            let remedy = match server.code {
+                1046 => "write the name of the database before every other table in --where",
+                _ => "correct --where",
+            };
+            return Err(Error::usage(text).with_remedy(remedy));
         }
     }
-    Ok(())
+    session.close().await
 }
 
 /// Whether some of the table's rows are missing on purpose.

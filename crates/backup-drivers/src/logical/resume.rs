@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::catalog::{Catalog, Chunk, Table};
-use super::ddl::{Parts, quote_text};
+use super::ddl::{Parts, is_of_its_row, quote_text};
 use super::inventory::{self, ServerFacts};
 use super::no_text::NoText;
 use super::plan::Range;
@@ -256,6 +256,11 @@ impl Resumed {
     }
 }
 
+/// Whether which rows of a table are read depends on those rows alone.
+fn chosen_alone(table: &Table) -> bool {
+    table.filter.as_deref().is_none_or(is_of_its_row)
+}
+
 /// What is known when rows are about to be read.
 pub(super) struct Ground<'a> {
     pub source: &'a ConnectOptions,
@@ -296,6 +301,10 @@ impl Ground<'_> {
             let why = match &unchanged {
                 _ if planned.definition != definition(table)? => Some("it was defined otherwise"),
                 _ if !table.transactional => Some("its engine has no transactions"),
+                // The binary log tells of changes of this table alone.
+                _ if !chosen_alone(table) => {
+                    Some("what else than its rows decides by --where which are read is not known")
+                }
                 Unchanged::Nothing(why) => Some(why.as_str()),
                 Unchanged::But { touched, .. } => touched.get(&i).map(String::as_str),
             };

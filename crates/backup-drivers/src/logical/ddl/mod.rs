@@ -6,6 +6,7 @@
 mod account;
 mod binary;
 mod code;
+mod condition;
 mod demand;
 mod lexer;
 mod literal;
@@ -23,6 +24,7 @@ pub(super) use code::{
     mentions_database, rename_database, rename_header, rename_libraries, rename_trigger,
     rename_view, switch_off,
 };
+pub(super) use condition::{is_of_its_row, is_whole};
 pub(crate) use demand::{Code, Demand, Place};
 pub(crate) use lexer::Dialect;
 pub(super) use lexer::{Token, TokenKind, conditions, significant};
@@ -34,22 +36,6 @@ pub(super) use table::{
 };
 pub(crate) use touch::{Touch, Wanted};
 pub(super) use view::{ViewReferences, name_view, view_references};
-
-/// Whether an expression stays one with parentheses around it: none of its own closes what it did not open.
-pub(super) fn is_whole(expression: &str) -> bool {
-    let mut open = 0_u64;
-    for token in significant(expression, Dialect::default()) {
-        if token.is_sign('(') {
-            open += 1;
-        } else if token.is_sign(')') {
-            match open.checked_sub(1) {
-                Some(rest) => open = rest,
-                None => return false,
-            }
-        }
-    }
-    open == 0
-}
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use super::extras::spatial_reference_system;
 use super::{compat, target_error};
 
 /// The settings under which every definition that a server may hold is taken as it is.
-const CREATE_SETTINGS: [Setting; 12] = [
+const CREATE_SETTINGS: [Setting; 16] = [
     // Tables come in any order, and foreign keys may form circles.
     required("foreign_key_checks", "OFF"),
     required("unique_checks", "OFF"),
@@ -24,6 +24,11 @@ const CREATE_SETTINGS: [Setting; 12] = [
     required("explicit_defaults_for_timestamp", "ON"),
     required("default_collation_for_utf8mb4", "utf8mb4_0900_ai_ci"),
     required("system_versioning_alter_history", "KEEP"),
+    // What MariaDB writes into every definition that does not name it, where it is not what it is by itself.
+    wanted("innodb_compression_default", "OFF"),
+    wanted("innodb_default_encryption_key_id", "1"),
+    wanted("mhnsw_default_distance", "euclidean"),
+    wanted("mhnsw_default_m", "6"),
     // A ROW_FORMAT that the target cannot have is passed over, as on the source.
     wanted("innodb_strict_mode", "OFF"),
     // Cached figures can be a day old, and call a table empty that is to be destroyed.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use backup_core::{ErrorKind, Finding, Result, Severity};
+use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 use mysql_async::Conn;
 
 use super::super::catalog::{Catalog, StoredKind, Table};
@@ -311,8 +311,13 @@ impl Planner<'_> {
         .await?;
         let mut collations =
             names(conn, "SHOW COLLATION", "cannot list the target's collations").await?;
-        let charsets =
+        let mut charsets =
             names(conn, "SHOW CHARACTER SET", "cannot list the target's character sets").await?;
+        // MariaDB lists the one of its file names nowhere, and takes columns of it.
+        if self.facts.flavor == Flavor::MariaDb {
+            charsets.insert("filename".to_owned());
+            collations.insert("filename".to_owned());
+        }
         // MariaDB 10.10 lists the UCA collations once, without their character sets.
         let uca: Vec<String> = collations
             .iter()
