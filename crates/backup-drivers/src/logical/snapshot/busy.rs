@@ -91,7 +91,8 @@ async fn running(session: &mut Session, long: Duration) -> Result<Vec<Statement>
         if id == own || !counts || Duration::from_secs(seconds) < long {
             continue;
         }
-        let info = text(7).unwrap_or_default();
+        // An applier that has nothing to apply counts as a query, for as long as nothing came.
+        let Some(info) = text(7) else { continue };
         let verb = info.split_whitespace().next().unwrap_or_default().to_uppercase();
         found.push(Statement { id, user: text(1).unwrap_or_default(), seconds, verb });
     }
