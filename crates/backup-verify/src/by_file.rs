@@ -121,6 +121,13 @@ impl Way<'_> {
                 }
             }
             let imported = by_file - &refused;
+            if !imported.is_empty()
+                && let Err(e) = transport.settle().await
+            {
+                let text = e.chain();
+                cx.event(Event::Warning { text: text.clone() });
+                done.total.warnings.push(text);
+            }
             done.total.rows += compare(cx, &before, &imported, options).await?;
             done.has(&imported);
             if !refused.is_empty() {
@@ -247,8 +254,11 @@ async fn open(
     Transport::open(source, &files::data(scratch), &options.target).await
 }
 
+/// The part of what is chosen that these tables are. Rules for the names of the others have no place in it.
 fn choose(options: &AsideOptions, tables: &BTreeSet<TableName>) -> AsideOptions {
     let mut chosen = options.clone();
+    let others = &options.restore.selection.tables - tables;
+    chosen.restore.rename = options.restore.rename.without(&others, tables);
     chosen.restore.selection.tables.clone_from(tables);
     chosen
 }

@@ -275,11 +275,30 @@ impl Verifier for DrillVerifier {
         let libraries = catalog.map(|catalog| engine_libraries(&install, &catalog));
         cx.phase(format!("starting {} {}", install.flavor(), install.version()));
         let load = |builder| with_libraries(builder, libraries.into_iter().flatten());
-        let mut sandbox = self.options.start(cx, &install, names, load).await?;
+        let mut sandbox = match self.options.start(cx, &install, names, load).await {
+            Err(e) if e.kind() == ErrorKind::Target => {
+                files::has_room(&self.options.parent()?, &e.chain())?;
+                return Err(e);
+            }
+            started => started?,
+        };
         let target = ConnectOptions::socket(sandbox.socket(), "root");
         let report = drill(cx, &target, backup, artifacts).await;
+        let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
         // What the server says at its end does not matter; its data goes with it.
         sandbox.kill();
+        let bad: Vec<String> = match &report {
+            Ok(report) => report
+                .findings
+                .iter()
+                .filter(|finding| finding.severity == Severity::Error)
+                .map(|finding| finding.problem.clone())
+                .collect(),
+            Err(e) => vec![e.chain()],
+        };
+        if !bad.is_empty() && !cx.cancellation().is_cancelled() {
+            files::has_room(sandbox.directory(), &format!("{log}\n{}", bad.join("\n")))?;
+        }
         let report = report?;
         let mut findings = vec![summary(backup, &install, &report)];
         findings.extend(report.findings);

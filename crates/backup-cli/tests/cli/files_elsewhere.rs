@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use backup_core::Context;
+use rstest::rstest;
 
 use crate::home::{Home, Run};
 use crate::server::{self, Server, install};
@@ -326,4 +327,90 @@ async fn what_is_behind_a_link_is_copied_under_the_lock_and_refused_for_a_snapsh
         server.0.stop().await.unwrap();
         comes_back(&home, name, &["data", "linked"], &before).await;
     }
+}
+
+/// Tables that binlogs make in directories of the source, which the restore is not to touch, come into the data
+/// directory, as those do that were there before.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn binlogs_write_nothing_outside_of_the_target(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let mysql = name.starts_with("mysql");
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let [ext] = places(&home, ["ext"]);
+    let options = [("innodb_directories", &*ext), ("log_bin", Path::new("binlog"))];
+    let options = if mysql { &options[..] } else { &options[1..] };
+    let mut server = on(name, &data, options).await;
+    let mut session = server.session().await;
+    let far = format!("DATA DIRECTORY='{}'", ext.display());
+    let before = [
+        "CREATE DATABASE shop".to_owned(),
+        format!("CREATE TABLE shop.early (id INT PRIMARY KEY) {far}"),
+        "INSERT INTO shop.early VALUES (1)".to_owned(),
+        "CREATE TABLE shop.a (id INT PRIMARY KEY)".to_owned(),
+    ];
+    for sql in &before {
+        server::run(&mut session, &[sql]).await;
+    }
+    server.0.stop().await.unwrap();
+    cold(&home, &format!("file://{}?also={}", data.display(), ext.display())).expect(0);
+    let server = on(name, &data, options).await;
+    let mut session = server.session().await;
+    let mut later = vec![
+        format!("CREATE TABLE shop.far (id INT PRIMARY KEY) {far}"),
+        "INSERT INTO shop.far VALUES (1), (2)".to_owned(),
+        format!("CREATE TABLE shop.gone (id INT PRIMARY KEY) {far}"),
+        "INSERT INTO shop.gone VALUES (1)".to_owned(),
+        "DROP TABLE shop.gone".to_owned(),
+        format!(
+            "CREATE TABLE shop.parts (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION low VALUES LESS THAN \
+             (100) {far}, PARTITION high VALUES LESS THAN MAXVALUE)"
+        ),
+        "INSERT INTO shop.parts VALUES (1), (200)".to_owned(),
+        "TRUNCATE TABLE shop.early".to_owned(),
+        "INSERT INTO shop.early VALUES (9)".to_owned(),
+        "INSERT INTO shop.a VALUES (2)".to_owned(),
+    ];
+    if !mysql {
+        for engine in ["MyISAM", "Aria"] {
+            later.push(format!(
+                "CREATE TABLE shop.of_{engine} (id INT PRIMARY KEY) ENGINE={engine} {far} INDEX DIRECTORY='{}'",
+                ext.display()
+            ));
+            later.push(format!("INSERT INTO shop.of_{engine} VALUES (5)"));
+        }
+    }
+    for sql in &later {
+        server::run(&mut session, &[sql]).await;
+    }
+    let url = server.url();
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo(archive).expect(0);
+    // Half of them are in the way of a second one, and half are not.
+    let was = sums(&server).await;
+    let dropped = if mysql { "shop.parts" } else { "shop.parts, shop.of_MyISAM" };
+    server::run(&mut session, &["FLUSH TABLES", &format!("DROP TABLE {dropped}")]).await;
+    let names = || home.files("ext").into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    let there = names();
+
+    let target = home.path("target");
+    let dir = install(name);
+    let dir =
+        ["restore", "--cluster", "shop", "--to-latest", "--server-dir", dir.to_str().unwrap()];
+    let to = ["--target-dir", target.to_str().unwrap()];
+    home.on_repo([&dir[..], &to].concat()).expect(0);
+    assert_eq!(names(), there);
+    let mut restored = on(name, &target, &[]).await;
+    assert_eq!(sums(&restored).await, was);
+    restored.0.stop().await.unwrap();
+    assert_eq!(names(), there);
+
+    // Beside the server that has them.
+    let to = ["--target", &url, "--tables", "shop.far", "--rename", "shop.far=shop.far_then"];
+    home.on_repo([&dir[..], &to].concat()).expect(0);
+    assert_eq!(server.value("SELECT COUNT(*) FROM shop.far_then").await.as_deref(), Some("2"));
+    assert_eq!(server.value("SELECT COUNT(*) FROM shop.far").await.as_deref(), Some("2"));
+    assert_eq!(names(), there);
 }

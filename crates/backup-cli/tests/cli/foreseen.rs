@@ -286,3 +286,34 @@ async fn a_child_without_its_parent_is_told_of(
     .await;
     restore(&home, name, &url, &["--tables", "f.child,f.parent"]).expect(0);
 }
+
+/// Sequences of the database of a table get its new name with it.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequences_are_looked_for_under_their_new_names(#[values("on", "off")] binlog: &str) {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let source = with_sequences(&home, How::Locked).await;
+    let target = Server::start(name).await;
+    let mut session = target.session().await;
+    let both = |code: i32, says: &[&str]| {
+        let args = ["--tables", "m.t", "--rename", "m=k", "--binlog", binlog];
+        for more in [&["--dry-run"][..], &[]] {
+            let run = restore(&home, name, &target.url(), &[&args[..], more].concat());
+            let run = run.expect(code);
+            let (told, run) = (format!("{run:?}"), run);
+            assert!(says.iter().all(|says| told.contains(says)), "{run:#?}");
+            assert!(code != 0 || !told.contains("takes numbers"), "{run:#?}");
+        }
+    };
+    let old = ["CREATE DATABASE m", "CREATE SEQUENCE m.sq START WITH 900"];
+    server::run(&mut session, &old).await;
+    tokio::task::block_in_place(|| both(0, &[]));
+    let next = "SELECT next_not_cached_value FROM k.sq";
+    assert_eq!(target.value(next).await.as_deref(), Some("102"));
+    let new = ["DROP DATABASE m", "DROP TABLE k.t"];
+    server::run(&mut session, &new).await;
+    let says = ["takes numbers of k.sq, and will draw from", "restore both: --tables m.t,m.sq"];
+    tokio::task::block_in_place(|| both(14, &says));
+    drop(source);
+}

@@ -1,9 +1,12 @@
 use std::path::{Path, PathBuf};
 
+use rstest::rstest;
 use serde_json::Value;
 
+use crate::backup::SmallDisk;
+use crate::files_point::{How, backed_up};
 use crate::home::Home;
-use crate::server::Server;
+use crate::server::{Server, install};
 
 /// What may happen to a repository.
 struct Damage {
@@ -227,4 +230,49 @@ async fn a_drill_is_a_proof_that_list_shows() {
     let other = xtask::servers::install("mariadb-11.8").unwrap();
     let other = other.base().parent().unwrap().to_str().unwrap().to_owned();
     home.on_repo(["verify", "--level", "drill", "--server-dir", &other]).expect(2).says("11.8");
+}
+
+/// A disk that is full under the private server says nothing of the backup.
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_without_room_is_no_proof(
+    #[values(
+        ("mysql-9.7", Some(How::Cold)),
+        ("mariadb-10.11", Some(How::Tool)),
+        ("mariadb-10.11", None),
+    )]
+    case: (&str, Option<How>),
+) {
+    let (name, how) = case;
+    let home = Home::with_repo();
+    let server = match how {
+        Some(how) => backed_up(&home, name, how).await,
+        None => {
+            let server = Server::with_shop(name).await;
+            let url = server.url();
+            home.on_repo(["backup", "--source", &url, "--cluster", "shop"]).expect(0);
+            server
+        }
+    };
+    drop(server);
+    let listed = || home.on_repo(["list", "--json"]).expect(0).json();
+    let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    let bytes = shown["totals"]["bytes_read"].as_u64().unwrap() >> 20;
+    let disk = SmallDisk::mount(&home.path("disk"), "1g");
+    let (dir, scratch) = (install(name), home.path("disk"));
+    let drill = ["verify", "--level", "drill", "--server-dir", dir.to_str().unwrap()];
+    let drill = [&drill[..], &["--scratch-dir", scratch.to_str().unwrap()]].concat();
+    // For the files, and for less and less of what the server makes besides.
+    for more in [3, 9, 20, 32] {
+        disk.resize(&format!("{}m", bytes + more));
+        let run = home.on_repo(drill.clone());
+        assert!(run.code == Some(5) || more > 20 && run.code == Some(0), "{more}: {run:#?}");
+        if run.code == Some(5) {
+            run.says("which says nothing of the backup").says("--scratch-dir");
+            assert_eq!(listed()[0]["proof"], Value::Null);
+        }
+    }
+    disk.resize("1g");
+    home.on_repo(drill).expect(0);
+    assert_eq!(listed()[0]["proof"]["ok"], true);
 }

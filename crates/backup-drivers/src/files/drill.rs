@@ -13,6 +13,7 @@ use backup_core::{
 use super::catalog::{Catalog, State};
 use super::key_plugin::KeyPlugin;
 use super::system::{System, in_one_directory};
+use super::target::Room;
 use crate::clone::CloneBackup;
 use crate::connect::ConnectOptions;
 use crate::logical::{Census, DrillReport, Selection};
@@ -33,7 +34,7 @@ const LINES: usize = 20;
 /// The private server of `install` takes no connection but ours, starts no replication and no events.
 ///
 /// # Errors
-/// When the drill could not be carried out: no room, no repository, or the run was cancelled. What is
+/// When the drill could not be carried out: no room ([`has_room`]), no repository, or the run was cancelled. What is
 /// wrong with the backup is in the report.
 pub async fn drill(
     cx: &Context,
@@ -73,6 +74,10 @@ pub async fn drill(
     };
     let began = Instant::now();
     if let Err(e) = restore.run(cx, manifest, artifacts).await {
+        // Room has no part in what is damaged.
+        if e.kind() != ErrorKind::Damaged {
+            has_room(scratch, &e.chain())?;
+        }
         report.findings.push(finding(object, e)?);
         return Ok(report);
     }
@@ -88,6 +93,7 @@ pub async fn drill(
             if let Some(e) = unreadable(&e.chain()) {
                 return Err(e);
             }
+            has_room(scratch, &e.chain())?;
             report.findings.push(finding(object, e)?);
             return Ok(report);
         }
@@ -109,6 +115,13 @@ pub async fn drill(
         return Err(e);
     }
     report.findings.extend(complaints(object, &log));
+    let bad = match &census {
+        Ok(census) => census.findings.iter().map(|finding| finding.problem.clone()).collect(),
+        Err(e) => vec![e.chain()],
+    };
+    if !cx.cancellation().is_cancelled() && (!report.findings.is_empty() || !bad.is_empty()) {
+        has_room(scratch, &format!("{log}\n{}", bad.join("\n")))?;
+    }
     match census {
         // A server that died of what it read is no failure of the drill.
         Err(e) if e.kind() == ErrorKind::Connect => {
@@ -307,6 +320,41 @@ fn no_keys(said: &str, keys: Option<&KeyPlugin>) -> Option<Error> {
         ),
     };
     Some(Error::new(ErrorKind::Target, format!("{problem}: {line}")).with_remedy(remedy))
+}
+
+/// What a private server makes besides the data that are restored: a redo log, temporary tables, undo. With less room
+/// than that, whatever goes wrong may be for want of it.
+const SPARE: u64 = 64 << 20;
+/// What servers say of a disk that is full.
+const FULL: [&str; 9] = [
+    "no space left on device",
+    "out of disk space",
+    "disk is full",
+    "disk full",
+    "' is full",
+    "error number 28",
+    "errno: 28",
+    "error: 28",
+    "error 28",
+];
+
+/// Fails where a private server in `directory`, which is not what it should be, has or had no room there, as can be
+/// seen or as it `said`: nothing is known of the backup then.
+///
+/// # Errors
+/// [`ErrorKind::Space`].
+pub fn has_room(directory: &Path, said: &str) -> Result<()> {
+    let said = said.to_ascii_lowercase();
+    let free = Room::of(directory)?.free;
+    if free >= SPARE && !FULL.iter().any(|full| said.contains(full)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "the private server had not enough room in {} ({free} bytes are free), which says nothing of the backup",
+        directory.display()
+    );
+    Err(Error::new(ErrorKind::Space, problem)
+        .with_remedy("make room there, or name a directory that has more with --scratch-dir"))
 }
 
 /// Errors in the log of a server that recovered.

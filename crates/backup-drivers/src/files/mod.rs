@@ -46,7 +46,7 @@ pub(crate) use cold::objects as count_objects;
 pub use cold::{ColdBackup, ColdOptions};
 pub(crate) use copy::copy_tree;
 pub use directory::DataDirectory;
-pub use drill::{OnFiles, data, drill, starts_by_itself};
+pub use drill::{OnFiles, data, drill, has_room, starts_by_itself};
 pub use encrypted::is_encrypted;
 pub use fit::Successor;
 pub(crate) use key_plugin::{KeyPlugin, OPTIONS};

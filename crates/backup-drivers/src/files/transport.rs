@@ -6,6 +6,7 @@
 //! FLUSH TABLES … FOR EXPORT
 //!        t.ibd, t.cfg  ─ copied ─▶  beside its other files, with their owner
 //! UNLOCK TABLES                     IMPORT TABLESPACE
+//!                                   a checkpoint, where it is a MariaDB
 //! ```
 //!
 //! Nothing of it is in the target's binary log, whose readers do not have the files.
@@ -20,6 +21,7 @@ use super::target::Room;
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::ServerFacts;
 use crate::logical::{TableName, quote_name};
+use crate::physical::CHECKPOINT;
 
 /// Endings of the files of a table: its pages, what they look like, the key that encrypted them.
 const ENDINGS: [&str; 2] = ["ibd", "cfg"];
@@ -170,6 +172,23 @@ impl Transport {
             self.target.run(&sql).await?;
         }
         Ok(bytes)
+    }
+
+    /// Has a MariaDB make a checkpoint: until its next one `mariadb-backup` takes what was imported for dropped, and
+    /// leaves it out of backups.
+    ///
+    /// # Errors
+    /// What the target says: it may not know the variable, or its account may not set it.
+    pub async fn settle(&mut self) -> Result<()> {
+        if self.flavor == Flavor::MySql {
+            return Ok(());
+        }
+        self.target.run(CHECKPOINT).await.map(drop).map_err(|e| {
+            e.context(
+                "the target made no checkpoint, and until its next one mariadb-backup takes the imported tables for \
+                 dropped: a backup fails until then",
+            )
+        })
     }
 
     /// Puts files in the place of those of `to`. None of them is left when it fails.

@@ -1,6 +1,6 @@
 //! Restoring under other names: `--rename old=new`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use backup_core::{Error, Result};
@@ -157,6 +157,29 @@ impl Rename {
         })
     }
 
+    /// What a table was called that is at the target under this name. One that no rule gives it is its own.
+    #[must_use]
+    pub(super) fn before(&self, new: &TableName) -> TableName {
+        if let Some((old, _)) = self.tables.iter().find(|(_, to)| *to == new) {
+            return old.clone();
+        }
+        let rule = self.databases.iter().find(|(_, to)| **to == new.database);
+        let database = rule.map_or(&new.database, |(old, _)| old).clone();
+        TableName { database, table: new.table.clone() }
+    }
+
+    /// These rules for a restore of `tables`, without those that are for `others` alone.
+    #[must_use]
+    pub fn without(&self, others: &BTreeSet<TableName>, tables: &BTreeSet<TableName>) -> Rename {
+        let mut rename = self.clone();
+        let is_in = |database: &String, names: &BTreeSet<TableName>| {
+            names.iter().any(|name| name.database == *database)
+        };
+        rename.databases.retain(|old, _| !is_in(old, others) || is_in(old, tables));
+        rename.tables.retain(|old, _| !others.contains(old));
+        rename
+    }
+
     /// The names on the left side, as the rules say them.
     pub(super) fn sources(
         &self,
@@ -190,5 +213,18 @@ mod tests {
         assert_eq!(rename.table(&"a.t".parse().unwrap()).to_string(), "a.t2");
         assert_eq!(rename.table(&"a.u".parse().unwrap()).to_string(), "b.u");
         assert_eq!(rename.database("a"), "b");
+    }
+
+    #[test]
+    fn a_part_keeps_the_rules_that_are_not_for_others() {
+        let rules = ["a=a2", "b=b2", "c=c2", "a.t=x.t", "a.u=x.u"];
+        let rename: Rename = rules.iter().map(|r| r.parse::<RenameRule>().unwrap()).collect();
+        let tables = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        let part = rename.without(&tables(&["a.u", "b.t"]), &tables(&["a.t"]));
+        let kept = ["a=a2", "c=c2", "a.t=x.t"];
+        assert_eq!(part, kept.iter().map(|r| r.parse::<RenameRule>().unwrap()).collect());
+        for (new, old) in [("x.t", "a.t"), ("a2.v", "a.v"), ("d.t", "d.t")] {
+            assert_eq!(rename.before(&new.parse().unwrap()).to_string(), old);
+        }
     }
 }

@@ -16,6 +16,7 @@ use backup_core::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::complete::{Tablespaces, some};
 use super::demux::{Demuxed, Owner, demux};
 use super::details::{Parent, PhysicalDetails};
 use super::history::History;
@@ -241,6 +242,7 @@ impl Backup for PhysicalBackup {
             cx.threads(),
             self.parent.as_ref().map(|parent| parent.to_lsn),
         )?;
+        let before = Tablespaces::of(&self.source, known.facts.flavor).await?;
         cx.phase("copying files");
         let mut running = Running::start(cx, &known.tool, &arguments)?;
         let (stdout, ended) = Watched::new(running.stdout()?);
@@ -258,6 +260,7 @@ impl Backup for PhysicalBackup {
             }
         };
         drop(private);
+        before.check(&self.source, known.facts.flavor, &known.tool.name(), &read.entries).await?;
         self.conclude(cx, sink, known, read, log).await
     }
 }
@@ -366,13 +369,9 @@ impl PhysicalBackup {
             );
         }
         if !read.reworked.is_empty() {
-            let names = read.reworked.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-            let more = match read.reworked.len().saturating_sub(5) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
+            let names = some(&read.reworked);
             warnings.push(format!(
-                "{names}{more} were renamed, emptied or made anew while they were read, which {name} is known to \
+                "{names} were renamed, emptied or made anew while they were read, which {name} is known to \
                  lose tables by that are not InnoDB's: prove this backup by a drill"
             ));
         }

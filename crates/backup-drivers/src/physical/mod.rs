@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A tool is believed only when everything says the same: its exit code, the last line of its log, every
-//! file of the stream to its end, the metadata files, and the LSNs in them.
+//! file of the stream to its end, the metadata files, the LSNs in them, and what tables the server has.
 
 mod backup;
+mod complete;
 mod demux;
 mod details;
 mod history;
@@ -24,6 +25,7 @@ mod secret;
 mod tool;
 
 pub use backup::PhysicalBackup;
+pub(crate) use complete::CHECKPOINT;
 pub use details::{Parent, PhysicalDetails, details};
 pub use log::{Line, LogEvent, Severity as LogSeverity, diagnose};
 pub use metadata::{Checkpoints, binlog_position, info_value};

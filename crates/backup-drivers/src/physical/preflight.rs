@@ -1,9 +1,9 @@
 //! What stands in the way of a backup by a tool, all of it at once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity};
+use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity, io_error};
 use rustix::process::{Resource, getrlimit};
 
 use super::backup::{Known, PhysicalBackup};
@@ -58,7 +58,10 @@ pub(super) async fn look(backup: &PhysicalBackup) -> Result<Vec<Finding>> {
     findings.extend(log_bin(backup.source()).await?);
     // What only somebody who runs on the machine of the server sees.
     match backup.examine().await {
-        Ok(Known { datadir, .. }) => findings.extend(links_of_aria(&datadir)),
+        Ok(Known { datadir, .. }) => {
+            findings.extend(links_of_aria(&datadir));
+            findings.extend(unreadable(&datadir).map(|e| error("source", &e)));
+        }
         // Told above already.
         Err(_) if tool.is_none_or(|tool| tool.check(&facts.version).is_err()) => {}
         Err(e) if e.kind() == ErrorKind::Connect => return Err(e),
@@ -101,6 +104,36 @@ fn links_of_aria(datadir: &Path) -> Option<Finding> {
         )
         .with_kind(ErrorKind::Source),
     )
+}
+
+/// The first file that a tool copies and may not read, as this user.
+fn unreadable(datadir: &Path) -> Option<Error> {
+    let look = |path: PathBuf| -> Option<Error> {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let opened = match path.is_dir() {
+            // What is not a database is not looked into.
+            true if name == "lost+found" => return None,
+            true => std::fs::read_dir(&path).map(drop),
+            false if !path.is_file() => return None,
+            false => std::fs::File::open(&path).map(drop),
+        };
+        // Files come and go.
+        let e = opened.err().filter(|e| e.kind() == std::io::ErrorKind::PermissionDenied)?;
+        let message = format!("cannot read {}", path.display());
+        let remedy = "run holdfast as the user of the server, or as root";
+        Some(io_error(e, ErrorKind::Source, message).with_remedy(remedy))
+    };
+    let entries = |at: &Path| std::fs::read_dir(at).into_iter().flatten().flatten();
+    let copied = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.is_dir() || ["ib", "undo", "aria_log"].iter().any(|start| name.starts_with(start))
+    };
+    let top = entries(datadir).map(|entry| entry.path()).filter(copied);
+    let top: Vec<PathBuf> = std::iter::once(datadir.to_owned()).chain(top).collect();
+    top.iter().cloned().find_map(look).or_else(|| {
+        let databases = top[1..].iter().filter(|path| path.is_dir());
+        databases.flat_map(|path| entries(path)).map(|entry| entry.path()).find_map(look)
+    })
 }
 
 fn tool_finding(tool: &Tool, facts: &ServerFacts) -> Finding {

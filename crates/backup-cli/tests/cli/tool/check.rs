@@ -107,3 +107,63 @@ async fn a_redo_log_that_is_soon_written_over_is_told_with_its_cure() {
     let document = check(&home, &server, tool).expect(0).json();
     assert_eq!(findings(&document, "redo log")[0]["severity"], "info", "{document:#}");
 }
+
+/// The tool is run by whoever runs us, and must read the files.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_may_not_be_read_are_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let home = Home::new();
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let name = "mariadb-10.11";
+    let mut server = on(name, &home.path("data")).await;
+    let mut session = server.session().await;
+    let sql = [
+        "CREATE DATABASE bank",
+        "CREATE TABLE bank.t (id INT PRIMARY KEY)",
+        "CREATE USER anybody@'127.0.0.1'",
+        "GRANT ALL PRIVILEGES ON *.* TO anybody@'127.0.0.1'",
+    ];
+    server::run(&mut session, &sql).await;
+    session.close().await.unwrap();
+    server.0.stop().await.unwrap();
+    let cx = backup_core::Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(home.path("data"));
+    let server = Server(builder.durable(false).tcp(true).start(&cx).await.unwrap());
+    // Anybody may look in, and the program is where anybody may run it.
+    let program = home.path("holdfast");
+    std::fs::copy(assert_cmd::cargo::cargo_bin!("holdfast"), &program).unwrap();
+    for (path, mode) in [(&home.path(""), 0o755), (&home.path("data"), 0o755), (&program, 0o755)] {
+        open(path, mode);
+    }
+    let (url, tool) = (server.tcp_url("anybody"), install(name));
+    let check = || {
+        let mut command = std::process::Command::new(&program);
+        command.env_clear().env("HOME", "/").current_dir("/").uid(65534).gid(65534);
+        command.args(["check", "--strategy", "physical", "--source", &url, "--json", "--tool"]);
+        Run::of(command.arg(&tool))
+    };
+    let document = check().expect(6).json();
+    let [source] = findings(&document, "source")[..] else { panic!("{document:#}") };
+    assert!(source["problem"].as_str().unwrap().contains("Permission denied"), "{source:#}");
+    assert!(source["remedy"].as_str().unwrap().contains("as the user of the server"), "{source:#}");
+    // One file is enough for the tool to fail.
+    for (path, _) in home.files("data") {
+        if path.is_file() {
+            open(&path, 0o644);
+        }
+    }
+    for directory in std::fs::read_dir(home.path("data")).unwrap() {
+        let directory = directory.unwrap().path();
+        if directory.is_dir() {
+            open(&directory, 0o755);
+        }
+    }
+    check().expect(0);
+    open(&home.path("data/bank/t.ibd"), 0o600);
+    let document = check().expect(6).json();
+    let [source] = findings(&document, "source")[..] else { panic!("{document:#}") };
+    assert!(source["problem"].as_str().unwrap().contains("bank/t.ibd"), "{source:#}");
+}

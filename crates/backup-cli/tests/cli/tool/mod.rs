@@ -3,6 +3,7 @@
 mod check;
 mod disk;
 mod encrypted;
+mod imported;
 mod layout;
 mod proof;
 mod replica;

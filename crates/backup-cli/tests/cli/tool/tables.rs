@@ -313,3 +313,39 @@ async fn tables_and_partitions_of_mysql_come_back_as_files() {
     run.says("shop.carts is of engine MEMORY, whose rows are in no file");
     assert_eq!(target.value("SELECT COUNT(*) FROM shop.carts").await.as_deref(), Some("0"));
 }
+
+/// What is moved as a file and what row by row have each its own names.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_of_a_restore_has_the_new_names_that_it_needs() {
+    let (home, name) = (Home::with_repo(), "mariadb-10.11");
+    let source = on(name, &home.path("data")).await;
+    let sql = [
+        "CREATE DATABASE ra",
+        "CREATE DATABASE rb",
+        "CREATE TABLE ra.t (id INT PRIMARY KEY) SELECT seq AS id FROM ra.seq_1_to_10",
+        "CREATE TABLE rb.words (id INT PRIMARY KEY, t TEXT, FULLTEXT (t)) SELECT 1 AS id, 'words' AS t",
+    ];
+    server::run(&mut source.session().await, &sql).await;
+    let url = source.url();
+    let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
+    home.on_repo([&args[..], &["--lock-and-copy"]].concat()).expect(0);
+
+    let target = on(name, &home.path("target")).await;
+    let (url, dir) = (target.url(), install(name));
+    let args = ["restore", "-v", "--cluster", "bank", "--target", &url, "--binlog", "off"];
+    let dir = ["--server-dir", dir.to_str().unwrap(), "--tables", "ra.t,rb.words"];
+    let restore = |rules: &[&str]| {
+        let rules = rules.iter().flat_map(|rule| ["--rename", rule]);
+        home.on_repo([&args[..], &dir, &Vec::from_iter(rules)].concat())
+    };
+    let both = "SELECT CONCAT((SELECT COUNT(*) FROM ra2.t), (SELECT t FROM rb2.words))";
+    for rules in [["ra=ra2", "rb=rb2"], ["ra.t=ra2.t", "rb.words=rb2.words"]] {
+        let run = restore(&rules).expect(0);
+        run.says("1 tables were imported as files").says("rb.words is moved row by row");
+        assert_eq!(target.value(both).await.as_deref(), Some("10words"));
+        let drop = ["DROP DATABASE ra2", "DROP DATABASE rb2"];
+        server::run(&mut target.session().await, &drop).await;
+    }
+    // One that is for nothing is still a mistake.
+    restore(&["ra=ra2", "rc=rc2"]).expect(2).says("no database rc");
+}

@@ -294,6 +294,11 @@ impl<'a> Applier<'a> {
             }
             return Ok(0);
         }
+        if self.options.private {
+            // Tables of the source may have directories there. The applier keeps this whatever mode a statement has.
+            let sql = "SET GLOBAL sql_mode = CONCAT_WS(',', NULLIF(@@GLOBAL.sql_mode, ''), 'NO_DIR_IN_CREATE')";
+            self.target.session.run(sql).await?;
+        }
         match self.options.means {
             Means::Direct => self.run_direct().await,
             Means::Auto if self.may_not_replicate => self.run_direct().await,

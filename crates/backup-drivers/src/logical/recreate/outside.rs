@@ -8,17 +8,18 @@ use mysql_async::Conn;
 use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Dialect, Parts, quote_text, significant};
 use super::super::inventory::query;
+use super::super::rename::Rename;
 use super::super::select::{TableName, quote_name};
 
-/// Looks for the parents of foreign keys and the sequences of defaults that do not come along. `renamed` says whether
-/// anything gets another name, `how` how to name one more table in the command.
+/// Looks for the parents of foreign keys and the sequences of defaults that do not come along. `rename` says what
+/// gets another name, `how` how to name one more table of the backup in the command.
 ///
 /// # Errors
 /// Those of [`sql_error`](crate::connect::sql_error).
 pub(in crate::logical) async fn outside(
     conn: &mut Conn,
     catalog: &Catalog,
-    renamed: bool,
+    rename: &Rename,
     how: &(dyn Fn(&TableName) -> String + Sync),
 ) -> Result<Vec<Finding>> {
     let restored: BTreeSet<TableName> = catalog.tables.iter().map(Table::full_name).collect();
@@ -31,7 +32,7 @@ pub(in crate::logical) async fn outside(
                 format!("its foreign key refers to {parent}, which is not restored with it");
             findings.extend(match is_there(conn, parent).await? {
                 // A child depends on the parent that is there, and keeps that from changing.
-                true => renamed.then(|| {
+                true => (!rename.is_empty()).then(|| {
                     let problem = format!("{refers}: it is tied to the target's own {parent}");
                     let remedy = "restore both, and rename both, to have them apart";
                     Finding::new(Severity::Info, &name, problem, remedy)
@@ -53,12 +54,14 @@ pub(in crate::logical) async fn outside(
                 continue;
             }
             let there = is_there(conn, &sequence).await?;
+            // What does not come along keeps its name.
+            let in_backup = along.map_or_else(|| sequence.clone(), |_| rename.before(&sequence));
             findings.extend(match (there, along) {
                 (true, _) => Some(Finding::new(
                     Severity::Warning,
                     &name,
                     format!("it takes numbers of {sequence}, and will draw from the one that the target has"),
-                    format!("see that this one is right; or restore both: {}", how(&sequence)),
+                    format!("see that this one is right; or restore both: {}", how(&in_backup)),
                 )),
                 (false, Some(_)) => None,
                 (false, None) => Some(

@@ -33,13 +33,8 @@ impl LogicalRestore {
     pub async fn foresee(&self, manifest: &Manifest, known: &Known) -> Result<Vec<Finding>> {
         let LogicalRestoreOptions { rename, selection, .. } = &self.options;
         let chosen = |name: &TableName| selection.wants_table(&name.database, &name.table);
-        // What is not chosen keeps its name.
-        let target = |name: &TableName| match chosen(name) {
-            true => rename.table(name),
-            false => name.clone(),
-        };
         let databases: BTreeSet<String> =
-            known.tables.iter().map(|name| target(name).database).collect();
+            known.tables.iter().map(|name| rename.table(name).database).collect();
         // Those of its own database come along with a table.
         let along = |table: &TableName, name: &TableName| {
             known.has.contains(name) && (name.database == table.database || chosen(name))
@@ -49,9 +44,14 @@ impl LogicalRestore {
             .iter()
             .flat_map(|(table, names)| names.iter().filter(move |name| along(table, name)))
             .collect();
-        let unknown = |name: &TableName| {
-            let sequences = known.sequences.get(name).into_iter().flatten().map(target);
-            unknown(target(name), known.rows, sequences)
+        let unknown = |table: &TableName| {
+            let sequences = known.sequences.get(table).into_iter().flatten();
+            // What does not come along keeps its name.
+            let sequences = sequences.map(|name| match along(table, name) {
+                true => rename.table(name),
+                false => name.clone(),
+            });
+            unknown(rename.table(table), known.rows, sequences)
         };
         let catalog = Catalog {
             header: Header {
@@ -70,7 +70,7 @@ impl LogicalRestore {
             tables: known.tables.iter().map(unknown).collect(),
             stored: used
                 .into_iter()
-                .map(|name| recreate::unknown_sequence(target(name), !chosen(name)))
+                .map(|name| recreate::unknown_sequence(rename.table(name), !chosen(name)))
                 .collect(),
             accounts: Vec::new(),
             warnings: Vec::new(),

@@ -229,8 +229,7 @@ impl LogicalRestore {
                 false => format!("choose {name} too"),
             }
         };
-        let renamed = !self.options.rename.is_empty();
-        recreate::outside(session.conn(), catalog, renamed, &how).await
+        recreate::outside(session.conn(), catalog, &self.options.rename, &how).await
     }
 
     /// Fails where the target does not allow the restore.

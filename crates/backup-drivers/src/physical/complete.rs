@@ -1,0 +1,122 @@
+//! Whether a backup has the files of all tables of InnoDB.
+//!
+//! `mariadb-backup` leaves a file out whose tablespace was dropped since the last checkpoint, by what the redo log
+//! says. `IMPORT TABLESPACE` gives a table the number again that `DISCARD TABLESPACE` took from it, and until the
+//! next checkpoint its new file is taken for the dropped one. The tool ends well all the same.
+
+use std::collections::BTreeSet;
+
+use backup_core::{Error, ErrorKind, Flavor, Result};
+
+use crate::connect::{ConnectOptions, Session};
+use crate::files::Entry;
+use crate::innodb::TableFile;
+
+/// Has MariaDB forget what was dropped.
+pub(crate) const CHECKPOINT: &str = "SET GLOBAL innodb_log_checkpoint_now=ON";
+/// What the file of a tablespace ends with: as the server calls it, and as the tool calls one that was made since the
+/// last checkpoint. In increments there is more behind it.
+const ENDINGS: [&str; 2] = [".ibd", ".new"];
+
+/// The tablespaces of tables of a MariaDB, each with its number and the path of its file without the ending. What is
+/// being altered is not among them, nor what has no file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tablespaces(BTreeSet<(u64, String)>);
+
+impl Tablespaces {
+    /// Those that a server has now. None of a MySQL: `xtrabackup` takes no table for dropped that is there.
+    pub(super) async fn of(source: &ConnectOptions, flavor: Flavor) -> Result<Tablespaces> {
+        if flavor == Flavor::MySql {
+            return Ok(Tablespaces::default());
+        }
+        let mut session = Session::open(source).await?;
+        let sql = "SELECT SPACE, NAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE NAME LIKE '%/%' AND \
+                   NAME NOT LIKE '%/#sql%'";
+        let rows: Vec<(u64, String)> = session.query_rows(sql).await?;
+        session.close().await?;
+        Ok(Tablespaces(rows.into_iter().collect()))
+    }
+
+    /// Fails where one of those that were there before a backup, and still are, has no file in it.
+    pub(super) async fn check(
+        &self,
+        source: &ConnectOptions,
+        flavor: Flavor,
+        tool: &str,
+        entries: &[Entry],
+    ) -> Result<()> {
+        let after = Tablespaces::of(source, flavor).await?;
+        let missing = self.missing(&after, entries.iter().map(|entry| entry.path.as_str()));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{tool} says that it completed, but left out {}", some(&missing));
+        Err(Error::new(ErrorKind::Source, text).with_remedy(format!(
+            "run {CHECKPOINT} at the server, and take the backup again: the tool takes tables for dropped that were \
+             imported since the last checkpoint (ALTER TABLE … IMPORT TABLESPACE)"
+        )))
+    }
+
+    /// Which of those that also were there `after` a backup have none of its files.
+    fn missing<'a>(
+        &self,
+        after: &Tablespaces,
+        files: impl Iterator<Item = &'a str>,
+    ) -> BTreeSet<String> {
+        let stem = |path: &'a str| {
+            let name = path.rfind('/')?;
+            let (stem, ending) = path.split_at(name + path[name..].find('.')?);
+            ENDINGS.iter().any(|known| ending.starts_with(known)).then_some(stem)
+        };
+        let stems: BTreeSet<&str> = files.filter_map(stem).collect();
+        let stayed = self.0.intersection(&after.0).map(|(_, name)| name);
+        let missing = stayed.filter(|name| !stems.contains(name.as_str()));
+        let table = |name: &String| {
+            let table = TableFile::of(&format!("{name}{}", ENDINGS[0]));
+            table.map_or_else(|| name.clone(), |table| table.to_string())
+        };
+        missing.map(table).collect()
+    }
+}
+
+/// The first of some names, and how many there are besides.
+pub(super) fn some(names: &BTreeSet<String>) -> String {
+    let first = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(5) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stayed_and_has_no_file_is_missing() {
+        let of = |spaces: &[(u64, &str)]| {
+            Tablespaces(spaces.iter().map(|(space, name)| (*space, (*name).to_owned())).collect())
+        };
+        let before = [
+            (1, "w/t"),
+            (2, "w/far@0020off"),
+            (3, "w/made_anew"),
+            (4, "w/dropped"),
+            (5, "w/parts#P#p0"),
+            (6, "w/parts#P#p1"),
+            (7, "w/fresh"),
+        ];
+        let after = [
+            (1, "w/t"),
+            (2, "w/far@0020off"),
+            (9, "w/made_anew"),
+            (5, "w/parts#P#p0"),
+            (6, "w/parts#P#p1"),
+            (7, "w/fresh"),
+            (8, "w/new"),
+        ];
+        let files = ["w/t.frm", "w/parts#P#p0.ibd.delta", "w/fresh.new.delta", "w/t.ibd"];
+        let missing = of(&before).missing(&of(&after), files.into_iter());
+        assert_eq!(some(&missing), "w.far off, w.parts partition p1");
+    }
+}
