@@ -46,6 +46,16 @@ pub(crate) fn numbers(head: &[u8]) -> (u32, u32) {
     (u32_at(head, offset::NUMBER), u32_at(head, offset::SPACE))
 }
 
+/// Whether one of the pages at the beginning of a tablespace has a type and no LSN. A file that was only just made has
+/// such ones without a type.
+pub(crate) fn has_page_without_lsn(bytes: &[u8]) -> bool {
+    let Some(geometry) = Geometry::read(bytes) else { return false };
+    bytes.chunks_exact(geometry.page_bytes as usize).any(|page| {
+        PageKind(u16_at(page, offset::KIND)) != PageKind::ALLOCATED
+            && u64_at(page, offset::LSN) == 0
+    })
+}
+
 /// A big-endian number in a page; the caller knows that it is inside.
 fn u16_at(page: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([page[at], page[at + 1]])

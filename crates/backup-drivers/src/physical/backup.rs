@@ -16,7 +16,7 @@ use backup_core::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::complete::{Tablespaces, some};
+use super::complete::{Tablespaces, refuse_imported, some};
 use super::demux::{Demuxed, Owner, demux};
 use super::details::{Parent, PhysicalDetails};
 use super::history::History;
@@ -116,11 +116,14 @@ impl PhysicalBackup {
             Some(parent) => History::ask(&mut session, &facts, &parent.position).await?,
             None => History::default(),
         };
-        session.close().await?;
         let tool = self.find_tool(facts.flavor)?;
         tool.check(&facts.version)?;
         self.check_host(&facts, &datadir)?;
         self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn), &history)?;
+        if let Some(parent) = self.parent.as_ref().filter(|_| facts.flavor == Flavor::MariaDb) {
+            refuse_imported(&mut session, &datadir, parent).await?;
+        }
+        session.close().await?;
         let keyring = |name: &&(String, String)| {
             let name = name.0.to_ascii_lowercase();
             name.contains("key_management") || name.contains("keyring")
@@ -260,8 +263,10 @@ impl Backup for PhysicalBackup {
             }
         };
         drop(private);
-        before.check(&self.source, known.facts.flavor, &known.tool.name(), &read.entries).await?;
-        self.conclude(cx, sink, known, read, log).await
+        let last_space = before
+            .check(&self.source, known.facts.flavor, &known.tool.name(), &read.entries)
+            .await?;
+        self.conclude(cx, sink, known, read, log, last_space).await
     }
 }
 
@@ -308,6 +313,7 @@ impl PhysicalBackup {
         known: Known,
         read: Demuxed,
         log: Log,
+        last_space: Option<u64>,
     ) -> Result<Outcome> {
         let Known { facts, tool, settings, datadir, log_bin } = known;
         let name = tool.name();
@@ -407,6 +413,7 @@ impl PhysicalBackup {
             from_lsn: checkpoints.from_lsn,
             to_lsn: checkpoints.to_lsn,
             last_lsn: checkpoints.last_lsn,
+            last_space,
             sound_pages: read.sound_pages,
             encrypted_pages: read.encrypted_pages,
             bad_pages: read.bad_pages.clone(),

@@ -2,21 +2,28 @@
 //!
 //! `mariadb-backup` leaves a file out whose tablespace was dropped since the last checkpoint, by what the redo log
 //! says. `IMPORT TABLESPACE` gives a table the number again that `DISCARD TABLESPACE` took from it, and until the
-//! next checkpoint its new file is taken for the dropped one. The tool ends well all the same.
+//! next checkpoint its new file is taken for the dropped one. The tool ends well all the same. Pages that came so have no
+//! LSN, by which increments choose: none of them is in an increment.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
 
 use backup_core::{Error, ErrorKind, Flavor, Result};
 
+use super::details::Parent;
 use crate::connect::{ConnectOptions, Session};
 use crate::files::Entry;
-use crate::innodb::TableFile;
+use crate::innodb::{TableFile, has_page_without_lsn};
 
 /// Has MariaDB forget what was dropped.
 pub(crate) const CHECKPOINT: &str = "SET GLOBAL innodb_log_checkpoint_now=ON";
 /// What the file of a tablespace ends with: as the server calls it, and as the tool calls one that was made since the
 /// last checkpoint. In increments there is more behind it.
 const ENDINGS: [&str; 2] = [".ibd", ".new"];
+
+/// How much of a file is looked at.
+const LOOKED_AT: u64 = 1 << 20;
 
 /// The tablespaces of tables of a MariaDB, each with its number and the path of its file without the ending. What is
 /// being altered is not among them, nor what has no file.
@@ -37,18 +44,19 @@ impl Tablespaces {
         Ok(Tablespaces(rows.into_iter().collect()))
     }
 
-    /// Fails where one of those that were there before a backup, and still are, has no file in it.
+    /// Fails where one of those that were there before a backup, and still are, has no file in it. Gives the largest
+    /// number that a tablespace of the backup may have.
     pub(super) async fn check(
         &self,
         source: &ConnectOptions,
         flavor: Flavor,
         tool: &str,
         entries: &[Entry],
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let after = Tablespaces::of(source, flavor).await?;
         let missing = self.missing(&after, entries.iter().map(|entry| entry.path.as_str()));
         if missing.is_empty() {
-            return Ok(());
+            return Ok(after.0.last().map(|(space, _)| *space));
         }
         let text = format!("{tool} says that it completed, but left out {}", some(&missing));
         Err(Error::new(ErrorKind::Source, text).with_remedy(format!(
@@ -71,12 +79,50 @@ impl Tablespaces {
         let stems: BTreeSet<&str> = files.filter_map(stem).collect();
         let stayed = self.0.intersection(&after.0).map(|(_, name)| name);
         let missing = stayed.filter(|name| !stems.contains(name.as_str()));
-        let table = |name: &String| {
-            let table = TableFile::of(&format!("{name}{}", ENDINGS[0]));
-            table.map_or_else(|| name.clone(), |table| table.to_string())
-        };
-        missing.map(table).collect()
+        missing.map(|name| shown(name)).collect()
     }
+}
+
+/// Fails where a server in `datadir` has tables that were imported since `parent`.
+pub(super) async fn refuse_imported(
+    session: &mut Session,
+    datadir: &Path,
+    parent: &Parent,
+) -> Result<()> {
+    let since = parent.last_space.unwrap_or_default();
+    let sql = format!(
+        "SELECT NAME, FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE > {since} AND NAME LIKE \
+         '%/%' AND NAME NOT LIKE '%/#sql%' AND FILENAME IS NOT NULL"
+    );
+    // An account without PROCESS may not see it, which is told as such.
+    let rows: Vec<(String, String)> = session.query_rows(&sql).await.unwrap_or_default();
+    let imported = rows.into_iter().filter(|(_, file)| is_imported(&datadir.join(file)));
+    let imported: BTreeSet<String> = imported.map(|(name, _)| shown(&name)).collect();
+    if imported.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "an increment has none of the pages of {}, which came by IMPORT TABLESPACE after {}",
+        some(&imported),
+        parent.backup
+    );
+    Err(Error::new(ErrorKind::Source, text)
+        .with_remedy("take a full backup; or make each table anew before (ALTER TABLE … FORCE)"))
+}
+
+/// Whether a file has a page without LSN among its first ones, some of which nothing but growth changes.
+fn is_imported(file: &Path) -> bool {
+    let mut bytes = Vec::new();
+    // Files come and go.
+    let read =
+        std::fs::File::open(file).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut bytes));
+    read.is_ok() && has_page_without_lsn(&bytes)
+}
+
+/// The table that a tablespace is of.
+fn shown(name: &str) -> String {
+    let table = TableFile::of(&format!("{name}{}", ENDINGS[0]));
+    table.map_or_else(|| name.to_owned(), |table| table.to_string())
 }
 
 /// The first of some names, and how many there are besides.

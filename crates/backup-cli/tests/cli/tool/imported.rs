@@ -66,9 +66,24 @@ async fn what_a_restore_imported_is_in_the_next_backup(
     let rename = ["--rename", "bank.t=bank.t_then", "--rename", "bank.parts=bank.parts_then"];
     let run = home.on_repo([&restore[..], &tables, &rename].concat()).expect(0);
     run.says("2 tables were imported as files");
+    // Its pages are not of any LSN.
+    let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
+    let increment = || home.on_repo([&args[..], &["--tool", at, "--type", "incremental"]].concat());
+    let grow =
+        ["UPDATE bank.t_then SET v = 'y' WHERE id = 5", "UPDATE bank.t SET v = 'y' WHERE id = 5"];
+    server::run(&mut server.session().await, &grow).await;
+    let run = increment().expect(6);
+    run.says("bank.parts_then partition p0")
+        .says("bank.t_then, which came by IMPORT")
+        .says("take a full backup");
     backup(&home, &server, &tool).expect(0);
     same(&home, name, &tool, ["bank.t", "bank.t_then"]).await;
+    server::run(&mut server.session().await, &["CREATE TABLE bank.fresh AS SELECT * FROM bank.t"])
+        .await;
+    increment().expect(0);
+    same(&home, name, &tool, ["bank.t", "bank.t_then"]).await;
     same(&home, name, &tool, ["bank.parts", "bank.parts_then"]).await;
+    same(&home, name, &tool, ["bank.t", "bank.fresh"]).await;
 }
 
 #[rstest]
