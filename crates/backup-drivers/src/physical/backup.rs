@@ -263,10 +263,9 @@ impl Backup for PhysicalBackup {
             }
         };
         drop(private);
-        let last_space = before
-            .check(&self.source, known.facts.flavor, &known.tool.name(), &read.entries)
-            .await?;
-        self.conclude(cx, sink, known, read, log, last_space).await
+        let (flavor, tool) = (known.facts.flavor, known.tool.name());
+        before.check(&self.source, flavor, &tool, &read.entries).await?;
+        self.conclude(cx, sink, known, read, log, before.last_table).await
     }
 }
 
@@ -313,7 +312,7 @@ impl PhysicalBackup {
         known: Known,
         read: Demuxed,
         log: Log,
-        last_space: Option<u64>,
+        last_table: Option<u64>,
     ) -> Result<Outcome> {
         let Known { facts, tool, settings, datadir, log_bin } = known;
         let name = tool.name();
@@ -413,7 +412,7 @@ impl PhysicalBackup {
             from_lsn: checkpoints.from_lsn,
             to_lsn: checkpoints.to_lsn,
             last_lsn: checkpoints.last_lsn,
-            last_space,
+            last_table,
             sound_pages: read.sound_pages,
             encrypted_pages: read.encrypted_pages,
             bad_pages: read.bad_pages.clone(),

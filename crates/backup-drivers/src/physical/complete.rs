@@ -28,7 +28,12 @@ const LOOKED_AT: u64 = 1 << 20;
 /// The tablespaces of tables of a MariaDB, each with its number and the path of its file without the ending. What is
 /// being altered is not among them, nor what has no file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tablespaces(BTreeSet<(u64, String)>);
+pub(super) struct Tablespaces {
+    known: BTreeSet<(u64, String)>,
+    /// The largest number of a table. A table gets another one when its tablespace is discarded, whose own number
+    /// stays.
+    pub(super) last_table: Option<u64>,
+}
 
 impl Tablespaces {
     /// Those that a server has now. None of a MySQL: `xtrabackup` takes no table for dropped that is there.
@@ -40,23 +45,24 @@ impl Tablespaces {
         let sql = "SELECT SPACE, NAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE NAME LIKE '%/%' AND \
                    NAME NOT LIKE '%/#sql%'";
         let rows: Vec<(u64, String)> = session.query_rows(sql).await?;
+        let sql = "SELECT MAX(TABLE_ID) FROM information_schema.INNODB_SYS_TABLES";
+        let last_table = session.query_first::<Option<u64>>(sql).await?.flatten();
         session.close().await?;
-        Ok(Tablespaces(rows.into_iter().collect()))
+        Ok(Tablespaces { known: rows.into_iter().collect(), last_table })
     }
 
-    /// Fails where one of those that were there before a backup, and still are, has no file in it. Gives the largest
-    /// number that a tablespace of the backup may have.
+    /// Fails where one of those that were there before a backup, and still are, has no file in it.
     pub(super) async fn check(
         &self,
         source: &ConnectOptions,
         flavor: Flavor,
         tool: &str,
         entries: &[Entry],
-    ) -> Result<Option<u64>> {
+    ) -> Result<()> {
         let after = Tablespaces::of(source, flavor).await?;
         let missing = self.missing(&after, entries.iter().map(|entry| entry.path.as_str()));
         if missing.is_empty() {
-            return Ok(after.0.last().map(|(space, _)| *space));
+            return Ok(());
         }
         let text = format!("{tool} says that it completed, but left out {}", some(&missing));
         Err(Error::new(ErrorKind::Source, text).with_remedy(format!(
@@ -77,7 +83,7 @@ impl Tablespaces {
             ENDINGS.iter().any(|known| ending.starts_with(known)).then_some(stem)
         };
         let stems: BTreeSet<&str> = files.filter_map(stem).collect();
-        let stayed = self.0.intersection(&after.0).map(|(_, name)| name);
+        let stayed = self.known.intersection(&after.known).map(|(_, name)| name);
         let missing = stayed.filter(|name| !stems.contains(name.as_str()));
         missing.map(|name| shown(name)).collect()
     }
@@ -89,15 +95,22 @@ pub(super) async fn refuse_imported(
     datadir: &Path,
     parent: &Parent,
 ) -> Result<()> {
-    let since = parent.last_space.unwrap_or_default();
+    let since = parent.last_table.unwrap_or_default();
+    // A server knows the files of what somebody has used since it began.
     let sql = format!(
-        "SELECT NAME, FILENAME FROM information_schema.INNODB_SYS_TABLESPACES WHERE SPACE > {since} AND NAME LIKE \
-         '%/%' AND NAME NOT LIKE '%/#sql%' AND FILENAME IS NOT NULL"
+        "SELECT t.NAME, s.FILENAME FROM information_schema.INNODB_SYS_TABLES t LEFT JOIN \
+         information_schema.INNODB_SYS_TABLESPACES s ON s.SPACE = t.SPACE WHERE t.TABLE_ID > {since} AND t.NAME LIKE \
+         '%/%' AND t.NAME NOT LIKE '%/#sql%'"
     );
     // An account without PROCESS may not see it, which is told as such.
-    let rows: Vec<(String, String)> = session.query_rows(&sql).await.unwrap_or_default();
-    let imported = rows.into_iter().filter(|(_, file)| is_imported(&datadir.join(file)));
-    let imported: BTreeSet<String> = imported.map(|(name, _)| shown(&name)).collect();
+    let rows: Vec<(String, Option<String>)> = session.query_rows(&sql).await.unwrap_or_default();
+    let file = |name: &str, known: Option<String>| {
+        datadir.join(known.unwrap_or_else(|| format!("{name}{}", ENDINGS[0])))
+    };
+    let imported: BTreeSet<String> = rows
+        .into_iter()
+        .filter_map(|(name, known)| is_imported(&file(&name, known)).then(|| shown(&name)))
+        .collect();
     if imported.is_empty() {
         return Ok(());
     }
@@ -141,7 +154,8 @@ mod tests {
     #[test]
     fn what_stayed_and_has_no_file_is_missing() {
         let of = |spaces: &[(u64, &str)]| {
-            Tablespaces(spaces.iter().map(|(space, name)| (*space, (*name).to_owned())).collect())
+            let known = spaces.iter().map(|(space, name)| (*space, (*name).to_owned())).collect();
+            Tablespaces { known, last_table: None }
         };
         let before = [
             (1, "w/t"),

@@ -23,9 +23,9 @@ pub struct PhysicalDetails {
     pub to_lsn: u64,
     /// The end of the redo log in it.
     pub last_lsn: u64,
-    /// The largest number that a tablespace had then, of MariaDB.
+    /// The largest number that a table of MariaDB had before it was read: what was imported since has a larger one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_space: Option<u64>,
+    pub last_table: Option<u64>,
     /// Pages that were checked on their way, and are sound.
     pub sound_pages: u64,
     /// Pages that are encrypted, and cannot be checked.
@@ -63,8 +63,8 @@ pub struct Parent {
     pub position: Position,
     /// The checkpoint that it ended with.
     pub to_lsn: u64,
-    /// See [`PhysicalDetails::last_space`].
-    pub last_space: Option<u64>,
+    /// See [`PhysicalDetails::last_table`].
+    pub last_table: Option<u64>,
 }
 
 impl Parent {
@@ -82,7 +82,7 @@ impl Parent {
             version: manifest.outcome.source.version.clone(),
             position: manifest.outcome.position.clone(),
             to_lsn: details.to_lsn,
-            last_space: details.last_space,
+            last_table: details.last_table,
         })
     }
 }

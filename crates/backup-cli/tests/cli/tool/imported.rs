@@ -92,12 +92,12 @@ async fn a_backup_without_a_table_is_none_and_says_what_helps(
     #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
 ) {
     let home = Home::with_repo();
-    let server = filled(&home, name).await;
+    let mut server = filled(&home, name).await;
     let tool = install(name);
-    backup(&home, &server, &tool).expect(0);
     let mut session = server.session().await;
-    let sql = ["CREATE TABLE bank.hand LIKE bank.t", "ALTER TABLE bank.hand DISCARD TABLESPACE"];
-    server::run(&mut session, &sql).await;
+    server::run(&mut session, &["CREATE TABLE bank.hand LIKE bank.t"]).await;
+    backup(&home, &server, &tool).expect(0);
+    server::run(&mut session, &["ALTER TABLE bank.hand DISCARD TABLESPACE"]).await;
     server::run(&mut session, &["FLUSH TABLES bank.t FOR EXPORT"]).await;
     for ending in ["ibd", "cfg"] {
         let file = |table: &str| home.path(&format!("data/bank/{table}.{ending}"));
@@ -107,13 +107,24 @@ async fn a_backup_without_a_table_is_none_and_says_what_helps(
 
     let cure = "SET GLOBAL innodb_log_checkpoint_now=ON";
     let at = tool.to_str().unwrap();
-    let url = server.url();
-    let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
-    let increment = [&args[..], &["--tool", at, "--type", "incremental"]].concat();
+    let increment = |server: &Server| {
+        let url = server.url();
+        let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
+        home.on_repo([&args[..], &["--tool", at, "--type", "incremental"]].concat())
+    };
     backup(&home, &server, &tool).expect(6).says("left out bank.hand").says(cure);
-    home.on_repo(increment).expect(6).says("none of the pages of bank.hand");
+    increment(&server).expect(6).says("none of the pages of bank.hand");
     assert_eq!(taken(&home), 1);
     server::run(&mut session, &[cure]).await;
+    session.close().await.unwrap();
+    // One that nobody has used since the server began is as much without.
+    server.0.stop().await.unwrap();
+    let server = on(name, &home.path("data")).await;
+    increment(&server).expect(6).says("none of the pages of bank.hand");
     backup(&home, &server, &tool).expect(0);
+    let change =
+        "UPDATE bank.hand, bank.t SET hand.v = 'z', t.v = 'z' WHERE hand.id = 5 AND t.id = 5";
+    server::run(&mut server.session().await, &[change]).await;
+    increment(&server).expect(0);
     same(&home, name, &tool, ["bank.t", "bank.hand"]).await;
 }
