@@ -8,7 +8,7 @@ use backup_core::{
     ErrorKind, Event, Manifest, Record, RecordEvent, Repository, Result, Strategy, select,
 };
 use backup_drivers::clone::Emptied;
-use backup_drivers::files;
+use backup_drivers::files::{self, LeftOut};
 use backup_drivers::foreign::{CONTENTS, Dump, DumpPart};
 use backup_drivers::innodb::TableFile;
 use backup_drivers::logical::{Catalog, SYSTEM_DATABASES, TableName};
@@ -48,6 +48,14 @@ struct TableLine {
     rows_left_out: bool,
 }
 
+/// What a backup holds.
+#[derive(Default)]
+struct Content {
+    tables: Option<Vec<TableLine>>,
+    /// Of data files.
+    left_out: Option<Vec<LeftOut>>,
+}
+
 impl Show {
     /// Shows it.
     pub(crate) async fn run(&self, app: &App) -> Result<Answer> {
@@ -61,12 +69,13 @@ impl Show {
         records.retain(|record| record.backup.as_ref() == Some(&manifest.backup));
 
         // Damage inside must not hide what is known outside.
-        let (tables, ending) = match app.cx.run(tables(app, &repo, &manifest)).await {
-            Ok(tables) => (tables, unread),
+        let content = app.cx.run(content(app, &repo, &manifest)).await;
+        let (Content { tables, left_out }, ending) = match content {
+            Ok(content) => (content, unread),
             Err(e) if e.kind() == ErrorKind::Damaged => {
                 let text = format!("the tables of the backup cannot be read: {}", e.report());
                 app.cx.event(Event::Warning { text });
-                (None, Some(ErrorKind::Damaged))
+                (Content::default(), Some(ErrorKind::Damaged))
             }
             Err(e) => return Err(e),
         };
@@ -83,6 +92,7 @@ impl Show {
         }
         let text = page(&manifest, tables.as_deref(), &records, &places, &known);
         let mut document = document(&manifest, tables.as_deref(), &records)?;
+        document["left_out"] = json!(left_out);
         document["copies"] = json!(known.copies);
         document["tiers"] = places
             .iter()
@@ -92,18 +102,24 @@ impl Show {
     }
 }
 
-async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Vec<TableLine>>> {
+async fn content(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Content> {
     let artifacts = repo.artifacts(&app.cx, manifest).await?;
     if manifest.strategy.has_data_files() {
-        return filed(manifest, &*artifacts).await.map(Some);
+        let catalog = files::Catalog::read(&*artifacts).await?;
+        let tables = Some(filed(manifest, &catalog));
+        return Ok(Content { tables, left_out: Some(catalog.header.left_out) });
     }
-    if !matches!(manifest.strategy, Strategy::Logical | Strategy::Foreign) {
-        return Ok(None);
-    }
-    if manifest.strategy == Strategy::Foreign {
-        return dumped(&*artifacts).await.map(Some);
-    }
-    let catalog = Catalog::read(&*artifacts).await?;
+    let tables = match manifest.strategy {
+        Strategy::Logical => Some(dumped(&*artifacts).await?),
+        Strategy::Foreign => Some(counted(&*artifacts).await?),
+        _ => None,
+    };
+    Ok(Content { tables, left_out: None })
+}
+
+/// The tables of a logical backup.
+async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
+    let catalog = Catalog::read(artifacts).await?;
     let sizes: HashMap<ArtifactName, u64> =
         artifacts.list().await?.into_iter().map(|a| (a.name, a.bytes)).collect();
     let line = |table: backup_drivers::logical::Table| TableLine {
@@ -116,11 +132,11 @@ async fn tables(app: &App, repo: &Repo, manifest: &Manifest) -> Result<Option<Ve
         filter: table.filter,
         rows_left_out: table.rows_left_out,
     };
-    Ok(Some(catalog.tables.into_iter().map(line).collect()))
+    Ok(catalog.tables.into_iter().map(line).collect())
 }
 
 /// The tables of a dump of another program, as they were counted.
-async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
+async fn counted(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
     let text = artifacts.read(&CONTENTS.parse()?, 256 << 20).await?;
     let parts: Vec<DumpPart> = serde_json::from_slice(&text)
         .map_err(|e| Error::damaged("the contents of the dump cannot be read").with_source(e))?;
@@ -130,8 +146,7 @@ async fn dumped(artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
 }
 
 /// The tables of users that have files of their own, and those whose rows a clone does not hold.
-async fn filed(manifest: &Manifest, artifacts: &dyn ArtifactSource) -> Result<Vec<TableLine>> {
-    let catalog = files::Catalog::read(artifacts).await?;
+fn filed(manifest: &Manifest, catalog: &files::Catalog) -> Vec<TableLine> {
     let mut tables: BTreeMap<String, TableLine> = BTreeMap::new();
     for entry in catalog.files() {
         let path = entry.path.strip_suffix(".delta").unwrap_or(&entry.path);
@@ -155,12 +170,12 @@ async fn filed(manifest: &Manifest, artifacts: &dyn ArtifactSource) -> Result<Ve
         line.bytes += entry.bytes;
         line.artifacts += 1;
     }
-    for left in Emptied::of(manifest, &catalog).tables {
+    for left in Emptied::of(manifest, catalog).tables {
         let line = tables.entry(left.table.to_string()).or_default();
         (line.table, line.engine) = (left.table.to_string(), left.engine);
         line.rows_left_out = true;
     }
-    Ok(tables.into_values().collect())
+    tables.into_values().collect()
 }
 
 /// The manifest's own keys, and `tables` and `records`.

@@ -89,6 +89,10 @@ async fn files_of_a_mariadb_replica_start_and_replicate_nothing(
     let run = backup(&home, &format!("file://{}", data.display()), &["--json"]).expect(0).json();
     assert!(run["position"]["file"].as_str().unwrap().starts_with("binlog."), "{run:#}");
     assert_eq!(run["position"]["gtid"], *at, "{run:#}");
+    let shown = home.on_repo(["show", "latest", "--json"]).expect(0).json();
+    let left: Vec<&str> =
+        shown["left_out"].as_array().unwrap().iter().map(|l| l["path"].as_str().unwrap()).collect();
+    assert!(left.contains(&&*format!("relay-log{suffix}.info")), "{left:?}");
     stands(&home, name, &at, &primary).await;
 
     // It is made a replica all the same.
