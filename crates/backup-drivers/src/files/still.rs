@@ -12,9 +12,10 @@ use backup_core::{Context, Error, ErrorKind, Event, Flavor, Result};
 
 use crate::connect::{ConnectOptions, Session};
 
-/// Makes InnoDB write dirty pages as soon as there are any. The order is that of setting; the first
-/// must not be below the second.
-const EAGER: [&str; 2] = ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
+/// Makes InnoDB write dirty pages as soon as there are any, and no statistics of its own accord, which it does under a
+/// read lock, too. The order is that of setting; the share at which writing begins must not be above the other.
+const EAGER: [&str; 3] =
+    ["innodb_stats_auto_recalc", "innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(200);
