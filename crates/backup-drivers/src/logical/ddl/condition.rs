@@ -7,19 +7,25 @@ const OPERATORS: [&str; 19] = [
     "AND", "BETWEEN", "BINARY", "CASE", "DIV", "ELSE", "IN", "INTERVAL", "IS", "LIKE", "MOD",
     "NOT", "OR", "REGEXP", "RLIKE", "THEN", "WHEN", "XOR", "ESCAPE",
 ];
-/// How words begin that read other rows, other tables, or the clock.
-const OTHERS: [&str; 11] = [
-    "CURRENT_",
+/// Words that read other rows, other tables, who asks, or the clock.
+const OTHERS: [&str; 17] = [
+    "CURRENT_DATE",
+    "CURRENT_ROLE",
+    "CURRENT_TIME",
+    "CURRENT_TIMESTAMP",
+    "CURRENT_USER",
     "LOCALTIME",
+    "LOCALTIMESTAMP",
     "NEXT",
     "PREVIOUS",
     "SELECT",
     "SYSDATE",
     "TABLE",
-    "UTC_",
+    "UTC_DATE",
+    "UTC_TIME",
+    "UTC_TIMESTAMP",
     "VALUES",
     "WITH",
-    "DEFAULT",
 ];
 
 /// Whether an expression stays one with parentheses around it: none of its own closes what it did not open.
@@ -48,12 +54,9 @@ pub(in crate::logical) fn is_of_its_row(condition: &str) -> bool {
             && matches!(pair[0].kind, TokenKind::Word | TokenKind::Name)
             && !operator
     });
-    let reads = tokens.iter().any(|token| {
-        let begins = |other: &&str| -> bool {
-            token.text.get(..other.len()).is_some_and(|start| start.eq_ignore_ascii_case(other))
-        };
-        token.is_sign('@') || token.kind == TokenKind::Word && OTHERS.iter().any(begins)
-    });
+    let reads = tokens
+        .iter()
+        .any(|token| token.is_sign('@') || OTHERS.iter().any(|other| token.is_word(other)));
     !calls && !reads
 }
 
@@ -68,6 +71,7 @@ mod tests {
             "NOT (a = 1) AND (b IN (1, 2) or c BETWEEN (3) and 4)",
             "`current_date` < '2026-01-01' -- now()",
             "note = 'SELECT now()' AND `t`.`values` IS NULL",
+            "next_run > 5 AND table_id = current_price",
             "CASE WHEN (a) THEN (b) ELSE (c) END",
         ] {
             assert!(is_of_its_row(condition), "{condition}");
