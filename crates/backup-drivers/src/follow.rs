@@ -12,6 +12,7 @@ use crate::binlog::replay::{Target, leave_to_source};
 use crate::binlog::{Dump, DumpOptions};
 use crate::connect::{ConnectOptions, Endpoint, SslMode, applier_said};
 use crate::logical::inventory::{Need, Privilege, lacking};
+use crate::logical::logged_until;
 
 /// What a new replica says of itself when it has caught up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +120,10 @@ async fn has_what_follows(
 ) -> Result<()> {
     let no_gtids = || {
         Error::new(ErrorKind::Unreachable, "the backup has no GTIDs, by which a replica goes on")
-            .with_remedy("set gtid_mode to ON at the source and take a backup, or set the replica up by hand")
+            .with_remedy(match source.mysql() {
+                true => "set gtid_mode to ON at the source and take a backup, or set the replica up by hand",
+                false => "take a backup when something was written with log_bin on, or set the replica up by hand",
+            })
     };
     let at = at.ok_or_else(no_gtids)?;
     goes_by_gtid(source).await?;
@@ -157,21 +161,21 @@ async fn wrote(source: &mut Target, base: &ReplayBase) -> Result<()> {
     if base.server.as_ref() != Some(&BinlogServer::of_id(id)) {
         return Ok(());
     }
-    let name = file.replace('\\', "\\\\").replace('\'', "''");
-    let mut at = async |offset: u64| {
-        let sql = format!("SELECT COALESCE(BINLOG_GTID_POS('{name}', {offset}), 'none')");
-        source.value(&sql).await
-    };
-    if at(4).await? == "none" {
+    let session = &mut source.session;
+    let (begins, there) =
+        (logged_until(session, file, 4).await?, logged_until(session, file, offset).await?);
+    if begins.is_none() {
         return Ok(());
     }
-    let there = at(offset).await?;
-    let there = match there.as_str() {
-        "none" => MariaDbGtidSet::default(),
-        there => there.parse()?,
+    let there = match there {
+        Some(GtidSet::MariaDb(there)) => there,
+        _ => MariaDbGtidSet::default(),
     };
-    // Of others it may have got transactions that it did not write.
-    match last.iter().find(|gtid| gtid.server == id && there.get(gtid.domain) != Some(*gtid)) {
+    // Of others it may have got transactions that it did not write, or that it wrote before it began anew.
+    let replicated = source.executed().await?;
+    let replicated = |gtid| matches!(&replicated, GtidSet::MariaDb(set) if set.covers(gtid));
+    let mut own = last.iter().filter(|gtid| gtid.server == id);
+    match own.find(|gtid| there.get(gtid.domain) != Some(*gtid) && !replicated(*gtid)) {
         None => Ok(()),
         Some(gtid) => Err(is_another(&source.options, &format!("{gtid} at {file}:{offset}"))),
     }

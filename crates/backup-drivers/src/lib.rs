@@ -8,6 +8,7 @@ pub mod files;
 pub mod follow;
 pub mod foreign;
 pub mod innodb;
+mod logged;
 pub mod logical;
 pub mod physical;
 pub mod rows;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use backup_core::{Context, Error, ErrorKind, Result};
 use backup_drivers::connect::{ConnectOptions, Session, open};
@@ -475,7 +476,7 @@ async fn what_is_no_server_is_an_error() {
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut options = ConnectOptions::tcp("127.0.0.1", listener.local_addr().unwrap().port(), "u");
-        options.connect_timeout = std::time::Duration::from_secs(1);
+        options.connect_timeout = Duration::from_secs(1);
         let peer = tokio::spawn(async move {
             let mut kept = Vec::new();
             loop {
@@ -493,4 +494,28 @@ async fn what_is_no_server_is_an_error() {
         }
         peer.abort();
     }
+}
+
+/// Its answer waits on the connection, and would be taken for that of the next statement.
+#[rstest]
+#[tokio::test]
+async fn a_session_whose_statement_was_not_waited_for_answers_nothing_any_more(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let server = start(name).await?;
+    let mut session = Session::open(&socket(&server)).await?;
+    let slow = session.query_first::<String>("SELECT CONCAT('theirs', SLEEP(1))");
+    assert!(tokio::time::timeout(Duration::from_millis(100), slow).await.is_err());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..2 {
+        let error = session.query_first::<String>("SELECT 'mine'").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect, "{}", error.report());
+        assert!(error.report().contains("was not waited for"), "{}", error.report());
+    }
+    // A statement that fails has been answered.
+    let mut session = Session::open(&socket(&server)).await?;
+    assert!(session.run("SELEC").await.is_err());
+    let mine: Option<String> = session.query_first("SELECT 'mine'").await?;
+    assert_eq!(mine.as_deref(), Some("mine"));
+    Ok(())
 }

@@ -282,7 +282,10 @@ pub(crate) async fn move_over(
 ) -> Result<Restored> {
     let (repo, manifest, driver) = read_over(cx, cluster, directory, source, options, rows).await?;
     let driver = if told { driver.told() } else { driver };
-    pipeline::restore(cx, &repo, &driver, &manifest).await
+    let mut restored = pipeline::restore(cx, &repo, &driver, &manifest).await?;
+    // They were said while it was read.
+    restored.warnings.extend(manifest.outcome.warnings);
+    Ok(restored)
 }
 
 /// What the target says to that.

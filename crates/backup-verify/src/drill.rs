@@ -173,7 +173,9 @@ impl DrillOptions {
             .option("innodb_strict_mode", "OFF");
         builder = match install.flavor() {
             Flavor::MySql => builder.option("innodb_redo_log_capacity", "1G"),
-            Flavor::MariaDb => builder.option("innodb_log_file_size", "512M"),
+            Flavor::MariaDb => {
+                builder.option("innodb_log_file_size", "512M").option("symbolic-links", "OFF")
+            }
         };
         if self.directory.is_some() {
             builder = builder.directory(self.parent()?);

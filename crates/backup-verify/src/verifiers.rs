@@ -13,7 +13,7 @@ use backup_storage::{Repo, SamplePlan, check_content, check_objects, check_sampl
 use crate::pages::check_pages;
 
 /// Checks that every object of a backup, and of those that it refers to, is there and has its
-/// length. It lists, and reads no data.
+/// length; of an increment those as well that it follows on. It lists, and reads no data.
 #[derive(Clone)]
 pub struct ObjectsVerifier {
     repo: Arc<Repo>,
@@ -39,8 +39,41 @@ impl Verifier for ObjectsVerifier {
         backup: &Manifest,
         _: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
-        check_objects(cx, &self.repo, backup).await
+        let mut report = check_objects(cx, &self.repo, backup).await?;
+        if report.ok() {
+            for link in ancestors(cx, &self.repo, backup).await? {
+                let found = check_objects(cx, &self.repo, &link).await?;
+                if !found.ok() {
+                    report.findings.extend(of_ancestor(cx, &self.repo, &link, found).await);
+                    break;
+                }
+            }
+        }
+        Ok(report)
     }
+}
+
+/// The backups that one follows on, from the full one on.
+async fn ancestors(cx: &Context, repo: &Repo, backup: &Manifest) -> Result<Vec<Manifest>> {
+    if backup.parent.is_none() {
+        return Ok(Vec::new());
+    }
+    let known = repo.backups(cx, Some(&backup.cluster)).await?;
+    let known: Vec<Manifest> = known.into_iter().filter_map(|l| l.manifest.ok()).collect();
+    let chain = BackupChain::to(backup, &known);
+    let before = chain.links().iter().take_while(|link| link.backup != backup.backup);
+    Ok(before.cloned().collect())
+}
+
+/// What is wrong with one that others follow on, which its own history is told, too.
+async fn of_ancestor(
+    cx: &Context,
+    repo: &Repo,
+    link: &Manifest,
+    mut report: Report,
+) -> Vec<Finding> {
+    pipeline::prove(cx, repo, &link.cluster, &link.backup, &mut report, 0.0).await;
+    report.findings
 }
 
 /// Reads a sample of the packs of a backup, as a plan chose them for the day.
@@ -131,20 +164,14 @@ impl ContentVerifier {
         Ok(report)
     }
 
-    /// What is wrong with the backups that an increment follows on. Of the first that is not whole its own history
-    /// is told, too.
+    /// What is wrong with the first of those it follows on that is not whole.
     async fn ancestors(&self, cx: &Context, backup: &Manifest) -> Result<Vec<Finding>> {
-        let known = self.repo.backups(cx, Some(&backup.cluster)).await?;
-        let known: Vec<Manifest> = known.into_iter().filter_map(|l| l.manifest.ok()).collect();
-        let chain = BackupChain::to(backup, &known);
-        let before = chain.links().iter().take_while(|link| link.backup != backup.backup);
-        for link in before.filter(|link| !self.whole.has(&link.backup)) {
+        let before = ancestors(cx, &self.repo, backup).await?;
+        for link in before.iter().filter(|link| !self.whole.has(&link.backup)) {
             cx.phase(format!("verify content of {}", link.backup));
-            let mut report = self.read(cx, link, None).await?;
+            let report = self.read(cx, link, None).await?;
             if !report.ok() {
-                let Manifest { cluster, backup, .. } = link;
-                pipeline::prove(cx, &*self.repo, cluster, backup, &mut report, 0.0).await;
-                return Ok(report.findings);
+                return Ok(of_ancestor(cx, &self.repo, link, report).await);
             }
         }
         Ok(Vec::new())
@@ -164,7 +191,7 @@ impl Verifier for ContentVerifier {
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<Report> {
         let mut report = self.read(cx, backup, Some(artifacts)).await?;
-        if backup.parent.is_some() && report.ok() {
+        if report.ok() {
             report.findings.extend(self.ancestors(cx, backup).await?);
         }
         Ok(report)

@@ -20,10 +20,18 @@ pub(crate) fn run(arguments: &[String], cx: &Context) -> Result<()> {
     cargo_test(["--workspace", "--all-targets", "--no-fail-fast"])
 }
 
+/// How many tests run at once, where nobody says so. Most of them wait for servers half of the time.
+const TESTS_PER_PROCESSOR: usize = 2;
+
 fn cargo_test<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let threads = std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        (processors * TESTS_PER_PROCESSOR).to_string().into()
+    });
     let status = Command::new(cargo)
         .args(["test", "--locked"])
+        .env("RUST_TEST_THREADS", threads)
         .args(arguments)
         .status()
         .map_err(|e| io_error(e, ErrorKind::Internal, "cannot run cargo"))?;

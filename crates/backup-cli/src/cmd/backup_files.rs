@@ -103,6 +103,7 @@ impl FilesFlags {
         url: Option<&str>,
         defaults_file: &DefaultsFile,
         lock: LockOptions,
+        allow_bad_pages: bool,
     ) -> Result<Box<dyn Driver>> {
         if FilesFlags::is_directory(app, url) {
             if strategy != Strategy::Physical {
@@ -112,7 +113,7 @@ impl FilesFlags {
                 .with_remedy("copy a stopped one with --strategy physical"));
             }
             let directory = url.or(app.config.source.as_deref()).unwrap_or_default().parse()?;
-            let options = ColdOptions { allow_unclean: self.allow_unclean };
+            let options = ColdOptions { allow_unclean: self.allow_unclean, allow_bad_pages };
             return Ok(Box::new(ColdBackup::new(directory, options)));
         }
         let server: ConnectOptions = source(app, url, defaults_file).resolve(&app.cx).await?;
@@ -122,7 +123,8 @@ impl FilesFlags {
                 Ok(Box::new(SnapshotBackup::new(server, options)))
             }
             Strategy::Physical if self.lock_and_copy => {
-                Ok(Box::new(LockedBackup::new(server, lock)))
+                let locked = LockedBackup::new(server, lock);
+                Ok(Box::new(locked.allow_bad_pages(allow_bad_pages)))
             }
             _ => Err(Error::usage(
                 "a running server is copied in several ways, and none was chosen",
@@ -157,7 +159,9 @@ impl Backup {
         let lock =
             LockOptions { limit: snapshot.lock_timeout, long_queries: snapshot.long_queries };
         let url = self.source.as_deref();
-        self.files.driver(app, self.strategy, url, &self.defaults_file, lock).await
+        let allow_bad_pages = self.tool.allows_bad_pages();
+        let (files, login) = (&self.files, &self.defaults_file);
+        files.driver(app, self.strategy, url, login, lock, allow_bad_pages).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::{
-    BackupSpec, BackupType, Error, Manifest, Repository, Result, Strategy, pipeline,
+    BackupId, BackupSpec, BackupType, Error, Manifest, Repository, Result, Strategy, pipeline,
 };
 use backup_drivers::connect::ConnectOptions;
 use backup_drivers::physical::{LockDdl, Parent, PhysicalBackup, ToolOptions, details};
@@ -39,7 +39,7 @@ pub(crate) struct ToolFlags {
     /// Make the server keep its redo log until it is copied (xtrabackup 8.0.30 and later)
     #[arg(long)]
     keep_redo: bool,
-    /// Go on where a page of the source is damaged, and say which (mariadb-backup)
+    /// Go on where a page of the source is damaged, and say which (mariadb-backup, copies)
     #[arg(long)]
     allow_bad_pages: bool,
 }
@@ -53,8 +53,13 @@ impl ToolFlags {
             ("--replica-position", self.replica_position, &[Way::Tool]),
             ("--galera-position", self.galera_position, &[Way::Tool]),
             ("--keep-redo", self.keep_redo, &[Way::Tool]),
-            ("--allow-bad-pages", self.allow_bad_pages, &[Way::Tool]),
+            ("--allow-bad-pages", self.allow_bad_pages, &[Way::Tool, Way::Copy]),
         ]
+    }
+
+    /// Whether a page of the source may be damaged.
+    pub(super) fn allows_bad_pages(&self) -> bool {
+        self.allow_bad_pages
     }
 
     /// What these flags say of a backup.
@@ -109,8 +114,11 @@ impl Backup {
         let source = source.resolve(&app.cx).await?;
         let mut driver = self.tool.driver(source, options);
         if spec.backup_type != BackupType::Full {
-            let parent = parent(app, repo, &spec).await?;
+            let (parent, passed_over) = parent(app, repo, &spec).await?;
             driver = driver.since(Parent::of(&parent)?);
+            if let Some(text) = passed_over {
+                driver = driver.remarking(text);
+            }
             spec.parent = Some(parent.backup);
         }
         answer(&pipeline::backup(&app.cx, repo, &driver, spec).await?)
@@ -130,19 +138,40 @@ impl Backup {
 }
 
 /// The backup that an increment goes on from: the newest that a tool made, for a differential one the newest
-/// full one of these.
-async fn parent(app: &App, repo: &Repo, spec: &BackupSpec) -> Result<Manifest> {
+/// full one of these, whose chain is whole; and what is to be said where that is not the newest.
+async fn parent(app: &App, repo: &Repo, spec: &BackupSpec) -> Result<(Manifest, Option<String>)> {
     let listed = app.cx.run(repo.backups(&app.cx, Some(&spec.cluster))).await?;
-    let fits = |m: &Manifest| {
+    let known: Vec<Manifest> = listed.into_iter().filter_map(|l| l.manifest.ok()).collect();
+    let fits = |m: &&Manifest| {
         m.strategy == Strategy::Physical
             && details(m).is_ok()
             && (spec.backup_type == BackupType::Incremental || m.backup_type == BackupType::Full)
     };
-    listed.into_iter().rev().filter_map(|l| l.manifest.ok()).find(fits).ok_or_else(|| {
-        Error::usage(format!(
-            "there is no full backup of {} by a tool that a backup of type {} could go on from",
-            spec.cluster, spec.backup_type
+    let kind = spec.backup_type;
+    let mut newest = None;
+    for manifest in known.iter().rev().filter(fits) {
+        let broken = app.cx.run(repo.broken_chain(&app.cx, manifest, &known)).await?;
+        let Some(why) = broken else {
+            let passed_over = newest.map(|(newest, why): (BackupId, String)| {
+                format!(
+                    "{newest} cannot be restored ({why}): this backup has all that changed since {}, the newest that \
+                     is whole; take a full backup soon",
+                    manifest.backup
+                )
+            });
+            return Ok((manifest.clone(), passed_over));
+        };
+        newest.get_or_insert_with(|| (manifest.backup.clone(), why));
+    }
+    match newest {
+        Some((newest, why)) => Err(Error::damaged(format!(
+            "there is nothing whole that a backup of type {kind} could go on from: {newest} cannot be restored ({why})"
         ))
-        .with_remedy("take one with --strategy physical --type full")
-    })
+        .with_remedy("take a full backup")),
+        None => Err(Error::usage(format!(
+            "there is no full backup of {} by a tool that a backup of type {kind} could go on from",
+            spec.cluster
+        ))
+        .with_remedy("take one with --strategy physical --type full")),
+    }
 }

@@ -110,7 +110,7 @@ impl Check {
             }
             (strategy, _) => {
                 let (url, lock) = (self.source.as_deref(), LockOptions::default());
-                self.files.driver(app, strategy, url, &self.defaults_file, lock).await?
+                self.files.driver(app, strategy, url, &self.defaults_file, lock, false).await?
             }
         };
         // What keeps files from being looked at is what the check is to find.

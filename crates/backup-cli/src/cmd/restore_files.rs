@@ -8,7 +8,7 @@ use backup_core::{
     Restore as Driver, Result, Severity, pipeline,
 };
 use backup_drivers::clone::Emptied;
-use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor};
+use backup_drivers::files::{Catalog, FilesRestore, FilesRestoreOptions, Successor, advice};
 use backup_drivers::physical::{Link, PhysicalRestore, details};
 use backup_drivers::sandbox::ServerConfig;
 use backup_storage::Repo;
@@ -87,12 +87,15 @@ impl Restore {
         let emptied =
             Emptied::of(manifest, &catalog).with_flags(&self.private_server(app, manifest).flags);
         let mut findings = Vec::from_iter(emptied.finding());
-        if let Some(file) = &self.server_config {
-            let install = self.private_server(app, manifest).any_install()?;
-            let config = ServerConfig::read(&install, file)?;
-            let successor = Successor { install: &install, config: &config, directory };
-            findings.extend(successor.fit(manifest, &catalog));
-        }
+        let Some(file) = &self.server_config else {
+            findings.extend(advice(&catalog, None));
+            return Ok(findings);
+        };
+        let install = self.private_server(app, manifest).any_install()?;
+        let config = ServerConfig::read(&install, file)?;
+        findings.extend(advice(&catalog, Some(&config)));
+        let successor = Successor { install: &install, config: &config, directory };
+        findings.extend(successor.fit(manifest, &catalog));
         Ok(findings)
     }
 

@@ -334,6 +334,12 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
     if let Some(others) = outcome.details["others"].as_str() {
         add("others", format!("{others} has the rows of tables that are not InnoDB's"));
     }
+    // As the tool wrote it, lines and all.
+    for (name, key) in [("replica", "replica_position"), ("galera", "galera_position")] {
+        if let Some(position) = outcome.details[key].as_str() {
+            add(name, position.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
     if let Some(rows) = outcome.rows {
         add("rows", human::count(rows));
     }

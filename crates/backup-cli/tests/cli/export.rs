@@ -9,7 +9,7 @@ use crate::home::Home;
 use crate::server::{self, Server};
 
 /// Runs SQL by the server's own client.
-fn client(server: &Server, sql: &[u8]) {
+pub(crate) fn client(server: &Server, sql: &[u8]) {
     let name = match server.0.install().flavor() {
         backup_core::Flavor::MySql => "mysql",
         backup_core::Flavor::MariaDb => "mariadb",
@@ -177,6 +177,37 @@ fn nothing_is_no_dump() {
     home.write("several/b.sql", "");
     home.on_repo(["import", "several", "--cluster", "old"]).expect(8).says("b.sql");
     home.on_repo(["import", "several", "--cluster", "old", "--salvage"]).expect(14).says("b.sql");
+}
+
+/// A dump that was cut, with a whole one behind it, is not whole.
+#[rstest]
+#[tokio::test]
+async fn a_cut_dump_before_a_whole_one_is_found(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let server = Server::with_shop(name).await;
+    let program = if name.starts_with("mysql") { "mysqldump" } else { "mariadb-dump" };
+    let dump = server
+        .0
+        .install()
+        .command(program)
+        .unwrap()
+        .args(["--no-defaults", "-uroot", "--databases", "shop", "--skip-extended-insert"])
+        .arg(format!("--socket={}", server.0.socket().display()))
+        .output()
+        .unwrap();
+    assert!(dump.status.success(), "{dump:?}");
+    let whole = dump.stdout;
+    // Between two statements, where nothing else tells.
+    let needle = b"INSERT INTO";
+    let at = whole.windows(needle.len()).rposition(|window| window == needle).unwrap();
+    let home = Home::with_repo();
+    std::fs::write(home.path("twice.sql"), [&whole[..], &whole].concat()).unwrap();
+    std::fs::write(home.path("cut.sql"), [&whole[..at], &whole].concat()).unwrap();
+    home.run(["verify", "--file", "twice.sql"]).expect(0);
+    let run = home.run(["verify", "--file", "cut.sql"]).expect(11);
+    assert!(run.stdout.contains("another dump begins in line"), "{run:?}");
+    home.on_repo(["import", "cut.sql", "--cluster", "old"]).expect(8).says("it was cut");
 }
 
 /// Before 11.4 a MariaDB drops packages in one sql_mode alone.

@@ -297,7 +297,8 @@ async fn a_server_that_stands_still_is_copied_while_others_wait(
     // An open transaction holds rows back, and its rows are not in the backup.
     let mut open = server.session().await;
     server::run(&mut open, &["BEGIN", "DELETE FROM shop.customers"]).await;
-    let settings = "SELECT CONCAT(@@innodb_max_dirty_pages_pct, ' ', @@innodb_stats_auto_recalc)";
+    let settings = "SELECT CONCAT_WS(' ', @@innodb_max_dirty_pages_pct, @@innodb_stats_auto_recalc, \
+                    @@innodb_stats_persistent)";
     let before = server.value(settings).await;
     // A writer that does not end by itself until it is told to.
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

@@ -66,8 +66,10 @@ async fn comes_back(home: &Home, name: &str, elsewhere: &[&str], before: &[(Stri
     home.on_repo([&to[..], &[target.to_str().unwrap()]].concat()).expect(0);
     let mut restored = on(name, &target, &[]).await;
     assert_eq!(sums(&restored).await, before);
-    let writes = "UPDATE shop.far SET t = 'the restored one'";
-    server::run(&mut restored.session().await, &[writes]).await;
+    if elsewhere.contains(&"ext") || elsewhere.contains(&"linked") {
+        let writes = "UPDATE shop.far SET t = 'the restored one'";
+        server::run(&mut restored.session().await, &[writes]).await;
+    }
     restored.0.stop().await.unwrap();
     let is: Vec<_> = elsewhere.iter().map(|name| content(home, name)).collect();
     assert!(was == is, "a server on restored files wrote to those of the source");
@@ -212,7 +214,8 @@ async fn tablespaces_of_a_stopped_mariadb_are_copied_wherever_they_are() {
     cold(&home, &source).expect(0);
     let target = home.path("target");
     let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
-    home.on_repo(to).expect(0);
+    home.on_repo([&to[..], &["--dry-run"]].concat()).expect(14);
+    home.on_repo(to).expect(14).says("innodb_data_file_path=ibdata1");
     // All of it is in one directory now.
     let length = target.join("ibdata1").metadata().unwrap().len() >> 20;
     let files = format!("ibdata1:{length}M;ibdata2:12M:autoextend");
@@ -329,6 +332,58 @@ async fn what_is_behind_a_link_is_copied_under_the_lock_and_refused_for_a_snapsh
     }
 }
 
+/// A disk that is not mounted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_leads_nowhere_is_refused_by_name() {
+    for name in ["mysql-9.7", "mariadb-10.11"] {
+        let home = Home::with_repo();
+        let data = home.path("data");
+        let [disk] = places(&home, ["disk"]);
+        let mut server = on(name, &data, &[]).await;
+        let mut session = server.session().await;
+        server::shop(&mut session).await;
+        let sql = [
+            "CREATE DATABASE linked",
+            "CREATE TABLE linked.t (id INT PRIMARY KEY) ENGINE=MyISAM",
+            "INSERT INTO linked.t VALUES (1)",
+        ];
+        server::run(&mut session, &sql).await;
+        server.0.stop().await.unwrap();
+        std::fs::rename(data.join("linked"), disk.join("linked")).unwrap();
+        std::os::unix::fs::symlink(disk.join("linked"), data.join("linked")).unwrap();
+        let unmounted = home.path("unmounted");
+        std::fs::rename(&disk, &unmounted).unwrap();
+        // What is of a process that is gone is in nobody's way.
+        std::os::unix::fs::symlink("/nowhere/mysql.sock", data.join("mysql.sock")).unwrap();
+
+        let file = format!("file://{}", data.display());
+        let says = |run: Run| {
+            let all = format!("{}{}", run.stdout, run.stderr);
+            let link = format!("{} is a symbolic link to", data.join("linked").display());
+            let to = disk.join("linked").display().to_string();
+            assert!(run.code == Some(6) && all.contains(&link) && all.contains(&to), "{run:?}");
+        };
+        says(cold(&home, &file));
+        says(home.on_repo(["check", "--strategy", "physical", "--source", &file]));
+        let mut server = on(name, &data, &[]).await;
+        let url = server.url();
+        let locked = ["--strategy", "physical", "--lock-and-copy", "--source", &url];
+        says(home.on_repo([&["check"], &locked[..]].concat()));
+        says(home.on_repo([&["backup", "--cluster", "shop"], &locked[..]].concat()));
+        let (create, remove) = pair::copying(&home);
+        says(tokio::task::block_in_place(|| pair::backup(&home, &url, &create, &remove)));
+        assert!(!home.path("diary").exists(), "a snapshot was taken");
+        server.0.stop().await.unwrap();
+
+        std::fs::rename(&unmounted, &disk).unwrap();
+        let mut server = on(name, &data, &[]).await;
+        let before = sums(&server).await;
+        server.0.stop().await.unwrap();
+        cold(&home, &file).expect(0);
+        comes_back(&home, name, &["data", "disk"], &before).await;
+    }
+}
+
 /// Tables that binlogs make in directories of the source, which the restore is not to touch, come into the data
 /// directory, as those do that were there before.
 #[rstest]
@@ -359,6 +414,8 @@ async fn binlogs_write_nothing_outside_of_the_target(
     let server = on(name, &data, options).await;
     let mut session = server.session().await;
     let mut later = vec![
+        // As servers come, and sessions of Holdfast do not.
+        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', innodb_strict_mode = ON".to_owned(),
         format!("CREATE TABLE shop.far (id INT PRIMARY KEY) {far}"),
         "INSERT INTO shop.far VALUES (1), (2)".to_owned(),
         format!("CREATE TABLE shop.gone (id INT PRIMARY KEY) {far}"),

@@ -394,7 +394,7 @@ async fn encrypted_clones_come_to_a_point_with_keys_that_any_server_takes() {
     let (server_dir, target) = (install("mysql-9.7"), home.path("target"));
     let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
     let point = ["--to-latest", "--server-dir", server_dir.to_str().unwrap()];
-    run(&[&to[..], &point].concat()).expect(0);
+    run(&[&to[..], &point].concat()).expect(14).says("encrypted tablespaces have their keys");
     let sum = "SELECT CONCAT((SELECT SUM(id) FROM shop.t), (SELECT SUM(id) FROM shop.zip), \
                (SELECT SUM(id) FROM shop.late), (SELECT SUM(id) FROM shop.outside))";
     // Without a keyring nobody starts on them; each keyring does, one after the other, on copies.

@@ -66,8 +66,6 @@ async fn files_of_a_mariadb_replica_start_and_replicate_nothing(
     let primary = primary(&home, name).await;
     let data = home.path("data");
     let options = [("server-id", "2"), ("relay-log", "rl"), ("log-slave-updates", "ON")];
-    // It would write on its own while files are copied.
-    let options = [&options[..], &[("innodb_stats_auto_recalc", "OFF")]].concat();
     let mut replica = on(name, &data, &options).await;
     let port = primary.0.port().unwrap();
     let source = format!(

@@ -104,12 +104,20 @@ async fn an_encrypted_table_of_mysql_without_its_keyring_is_refused_beforehand()
         "CREATE DATABASE shop",
         "CREATE TABLE shop.secret (id INT PRIMARY KEY) ENCRYPTION = 'Y'",
         "CREATE TABLE shop.open (id INT PRIMARY KEY)",
+        "INSERT INTO shop.secret VALUES (1)",
     ];
     server::run(&mut source.session().await, &tables).await;
     source.0.stop().await.unwrap();
     let file = format!("file://{}", data.display());
     let backup = ["backup", "--cluster", "shop", "--strategy", "physical", "--source", &file];
     home.on_repo(backup).expect(0);
+    // A drill on a server without these keys says nothing of the backup, and nothing is recorded.
+    let bare = install("mysql-9.7");
+    let drill = ["verify", "latest", "--cluster", "shop", "--level", "drill", "--server-dir"];
+    let run = home.on_repo([&drill[..], &[bare.to_str().unwrap()]].concat()).expect(9);
+    run.says("the private server has no keyring with the keys").says("--server-dir");
+    let shown = home.on_repo(["list", "--json"]).expect(0).json();
+    assert_eq!(shown[0]["proof"], serde_json::Value::Null, "{shown:#}");
     let target = Server::start("mysql-9.7").await;
     for more in [&["--dry-run"][..], &[]] {
         let secret = [&["--tables", "shop.secret"], more].concat();

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
+mod account_rules;
 mod backup;
 mod backup_killed;
 mod binlog;
@@ -14,6 +15,7 @@ mod binlog_kin;
 mod binlog_points;
 mod binlog_rescue;
 mod binlog_stream;
+mod binlog_unlogged;
 mod check;
 mod clone;
 mod compared;
@@ -26,10 +28,14 @@ mod engines;
 mod export;
 mod files;
 mod files_aria;
+mod files_crashed;
+mod files_damaged;
 mod files_elsewhere;
+mod files_locked;
 mod files_point;
 mod files_replica;
 mod files_system;
+mod files_xa;
 mod foreseen;
 mod home;
 mod init;
@@ -38,6 +44,7 @@ mod keys;
 mod left_out;
 mod list;
 mod masked;
+mod positions;
 mod prompt;
 mod python;
 mod restore;
@@ -48,6 +55,7 @@ mod server_config;
 mod server_killed;
 mod show;
 mod snapshots;
+mod strangers;
 mod table_locks;
 mod target_settings;
 mod tool;

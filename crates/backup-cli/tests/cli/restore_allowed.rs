@@ -58,6 +58,55 @@ async fn the_grants_that_a_restore_lacks_are_printed(
     }
 }
 
+/// Who may not make code in the name of others is told so before the rows.
+#[rstest]
+#[tokio::test]
+async fn the_grant_for_other_definers_is_printed(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let mut session = server.session().await;
+    let content = [
+        "SET GLOBAL local_infile = ON, GLOBAL log_bin_trust_function_creators = ON",
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.t (id INT PRIMARY KEY)",
+        "INSERT INTO shop.t VALUES (1)",
+        "CREATE USER other@'%'",
+        "GRANT ALL ON shop.* TO other@'%'",
+        "CREATE DEFINER=other@'%' FUNCTION shop.f() RETURNS INT DETERMINISTIC RETURN 1",
+        "CREATE USER poor@'%' IDENTIFIED BY 'poor'",
+        "GRANT ALL ON copy.* TO poor@'%'",
+    ];
+    server::run(&mut session, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    let url = server.tcp_url("poor");
+    let restore = |more: &[&str]| {
+        let args = ["restore", "--cluster", "c", "--target", &url, "--databases", "shop"];
+        let last = ["--rename", "shop=copy", "--json"];
+        let mut command = home.command([&args[..], &last, more].concat());
+        command.env("HOLDFAST_REPO", "repo").env("HOLDFAST_TARGET_PASSWORD", "poor");
+        Run::of(&mut command)
+    };
+    let grant = match name {
+        "mysql-9.7" => "GRANT SET_ANY_DEFINER ON *.* TO 'poor'@'%'",
+        _ => "GRANT SET USER ON *.* TO 'poor'@'%'",
+    };
+    let there = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'copy'";
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(more).expect(4);
+        let remedy = run.json()["error"]["remedy"].as_str().unwrap().to_owned();
+        assert!(remedy.starts_with(grant) && remedy.contains("--definers strip"), "{run:#?}");
+        assert_eq!(server.value(there).await.as_deref(), Some("0"), "{run:#?}");
+    }
+    restore(&["--definers", "strip"]).expect(0);
+    server::run(&mut session, &["DROP DATABASE copy"]).await;
+    restore(&["--map-definer", "other@%=poor@%"]).expect(0);
+    server::run(&mut session, &["DROP DATABASE copy", grant]).await;
+    restore(&["--dry-run"]).expect(0);
+    restore(&[]).expect(0);
+}
+
 /// What is added to tables when they have their rows takes more than making them.
 #[rstest]
 #[tokio::test]

@@ -146,6 +146,194 @@ async fn tables_that_mariadb_is_set_to_refuse_are_found_beforehand(
     restore(&home, &server.url(), &[]).expect(0);
 }
 
+/// A target without files of tables, or with small pages, takes less, or makes other tables.
+#[rstest]
+#[case("mysql-9.7", &[
+    "CREATE TABLE d.grows (id INT PRIMARY KEY) AUTOEXTEND_SIZE=4M",
+    "CREATE TABLE d.pages (id INT PRIMARY KEY) COMPRESSION='zlib'",
+])]
+#[case("mariadb-10.11", &["CREATE TABLE d.pages (id INT PRIMARY KEY) PAGE_COMPRESSED=1"])]
+#[case("mariadb-11.8", &["CREATE TABLE d.pages (id INT PRIMARY KEY) PAGE_COMPRESSED=1"])]
+#[tokio::test]
+async fn files_and_pages_of_the_target_are_looked_at(#[case] name: &str, #[case] own: &[&str]) {
+    let source = Server::start(name).await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.zipped (id INT PRIMARY KEY) ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8",
+        "CREATE TABLE d.plain (id INT PRIMARY KEY, v VARCHAR(190) CHARACTER SET utf8mb4, KEY (v))",
+        "CREATE TABLE d.keyed (id INT PRIMARY KEY, v VARCHAR(100) CHARACTER SET utf8mb4, w VARCHAR(100) \
+         CHARACTER SET utf8mb4, KEY (v, w))",
+    ];
+    server::run(&mut source.session().await, &[&content[..], own].concat()).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "c"]).expect(0);
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("innodb_file_per_table", "OFF");
+    let builder = builder.option("innodb_page_size", "4096").option("innodb_strict_mode", "OFF");
+    let target = Server(builder.start(&Context::builder().build()).await.unwrap());
+    let names = Vec::from_iter(own.iter().map(|sql| sql.split(' ').nth(2).unwrap())).join(",");
+    let shown = names.replace("d.", "copy.").replace(',', ", ");
+    let refused = format!("{shown}: the target has innodb_file_per_table=OFF");
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(&home, &target.url(), more).expect(9).says(&refused);
+        let run = run.says("SET GLOBAL innodb_file_per_table = ON");
+        assert_eq!(
+            run.stderr.contains("copy.keyed: an index of it has more than 768"),
+            name == "mysql-9.7"
+        );
+        assert!(!run.stderr.contains("copy.plain"), "{run:?}");
+        assert!(!run.stderr.contains("half restored"), "{run:?}");
+    }
+    let mut root = target.session().await;
+    let refused = format!("d.keyed,{names}");
+    let run = restore(&home, &target.url(), &["--exclude-tables", &refused]).expect(14);
+    run.says("copy.zipped: the target has innodb_file_per_table=OFF").says("ROW_FORMAT=DYNAMIC");
+    server::run(&mut root, &["SET GLOBAL innodb_file_per_table = ON", "DROP DATABASE copy"]).await;
+    let mut without = vec!["--exclude-tables", "d.keyed"];
+    if name == "mysql-9.7" {
+        let run = restore(&home, &target.url(), &without).expect(9);
+        run.says("copy.pages: the target has innodb_page_size=4096").says("ERROR 4029");
+        without[1] = "d.keyed,d.pages";
+    }
+    let run = restore(&home, &target.url(), &without).expect(14);
+    run.says("copy.zipped: the target has innodb_page_size=4096").says("KEY_BLOCK_SIZE");
+}
+
+/// Where sessions may not say what time it is, no history comes back.
+#[rstest]
+#[case("mariadb-10.11", "YES")]
+#[case("mariadb-11.8", "YES")]
+#[case("mariadb-11.8", "REPLICATION")]
+#[tokio::test]
+async fn a_target_that_keeps_its_own_time_takes_no_history(#[case] name: &str, #[case] mode: &str) {
+    let source = Server::start(name).await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.kept (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING",
+        "CREATE TABLE d.plain (id INT PRIMARY KEY)",
+        "INSERT INTO d.kept VALUES (1, 1)",
+        "UPDATE d.kept SET v = 2",
+    ];
+    server::run(&mut source.session().await, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "c"]).expect(0);
+    let builder = xtask::servers::sandbox(name).await.unwrap();
+    let builder = builder.tcp(true).option("secure_timestamp", mode);
+    let target = Server(builder.start(&Context::builder().build()).await.unwrap());
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(&home, &target.url(), more).expect(9);
+        let run = run.says(&format!("copy.kept: the target has secure_timestamp={mode}"));
+        assert!(!run.stderr.contains("half restored"), "{run:?}");
+        assert_eq!(target.value(COPIED).await.as_deref(), Some("0"));
+    }
+    restore(&home, &target.url(), &["--exclude-tables", "d.kept"]).expect(0);
+}
+
+/// What fits into memory at the source fits at the target, whose sessions may take less of it.
+#[rstest]
+#[tokio::test]
+async fn tables_in_memory_are_as_large_as_they_are(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.plain (id INT AUTO_INCREMENT PRIMARY KEY)",
+        "INSERT INTO d.plain VALUES (1), (2), (3), (4), (5), (6), (7), (8)",
+        "SET SESSION max_heap_table_size = 67108864",
+        "CREATE TABLE d.m (id INT PRIMARY KEY, v CHAR(255) CHARACTER SET latin1) ENGINE=MEMORY",
+        "INSERT INTO d.m SELECT a.id + 8 * b.id + 64 * c.id + 512 * d.id, 'x' FROM d.plain a, d.plain b, d.plain c, \
+         d.plain d",
+        "SET GLOBAL max_heap_table_size = 16384, GLOBAL tmp_table_size = 16384",
+    ];
+    server::run(&mut root, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    restore(&home, &server.url(), &[]).expect(0);
+    let sql = "SELECT COUNT(*) FROM copy.m";
+    assert_eq!(server.value(sql).await.as_deref(), Some("4096"));
+}
+
+/// Names of databases that the server tells apart by case alone.
+#[rstest]
+#[tokio::test]
+async fn databases_whose_names_differ_in_case_are_found(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let content = [
+        "CREATE DATABASE LcT",
+        "CREATE DATABASE LCT",
+        "CREATE TABLE LcT.a (id INT PRIMARY KEY)",
+        "CREATE TABLE LCT.b (id INT PRIMARY KEY)",
+        "CREATE VIEW LCT.v AS SELECT 1",
+        "INSERT INTO LcT.a VALUES (1)",
+        "INSERT INTO LCT.b VALUES (2)",
+    ];
+    server::run(&mut server.session().await, &content).await;
+    let home = Home::with_repo();
+    for chosen in [&["--databases", "LcT,LCT"][..], &["--tables", "LcT.a,LCT.b"]] {
+        let args = ["backup", "--source", &server.url(), "--cluster", "c", "--json"];
+        let backup = home.on_repo([&args[..], chosen].concat()).expect(0).json();
+        assert_eq!(backup["rows"], 2, "{backup:#}");
+    }
+}
+
+/// Rows alone go in as bytes: where those mean something else, nothing is loaded.
+#[rstest]
+#[tokio::test]
+async fn rows_go_into_columns_where_they_mean_the_same(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let mut root = server.session().await;
+    let text = |charset: &str| format!("VARCHAR(20) CHARACTER SET {charset}");
+    let moment = "'2020-01-01 12:00:00'";
+    // Name, type, value, type at the target, what is said of it.
+    let columns = [
+        ("a", text("utf8mb4"), "'é€'", text("latin1"), "text in utf8mb4"),
+        ("b", text("latin1"), "'Ã©'", text("utf8mb4"), "text in latin1"),
+        ("c", text("gbk"), "'中文'", text("sjis"), "text in gbk"),
+        ("d", text("utf16"), "'ab'", "VARBINARY(20)".into(), "text in utf16"),
+        ("e", "TIMESTAMP NULL".into(), moment, "DATETIME".into(), "a TIMESTAMP"),
+        ("f", "DATETIME".into(), moment, "TIMESTAMP NULL".into(), "a DATETIME"),
+        ("g", text("ascii"), "'a'", text("utf8mb4"), ""),
+        ("h", text("ascii"), "'a'", text("latin1"), ""),
+        ("i", text("utf8mb3"), "'é€'", text("utf8mb4"), ""),
+    ];
+    server::run(&mut root, &["CREATE DATABASE d", "CREATE DATABASE copy", "SET NAMES utf8mb4"])
+        .await;
+    for (column, here, value, there, _) in &columns {
+        for sql in [
+            format!("CREATE TABLE d.{column} (id INT PRIMARY KEY, v {here})"),
+            format!("INSERT INTO d.{column} VALUES (1, {value})"),
+            format!("CREATE TABLE copy.{column} (id INT PRIMARY KEY, v {there})"),
+        ] {
+            server::run(&mut root, &[&sql]).await;
+        }
+    }
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    for more in [&["--data-only", "--dry-run"][..], &["--data-only"]] {
+        let mut run = restore(&home, &server.url(), more).expect(9);
+        for (column, .., told) in &columns {
+            let line = format!("copy.{column}: its column v is {told}");
+            assert_eq!(!told.is_empty(), run.stderr.contains(&line), "{run:?}");
+            run = run.says("ALTER TABLE it after the restore");
+        }
+    }
+    let good: Vec<String> =
+        columns.iter().filter(|c| !c.4.is_empty()).map(|c| format!("d.{}", c.0)).collect();
+    restore(&home, &server.url(), &["--data-only", "--exclude-tables", &good.join(",")]).expect(0);
+    for column in ["g", "h", "i"] {
+        let sql = format!(
+            "SELECT CONVERT(a.v USING utf8mb4) = CONVERT(b.v USING utf8mb4) FROM d.{column} a JOIN copy.{column} b USING (id)"
+        );
+        assert_eq!(server.value(&sql).await.as_deref(), Some("1"), "{column}");
+    }
+}
+
 /// What MariaDB writes into definitions that do not say otherwise.
 #[rstest]
 #[case("mariadb-10.11", &[])]
@@ -265,4 +453,37 @@ async fn a_table_that_cannot_be_opened_is_named_with_what_leaves_it_out(
     home.on_repo([&check[..], &without].concat()).expect(0);
     home.on_repo([&check[..], &["--exclude-tables", "odd.m?g"]].concat()).expect(0);
     home.on_repo([&backup[..], &without].concat()).expect(0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_target_with_safe_updates_or_a_small_cache_of_its_binary_log(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let server = Server::start(name).await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(4000))",
+        "INSERT INTO d.t (v) VALUES (REPEAT('x', 4000))",
+    ];
+    server::run(&mut root, &content).await;
+    server::run(&mut root, &["INSERT INTO d.t (v) SELECT v FROM d.t"; 10]).await;
+    server::run(&mut root, &["ANALYZE TABLE d.t"]).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+
+    server::run(&mut root, &["SET GLOBAL sql_safe_updates = ON"]).await;
+    restore(&home, &server.url(), &[]).expect(0);
+    server::run(&mut root, &["SET GLOBAL sql_safe_updates = OFF", "DROP DATABASE copy"]).await;
+
+    server::run(&mut root, &["SET GLOBAL max_binlog_cache_size = 1048576"]).await;
+    let dry = restore(&home, &server.url(), &["--dry-run"]).expect(14);
+    let told = format!("{}{}", dry.stdout, dry.stderr);
+    assert!(told.contains("max_binlog_cache_size") && told.contains("--binlog off"), "{dry:?}");
+    let run = restore(&home, &server.url(), &[]).expect(9).says("ERROR 1197");
+    run.says("raise max_binlog_cache_size");
+    restore(&home, &server.url(), &["--binlog", "off"]).expect(0);
+    let count = server.value("SELECT COUNT(*) FROM copy.t").await;
+    assert_eq!(count.as_deref(), Some("1024"));
 }

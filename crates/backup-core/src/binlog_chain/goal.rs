@@ -144,13 +144,13 @@ impl BinlogChain {
         let run = &self.runs[goal.run];
         let segment = &run.segments[goal.segment];
         match (start, target) {
-            (Start::Applied(applied), ReplayTarget::Position { .. }) => {
+            (Start::Applied { applied, .. }, ReplayTarget::Position { .. }) => {
                 self.has_more(base, applied, segment)
             }
-            (Start::Applied(applied), ReplayTarget::Gtid(gtid)) => {
+            (Start::Applied { applied, .. }, ReplayTarget::Gtid(gtid)) => {
                 applied.contains(gtid).unwrap_or(false) && self.has_more(base, applied, segment)
             }
-            (Start::Applied(applied), ReplayTarget::BeforeGtid(gtid)) => {
+            (Start::Applied { applied, .. }, ReplayTarget::BeforeGtid(gtid)) => {
                 applied.contains(gtid).unwrap_or(false)
             }
             (

@@ -83,7 +83,9 @@ impl BinlogChain {
     /// them. An older base may lead there by one history.
     #[must_use]
     pub fn mixed(&self, base: &ReplayBase, plan: &ReplayPlan) -> Option<String> {
-        let (Start::Applied(have), Some(last)) = (self.start(base).ok()?, plan.last()) else {
+        let (Start::Applied { applied: have, .. }, Some(last)) =
+            (self.start(base).ok()?, plan.last())
+        else {
             return None;
         };
         if base.server.as_ref() == Some(&last.server) {
@@ -124,7 +126,7 @@ impl BinlogChain {
     #[must_use]
     pub fn unreached(&self, bases: &[ReplayBase]) -> Vec<String> {
         let starts: Vec<Start> = bases.iter().filter_map(|base| self.start(base).ok()).collect();
-        let Some(Start::Applied(newest)) = starts.last() else { return Vec::new() };
+        let Some(Start::Applied { applied: newest, .. }) = starts.last() else { return Vec::new() };
         let reached = |run: usize, start: &Start| {
             let last = self.runs[run].segments.len() - 1;
             let covered = start.covers(self.runs[run].last());

@@ -172,7 +172,7 @@ impl BinlogChain {
             }
         }
         let applied = match &start {
-            Start::Applied(applied) => Some(applied.clone()),
+            Start::Applied { applied, .. } => Some(applied.clone()),
             Start::At { .. } => None,
         };
         match best {
@@ -265,11 +265,11 @@ impl BinlogChain {
             None => format!("before {}", first.range),
         };
         match start {
-            Start::Applied(applied) if self.is_apart(applied, run) => format!(
+            Start::Applied { applied, .. } if self.is_apart(applied, run) => format!(
                 "what leads on from there is not archived: the binlogs of {} are of another history, from {}",
                 first.server, first.range
             ),
-            Start::Applied(applied) => {
+            Start::Applied { applied, .. } => {
                 let have = self.reachable(start).fold(applied.clone(), |have, run| {
                     have.union(&run.last().after).unwrap_or(have)
                 });

@@ -17,6 +17,18 @@ impl Run {
         &self.segments[self.segments.len() - 1]
     }
 
+    /// The same of a backup of this very server, whose place is in this run. What the server got of others may be in no
+    /// binary log of its own, and its own numbers go on behind theirs.
+    fn agrees_as_own(&self, applied: &GtidSet) -> bool {
+        let (GtidSet::MariaDb(set), Some(state)) = (applied, &self.last().state_after) else {
+            return self.agrees(applied);
+        };
+        let logged = |gtid: &MariaDbGtid| {
+            state.iter().any(|last| (last.domain, last.server) == (gtid.domain, gtid.server))
+        };
+        self.agrees(&GtidSet::MariaDb(set.iter().filter(logged).collect()))
+    }
+
     /// Whether what the target has is in the history of this server, as far as that can be told.
     pub(super) fn agrees(&self, applied: &GtidSet) -> bool {
         let last = self.last();
@@ -63,8 +75,10 @@ impl Run {
     }
 
     /// The last place, up to segment `upto`, where the run can be entered with these transactions.
-    pub(super) fn entry(&self, applied: &GtidSet, upto: usize) -> Option<usize> {
-        if !self.agrees(applied) {
+    /// `own`: they are of a backup of this very server, whose place is in this run.
+    pub(super) fn entry(&self, applied: &GtidSet, own: bool, upto: usize) -> Option<usize> {
+        let agrees = if own { self.agrees_as_own(applied) } else { self.agrees(applied) };
+        if !agrees {
             return None;
         }
         (0..=upto).rev().find(|&at| {

@@ -8,15 +8,23 @@ use crate::segment::{Only, SegmentInfo};
 
 /// What the target has, in the terms of the archive.
 pub(super) enum Start {
-    Applied(GtidSet),
-    At { run: usize, segment: usize, begin: (String, u64) },
+    Applied {
+        applied: GtidSet,
+        /// MariaDB: the run that the place of a backup is in, of the server that it is of.
+        own: Option<usize>,
+    },
+    At {
+        run: usize,
+        segment: usize,
+        begin: (String, u64),
+    },
 }
 
 impl Start {
     /// Whether the target has all of a segment.
     pub(super) fn covers(&self, segment: &SegmentInfo) -> bool {
         match self {
-            Start::Applied(applied) => segment.after.is_subset(applied).unwrap_or(false),
+            Start::Applied { applied, .. } => segment.after.is_subset(applied).unwrap_or(false),
             Start::At { .. } => false,
         }
     }
@@ -24,8 +32,9 @@ impl Start {
     /// The first segment of a run that may hold something new.
     pub(super) fn entry(&self, run: usize, segments: &Run) -> usize {
         match self {
-            Start::Applied(applied) => {
-                segments.entry(applied, segments.segments.len() - 1).unwrap_or(0)
+            Start::Applied { applied, own } => {
+                let last = segments.segments.len() - 1;
+                segments.entry(applied, *own == Some(run), last).unwrap_or(0)
             }
             Start::At { run: at, segment, .. } if *at == run => *segment,
             Start::At { .. } => 0,
@@ -40,7 +49,7 @@ impl BinlogChain {
         if let Some(gtid) = &base.position.gtid
             && !anonymous
         {
-            return Ok(Start::Applied(gtid.clone()));
+            return Ok(Start::Applied { applied: gtid.clone(), own: self.own_run(base) });
         }
         if base.position.gtid_unknown && !anonymous {
             return Err("which transactions the backup has is not known; a server on what it restores, without a point, \
@@ -51,13 +60,29 @@ impl BinlogChain {
             return Err("nothing is archived".into());
         };
         if !anonymous && base.position.file.is_none() {
-            return Ok(Start::Applied(GtidSet::empty(flavor)));
+            return Ok(Start::Applied { applied: GtidSet::empty(flavor), own: None });
         }
         let (Some(file), Some(offset)) = (&base.position.file, base.position.offset) else {
             return Err("the archive has transactions without GTIDs, and the backup no binlog \
                         position that would tell where to begin"
                 .into());
         };
+        match self.place_of(base) {
+            Some((run, segment)) if anonymous => {
+                Ok(Start::At { run, segment, begin: (file.clone(), offset) })
+            }
+            // A server that has executed nothing yet has no GTIDs to tell.
+            _ if !anonymous => Ok(Start::Applied { applied: GtidSet::empty(flavor), own: None }),
+            _ => Err(format!(
+                "{file}:{offset}, where the backup ends, is not archived, and without GTIDs no \
+                 other place can stand for it"
+            )),
+        }
+    }
+
+    /// The run and the segment that the place of a base is in.
+    fn place_of(&self, base: &ReplayBase) -> Option<(usize, usize)> {
+        let (file, offset) = (base.position.file.as_ref()?, base.position.offset?);
         let here = |segment: &SegmentInfo| {
             base.server.as_ref().is_none_or(|server| *server == segment.server)
                 && segment.range.file == *file
@@ -71,17 +96,13 @@ impl BinlogChain {
                 found = Some((run, at));
             }
         }
-        match found {
-            Some((run, segment)) if anonymous => {
-                Ok(Start::At { run, segment, begin: (file.clone(), offset) })
-            }
-            // A server that has executed nothing yet has no GTIDs to tell.
-            _ if !anonymous => Ok(Start::Applied(GtidSet::empty(flavor))),
-            _ => Err(format!(
-                "{file}:{offset}, where the backup ends, is not archived, and without GTIDs no \
-                 other place can stand for it"
-            )),
-        }
+        found
+    }
+
+    /// The run of the server itself that a base is of, where its place is archived.
+    fn own_run(&self, base: &ReplayBase) -> Option<usize> {
+        base.server.as_ref()?;
+        self.place_of(base).map(|(run, _)| run)
     }
 
     /// The way into a run and on to one of its segments; `passed` are runs that it leads through.
@@ -98,14 +119,14 @@ impl BinlogChain {
             only: None,
             begin,
         };
-        let applied = match start {
+        let (applied, own) = match start {
             Start::At { run: at, segment: from, begin } => {
                 let reached = *at == run && *from <= segment;
                 return reached.then(|| vec![stretch(*from, Some(begin.clone()))]);
             }
-            Start::Applied(applied) => applied,
+            Start::Applied { applied, own } => (applied, *own == Some(run)),
         };
-        if let Some(from) = here.entry(applied, segment) {
+        if let Some(from) = here.entry(applied, own, segment) {
             return Some(vec![stretch(from, None)]);
         }
         // What this run builds on has to come from another one.
@@ -137,7 +158,7 @@ impl BinlogChain {
                 });
             }
             let after = applied.union(wanted).ok()?;
-            let from = here.entry(&after, segment)?;
+            let from = here.entry(&after, own, segment)?;
             way.push(stretch(from, None));
             let count = |way: &[Stretch]| way.iter().map(|s| s.segments.len()).sum::<usize>();
             if best.as_ref().is_none_or(|best| count(&way) < count(best)) {

@@ -11,6 +11,7 @@ use backup_core::{
 use super::source::{BinlogSource, Covered, named};
 use super::tips::Archive;
 use crate::connect::Session;
+use crate::logical::logged_until;
 
 /// What is known of a cluster.
 #[derive(Default)]
@@ -168,15 +169,21 @@ pub(super) async fn check_source(
     if source.has(file).is_none() {
         return Ok(());
     }
-    let sql = format!("SELECT BINLOG_GTID_POS('{}', {offset})", file.replace('\'', "''"));
-    let here = session.query_first::<Option<String>>(&sql).await?.flatten();
-    let here = here.map(|text| GtidSet::parse(source.flavor, &text)).transpose()?;
+    let here = logged_until(session, file, *offset).await?;
     let own = |set: &GtidSet| -> Vec<_> {
         let own = last_of_domains(set).filter(|gtid| u64::from(gtid.server) == source.server_id);
         own.collect()
     };
+    let covers = |set: &GtidSet, gtid| matches!(set, GtidSet::MariaDb(set) if set.covers(gtid));
+    // The backup has what was replicated, too, which may be numbers of the server from before its log began anew, or
+    // beyond those that it has written.
+    let is_it = |here: &GtidSet| {
+        let logged = own(here);
+        let wrote = |gtid: &MariaDbGtid| logged.contains(gtid) || covers(&source.replicated, *gtid);
+        own(gtid).iter().all(wrote) && logged.iter().all(|logged| covers(gtid, *logged))
+    };
     match here {
-        Some(here) if own(&here) == own(gtid) => Ok(()),
+        Some(here) if is_it(&here) => Ok(()),
         _ => Err(Error::usage(format!(
             "{address} is not the server {} that a backup of cluster {cluster} is of: its {file} has not {gtid} at \
              {offset}",

@@ -1,6 +1,6 @@
 //! A route without the transactions that do not concern some tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -133,6 +133,8 @@ async fn walk(
     let mut reads = read_segments(cx, store, route.segments());
     let mut open: Option<(Concern<'_>, u64, Option<Gtid>)> = None;
     let mut at = 0;
+    // The names of the XA transactions whose first half has been seen.
+    let mut halves = HashSet::new();
     while let Some(((number, file), segment, content)) = reads.next().await {
         if number != at {
             (open, at) = (None, number);
@@ -157,8 +159,15 @@ async fn walk(
             if part != Part::End {
                 continue;
             }
-            let Some((concern, start, gtid)) = open.take() else { continue };
+            let Some((mut concern, start, gtid)) = open.take() else { continue };
             hidden |= concern.hides;
+            halves.extend(concern.xa_starts.take());
+            if let Some(xid) = concern.xa_commits.take()
+                && !halves.remove(&xid)
+            {
+                concern
+                    .doubt("a distributed transaction (XA) is committed that was prepared before");
+            }
             let name = match &gtid {
                 Some(gtid) => gtid.to_string(),
                 None => format!("{}:{start}", segment.range.file),
@@ -190,12 +199,25 @@ struct Concern<'a> {
     them: bool,
     /// It is one of two halves.
     xa: bool,
+    /// The XA transaction whose first half it is.
+    xa_starts: Option<String>,
+    /// The one whose second half it is, if that is a COMMIT.
+    xa_commits: Option<String>,
     unclear: Option<&'static str>,
 }
 
 impl<'a> Concern<'a> {
     fn new(wanted: &'a Wanted, hidden: bool) -> Self {
-        Concern { wanted, hidden, hides: false, them: false, xa: false, unclear: None }
+        Concern {
+            wanted,
+            hidden,
+            hides: false,
+            them: false,
+            xa: false,
+            xa_starts: None,
+            xa_commits: None,
+            unclear: None,
+        }
     }
 
     fn add(&mut self, event: &Event) -> Result<()> {
@@ -240,6 +262,10 @@ impl<'a> Concern<'a> {
                         String::from_utf8_lossy(&query.database),
                         String::from_utf8_lossy(&query.sql),
                     );
+                    // The servers write them so, whatever a client called them: XA COMMIT X'61',X'',1.
+                    let named = |word| Some(sql.strip_prefix(word)?.trim().to_owned());
+                    self.xa_starts = self.xa_starts.take().or_else(|| named("XA START "));
+                    self.xa_commits = self.xa_commits.take().or_else(|| named("XA COMMIT "));
                     let hidden = self.hidden || self.hides;
                     let read = self.wanted.statement(&database, &sql, hidden);
                     self.hides |= read.hides;

@@ -13,6 +13,7 @@ use crate::connect::{ConnectOptions, Session};
 use crate::files::Settings;
 use crate::files::system::in_one_directory;
 use crate::innodb::TableFile;
+use crate::logged;
 use crate::logical::TableName;
 use crate::logical::inventory::{self, ServerFacts};
 
@@ -268,15 +269,7 @@ impl Donor {
             ),
             "have room for it in the source's data directory; it goes with the end of the clone",
         ));
-        let log_bin: Option<u8> = self.session.query_first("SELECT @@GLOBAL.log_bin").await?;
-        if log_bin != Some(1) {
-            findings.push(Finding::new(
-                Severity::Warning,
-                "log_bin",
-                "the binary log is off, so nothing after this backup can be restored",
-                "set log_bin in the server's configuration and restart it",
-            ));
-        }
+        findings.extend(logged::findings(&mut self.session, &self.facts).await?);
         Ok(findings)
     }
 

@@ -53,7 +53,10 @@ fn is_full(said: &ServerError) -> bool {
     match said.code {
         // Files that cannot be created, renamed or written.
         1 | 1004..=1006 | 1025 | 1026 => {
-            ["No space left on device", "rrno: 28 ", "rrcode: 28 "].iter().any(|t| text.contains(t))
+            // The last one is what InnoDB's DB_OUT_OF_FILE_SPACE becomes.
+            ["No space left on device", "rrno: 28 ", "rrcode: 28 ", "rrno: 135 "]
+                .iter()
+                .any(|t| text.contains(t))
         }
         // What InnoDB names so is an I/O error, of a file that an index is built with.
         1030 if text.contains("'InnoDB error'") => number() == Some("100"),
@@ -115,6 +118,11 @@ fn remedy(code: u16, kind: ErrorKind) -> Option<&'static str> {
         }
         1148 | 3948 | 4166 => "run SET GLOBAL local_infile = ON on the server",
         1153 | 1301 => "raise max_allowed_packet on the server",
+        1197 | 1705 => {
+            "raise max_binlog_cache_size (for tables without transactions max_binlog_stmt_cache_size) with SET GLOBAL at \
+             the server, or keep the restore out of its binary log with --binlog off"
+        }
+        1461 => "raise max_prepared_stmt_count with SET GLOBAL at the server",
         1205 | 3572 => {
             "find the session that holds the lock in the process list, or raise the lock time-out"
         }
@@ -126,6 +134,9 @@ fn remedy(code: u16, kind: ErrorKind) -> Option<&'static str> {
         1 | 3 | 1004..=1006 | 1025 | 1026 | 1030 | 1296 | 1878 if kind == ErrorKind::Space => {
             "free space at the server: what is full may be its directory for temporary files (tmpdir, \
              innodb_tmpdir) instead of that of its data; its error log says which"
+        }
+        1114 => {
+            "free space at the server; a table of MEMORY is full at the max_heap_table_size of the session that made it"
         }
         1820 | 1862 => "give the account a new password with ALTER USER",
         1251 | 1524 | 2059 | 2061 => {
@@ -342,6 +353,7 @@ mod tests {
             (1, "Can't create/write to file '/t/MLfd=4' (OS errno 28 - No space left on device)"),
             (3, "Error writing file '/t/MLfd=4' (OS errno 28 - No space left on device)"),
             (1005, r#"Can't create table `d`.`t` (errno: 28 "No space left on device")"#),
+            (1005, r#"Can't create table `d`.`t` (errno: 135 "No more room in record file")"#),
             (1026, r#"Error writing file './d/t' (errno: 28 "Kein Platz")"#),
             (1030, "Got error 28 - 'No space left on device' from storage engine"),
             (1030, r#"Got error 28 "No space left on device" from storage engine InnoDB"#),

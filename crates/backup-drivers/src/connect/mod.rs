@@ -9,6 +9,7 @@
 
 mod error;
 mod open;
+mod opened;
 mod option_file;
 mod options;
 mod proven;
@@ -19,6 +20,7 @@ mod url;
 
 pub use error::{kind_of_server_error, server_error, sql_error};
 pub use open::open;
+pub use opened::Opened;
 pub use options::{ConnectOptions, Endpoint, SslMode, TlsOptions};
 pub use proven::Proven;
 pub use session::Session;

@@ -24,10 +24,12 @@ const WAIT_TIMEOUT: usize = 28_800;
 ///
 /// A limit on the rows of a `SELECT` would make lists, and tables, silently shorter; without
 /// autocommit what was loaded is gone with the connection; an `sql_mode` would change what literals and
-/// operators mean; the others end statements or idle connections of a long backup. The comments are for
+/// operators mean; safe updates refuse a `DELETE` by anything but a key; the others end statements or idle
+/// connections of a long backup. The comments are for
 /// one flavor each.
 pub(crate) const SESSION: &str = "SET SESSION sql_select_limit = 18446744073709551615, \
-    sql_mode = '', autocommit = 1, completion_type = 0, sql_big_selects = 1, wait_timeout = 2147483 \
+    sql_mode = '', autocommit = 1, completion_type = 0, sql_big_selects = 1, sql_safe_updates = 0, \
+    wait_timeout = 2147483 \
     /*!80000 , max_execution_time = 0 */ /*M!100304 , max_statement_time = 0, \
     idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, \
     system_versioning_asof = DEFAULT */";
@@ -46,9 +48,11 @@ const ACCESS_DENIED: u16 = 1045;
 /// text are in [`Error::server`]), or TLS fails. [`ErrorKind::Usage`] if a certificate or key
 /// cannot be read.
 pub async fn open(options: &ConnectOptions) -> Result<Conn> {
-    tokio::time::timeout(options.connect_timeout, connect(options))
+    let conn = tokio::time::timeout(options.connect_timeout, connect(options))
         .await
-        .unwrap_or_else(|_| Err(timed_out(options.connect_timeout, options.cannot_connect())))
+        .unwrap_or_else(|_| Err(timed_out(options.connect_timeout, options.cannot_connect())))?;
+    options.opened.add(conn.id());
+    Ok(conn)
 }
 
 async fn connect(options: &ConnectOptions) -> Result<Conn> {

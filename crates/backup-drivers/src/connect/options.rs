@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backup_core::{Error, Result, Secret};
 
+use super::opened::Opened;
 use super::proven::Proven;
 use super::{option_file, url};
 use crate::wire::Compression;
@@ -56,6 +57,8 @@ pub struct ConnectOptions {
     pub password_in_url: bool,
     /// The password that a server has taken; filled by [`open`](super::open).
     pub proven: Proven,
+    /// The connections that were opened with these, by their numbers on the server.
+    pub opened: Opened,
 }
 
 /// The address of a server.
@@ -145,6 +148,7 @@ impl ConnectOptions {
             ]),
             password_in_url: false,
             proven: Proven::default(),
+            opened: Opened::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use backup_core::Result;
+use backup_core::{Error, ErrorKind, Result};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Params};
 
@@ -13,9 +13,15 @@ const SHOWN: usize = 120;
 
 /// A connection for statements outside the hot paths, with errors of this project: each names the
 /// statement, and has the kind and remedy of [`sql_error`].
+///
+/// A statement whose future is dropped before its end leaves its answer on the connection, where the next one would take
+/// it for its own. So such a session answers nothing any more. It is not opened anew by itself: what it held (locks, a
+/// transaction) would be gone without a word.
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
+    /// A statement was begun, and its answer has not been read to the end.
+    unanswered: bool,
 }
 
 impl Session {
@@ -24,7 +30,28 @@ impl Session {
     /// # Errors
     /// As [`open`].
     pub async fn open(options: &ConnectOptions) -> Result<Self> {
-        Ok(Session { conn: open(options).await? })
+        Ok(Session { conn: open(options).await?, unanswered: false })
+    }
+
+    /// Whether a statement was begun and not waited for: nothing can be asked any more.
+    pub(crate) fn is_left(&self) -> bool {
+        self.unanswered
+    }
+
+    /// Notes that a statement begins.
+    fn begin(&mut self, sql: &str) -> Result<()> {
+        if std::mem::replace(&mut self.unanswered, true) {
+            let what = "an earlier statement on the connection was not waited for";
+            return Err(Error::new(ErrorKind::Connect, format!("{}: {what}", cannot_run(sql)))
+                .with_remedy("run the command again"));
+        }
+        Ok(())
+    }
+
+    /// Notes that it has ended.
+    fn end<T>(&mut self, done: mysql_async::Result<T>, sql: &str) -> Result<T> {
+        self.unanswered = false;
+        done.map_err(|e| statement_error(e, sql, cannot_run(sql)))
     }
 
     /// Every row of a text-protocol query.
@@ -32,7 +59,9 @@ impl Session {
     /// # Errors
     /// As [`sql_error`], with the statement.
     pub async fn query_rows<T: FromRow + Send + 'static>(&mut self, sql: &str) -> Result<Vec<T>> {
-        self.conn.query(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
+        self.begin(sql)?;
+        let done = self.conn.query(sql).await;
+        self.end(done, sql)
     }
 
     /// The first row of a text-protocol query.
@@ -43,7 +72,9 @@ impl Session {
         &mut self,
         sql: &str,
     ) -> Result<Option<T>> {
-        self.conn.query_first(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
+        self.begin(sql)?;
+        let done = self.conn.query_first(sql).await;
+        self.end(done, sql)
     }
 
     /// Runs a statement and drops its rows, if any. Gives the number of affected rows.
@@ -51,8 +82,17 @@ impl Session {
     /// # Errors
     /// As [`sql_error`], with the statement.
     pub async fn run(&mut self, sql: &str) -> Result<u64> {
-        self.conn.query_drop(sql).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))?;
+        self.begin(sql)?;
+        let done = self.conn.query_drop(sql).await;
+        self.end(done, sql)?;
         Ok(self.conn.affected_rows())
+    }
+
+    /// Runs a statement that is encoded in the character set of the session; `sql` is what it says.
+    pub(crate) async fn run_encoded(&mut self, encoded: &[u8], sql: &str) -> Result<()> {
+        self.begin(sql)?;
+        let done = self.conn.query_drop(encoded).await;
+        self.end(done, sql)
     }
 
     /// Every row of a prepared statement with `params`.
@@ -65,7 +105,9 @@ impl Session {
         params: impl Into<Params> + Send,
     ) -> Result<Vec<T>> {
         let params = params.into();
-        self.conn.exec(sql, params).await.map_err(|e| statement_error(e, sql, cannot_run(sql)))
+        self.begin(sql)?;
+        let done = self.conn.exec(sql, params).await;
+        self.end(done, sql)
     }
 
     /// The connection's number on the server, as `KILL` takes it.
@@ -74,7 +116,8 @@ impl Session {
         self.conn.id()
     }
 
-    /// The connection itself, for everything else.
+    /// The connection itself, for everything else. Of what is asked of it directly nothing is noted: who drops such a
+    /// statement has to drop the session too.
     pub fn conn(&mut self) -> &mut Conn {
         &mut self.conn
     }

@@ -16,18 +16,21 @@ use super::copy::{Held, copy_in};
 use super::directory::DataDirectory;
 use super::elsewhere;
 use super::idle;
+use super::left_out::{unexpected, unexpected_finding};
 use super::redo::{self, Redo};
 use super::system::{self, System};
 use super::tree::Tree;
 use super::unclosed::unclosed;
 use crate::binlog::{BinlogEnd, binlog_end};
-use crate::innodb::gtid_executed;
+use crate::innodb::{CopiedPages, gtid_executed};
 
 /// How a stopped server is copied.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ColdOptions {
     /// Copies a server that was not shut down in order too: it crashed, or was killed.
     pub allow_unclean: bool,
+    /// Goes on where a page is damaged.
+    pub allow_bad_pages: bool,
 }
 
 /// Copies the files of a stopped server.
@@ -132,6 +135,9 @@ impl ColdBackup {
     }
 }
 
+/// Why there is no position.
+const NO_BINLOGS: &str =
+    "there are no binary logs in the directory: nothing after this backup can be restored";
 /// What is left to do where GTIDs are not known.
 const NO_GTIDS: &str = "restores to a point need a server on the restored files first, which knows; then `holdfast \
                         binlog apply`";
@@ -175,6 +181,7 @@ impl Backup for ColdBackup {
         if let Some(why) = &facts.no_gtids {
             findings.push(Finding::new(Severity::Warning, "position", no_gtids(why), NO_GTIDS));
         }
+        findings.extend(unexpected_finding(&tree.left_out));
         match elsewhere::check(&tree) {
             Ok(unseen) => findings.extend(unseen.map(|unseen| {
                 let remedy =
@@ -187,14 +194,14 @@ impl Backup for ColdBackup {
         }
         let missing = match &facts.binlogs {
             Ok(Some(_)) => None,
-            Ok(None) => Some("there are no binary logs in the directory".to_owned()),
-            Err(e) => Some(e.chain()),
+            Ok(None) => Some(NO_BINLOGS.to_owned()),
+            Err(e) => Some(format!("{}: nothing after this backup can be restored", e.chain())),
         };
         if let Some(problem) = missing {
             findings.push(Finding::new(
                 Severity::Warning,
                 "position",
-                format!("{problem}: nothing after this backup can be restored"),
+                problem,
                 "where they are elsewhere, name that: file:///var/lib/mysql?binlogs=/directory",
             ));
         }
@@ -214,9 +221,13 @@ impl Backup for ColdBackup {
         cx.phase("copying files");
         // Only now, for what was looked at would have taken the locks away. What ran in between is seen at the end.
         let held = self.hold()?;
-        copy_in(cx, &tree, &sink, &held).await?;
+        let pages = copy_in(cx, &tree, &sink, &held).await?;
         drop(held);
         tree.check_unchanged(&self.source.roots(), crashed)?;
+        let bad_pages = match crashed {
+            true => pages.perhaps_torn(),
+            false => pages.judge(self.options.allow_bad_pages)?,
+        };
         let system = tree.system.as_ref();
         let files = system.and_then(System::data_file_path);
         let variables = files.map(|files| ("innodb_data_file_path".to_owned(), files));
@@ -235,19 +246,26 @@ impl Backup for ColdBackup {
             entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
         };
         catalog.write(&*sink).await?;
-        Ok(self.outcome(cx, facts, &catalog))
+        Ok(self.outcome(cx, facts, &catalog, &pages, bad_pages))
     }
 }
 
 impl ColdBackup {
-    fn outcome(&self, cx: &Context, facts: Facts, catalog: &Catalog) -> Outcome {
+    fn outcome(
+        &self,
+        cx: &Context,
+        facts: Facts,
+        catalog: &Catalog,
+        pages: &CopiedPages,
+        bad_pages: Option<String>,
+    ) -> Outcome {
         let mut warnings = Vec::new();
         let end = facts.binlogs.unwrap_or_else(|e| {
             warnings.push(format!("the position is not known: {}", e.chain()));
             None
         });
         if end.is_none() && warnings.is_empty() {
-            cx.note("there are no binary logs in the directory: nothing after this backup can be restored");
+            warnings.push(format!("the position is not known, for {NO_BINLOGS}"));
         }
         if let Some(why) = &facts.no_gtids {
             warnings.push(format!("{} ({NO_GTIDS})", no_gtids(why)));
@@ -266,6 +284,8 @@ impl ColdBackup {
                 (ConsistencyLevel::Transactional, reason)
             }
         };
+        warnings.extend(bad_pages);
+        warnings.extend(unexpected(&catalog.header.left_out));
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
@@ -289,7 +309,7 @@ impl ColdBackup {
             masked: false,
             partial: false,
             warnings,
-            details: serde_json::Value::Null,
+            details: pages.details(),
         }
     }
 }

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::catalog::Kind;
-use super::tree::{Found, Stamp, Tree, changed, is_replication};
+use super::left_out::is_replication;
+use super::tree::{Found, Stamp, Tree, changed};
+use crate::innodb::{CopiedPages, Geometry, HEAD_BYTES, PageChecker, PageSummary};
 
 /// How much is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -22,13 +24,13 @@ const AHEAD: usize = 2;
 const HELD: usize = (AHEAD + 2) * READ;
 
 /// Puts every file of `tree` into `sink`, [`Context::threads`] at once, the longest first. A file
-/// that changes meanwhile is an error.
+/// that changes meanwhile is an error. Every page of a tablespace is checked on its way.
 pub(crate) async fn copy_in(
     cx: &Context,
     tree: &Tree,
     sink: &Arc<dyn ArtifactSink>,
     held: &Held,
-) -> Result<()> {
+) -> Result<CopiedPages> {
     for left in tree.left_out.iter().filter(|left| is_replication(&left.path)) {
         cx.note(format!("{} is left out: {}", left.path, left.reason));
     }
@@ -37,10 +39,16 @@ pub(crate) async fn copy_in(
     let mut files: Vec<Found> = files.cloned().collect();
     // So that no long one is left over at the end.
     files.sort_by_key(|found| std::cmp::Reverse(found.entry.bytes));
+    let system = tree.system.as_ref().map(|system| system.geometry);
     stream::iter(files)
-        .map(|found| file_in(cx, found, sink, held))
+        .map(|found| file_in(cx, found, system, sink, held))
         .buffer_unordered(cx.threads())
-        .try_for_each(|()| async { Ok(()) })
+        .try_fold(CopiedPages::default(), |mut pages, (path, summary)| async move {
+            if let Some(summary) = summary {
+                pages.add(&path, &summary);
+            }
+            Ok(pages)
+        })
         .await
 }
 
@@ -49,7 +57,7 @@ pub(crate) async fn copy_tree(
     cx: &Context,
     tree: &Tree,
     sink: &Arc<dyn ArtifactSink>,
-) -> Result<()> {
+) -> Result<CopiedPages> {
     copy_in(cx, tree, sink, &Held::default()).await
 }
 
@@ -70,9 +78,10 @@ impl Held {
 async fn file_in(
     cx: &Context,
     found: Found,
+    system: Option<Geometry>,
     sink: &Arc<dyn ArtifactSink>,
     held: &Held,
-) -> Result<()> {
+) -> Result<(String, Option<PageSummary>)> {
     cx.check()?;
     let entry = found.entry.clone();
     let small = usize::try_from(entry.bytes).map_or(HELD, |bytes| bytes.clamp(1024, HELD));
@@ -81,30 +90,51 @@ async fn file_in(
     let (sender, mut pieces) = mpsc::channel::<Result<Bytes>>(AHEAD);
     let held = held.clone();
     let reader = tokio::task::spawn_blocking(move || {
-        if let Err(e) = read(&found, &held, &sender) {
+        read(&found, system, &held, &sender).unwrap_or_else(|e| {
             // Nobody listens any more when the writer has failed.
             let _ = sender.blocking_send(Err(e));
-        }
+            None
+        })
     });
     while let Some(piece) = cx.run(async { Ok(pieces.recv().await) }).await? {
         let piece = piece?;
         cx.progress().add_bytes(piece.len() as u64);
         writer.write(piece).await?;
     }
-    reader.await.map_err(|e| Error::internal("a reader was lost").with_source(e))?;
+    let pages = reader.await.map_err(|e| Error::internal("a reader was lost").with_source(e))?;
     writer.finish(Value::Null).await?;
-    cx.event(Event::Done { kind: "file".into(), name: entry.path, rows: None });
-    Ok(())
+    cx.event(Event::Done { kind: "file".into(), name: entry.path.clone(), rows: None });
+    Ok((entry.path, pages))
 }
 
-fn read(found: &Found, held: &Held, sender: &mpsc::Sender<Result<Bytes>>) -> Result<()> {
+/// What checks the pages of a file, of which `head` is the beginning, if it has any.
+fn checker(found: &Found, system: Option<Geometry>, head: &[u8]) -> Option<PageChecker> {
+    let entry = &found.entry;
+    match (entry.page_size, entry.space_id) {
+        (Some(_), Some(_)) => Some(PageChecker::new()),
+        // Files of the system tablespace after the first.
+        (Some(_), None) => system.map(PageChecker::resume),
+        (None, _) => {
+            // Its first page is damaged. One of zeros was only just made.
+            let damaged = head.iter().take(HEAD_BYTES).any(|&byte| byte != 0);
+            (entry.path.ends_with(".ibd") && damaged).then(PageChecker::new)
+        }
+    }
+}
+
+fn read(
+    found: &Found,
+    system: Option<Geometry>,
+    held: &Held,
+    sender: &mpsc::Sender<Result<Bytes>>,
+) -> Result<Option<PageSummary>> {
     let path = &found.source;
     let failed = |e| match e {
         e if std::io::Error::kind(&e) == std::io::ErrorKind::NotFound => changed(&found.entry.path),
         e => io_error(e, ErrorKind::Source, format!("cannot read {}", path.display())),
     };
     let file = held.open(path).map_err(failed)?;
-    let mut at = 0;
+    let (mut at, mut pages) = (0, None);
     while at < found.entry.bytes {
         let len = usize::try_from(found.entry.bytes - at).map_or(READ, |left| left.min(READ));
         let mut piece = vec![0; len];
@@ -112,13 +142,19 @@ fn read(found: &Found, held: &Held, sender: &mpsc::Sender<Result<Bytes>>) -> Res
             std::io::ErrorKind::UnexpectedEof => changed(&found.entry.path),
             _ => failed(e),
         })?;
+        if at == 0 {
+            pages = checker(found, system, &piece);
+        }
+        if let Some(pages) = &mut pages {
+            pages.push(&piece);
+        }
         at += len as u64;
         if sender.blocking_send(Ok(piece.into())).is_err() {
-            return Ok(());
+            return Ok(None);
         }
     }
     match Stamp::of(&file.metadata().map_err(failed)?) == found.stamp {
-        true => Ok(()),
+        true => Ok(pages.map(PageChecker::finish)),
         false => Err(changed(&found.entry.path)),
     }
 }

@@ -38,6 +38,8 @@ pub struct DataDirectory {
     /// Directories of other tablespaces (`DATA DIRECTORY`, general tablespaces): what is below them
     /// goes into the data directory.
     pub also: Vec<PathBuf>,
+    /// Logs for people, as a running server calls them: they are left out, wherever they are below it.
+    pub logs: Vec<PathBuf>,
 }
 
 impl DataDirectory {
@@ -51,7 +53,8 @@ impl DataDirectory {
         let aria = self.aria.as_ref().filter(|at| !self.holds(at));
         // Those that were made before it was set would go where the ones in use go.
         let stale = aria.map(|_| ARIA);
-        let mut roots = vec![Root { stale, ..Root::datadir(&self.path) }];
+        let logs = self.logs.clone();
+        let mut roots = vec![Root { stale, logs, ..Root::datadir(&self.path) }];
         let mut add = |directory: &Option<PathBuf>, only: &[&str], system: bool| {
             if let Some(directory) = directory.as_ref().filter(|at| !self.holds(at)) {
                 let only = only.iter().map(|&start| start.to_owned()).collect();

@@ -70,7 +70,9 @@ pub async fn drill(
     }
     let unreadable = |said: &str| match install.flavor() {
         Flavor::MariaDb => no_keys(said, keys.as_ref()),
-        Flavor::MySql => None,
+        // Keys that are with the files are taken over by a keyring of the drill's own.
+        Flavor::MySql if catalog.header.settings.keys_in_files => None,
+        Flavor::MySql => no_keyring(said),
     };
     let began = Instant::now();
     if let Err(e) = restore.run(cx, manifest, artifacts).await {
@@ -87,7 +89,11 @@ pub async fn drill(
         // One that has no number replicates nothing: it does not look for relay logs, which are in no backup.
         on_files.options.push(("server_id", "0".to_owned()));
     }
-    let (mut sandbox, target) = match on_files.open(cx).await {
+    let opened = async {
+        let recovered = on_files.recover(cx).await?;
+        Ok::<_, Error>((recovered, on_files.open_recovered(cx).await?))
+    };
+    let (recovered, (mut sandbox, target)) = match opened.await {
         Ok(opened) => opened,
         Err(e) => {
             if let Some(e) = unreadable(&e.chain()) {
@@ -109,6 +115,7 @@ pub async fn drill(
     let empty = emptied.iter().flatten().map(|left| left.table.clone()).collect();
     let census = Census::but_for(cx, &target, &Selection::default(), &empty).await;
     let log = std::fs::read_to_string(sandbox.error_log()).unwrap_or_default();
+    let log = recovered + &log;
     // What the server says at its end does not matter; its data goes with it.
     sandbox.kill();
     if let Some(e) = unreadable(&log) {
@@ -126,6 +133,11 @@ pub async fn drill(
         // A server that died of what it read is no failure of the drill.
         Err(e) if e.kind() == ErrorKind::Connect => {
             let problem = format!("the server went away while its tables were read: {}", e.chain());
+            report.findings.push(damaged(object, problem));
+        }
+        // The server has nothing but the backup: what it cannot tell of its tables is wrong with that.
+        Err(e) if e.kind() == ErrorKind::Source => {
+            let problem = format!("the server cannot tell what is in the backup: {}", e.chain());
             report.findings.push(damaged(object, problem));
         }
         census => {
@@ -177,6 +189,11 @@ impl<'a> OnFiles<'a> {
     /// # Errors
     /// When the server does not start on the files.
     pub async fn open(&self, cx: &Context) -> Result<(Sandbox, ConnectOptions)> {
+        self.recover(cx).await?;
+        self.open_recovered(cx).await
+    }
+
+    async fn open_recovered(&self, cx: &Context) -> Result<(Sandbox, ConnectOptions)> {
         let access = Access::write(cx, self.scratch)?;
         let sandbox = self.start(cx, &access).await?;
         let target =
@@ -208,6 +225,16 @@ impl<'a> OnFiles<'a> {
     }
 
     async fn start(&self, cx: &Context, access: &Access) -> Result<Sandbox> {
+        let init = access.file.to_string_lossy().into_owned();
+        self.start_with(cx, move |builder| builder.option("init-file", init.as_str())).await
+    }
+
+    /// Starts it as the files need it, with what `more` says.
+    pub(super) async fn start_with(
+        &self,
+        cx: &Context,
+        more: impl Fn(SandboxBuilder) -> SandboxBuilder,
+    ) -> Result<Sandbox> {
         let settings = &self.catalog.header.settings;
         let keys = self.keys()?;
         let files = self.system_files()?;
@@ -219,12 +246,15 @@ impl<'a> OnFiles<'a> {
                 .binary_log(false)
                 .keyring(settings.keys_in_files)
                 .start_timeout(START)
-                .option("init-file", access.file.to_string_lossy())
                 .flag("skip-slave-start")
                 .option("event_scheduler", "OFF")
                 // What the source was told by SET PERSIST was meant for it.
                 .option("loose-persisted-globals-load", "OFF")
                 .option("innodb_buffer_pool_size", "256M");
+            if self.install.flavor() == Flavor::MariaDb {
+                // Tables that are made in directories of the source come into its own: see `NO_DIR_IN_CREATE`.
+                builder = builder.option("symbolic-links", "OFF");
+            }
             if let Some((file, plugins)) = &keys {
                 let plugins = plugins.to_string_lossy();
                 builder = builder.option_file(file).option("plugin_dir", plugins);
@@ -244,7 +274,7 @@ impl<'a> OnFiles<'a> {
             for (name, value) in &self.options {
                 builder = builder.option(*name, value);
             }
-            builder
+            more(builder)
         };
         match builder(settings.lower_case_table_names).start(cx).await {
             // A stopped server does not tell this one; MySQL keeps it in its dictionary and refuses another.
@@ -320,6 +350,19 @@ fn no_keys(said: &str, keys: Option<&KeyPlugin>) -> Option<Error> {
         ),
     };
     Some(Error::new(ErrorKind::Target, format!("{problem}: {line}")).with_remedy(remedy))
+}
+
+/// The error where a MySQL says that it cannot read what is encrypted, for its keyring is none or another one: nothing is
+/// known of the backup then.
+fn no_keyring(said: &str) -> Option<Error> {
+    let mut lines = said.lines().flat_map(|line| line.split(" | "));
+    let line = lines.find(|line| line.contains("keyring") && line.contains("loaded"))?;
+    let problem =
+        "the private server has no keyring with the keys of encrypted files of the backup";
+    Some(Error::new(ErrorKind::Target, format!("{problem}: {line}")).with_remedy(
+        "name an installation of MySQL that has the source's keyring component and its keys with --server-dir; whether \
+         pages are damaged `holdfast verify --level content` tells without any key",
+    ))
 }
 
 /// What a private server makes besides the data that are restored: a redo log, temporary tables, undo. With less room

@@ -46,6 +46,7 @@ const ARIA_CONTROL: &str = "aria_log_control";
 /// # Errors
 /// [`ErrorKind::Source`] that names them, and what the files fail with.
 pub(super) fn check(tree: &Tree) -> Result<Option<&'static str>> {
+    tree.refuse_dangling()?;
     let missing = missing(tree)?;
     let Some((first, rest)) = missing.split_first() else {
         let dictionary = tree.found.iter().find(|found| found.entry.path == DICTIONARY);

@@ -7,6 +7,7 @@ use std::path::Path;
 use backup_core::{ErrorKind, Finding, Manifest, ServerVersion, Severity};
 
 use super::catalog::{Catalog, Settings, State};
+use super::system::in_one_directory;
 use crate::sandbox::{ServerConfig, ServerInstall};
 
 /// InnoDB's, where nothing is set.
@@ -98,8 +99,10 @@ impl Successor<'_> {
         let names = settings.lower_case_table_names;
         same("lower_case_table_names", names.map(|names| names.to_string()));
         // A server that ran told its case of names, and this where it is not the default.
-        let told = settings.variables.get("innodb_data_file_path").map(String::as_str);
-        let wanted = told.or(settings.lower_case_table_names.map(|_| DATA_FILE_PATH));
+        let told =
+            settings.variables.get("innodb_data_file_path").map(|told| in_one_directory(told));
+        let usual = || settings.lower_case_table_names.map(|_| DATA_FILE_PATH.to_owned());
+        let wanted = told.or_else(usual);
         let own = self.config.get("innodb_data_file_path").unwrap_or(DATA_FILE_PATH);
         // What was read off the files does not tell whether the last was to grow, but how long it is.
         let read_off = settings.lower_case_table_names.is_none();
@@ -128,12 +131,7 @@ impl Successor<'_> {
         let datadir = self.config.get("datadir").unwrap_or_default();
         let told =
             |path: &&str| !here(path) && *path != "." && Path::new(path) != Path::new(datadir);
-        for name in [
-            "innodb_data_home_dir",
-            "innodb_log_group_home_dir",
-            "innodb_undo_directory",
-            "aria_log_dir_path",
-        ] {
+        for name in PLACES {
             if let Some(path) = self.config.get(name).filter(told) {
                 found.error(
                     name,
@@ -173,10 +171,10 @@ impl Successor<'_> {
 
     /// Settings without which it starts, but does not do the same.
     fn variables(&self, settings: &Settings, found: &mut Found) {
-        for (name, wanted) in &settings.variables {
+        for (name, wanted) in told(settings) {
             let own = self.config.get(name).unwrap_or_default();
-            let same = own.eq_ignore_ascii_case(wanted)
-                || switch(own).is_some_and(|own| switch(wanted) == Some(own));
+            let same = own.eq_ignore_ascii_case(&wanted)
+                || switch(own).is_some_and(|own| switch(&wanted) == Some(own));
             if name != "innodb_data_file_path" && !same {
                 found.warning(
                     name,
@@ -232,6 +230,77 @@ impl Successor<'_> {
         }
     }
 }
+
+/// What is worth telling of a backup's settings before a server starts on it. Where its option file is known
+/// ([`Successor::fit`] looks at that), only what no option file says.
+#[must_use]
+pub fn advice(catalog: &Catalog, config: Option<&ServerConfig>) -> Vec<Finding> {
+    let settings = &catalog.header.settings;
+    let unknown = config.is_none();
+    let mut findings = Vec::new();
+    let mut add = |object: &str, problem: String, remedy: String| {
+        findings.push(Finding::new(Severity::Warning, object, problem, remedy));
+    };
+    if let Some(size) = settings.page_size.filter(|&size| unknown && size != 16_384) {
+        add(
+            "innodb_page_size",
+            format!("the files have pages of {size} bytes"),
+            format!("write innodb_page_size={size} into the my.cnf of the server"),
+        );
+    }
+    if let Some(names) = settings.lower_case_table_names.filter(|&names| unknown && names != 0) {
+        add(
+            "lower_case_table_names",
+            format!("the source ran with lower_case_table_names={names}"),
+            format!("write lower_case_table_names={names} into the my.cnf of the server"),
+        );
+    }
+    for (name, value) in told(settings).filter(|_| unknown) {
+        add(
+            name,
+            format!("the source ran with {name}={value}"),
+            format!("write {name}={value} into the my.cnf of the server"),
+        );
+    }
+    if unknown && !settings.keyring.is_empty() {
+        let keyring = settings.keyring.join(", ");
+        add(
+            "keyring",
+            format!("the source had a keyring ({keyring}), whose keys are not all in the backup"),
+            "give the server the same keyring before it starts".to_owned(),
+        );
+    }
+    if settings.keys_in_files {
+        add(
+            "keyring",
+            "encrypted tablespaces have their keys with them, as good as in the clear, until a server has \
+             started on the files"
+                .to_owned(),
+            "let nobody else read the directory; start the server with a keyring component, which may be \
+             empty: it takes the keys over"
+                .to_owned(),
+        );
+    }
+    findings
+}
+
+/// Variables that a server on the files is told: those of the source, but for where it had its files, for all are
+/// restored into one directory.
+fn told(settings: &Settings) -> impl Iterator<Item = (&str, String)> {
+    let variables = settings.variables.iter().map(|(name, value)| (name.as_str(), value));
+    variables.filter(|(name, _)| !PLACES.contains(name)).map(|(name, value)| match name {
+        "innodb_data_file_path" => (name, in_one_directory(value)),
+        _ => (name, value.clone()),
+    })
+}
+
+/// Variables that say where a server has files.
+const PLACES: [&str; 4] = [
+    "innodb_data_home_dir",
+    "innodb_log_group_home_dir",
+    "innodb_undo_directory",
+    "aria_log_dir_path",
+];
 
 /// With what the settings of keyring plugins begin, MySQL's and MariaDB's. MySQL knows some without any.
 const KEYS: [&str; 5] = [
@@ -313,6 +382,24 @@ mod tests {
         assert!(same_files("a:1G;b:2M:autoextend", "a:1024m;b:3M:autoextend"));
         assert_eq!(lengths("a:1G;b:2048K:autoextend"), lengths("a:1024M;b:2M"));
         assert_ne!(lengths("a:1G;b:2M"), lengths("a:1G;b:3M"));
+    }
+
+    #[test]
+    fn a_server_is_told_no_place_of_the_source() {
+        let variables = [
+            ("innodb_data_file_path", "/srv/sys/A:12M;B:12M:autoextend"),
+            ("innodb_data_home_dir", "/srv/sys"),
+            ("innodb_encrypt_log", "ON"),
+            ("innodb_undo_directory", "/srv/undo"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Settings { variables: variables.into(), ..Settings::default() };
+        let told: Vec<(&str, String)> = told(&settings).collect();
+        let wanted = [
+            ("innodb_data_file_path", "A:12M;B:12M:autoextend".to_owned()),
+            ("innodb_encrypt_log", "ON".to_owned()),
+        ];
+        assert_eq!(told, wanted);
     }
 
     #[test]

@@ -33,6 +33,16 @@ const SHAPING: [(&str, &[&str]); 6] = [
     ("character_set_server", &["utf8mb4", "latin1"]),
 ];
 
+/// Variables that name files which a server writes to while nobody can change a table, errors and what is asked of it.
+const LOGS: [&str; 6] = [
+    "general_log_file",
+    "slow_query_log_file",
+    "log_error",
+    "server_audit_file_path",
+    "audit_log_file",
+    "sql_error_log_filename",
+];
+
 impl LiveServer {
     /// Asks a server, and makes sure that its data directory is here.
     ///
@@ -57,6 +67,7 @@ impl LiveServer {
             aria: elsewhere("aria_log_dir_path"),
             binlogs: None,
             also: Vec::new(),
+            logs: LOGS.iter().filter_map(|name| Some(datadir.join(get(name)?))).collect(),
             path: datadir.clone(),
         };
         is_here(&directory, &facts)?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use backup_core::{Context, Error, ErrorKind, Flavor, GtidSet, Position, Result};
+use backup_core::{Context, Error, ErrorKind, Position, Result};
 
 use crate::connect::{ConnectOptions, Session};
 use crate::logical::inventory::ServerFacts;
@@ -148,20 +148,7 @@ impl GlobalLock {
 
     /// The position in the binary log; exact, since nothing can be committed.
     pub(crate) async fn position(&mut self, facts: &ServerFacts) -> Result<Position> {
-        let mut position = current_position(&mut self.holder, facts).await?;
-        if facts.flavor == Flavor::MariaDb && position.file.is_some() {
-            // What a replica has of its source is in the files, whether it writes that down itself or not.
-            let sql = "SELECT IF(@@GLOBAL.log_slave_updates, '', @@GLOBAL.gtid_slave_pos)";
-            let applied: Option<String> = self.holder.query_first(sql).await?;
-            let applied = GtidSet::parse(facts.flavor, &applied.unwrap_or_default())?;
-            if !applied.is_empty() {
-                position.gtid = Some(match &position.gtid {
-                    Some(own) => own.union(&applied)?,
-                    None => applied,
-                });
-            }
-        }
-        Ok(position)
+        current_position(&mut self.holder, facts).await
     }
 
     /// Makes the engines write their logs to the disk. A commit that is in the binary log may be in the
@@ -186,6 +173,10 @@ impl GlobalLock {
     /// # Errors
     /// [`ErrorKind::Source`] when it was lost before.
     pub(crate) async fn release(mut self) -> Result<Duration> {
+        if self.holder.is_left() {
+            // What was done under it was broken off in the middle of a statement: it goes with its connection.
+            return Ok(self.began.elapsed());
+        }
         let given_back = self.holder.run(self.waits.end()).await;
         let held = self.began.elapsed();
         self.watchdog.abort();

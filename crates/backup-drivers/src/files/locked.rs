@@ -1,22 +1,26 @@
 //! The copy of a running server that stands still for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Event, Finding, Outcome,
-    Position, Result, Severity, Strategy,
+    ArtifactSink, Backup, Consistency, ConsistencyLevel, Context, Error, ErrorKind, Event, Finding,
+    Outcome, Position, Result, Severity, Strategy,
 };
 
 use super::catalog::{CATALOG_FORMAT, Catalog, Header, State};
 use super::cold::objects;
 use super::copy::{Held, copy_in};
+use super::left_out::{unexpected, unexpected_finding};
 use super::live::LiveServer;
 use super::lock::{GlobalLock, LockOptions, Waits};
 use super::still::{Eager, check_still, rest};
 use super::tree::Tree;
 use crate::connect::{ConnectOptions, Session};
+use crate::innodb::CopiedPages;
+use crate::logged;
+use crate::logical::inventory::{self, ServerFacts};
 
 /// Copies the files of a running server of this machine under a global read lock, with InnoDB at rest
 /// from before the first file to behind the last. Nobody can write meanwhile.
@@ -24,13 +28,21 @@ use crate::connect::{ConnectOptions, Session};
 pub struct LockedBackup {
     source: ConnectOptions,
     options: LockOptions,
+    allow_bad_pages: bool,
 }
 
 impl LockedBackup {
     /// A copy of `source`.
     #[must_use]
     pub fn new(source: ConnectOptions, options: LockOptions) -> Self {
-        LockedBackup { source, options }
+        LockedBackup { source, options, allow_bad_pages: false }
+    }
+
+    /// Goes on where a page is damaged.
+    #[must_use]
+    pub fn allow_bad_pages(mut self, allow: bool) -> Self {
+        self.allow_bad_pages = allow;
+        self
     }
 
     /// What is done while the server stands still.
@@ -40,18 +52,22 @@ impl LockedBackup {
         live: &LiveServer,
         lock: &mut GlobalLock,
         sink: &Arc<dyn ArtifactSink>,
-    ) -> Result<(Tree, Position)> {
+    ) -> Result<(Tree, Position, CopiedPages)> {
         let flavor = live.facts.flavor;
         lock.flush_engine_logs().await?;
-        let level = rest(cx, lock.session(), flavor).await?;
+        let until = lock.is_lost_at().into_std();
+        let Some(level) = rest(cx, lock.session(), flavor, until).await? else {
+            return Err(lock.lost());
+        };
         let position = lock.position(&live.facts).await?;
         let roots = live.directory.roots();
         let tree = Tree::walk(&roots, false)?;
+        tree.refuse_dangling()?;
         cx.phase("copying files");
-        copy_in(cx, &tree, sink, &Held::default()).await?;
+        let pages = copy_in(cx, &tree, sink, &Held::default()).await?;
         check_still(lock.session(), flavor, level).await?;
         tree.check_unchanged(&roots, false)?;
-        Ok((tree, position))
+        Ok((tree, position, pages))
     }
 }
 
@@ -62,13 +78,20 @@ impl Backup for LockedBackup {
     }
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
-        let live = LiveServer::find(&self.source).await?;
-        let mut findings = vec![Finding::new(
+        let mut findings = privileges(&self.source).await?;
+        let live = match LiveServer::find(&self.source).await {
+            // Told by then, with the others.
+            Err(e) if e.kind() == ErrorKind::Privilege && !findings.is_empty() => {
+                return Ok(findings);
+            }
+            found => found?,
+        };
+        findings.push(Finding::new(
             Severity::Info,
             "server",
             format!("{} {}", live.facts.flavor, live.facts.version_text),
             "",
-        )];
+        ));
         let tree = Tree::walk(&live.directory.roots(), false)?;
         findings.push(Finding::new(
             Severity::Info,
@@ -80,20 +103,40 @@ impl Backup for LockedBackup {
             ),
             "",
         ));
+        findings.extend(unexpected_finding(&tree.left_out));
+        findings.extend(tree.refuse_dangling().err().map(|e| {
+            let finding = Finding::new(Severity::Error, "files", e.chain(), e.remedy());
+            finding.with_kind(e.kind())
+        }));
+        let mut session = Session::open(&self.source).await?;
+        let missing = inventory::missing_for_settings(session.conn(), &live.facts).await?;
+        session.close().await?;
+        findings.extend(missing.into_iter().map(|missing| {
+            let problem = format!(
+                "{} has no {} privilege, and cannot have InnoDB write what waits in memory: the copy is refused where \
+                 something does",
+                self.source.user, missing.name
+            );
+            Finding::new(Severity::Warning, "privileges", problem, missing.grant)
+        }));
         findings.extend(log_bin(&self.source).await?);
         Ok(findings)
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
         let live = LiveServer::find(&self.source).await?;
+        // Before anybody has to wait.
+        Tree::walk(&live.directory.roots(), false)?.refuse_dangling()?;
         let mut session = Session::open(&self.source).await?;
         // Most of it is written before anybody has to wait.
-        let eager = Eager::begin(&mut session, &self.source).await?;
-        let before = tokio::time::timeout(
-            Duration::from_secs(10),
-            rest(cx, &mut session, live.facts.flavor),
-        );
-        if let Ok(Err(e)) = before.await {
+        let eager = Eager::begin(cx, &mut session, live.facts.flavor, &self.source).await?;
+        let until = Instant::now() + Duration::from_secs(10);
+        let refused = match rest(cx, &mut session, live.facts.flavor, until).await {
+            // It would not write them under the lock either, and nobody is to wait for that.
+            Ok(None) if !eager.allowed => Some(not_at_rest(&mut session, &live.facts).await?),
+            rested => rested.err(),
+        };
+        if let Some(e) = refused {
             eager.end().await?;
             return Err(e);
         }
@@ -108,7 +151,7 @@ impl Backup for LockedBackup {
                 let copy = cx.run(self.copy(cx, &live, &mut lock, &sink));
                 let copied = tokio::time::timeout_at(until, copy).await.unwrap_or(Err(lost));
                 match (copied, lock.release().await) {
-                    (Ok((tree, position)), Ok(held)) => Ok((tree, position, held)),
+                    (Ok((tree, position, pages)), Ok(held)) => Ok((tree, position, pages, held)),
                     // A lock that was taken away is the cause of what failed after it.
                     (_, Err(e)) => Err(e),
                     (Err(e), Ok(_)) => Err(e),
@@ -116,8 +159,10 @@ impl Backup for LockedBackup {
             }
         };
         let put_back = eager.end().await;
-        let (tree, position, held) = copied?;
-        let mut warnings = Vec::new();
+        let (tree, position, pages, held) = copied?;
+        let mut warnings = Vec::from_iter(pages.judge(self.allow_bad_pages)?);
+        warnings.extend(no_position(&position));
+        warnings.extend(unexpected(&tree.left_out));
         if let Err(e) = put_back {
             warnings.push(format!(
                 "innodb_max_dirty_pages_pct was not put back to what it was: {}",
@@ -149,22 +194,53 @@ impl Backup for LockedBackup {
             masked: false,
             partial: false,
             warnings,
-            details: serde_json::Value::Null,
+            details: pages.details(),
         })
     }
 }
 
-/// What is missing for a point in time, if anything.
-pub(crate) async fn log_bin(source: &ConnectOptions) -> Result<Option<Finding>> {
+/// The error where InnoDB has something to write, and the account may not make it.
+async fn not_at_rest(session: &mut Session, facts: &ServerFacts) -> Result<Error> {
+    let missing = inventory::missing_for_settings(session.conn(), facts).await?;
+    let grants: Vec<String> = missing.into_iter().map(|missing| missing.grant).collect();
+    Ok(Error::new(
+        ErrorKind::Privilege,
+        "InnoDB has pages in memory that are not in their files yet, and the account may not have it write them",
+    )
+    .with_remedy(format!(
+        "{}; or SET GLOBAL innodb_max_dirty_pages_pct_lwm=0, GLOBAL innodb_max_dirty_pages_pct=0 as another account, \
+         and take the copy when nobody writes",
+        grants.join("; ")
+    )))
+}
+
+/// What the account lacks to lock the server and to see its files, as errors.
+pub(crate) async fn privileges(source: &ConnectOptions) -> Result<Vec<Finding>> {
     let mut session = Session::open(source).await?;
-    let on: Option<u8> = session.query_first("SELECT @@GLOBAL.log_bin").await?;
+    let facts = inventory::server(session.conn()).await?;
+    let missing = inventory::missing_for_copies(session.conn(), &facts).await?;
     session.close().await?;
-    Ok((on != Some(1)).then(|| {
-        Finding::new(
-            Severity::Warning,
-            "log_bin",
-            "the binary log is off, so nothing after this backup can be restored",
-            "set log_bin in the server's configuration and restart it",
-        )
-    }))
+    let finding = |privilege: inventory::Privilege| {
+        let problem = format!("{} has no {} privilege", source.user, privilege.name);
+        Finding::new(Severity::Error, "privileges", problem, privilege.grant)
+            .with_kind(ErrorKind::Privilege)
+    };
+    Ok(missing.into_iter().map(finding).collect())
+}
+
+/// What is to be said of a backup without a position.
+pub(crate) fn no_position(position: &Position) -> Option<String> {
+    position.is_unknown().then(|| {
+        "the position is not known, for the binary log is off: nothing after this backup can be restored"
+            .to_owned()
+    })
+}
+
+/// What is missing for a point in time, if anything.
+pub(crate) async fn log_bin(source: &ConnectOptions) -> Result<Vec<Finding>> {
+    let mut session = Session::open(source).await?;
+    let facts = inventory::server(session.conn()).await?;
+    let findings = logged::findings(&mut session, &facts).await?;
+    session.close().await?;
+    Ok(findings)
 }

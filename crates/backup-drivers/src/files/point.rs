@@ -130,7 +130,8 @@ impl OnFiles<'_> {
                 options.push(("gtid_mode", "ON".to_owned()));
                 options.push(("enforce_gtid_consistency", "ON".to_owned()));
             }
-            Flavor::MySql => {}
+            // Whatever the files say: the transactions have none.
+            Flavor::MySql => options.push(("gtid_mode", "OFF".to_owned())),
             Flavor::MariaDb => {
                 options.push(("relay_log_info_file", path("relay-log.info")));
                 options.push(("master_info_file", path("master.info")));

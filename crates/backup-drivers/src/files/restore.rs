@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
-    RestoreSteps, Restored, Result, Severity, io_error,
+    ArtifactSource, Context, Error, ErrorKind, Event, Flavor, Manifest, Restore, RestoreSteps,
+    Restored, Result, io_error,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::catalog::{Catalog, Entry, Kind};
 use super::changes::ChangesReader;
+use super::left_out::is_replication;
 use super::names::Names;
 use super::place::{Piece, Placed, There, Way, place};
 use super::target::{Found, Mark, Target};
-use super::tree::is_replication;
 
 /// How many pieces of a file wait to be written.
 const AHEAD: usize = 2;
@@ -88,6 +88,7 @@ impl FilesRestore {
             )
             .with_remedy("look whether it is the right one; if it is, empty it yourself"));
         }
+        target.check_no_backups()?;
         target.check_room(&catalog, self.keeps(&target), self.beside)?;
         Ok((catalog, target))
     }
@@ -100,56 +101,6 @@ impl FilesRestore {
             Found::Something => self.options.delta,
         }
     }
-}
-
-/// What is worth telling of a backup's settings before a server starts on it.
-fn advice(catalog: &Catalog) -> Vec<Finding> {
-    let settings = &catalog.header.settings;
-    let mut findings = Vec::new();
-    let mut add = |object: &str, problem: String, remedy: String| {
-        findings.push(Finding::new(Severity::Warning, object, problem, remedy));
-    };
-    if let Some(size) = settings.page_size.filter(|&size| size != 16_384) {
-        add(
-            "innodb_page_size",
-            format!("the files have pages of {size} bytes"),
-            format!("write innodb_page_size={size} into the my.cnf of the server"),
-        );
-    }
-    if let Some(names) = settings.lower_case_table_names.filter(|&names| names != 0) {
-        add(
-            "lower_case_table_names",
-            format!("the source ran with lower_case_table_names={names}"),
-            format!("write lower_case_table_names={names} into the my.cnf of the server"),
-        );
-    }
-    for (name, value) in &settings.variables {
-        add(
-            name,
-            format!("the source ran with {name}={value}"),
-            format!("write {name}={value} into the my.cnf of the server"),
-        );
-    }
-    if !settings.keyring.is_empty() {
-        let keyring = settings.keyring.join(", ");
-        add(
-            "keyring",
-            format!("the source had a keyring ({keyring}), whose keys are not all in the backup"),
-            "give the server the same keyring before it starts".to_owned(),
-        );
-    }
-    if settings.keys_in_files {
-        add(
-            "keyring",
-            "encrypted tablespaces have their keys with them, as good as in the clear, until a server has \
-             started on the files"
-                .to_owned(),
-            "let nobody else read the directory; start the server with a keyring component, which may be \
-             empty: it takes the keys over"
-                .to_owned(),
-        );
-    }
-    findings
 }
 
 #[async_trait]
@@ -181,7 +132,8 @@ impl Restore for FilesRestore {
             (true, _) => target.strangers(&catalog),
             (false, _) => target.all(),
         };
-        Ok(RestoreSteps { steps, destroys, findings: advice(&catalog) })
+        let destroys = destroys.iter().map(|path| path.display().to_string()).collect();
+        Ok(RestoreSteps { steps, destroys, findings: Vec::new() })
     }
 
     async fn run(
@@ -243,9 +195,6 @@ impl FilesRestore {
         let bytes: u64 = done.iter().map(|placed| placed.bytes).sum();
         if keeps {
             cx.note(format!("{written} of {bytes} bytes differed and were written"));
-        }
-        for finding in advice(&catalog) {
-            cx.note(format!("{}: {}", finding.problem, finding.remedy));
         }
         if let (Flavor::MariaDb, Some(gtid)) =
             (manifest.outcome.source.flavor, &manifest.outcome.position.gtid)

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 
 use backup_core::{Context, Error, ErrorKind, Event, Flavor, Result};
 
+use super::due;
 use crate::connect::{ConnectOptions, Session};
 
-/// Makes InnoDB write dirty pages as soon as there are any, and no statistics of its own accord, which it does under a
-/// read lock, too. The order is that of setting; the share at which writing begins must not be above the other.
-const EAGER: [&str; 3] =
-    ["innodb_stats_auto_recalc", "innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
+/// Makes InnoDB write dirty pages as soon as there are any. The order is that of setting; the share at which writing
+/// begins must not be above the other.
+const EAGER: [&str; 2] = ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"];
+/// Keeps InnoDB from finding more tables whose statistics are due.
+const NO_MORE_DUE: &str = "innodb_stats_auto_recalc";
+/// Keeps a MariaDB from writing those that are: it does so under a read lock, too, one table every ten seconds. A MySQL
+/// writes them whatever it is set to, and they are waited for.
+const NONE_WRITTEN: &str = "innodb_stats_persistent";
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -76,21 +81,61 @@ impl Level {
 /// reached, a task does it.
 pub(super) struct Eager {
     before: Vec<(&'static str, String)>,
+    /// Whether the account may tell it that.
+    pub(super) allowed: bool,
     source: ConnectOptions,
 }
 
 impl Eager {
-    pub(super) async fn begin(session: &mut Session, source: &ConnectOptions) -> Result<Self> {
-        let mut eager = Eager { before: Vec::new(), source: source.clone() };
-        for name in EAGER {
-            let value: Option<String> =
-                session.query_first(&format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)")).await?;
-            if let Some(value) = value {
-                session.run(&format!("SET GLOBAL {name} = 0")).await?;
-                eager.before.push((name, value));
+    pub(super) async fn begin(
+        cx: &Context,
+        session: &mut Session,
+        flavor: Flavor,
+        source: &ConnectOptions,
+    ) -> Result<Self> {
+        let mut eager = Eager { before: Vec::new(), allowed: true, source: source.clone() };
+        match eager.set_all(cx, session, flavor).await {
+            Ok(()) => Ok(eager),
+            Err(e) => {
+                eager.end().await?;
+                Err(e)
             }
         }
-        Ok(eager)
+    }
+
+    async fn set_all(&mut self, cx: &Context, session: &mut Session, flavor: Flavor) -> Result<()> {
+        let were_found = self.set(session, NO_MORE_DUE).await?;
+        match flavor {
+            Flavor::MariaDb => {
+                self.set(session, NONE_WRITTEN).await?;
+            }
+            Flavor::MySql if were_found => due::settled(cx, session).await?,
+            Flavor::MySql => {}
+        }
+        for name in EAGER {
+            self.set(session, name).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets it to 0, and tells whether it was anything else.
+    async fn set(&mut self, session: &mut Session, name: &'static str) -> Result<bool> {
+        let value: Option<String> =
+            session.query_first(&format!("SELECT CAST(@@GLOBAL.{name} AS CHAR)")).await?;
+        let Some(value) = value else { return Ok(false) };
+        match session.run(&format!("SET GLOBAL {name} = 0")).await {
+            Ok(_) => {
+                let other = value != "0";
+                self.before.push((name, value));
+                Ok(other)
+            }
+            // Then InnoDB writes when it likes, and where it does so at the wrong moment, that is seen.
+            Err(e) if e.kind() == ErrorKind::Privilege => {
+                self.allowed = false;
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Puts the settings back.
@@ -119,8 +164,14 @@ impl Drop for Eager {
     }
 }
 
-/// Waits until InnoDB has nothing to write, and has had nothing for a moment.
-pub(super) async fn rest(cx: &Context, session: &mut Session, flavor: Flavor) -> Result<Level> {
+/// Waits until InnoDB has nothing to write, and has had nothing for a moment; `None` where that did not come to be until
+/// then. A look is never broken off: its answer would be taken for that of the next statement.
+pub(super) async fn rest(
+    cx: &Context,
+    session: &mut Session,
+    flavor: Flavor,
+    until: Instant,
+) -> Result<Option<Level>> {
     let mut last = Level::read(session, flavor).await?;
     let mut since = Instant::now();
     let mut told = false;
@@ -131,7 +182,10 @@ pub(super) async fn rest(cx: &Context, session: &mut Session, flavor: Flavor) ->
         if now != last {
             since = Instant::now();
         } else if now.is_at_rest() && since.elapsed() >= now.quiet() {
-            return Ok(now);
+            return Ok(Some(now));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
         }
         if !told {
             cx.event(Event::Note { text: "waiting until InnoDB has written everything".into() });

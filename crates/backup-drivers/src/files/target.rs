@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::catalog::Catalog;
 use super::idle;
+use super::left_out::is_repository;
 use super::names::Names;
 use super::place::own;
 use super::restore::{failed, is_directory, join};
@@ -58,8 +59,35 @@ impl Target {
         ["ibdata1", "mysql", MARK].iter().any(|name| self.directory.join(name).exists())
     }
 
-    /// Fails when a server runs on the directory.
+    /// Fails where backups lie below the directory: what is not of the restore is removed, and perhaps this one is read
+    /// from there.
+    pub(super) fn check_no_backups(&self) -> Result<()> {
+        let mut queue = vec![self.directory.clone()];
+        while let Some(directory) = queue.pop() {
+            if is_repository(&directory) {
+                return Err(Error::new(
+                    ErrorKind::Target,
+                    format!(
+                        "{} is a repository of backups, which a restore into {} would remove",
+                        directory.display(),
+                        self.directory.display()
+                    ),
+                )
+                .with_remedy("move the repository elsewhere, or choose another directory"));
+            }
+            let inside = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            // Links are removed, and not what is behind them.
+            let directories =
+                inside.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            queue.extend(directories.map(|entry| entry.path()));
+        }
+        Ok(())
+    }
+
+    /// Fails when a server runs on the directory, or somebody restores into it.
     pub(super) fn check_idle(&self) -> Result<()> {
+        // Or what prepares it: that is no server that somebody could stop.
+        Mark::left_in(&self.directory)?;
         match idle::server_on(&self.directory)? {
             None => Ok(()),
             Some(sign) => Err(Error::new(
@@ -98,25 +126,25 @@ impl Target {
     }
 
     /// Everything in the directory, from it.
-    pub(super) fn all(&self) -> Vec<String> {
+    pub(super) fn all(&self) -> Vec<PathBuf> {
         entries(&self.directory).unwrap_or_default()
     }
 
     /// What is in the directory, and not in the backup.
-    pub(super) fn strangers(&self, catalog: &Catalog) -> Vec<String> {
-        let wanted: HashSet<(&str, bool)> =
-            catalog.entries.iter().map(|e| (e.path.as_str(), is_directory(e))).collect();
+    pub(super) fn strangers(&self, catalog: &Catalog) -> Vec<PathBuf> {
+        let wanted: HashSet<(&Path, bool)> =
+            catalog.entries.iter().map(|e| (Path::new(&e.path), is_directory(e))).collect();
         let mut strangers = Vec::new();
-        let mut queue: Vec<String> = self.all();
+        let mut queue = self.all();
         queue.reverse();
         while let Some(path) = queue.pop() {
-            let at = join(&self.directory, &path);
+            let at = self.directory.join(&path);
             let directory = at.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-            if !wanted.contains(&(path.as_str(), directory)) {
+            if !wanted.contains(&(path.as_path(), directory)) {
                 strangers.push(path);
             } else if directory {
                 let inside = entries(&at).unwrap_or_default();
-                queue.extend(inside.into_iter().rev().map(|name| format!("{path}/{name}")));
+                queue.extend(inside.into_iter().rev().map(|name| path.join(name)));
             }
         }
         strangers
@@ -130,9 +158,9 @@ impl Target {
     }
 
     /// Removes what is in the way.
-    pub(super) fn remove(&self, paths: &[String]) -> Result<()> {
+    pub(super) fn remove(&self, paths: &[PathBuf]) -> Result<()> {
         for path in paths {
-            let at = join(&self.directory, path);
+            let at = self.directory.join(path);
             let removed = match at.symlink_metadata() {
                 Err(e) => Err(e),
                 Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&at),
@@ -219,7 +247,8 @@ impl Mark {
             return Err(Error::new(
                 ErrorKind::Busy,
                 format!("another restore into {} is running", directory.display()),
-            ));
+            )
+            .with_remedy("wait for its end: the tool of one that was killed goes on for a while"));
         }
         Ok(Mark { directory: directory.to_owned(), file })
     }
@@ -272,11 +301,11 @@ impl Room {
 }
 
 /// The names in a directory, sorted, without those that belong to the file system or are the mark.
-fn entries(directory: &Path) -> Result<Vec<String>> {
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     let listed = std::fs::read_dir(directory).and_then(|entries| {
         for entry in entries {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
+            names.push(PathBuf::from(entry?.file_name()));
         }
         Ok(())
     });
@@ -287,7 +316,7 @@ fn entries(directory: &Path) -> Result<Vec<String>> {
         }
         _ => {}
     }
-    names.retain(|name| name != "lost+found" && name != MARK);
+    names.retain(|name| !["lost+found", MARK].iter().any(|kept| name == Path::new(kept)));
     names.sort();
     Ok(names)
 }

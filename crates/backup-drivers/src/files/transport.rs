@@ -19,6 +19,7 @@ use backup_core::{Context, Error, ErrorKind, Flavor, Result, io_error};
 use super::live::LiveServer;
 use super::target::Room;
 use crate::connect::{ConnectOptions, Session};
+use crate::innodb::is_device;
 use crate::logical::inventory::ServerFacts;
 use crate::logical::{TableName, quote_name};
 use crate::physical::CHECKPOINT;
@@ -99,7 +100,7 @@ impl Transport {
     ) -> Result<Option<&'static str>> {
         let names = [&table.database, &table.table, &to.database, &to.table];
         let plain = |name: &&String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !names.iter().all(plain) {
+        if !names.iter().all(plain) || names.iter().any(|name| is_device(name)) {
             return Ok(Some("its name is another one in the file system"));
         }
         let names = (&table.database, &table.table);
@@ -124,6 +125,9 @@ impl Transport {
         if full_text.first().is_some_and(|&count| count > 0) {
             return Ok(Some("its full-text indexes have files of their own"));
         }
+        if self.flavor == Flavor::MariaDb && self.had_full_text(table).await? {
+            return Ok(Some("it had a full-text index once, whose column no definition has"));
+        }
         let files = self.files(table)?;
         if options.contains("partitioned") && self.flavor == Flavor::MariaDb {
             // One after the other, under names that are those of their files.
@@ -142,6 +146,16 @@ impl Transport {
             }
         }
         Ok(files.is_empty().then_some("it has no file of its own"))
+    }
+
+    /// Whether its file has the hidden column of full-text indexes, which stays when the last of them is dropped. A
+    /// MariaDB imports such a file into a table without, and finds it damaged.
+    async fn had_full_text(&mut self, table: &TableName) -> Result<bool> {
+        let sql = "SELECT COUNT(*) FROM information_schema.INNODB_SYS_COLUMNS c JOIN \
+                   information_schema.INNODB_SYS_TABLES t ON t.TABLE_ID = c.TABLE_ID WHERE t.NAME = CONCAT(?, '/', ?) \
+                   AND c.NAME = 'FTS_DOC_ID'";
+        let found: Vec<u64> = self.source.exec_rows(sql, (&table.database, &table.table)).await?;
+        Ok(found.first().is_some_and(|&count| count > 0))
     }
 
     /// Moves the rows of `table` into `to`, a table of the same definition that is there and empty. Gives the

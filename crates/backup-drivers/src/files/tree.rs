@@ -9,6 +9,10 @@ use backup_core::{Error, ErrorKind, Result, io_error};
 use jiff::Timestamp;
 
 use super::catalog::{Entry, Kind, LeftOut};
+use super::left_out::{
+    FOR_PEOPLE, NO_TEXT, REPOSITORY, is_of_a_process, is_replication, is_repository, left_out,
+    replication,
+};
 use super::names::Names;
 use super::system::{self, System, SystemFile};
 use crate::innodb::{Geometry, HEAD_BYTES};
@@ -25,6 +29,8 @@ pub(crate) struct Tree {
     pub(crate) found: Vec<Found>,
     /// What is not.
     pub(crate) left_out: Vec<LeftOut>,
+    /// Symbolic links to what is not there, with where they lead.
+    pub(crate) dangling: Vec<(PathBuf, PathBuf)>,
     /// The system tablespace, if its first file is there.
     pub(super) system: Option<System>,
     /// The file systems that it is on, by the numbers of their devices.
@@ -78,6 +84,8 @@ pub(crate) struct Root {
     pub(crate) stale: Option<&'static str>,
     /// Whether it may be below another root, where its files are taken as well.
     pub(crate) below: bool,
+    /// Logs for people, which a running server writes to whatever it is kept from.
+    pub(crate) logs: Vec<PathBuf>,
 }
 
 impl Root {
@@ -90,6 +98,7 @@ impl Root {
             system: false,
             stale: None,
             below: false,
+            logs: Vec::new(),
         }
     }
 }
@@ -162,6 +171,29 @@ impl Tree {
         Ok(())
     }
 
+    /// Fails where a link leads to what is not there. What the server has behind it, a disk that is not mounted, would
+    /// not be in the backup, and nothing else would tell of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] that names link and target.
+    pub(crate) fn refuse_dangling(&self) -> Result<()> {
+        let Some(((link, to), rest)) = self.dangling.split_first() else { return Ok(()) };
+        let more = match rest.len() {
+            0 => String::new(),
+            more => format!(", and so are {more} more"),
+        };
+        Err(Error::new(
+            ErrorKind::Source,
+            format!(
+                "{} is a symbolic link to {}, where there is nothing{more}: what the server has there would not be in the \
+                 backup",
+                link.display(),
+                to.display()
+            ),
+        )
+        .with_remedy("mount what is not there; or remove a link that nobody needs"))
+    }
+
     /// The length of all files together, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.found.iter().map(|found| found.entry.bytes).sum()
@@ -220,7 +252,8 @@ impl Walk {
             let source = path.join(&name);
             let Some(name) = name.to_str() else {
                 // Servers write ASCII only.
-                self.leave_out(&format!("{place}/{}", name.display()), "its name is no text");
+                let within = if place.is_empty() { String::new() } else { format!("{place}/") };
+                self.leave_out(&format!("{within}{}", name.display()), NO_TEXT);
                 continue;
             };
             let place = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
@@ -256,17 +289,34 @@ impl Walk {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 if link {
                     self.leave_out(place, "a symbolic link that leads nowhere");
+                    if !is_of_a_process(place) {
+                        let to = std::fs::read_link(source).map_err(failed(source))?;
+                        self.tree.dangling.push((source.to_owned(), to));
+                    }
                 }
                 return Ok(());
             }
             Err(e) => return Err(failed(source)(e)),
         };
+        let is_log = |log: &PathBuf| {
+            let log = std::fs::metadata(log);
+            log.is_ok_and(|log| (log.dev(), log.ino()) == (metadata.dev(), metadata.ino()))
+        };
+        let may_be_log = metadata.is_file() && !is_tablespace(place);
+        if may_be_log && root.logs.iter().any(is_log) {
+            self.leave_out(place, FOR_PEOPLE);
+            return Ok(());
+        }
         if metadata.is_file() && is_replication(place) {
             self.leave_out(place, &replication(source, place));
             return Ok(());
         }
         if let Some(reason) = left_out(source, place, &metadata, self.binlogs) {
             self.leave_out(place, reason);
+            return Ok(());
+        }
+        if metadata.is_dir() && is_repository(source) {
+            self.leave_out(place, REPOSITORY);
             return Ok(());
         }
         let origin = match link {
@@ -358,107 +408,6 @@ pub(super) fn header(path: &Path) -> std::io::Result<Option<(u32, u32)>> {
     Ok(Geometry::read(&head).map(|geometry| (geometry.space, geometry.page_bytes)))
 }
 
-/// Whether a file tells a replica what it replicates (MariaDB; MySQL has it in tables). A server that finds one without the
-/// relay logs that it names does not start, and one that did would go on from half a state.
-pub(crate) fn is_replication(place: &str) -> bool {
-    let Some(name) = place.strip_suffix(".info") else { return false };
-    // One of each for every connection with a name.
-    let of = |kind: &str| {
-        name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    !name.contains('/') && (name == "multi-master" || of("master") || of("relay-log"))
-}
-
-/// Why it is not backed up, with where the applier stood in the binlogs of its source.
-fn replication(source: &Path, place: &str) -> String {
-    let text = std::fs::read_to_string(source).unwrap_or_default();
-    let mut lines = text.lines().peekable();
-    // How many lines it has; then the relay log and the place in it.
-    lines.next_if(|line| line.parse::<u32>().is_ok());
-    let at = match (lines.nth(2), lines.next()) {
-        (Some(file), Some(offset)) if place.starts_with("relay-log") && !file.is_empty() => {
-            format!("; unless it goes by GTIDs, the applier had come up to {file}:{offset}")
-        }
-        _ => String::new(),
-    };
-    format!("what the server replicates, with relay logs that are not in the backup{at}")
-}
-
-/// Why something is not backed up, if it is not.
-fn left_out(
-    source: &Path,
-    place: &str,
-    metadata: &Metadata,
-    binlogs: bool,
-) -> Option<&'static str> {
-    if !metadata.is_file() && !metadata.is_dir() {
-        return Some("no file: a socket or a device");
-    }
-    let (parent, name) = place.rsplit_once('/').unwrap_or(("", place));
-    let ends = |ending: &str| name.ends_with(ending);
-    if parent.starts_with("#innodb_redo") && ends("_tmp") {
-        return Some("a spare redo log, which the server makes anew");
-    }
-    if !parent.is_empty() {
-        return None;
-    }
-    let temporary = "temporary tables, which the server makes anew";
-    match name {
-        "lost+found" => return Some("belongs to the file system"),
-        "#innodb_temp" => return Some(temporary),
-        "auto.cnf" => {
-            return Some("the identity of the server: two servers with one could not replicate");
-        }
-        _ => {}
-    }
-    if name.starts_with(".holdfast") {
-        return Some("a mark of holdfast");
-    }
-    if metadata.is_dir() {
-        return None;
-    }
-    if name.starts_with("ibtmp") {
-        return Some(temporary);
-    }
-    if ends(".pid") || ends(".lock") {
-        return Some("belongs to the running server");
-    }
-    if ends(".err") || ends("-slow.log") || ends("general.log") {
-        return Some("a log for people");
-    }
-    if name.starts_with("core")
-        && name[4..].trim_start_matches('.').bytes().all(|b| b.is_ascii_digit())
-    {
-        return Some("what a crash left");
-    }
-    (!binlogs && is_binlog(source, name)).then_some("a binary log; `holdfast binlog` archives them")
-}
-
-/// Whether it is a binary log, a relay log, or an index of them.
-fn is_binlog(source: &Path, name: &str) -> bool {
-    let Some((_, extension)) = name.rsplit_once('.') else { return false };
-    let digits = extension.len() >= 6 && extension.bytes().all(|b| b.is_ascii_digit());
-    let start = || {
-        let mut start = [0; 4];
-        let read = File::open(source).and_then(|file| file.read_exact_at(&mut start, 0));
-        read.map(|()| start).unwrap_or_default()
-    };
-    match extension {
-        // Plain, or encrypted by the server.
-        _ if digits => {
-            matches!(start(), [0xfe | 0xfd, b'b', b'i', b'n'])
-                || source.metadata().is_ok_and(|m| m.len() == 0)
-        }
-        "index" => std::fs::read_to_string(source).is_ok_and(|text| {
-            text.lines().all(|line| {
-                line.rsplit_once('.').is_some_and(|(_, number)| number.parse::<u64>().is_ok())
-            })
-        }),
-        "state" => name.ends_with("bin.state") || name.starts_with("binlog"),
-        _ => name.ends_with(".idx") || name.ends_with(".index_crash_safe"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,6 +471,16 @@ mod tests {
         );
         assert_eq!(tree.left_out.len(), 16, "{:?}", tree.left_out);
         assert!(tree.found[3].entry.origin.is_some());
+        let refused = tree.refuse_dangling().unwrap_err().report();
+        assert!(refused.contains("dangling is a symbolic link to /nowhere/at/all"), "{refused}");
+        std::os::unix::fs::symlink("/nowhere/mysql.sock", at("mysql.sock")).unwrap();
+        std::fs::remove_file(at("dangling")).unwrap();
+        let logs = vec![at("t.000001"), at("ibdata1"), at("not there")];
+        let root = Root { logs, ..Root::datadir(dir.path()) };
+        let without = Tree::walk(&[root], false).unwrap();
+        without.refuse_dangling().unwrap();
+        let has = |path: &str| without.found.iter().any(|found| found.entry.path == path);
+        assert!(!has("t.000001") && has("ibdata1") && has("shop/t.000001"));
         let applier = tree.left_out.iter().find(|left| left.path == "relay-log.info").unwrap();
         assert!(applier.reason.ends_with("up to binlog.000007:4711"), "{applier:?}");
 

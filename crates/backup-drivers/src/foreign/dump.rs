@@ -230,6 +230,13 @@ impl Reading {
                 if contents.statements == 0 && faults.is_empty() && !is_broken {
                     findings.push(nothing(&file.name));
                 }
+                for line in &contents.cut_before {
+                    let problem = format!(
+                        "another dump begins in line {line}, and the one before it does not end with `-- Dump \
+                         completed`: it was cut"
+                    );
+                    findings.push(error(&file.name, problem));
+                }
                 if contents.says_its_end() && !contents.complete && !is_broken {
                     let problem = format!(
                         "it does not end with `-- Dump completed`: the dump was cut behind line {}",

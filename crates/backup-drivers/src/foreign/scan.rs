@@ -56,6 +56,9 @@ pub struct Contents {
     pub objects: BTreeMap<String, u64>,
     /// Whether the dump ends with the line that says that it is complete.
     pub complete: bool,
+    /// Lines where another dump begins behind one that does not say that it is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_before: Vec<u64>,
 }
 
 impl Contents {
@@ -154,7 +157,7 @@ impl State {
             }
             Token::Comment(text) => {
                 if self.statement.is_empty() {
-                    self.comment(&String::from_utf8_lossy(text));
+                    self.comment(&String::from_utf8_lossy(text), place);
                 }
                 Next::Go
             }
@@ -231,10 +234,16 @@ impl State {
         }
     }
 
-    fn comment(&mut self, text: &str) {
+    fn comment(&mut self, text: &str, place: Place) {
         let text = text.trim();
         // One dump behind another is not complete because the first was.
         if text.starts_with("MySQL dump ") || text.starts_with("MariaDB dump ") {
+            if self.contents.says_its_end()
+                && !self.contents.complete
+                && self.contents.cut_before.len() < MOST
+            {
+                self.contents.cut_before.push(place.line);
+            }
             self.contents.complete = false;
             self.contents.flavor =
                 Some(if text.starts_with("MySQL") { Flavor::MySql } else { Flavor::MariaDb });

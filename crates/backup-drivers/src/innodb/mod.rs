@@ -18,6 +18,7 @@
 
 mod checker;
 mod checksum;
+mod copied;
 mod delta;
 mod executed;
 mod geometry;
@@ -31,13 +32,14 @@ pub use checker::{BadPage, MAX_BAD_PAGES, PageChecker, PageSummary};
 pub(crate) use checker::{SYSTEM_PAGE, doublewrite};
 pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
+pub(crate) use copied::CopiedPages;
 pub use delta::DeltaChecker;
 pub use executed::gtid_executed;
 pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};
 pub(crate) use key::{Key, REDO_KEY_AT, key_place};
 pub use kind::PageKind;
-pub use name::{TableFile, is_tablespace};
+pub use name::{TableFile, is_device, is_tablespace};
 pub use page::{Problem, Verdict, check};
 pub use sdi::{Sdi, SdiKind, read_sdi};
 

@@ -76,10 +76,23 @@ impl fmt::Display for TableFile {
     }
 }
 
+/// What servers put behind names that are devices elsewhere (`check_if_legal_tablename`). A letter of the name itself is
+/// never written so.
+const DEVICE: &str = "@@@";
+
+/// Whether it is the name of a device of other operating systems, which a server writes in another way.
+#[must_use]
+pub fn is_device(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let numbered = ["com", "lpt"].iter().find_map(|kind| name.strip_prefix(kind));
+    ["con", "prn", "aux", "nul"].contains(&&*name)
+        || numbered.is_some_and(|number| matches!(number.as_bytes(), [b'1'..=b'9']))
+}
+
 /// Undoes `@0020` and `@0g` (`my_charset_filename`).
 fn decode(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
-    let mut rest = name;
+    let mut rest = name.strip_suffix(DEVICE).filter(|name| !name.is_empty()).unwrap_or(name);
     while let Some(at) = rest.find('@') {
         text.push_str(&rest[..at]);
         rest = &rest[at..];
@@ -115,6 +128,8 @@ mod tests {
             ("shop/odd@0.ibd", "shop.odd@0"),
             ("shop/odd@é.ibd", "shop.odd@é"),
             ("shop/@d800.ibd", "shop.@d800"),
+            ("con@@@/CON@@@.ibd", "con.CON"),
+            ("shop/aux@@@#P#p0.ibd", "shop.aux partition p0"),
         ] {
             assert_eq!(TableFile::of(path).unwrap().to_string(), told);
         }
@@ -157,15 +172,19 @@ mod tests {
         let names: Vec<String> = letters
             .chunks(40)
             .map(|letters| format!("x{}x", letters.iter().collect::<String>()))
+            .chain(["con", "Prn", "aux", "NUL", "com1", "lpt9", "com0", "con1"].map(Into::into))
             .collect();
         for name in &names {
             session.run(&format!("CREATE DATABASE `{name}`")).await.unwrap();
         }
         let data: String = session.query_first("SELECT @@datadir").await.unwrap().unwrap();
         let entries = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name());
+        let entries: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
         let directories: std::collections::BTreeSet<String> =
-            entries.map(|name| decode(name.to_str().unwrap())).collect();
+            entries.iter().map(|name| decode(name)).collect();
         for name in &names {
+            let device = entries.iter().any(|entry| *entry == format!("{name}{DEVICE}"));
+            assert_eq!(device, is_device(name), "{name}");
             assert!(directories.contains(name), "{name} is in none of {directories:?}");
         }
         assert!(names.len() > 37, "{}", names.len());

@@ -78,6 +78,18 @@ pub struct Account {
     pub second_password: Option<String>,
 }
 
+impl Account {
+    /// Whether it is the role of MariaDB that everybody has.
+    pub(super) fn is_public(&self) -> bool {
+        self.name.user == PUBLIC && self.name.host.is_empty()
+    }
+
+    /// Whether privileges on everything were taken from it on single databases (MySQL).
+    pub(super) fn has_revokes(&self) -> bool {
+        self.grants.iter().any(|grant| grant.starts_with("REVOKE"))
+    }
+}
+
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")

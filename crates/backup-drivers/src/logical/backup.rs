@@ -19,11 +19,13 @@ use super::pace::{self, Pace, Throttle, Watcher};
 use super::pattern::TableGlob;
 use super::remember::Cuts;
 use super::replica::Paused;
-use super::resume::{Ground, Moment, Resumed};
+use super::resume::{Ground, Resumed};
 use super::select::{Selection, TableName, quote_name};
 use super::snapshot::SnapshotOptions;
+use super::waits;
 use super::{ddl, documents, dump, no_text, plan, prepared, snapshot};
 use crate::connect::{ConnectOptions, Session};
+use crate::logged;
 use crate::wire;
 
 /// What a logical backup is asked for.
@@ -137,21 +139,19 @@ impl Backup for LogicalBackup {
         }
         if let Some(process) = inventory::missing_process(session.conn(), &facts).await? {
             let what = match facts.flavor {
-                Flavor::MySql => "general tablespaces are not backed up, nor tables in them",
-                Flavor::MariaDb => "EXCHANGE PARTITION during the backup is not noticed",
+                Flavor::MySql => {
+                    "general tablespaces are not backed up, nor tables in them, and a backup that was not \
+                     finished is not gone on with"
+                }
+                Flavor::MariaDb => {
+                    "EXCHANGE PARTITION during the backup is not noticed, and a backup that was not finished is \
+                     not gone on with"
+                }
             };
             let problem = format!("{} has no {} privilege: {what}", self.source.user, process.name);
             findings.push(Finding::new(Severity::Info, "privileges", problem, process.grant));
         }
-        let log_bin: Option<u8> = session.query_first("SELECT @@GLOBAL.log_bin").await?;
-        if log_bin != Some(1) {
-            findings.push(Finding::new(
-                Severity::Warning,
-                "log_bin",
-                "the binary log is off, so nothing after this backup can be restored",
-                "set log_bin in the server's configuration and restart it",
-            ));
-        }
+        findings.extend(logged::findings(&mut session, &facts).await?);
         session.close().await?;
         Ok(findings)
     }
@@ -163,11 +163,13 @@ impl Backup for LogicalBackup {
             cx.run(watcher.calm(cx)).await?;
         }
         let paused = match self.options.pause_replication {
-            true => self.pause().await?,
+            true => self.pause(cx).await?,
             false => None,
         };
         // Locks are given back by their connections' end, so that dropping the work is safe.
-        let read = cx.run(self.read(cx, sink, watcher)).await;
+        let longer = "a longer --lock-timeout waits longer";
+        let read = waits::told(cx, &self.source, longer, self.read(cx, sink, watcher));
+        let read = cx.run(read).await;
         let Some(paused) = paused else { return read };
         match (read, paused.resume(cx, &self.source).await) {
             (Ok(outcome), Ok(())) => Ok(outcome),
@@ -253,9 +255,7 @@ impl LogicalBackup {
             warnings.extend(masks.prepare(&mut catalog)?);
             refuse_fixed_keys(&mut session, masks, &catalog.tables).await?;
         }
-        let moment = Moment::now(&mut session, &facts, &snapshot.applied).await?;
-        let position = &snapshot.position;
-        let ground = Ground { source: &self.source, position, moment: &moment, catalog: &catalog };
+        let ground = Ground::of(&mut session, &self.source, &facts, &snapshot, &catalog).await?;
         // Masked values are not what the next backup would read.
         let mut resumed = match masks {
             None => ground.resume(cx, &mut session, &*sink).await?,
@@ -405,10 +405,17 @@ impl LogicalBackup {
         warnings
     }
 
-    async fn pause(&self) -> Result<Option<Paused>> {
+    async fn pause(&self, cx: &Context) -> Result<Option<Paused>> {
         let mut session = Session::open(&self.source).await?;
         let facts = inventory::server(session.conn()).await?;
-        Paused::begin(&mut session, &facts).await
+        let paused = Paused::begin(&mut session, &facts).await?;
+        if paused.is_none() && super::replica::is_stopped(&mut session, &facts).await? {
+            // A backup that was killed may have left it so.
+            let text = "the source is a replica whose applier stands still already: it is not started after the \
+                        backup";
+            cx.event(Event::Warning { text: text.to_owned() });
+        }
+        Ok(paused)
     }
 
     /// Who looks after the limits, if there are any.

@@ -29,6 +29,10 @@ struct Shared {
 impl Shared {
     /// All chunks of all tables, largest table first.
     fn new(tables: &[Table]) -> Arc<Self> {
+        let tables: Vec<Table> = tables
+            .iter()
+            .map(|table| Table { chunks: in_ranges(table), ..table.clone() })
+            .collect();
         let mut order: Vec<usize> = (0..tables.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(tables[i].data_bytes));
         let jobs = order
@@ -37,13 +41,25 @@ impl Shared {
                 (0..tables[table].chunks.len()).map(move |chunk| Job { table, chunk })
             })
             .collect();
-        Arc::new(Shared { tables: tables.to_vec(), jobs: Mutex::new(jobs) })
+        Arc::new(Shared { tables, jobs: Mutex::new(jobs) })
     }
 
     fn next(&self) -> Option<(&Table, &Chunk)> {
         let job = self.jobs.lock().expect("no panic while the queue is locked").pop_front()?;
         let table = &self.tables[job.table];
         Some((table, &table.chunks[job.chunk]))
+    }
+}
+
+/// The chunks of a table, by what can be asked for at the target: where a masked key was read around damage, which
+/// rows are of which chunk is not known, and all of them are compared as one.
+fn in_ranges(table: &Table) -> Vec<Chunk> {
+    let unknown = |chunk: &Chunk| chunk.from.is_none() && chunk.to.is_none();
+    match &table.chunks[..] {
+        [first, _, ..] if table.chunks.iter().all(unknown) => {
+            vec![Chunk { digest: table.digest, ..first.clone() }]
+        }
+        chunks => chunks.to_vec(),
     }
 }
 
@@ -107,7 +123,7 @@ pub(super) async fn table(
     artifacts: &dyn ArtifactSource,
 ) -> Result<bool> {
     let mut rounded = false;
-    for chunk in &table.chunks {
+    for chunk in &in_ranges(table) {
         rounded |= check_chunk(cx, reader, table, chunk, artifacts).await? == Match::Rounded;
     }
     Ok(rounded)

@@ -41,6 +41,9 @@ pub(super) struct Lost {
     /// How many rows of the range come before those that are lost, where they are not told by keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_rows: Option<u64>,
+    /// The key is masked: neither it nor how the range was asked for is told.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub masked_key: bool,
     pub error: String,
 }
 
@@ -52,6 +55,7 @@ impl Lost {
             to: range.to.clone(),
             column: plan::range_column(table).map(|column| column.name.clone()),
             after_rows: None,
+            masked_key: false,
             error: error.chain(),
         }
     }
@@ -61,6 +65,10 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table {} is damaged: ", self.table)?;
         let column = self.column.as_deref().unwrap_or("the key");
+        if self.masked_key {
+            f.write_str("some of its rows, whose key is masked,")?;
+            return write!(f, " could not be read and are not in the backup: {}", self.error);
+        }
         match (&self.from, &self.to, self.after_rows) {
             (_, _, Some(0)) | (None, None, None) => f.write_str("its rows")?,
             (_, _, Some(n)) => write!(f, "all rows but the first {n}")?,
@@ -180,6 +188,43 @@ impl Salvage<'_> {
         reader: &mut wire::Connection,
         error: Error,
     ) -> Result<(Vec<Chunk>, Vec<Lost>)> {
+        self.read_around(reader, error).await.map_err(|e| match self.hides_key() {
+            true => self.untold(&e),
+            false => e,
+        })
+    }
+
+    /// Whether the ends of ranges would tell values that are masked.
+    fn hides_key(&self) -> bool {
+        self.mask.is_some_and(|mask| mask.hides_key(self.table))
+    }
+
+    /// An error without the statement, which says the ends of a range.
+    fn untold(&self, error: &Error) -> Error {
+        let what = format!("cannot read table {}", self.table.full_name());
+        let told = Error::new(error.kind(), what).with_remedy(error.remedy().to_owned());
+        match error.server() {
+            Some(said) => told.with_server(said.clone()),
+            None => told,
+        }
+    }
+
+    fn lost(&self, range: &Range, error: &Error) -> Lost {
+        match self.hides_key() {
+            true => Lost {
+                masked_key: true,
+                column: None,
+                ..Lost::of(self.table, &Range::default(), &self.untold(error))
+            },
+            false => Lost::of(self.table, range, error),
+        }
+    }
+
+    async fn read_around(
+        &self,
+        reader: &mut wire::Connection,
+        error: Error,
+    ) -> Result<(Vec<Chunk>, Vec<Lost>)> {
         let (mut chunks, mut lost) = (Vec::new(), Vec::new());
         let by_key = self.table.has_primary_key();
         let Some(column) = plan::range_column(self.table) else {
@@ -219,7 +264,7 @@ impl Salvage<'_> {
             self.cx.check()?;
             let rest = between(from, to);
             if lost.len() == PLACES {
-                lost.push(Lost::of(self.table, &rest, &error));
+                lost.push(self.lost(&rest, &error));
                 break;
             }
             let (rows, last, stopped) = self.readable(reader, &rest, Some(unsigned)).await?;
@@ -252,7 +297,7 @@ impl Salvage<'_> {
                     false => bad = middle,
                 }
             }
-            lost.push(Lost::of(self.table, &between(kept, next), &error));
+            lost.push(self.lost(&between(kept, next), &error));
             from = next;
         }
         Ok((chunks, lost))
@@ -299,6 +344,8 @@ impl Salvage<'_> {
         let mut writer = self.sink.create(artifact.clone(), Layout::Blocks).await?;
         let read = scan::into_blocks(self.cx, reader, self.table, range, self.mask, &mut *writer);
         let read = read.await?;
+        let open = Range::default();
+        let range = if self.hides_key() { &open } else { range };
         writer.finish(resume::attributes(&read, range)?).await?;
         let (from, to) = (range.from.clone(), range.to.clone());
         Ok(Chunk { artifact, digest: read.digest, from, to, no_text: read.no_text })
@@ -386,6 +433,7 @@ mod tests {
                 to: to.map(Into::into),
                 column: Some("id".into()),
                 after_rows,
+                masked_key: false,
                 error: "e".into(),
             }
             .to_string()

@@ -1,6 +1,6 @@
 //! The dress rehearsal of a restore: everything into a private server, and everything looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,10 @@ use backup_core::{
     ArtifactSource, Context, Error, ErrorKind, Finding, Manifest, Restore, Result, Severity,
     pipeline,
 };
+use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::catalog::{Catalog, Column, StoredObject, Table};
+use super::catalog::{Catalog, Column, Table};
 use super::check;
 use super::inventory;
 use super::plan::Range;
@@ -275,14 +276,13 @@ async fn definitions(session: &mut Session, catalog: Catalog) -> Result<Vec<Find
     let facts = inventory::server(session.conn()).await?;
     // All of it, for it has nothing else: what belongs to no database comes with a whole server alone.
     let there = inventory::read(session.conn(), &facts, &Selection::default()).await?;
-    let mut wanted = objects(catalog);
+    let mut wanted = objects(catalog)?;
     let mut findings = Vec::new();
-    for (name, found) in objects(there) {
+    for (name, found) in objects(there)? {
         match wanted.remove(&name) {
-            Some(definition) if definition == found => {}
             Some(definition) => {
-                let problem = format!("its definition is {found}, the backup has {definition}");
-                findings.push(damaged(name, problem));
+                let problems = differences(&found, &definition);
+                findings.extend(problems.into_iter().map(|problem| damaged(name.clone(), problem)));
             }
             None => findings.push(damaged(name, "the backup does not have it")),
         }
@@ -293,21 +293,49 @@ async fn definitions(session: &mut Session, catalog: Catalog) -> Result<Vec<Find
     Ok(findings)
 }
 
-/// Every object by its kind and name, with what must be the same on both sides.
-fn objects(catalog: Catalog) -> BTreeMap<String, String> {
+/// What must be the same on both sides, by what it is called.
+type Definition = serde_json::Map<String, Value>;
+
+/// How a definition is another one than that of the backup, if it is.
+fn differences(found: &Definition, wanted: &Definition) -> Vec<String> {
+    let said = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let names: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+    let differing = names.into_iter().filter(|name| found.get(*name) != wanted.get(*name));
+    differing
+        .map(|name| {
+            let (there, here) = (said(found.get(name)), said(wanted.get(name)));
+            let name = if name == "create" { "definition" } else { &name.replace('_', " ") };
+            format!("its {name} is {there}, the backup has {here}")
+        })
+        .collect()
+}
+
+/// Every object by its kind and name.
+fn objects(catalog: Catalog) -> Result<BTreeMap<String, Definition>> {
     let mut objects = BTreeMap::new();
-    let databases = catalog.databases.into_iter();
-    objects.extend(databases.map(|d| (format!("database {}", d.name), d.create)));
+    let definition = |value| match value {
+        Value::Object(map) => map,
+        other => Definition::from_iter([("create".to_owned(), other)]),
+    };
+    for database in catalog.databases {
+        let create = serde_json::json!({ "create": database.create });
+        objects.insert(format!("database {}", database.name), definition(create));
+    }
     for table in catalog.tables {
         // The key that its rows were read along is one of those in its definition.
-        let Table { create, engine, columns, .. } = &table;
-        let text = format!("{create} {engine} {columns:?}");
-        objects.insert(table.full_name().to_string(), text);
+        let text = serde_json::json!({
+            "create": table.create, "engine": table.engine, "columns": table.columns,
+        });
+        objects.insert(table.full_name().to_string(), definition(text));
     }
     for object in catalog.stored {
-        let name = TableName { database: object.database.clone(), table: object.name.clone() };
-        let object = StoredObject { keep_existing: false, ..object };
-        objects.insert(format!("{} {name}", object.kind), format!("{object:?}"));
+        let text = serde_json::to_value(&object)
+            .map_err(|e| Error::internal("a definition cannot be written down").with_source(e))?;
+        objects.insert(format!("{} {}", object.kind, object.full_name()), definition(text));
     }
-    objects
+    Ok(objects)
 }

@@ -31,7 +31,8 @@ pub(super) struct Fingerprints(HashMap<TableName, Look>);
 #[derive(Debug, PartialEq, Eq)]
 struct Look {
     marks: Marks,
-    created: Option<String>,
+    /// In seconds since 1970.
+    created: Option<u64>,
     definition: Option<String>,
 }
 
@@ -90,6 +91,11 @@ impl Fingerprints {
         }
     }
 
+    /// When a table was created, as the server said before the snapshot.
+    pub(super) fn created(&self, name: &TableName) -> Option<u64> {
+        self.0.get(name)?.created
+    }
+
     /// Fails when the table is not what it was. Exact as long as `reader` has read from it in an
     /// open transaction, which keeps DDL off.
     pub(super) async fn check(&self, reader: &mut wire::Connection, table: &Table) -> Result<()> {
@@ -115,14 +121,14 @@ async fn look(
     let mut look = Look { marks, created: None, definition: None };
     if marks != Marks::Definition {
         let sql = format!(
-            "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
+            "SELECT CAST(UNIX_TIMESTAMP(CREATE_TIME) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} \
              AND TABLE_NAME = {}",
             quote_text(&name.database),
             quote_text(&name.table)
         );
         let rows = reader.query_values(&sql).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(None) };
-        look.created = text(row.into_iter().next());
+        look.created = text(row.into_iter().next()).and_then(|seconds| seconds.parse().ok());
     }
     if marks != Marks::Time {
         match reader.query_values(&format!("SHOW CREATE TABLE {}", name.quoted())).await {

@@ -2,6 +2,7 @@
 
 use backup_core::Result;
 
+use super::waits;
 use crate::connect::{ConnectOptions, SESSION};
 use crate::wire;
 
@@ -27,5 +28,6 @@ pub(super) async fn reader(source: &ConnectOptions) -> Result<wire::Connection> 
     for setting in reader_settings() {
         connection.query(setting).await?;
     }
+    connection.query(&waits::at_most(waits::RESTORE)).await?;
     Ok(connection)
 }

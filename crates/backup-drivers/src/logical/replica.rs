@@ -1,7 +1,7 @@
 //! A source that is a replica: where it stands in its own source's binary log, and an applier that
 //! stands still for the time of a backup.
 
-use backup_core::{Context, Error, Event, Flavor, Result};
+use backup_core::{Context, Error, ErrorKind, Event, Flavor, Result};
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct Applied {
     /// Whether the receiver runs, or tries to connect.
     #[serde(skip)]
     receiving: bool,
+    /// The kind of the condition of `START … UNTIL` that the applier was started with, if any.
+    #[serde(skip)]
+    until: Option<String>,
 }
 
 /// What the server has applied of its sources; empty where it is no replica, or the account may not
@@ -60,18 +63,52 @@ pub(super) async fn applied(session: &mut Session, facts: &ServerFacts) -> Resul
                 == Some("Yes"),
             receiving: text(row, ["Replica_IO_Running", "Slave_IO_Running"])
                 .is_some_and(|running| running != "No"),
+            // Both call it the same.
+            until: text(row, ["Until_Condition", "Until_Condition"])
+                .filter(|until| !until.is_empty() && until != "None"),
         })
         .collect())
 }
 
+/// Whether the server receives what it does not apply.
+pub(super) async fn is_stopped(session: &mut Session, facts: &ServerFacts) -> Result<bool> {
+    Ok(applied(session, facts).await?.iter().any(|applied| applied.receiving && !applied.running))
+}
+
 /// The source that the server replicates from at this moment, as host and port. A group that it is a
 /// member of is none.
-pub(super) async fn followed(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
+pub(crate) async fn followed(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
     let applied = applied(session, facts).await?;
     let follows = |applied: &&Applied| {
         (applied.running || applied.receiving) && !applied.channel.starts_with("group_replication_")
     };
     Ok(applied.iter().find(follows).map(|applied| format!("{}:{}", applied.host, applied.port)))
+}
+
+/// Fails where an applier that runs was started with `UNTIL`, if it may not be stopped: a plain `START` would let it
+/// go on past the condition, which the server does not tell in full, so that nobody could say it again.
+pub(crate) async fn refuse_until_at(session: &mut Session, facts: &ServerFacts) -> Result<()> {
+    refuse_until(&applied(session, facts).await?, facts.flavor)
+}
+
+fn refuse_until(applied: &[Applied], flavor: Flavor) -> Result<()> {
+    let Some(held) = applied.iter().find(|a| a.running && a.until.is_some()) else { return Ok(()) };
+    let (noun, start) = match flavor {
+        Flavor::MySql => ("channel", "START REPLICA … UNTIL"),
+        Flavor::MariaDb => ("connection", "START SLAVE … UNTIL"),
+    };
+    let condition = held.until.as_deref().unwrap_or_default();
+    Err(Error::new(
+        ErrorKind::Source,
+        format!(
+            "replication cannot be paused: the applier of {noun} '{}' runs until a condition is met ({start}, \
+             Until_Condition is {condition}), and would be started again without it",
+            held.channel
+        ),
+    )
+    .with_remedy(
+        "wait until the condition is met and the applier stands still, or back up without --pause-replication",
+    ))
 }
 
 /// An applier that stands still. It has to be [started](Paused::resume) again on every way out.
@@ -81,10 +118,12 @@ pub(super) struct Paused {
 }
 
 impl Paused {
-    /// Stops the appliers that run. `None` where none does.
+    /// Stops the appliers that run. `None` where none does. Fails before any is stopped where one would
+    /// come up without the condition that it has.
     pub(super) async fn begin(session: &mut Session, facts: &ServerFacts) -> Result<Option<Self>> {
-        let running: Vec<String> = applied(session, facts)
-            .await?
+        let applied = applied(session, facts).await?;
+        refuse_until(&applied, facts.flavor)?;
+        let running: Vec<String> = applied
             .into_iter()
             .filter(|applied| applied.running)
             .map(|applied| applied.channel)

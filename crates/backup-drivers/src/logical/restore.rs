@@ -16,11 +16,13 @@ use super::no_text::InvalidText;
 use super::recreate::{self, Definers, Existing, ExistingKind};
 use super::rename::Rename;
 use super::select::Selection;
+use super::waits;
 use crate::connect::{ConnectOptions, Session};
 
 mod allowed;
 mod changes;
 mod foresee;
+mod in_name_of;
 mod prepare;
 mod steps;
 
@@ -166,17 +168,14 @@ impl LogicalRestore {
             }
             cx.phase("rows");
             prepared.begun = true;
-            self.load(cx, prepared, &mut state, &artifacts).await?;
-            load::add_foreign_keys(
-                cx,
-                &self.target,
-                &prepared.settings,
-                &prepared.catalog.tables,
-                &prepared.shapes,
-                prepared.progress.as_ref(),
-            )
-            .await?;
-            let Prepared { session, facts, catalog, .. } = &mut *prepared;
+            let again = self.load(cx, prepared, &mut state, &artifacts).await?;
+            let Prepared { session, facts, catalog, settings, shapes, progress, .. } =
+                &mut *prepared;
+            let (target, tables, progress) = (&self.target, &catalog.tables, progress.as_ref());
+            load::add_foreign_keys(cx, target, settings, tables, shapes, progress).await?;
+            if (again || state.is_resumed()) && self.options.parts != Parts::Data {
+                load::set_counters(target, settings, tables, shapes, progress).await?;
+            }
             recreate::set_sequences(session.conn(), facts, catalog).await?;
             cx.phase("reading back");
             let tables: Vec<Table> =
@@ -191,9 +190,12 @@ impl LogicalRestore {
                     progress.set(session, Mark::Checked, "").await?;
                 }
                 (Err(e), Some(progress)) if e.kind() == ErrorKind::Damaged => {
-                    // To go on with wrong rows would find them wrong again.
-                    progress.end(session).await?;
-                    not_granted(cx, &prepared.lost);
+                    // To go on with wrong rows would find them wrong again. What the marks tell to put back is put
+                    // back first, here as at the end: a run that is killed in between leaves them to the next.
+                    if changes.put_back(cx, &self.target, None, false).await.is_ok() {
+                        progress.end(session).await?;
+                        not_granted(cx, &prepared.lost);
+                    }
                     return Err(e);
                 }
                 (Err(e), _) => return Err(e),
@@ -223,6 +225,7 @@ impl LogicalRestore {
         warnings.extend(recreate::create_triggers(conn, facts, catalog).await?);
         warnings.extend(recreate::create_events(conn, facts, catalog).await?);
         warnings.extend(recreate::differing_settings(conn, facts, catalog).await?);
+        changes.put_back(cx, &self.target, None, false).await?;
         if let Some(progress) = progress {
             progress.end(session).await?;
         }
@@ -254,8 +257,7 @@ impl LogicalRestore {
             Earlier::Nothing | Earlier::Lost(_) => {
                 warnings = recreate::create_databases(session.conn(), facts, catalog).await?;
                 if let Some(progress) = progress {
-                    progress.begin(session).await?;
-                    progress.set_grants(session, lost).await?;
+                    progress.begin(session, lost).await?;
                 }
                 *begun = true;
                 recreate::drop_existing(session.conn(), facts, &plan.existing).await?;
@@ -290,14 +292,15 @@ impl LogicalRestore {
         Ok((warnings, state))
     }
 
-    /// Loads all rows.
+    /// Loads all rows. Gives whether any needed more than one attempt.
     async fn load(
         &self,
         cx: &Context,
         prepared: &mut Prepared,
         state: &mut State,
         artifacts: &Arc<dyn ArtifactSource>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let mut again = false;
         loop {
             let load = Load {
                 target: self.target.clone(),
@@ -308,13 +311,13 @@ impl LogicalRestore {
                 progress: prepared.progress.clone(),
                 patience: self.options.patience,
             };
-            load.run(cx, state).await?;
+            again |= load.run(cx, state).await?;
             if self.still_there(prepared).await? {
-                return Ok(());
+                return Ok(again);
             }
             // The server may have come up anew, without what engines without transactions held.
             let Prepared { session, catalog, settings, shapes, progress, .. } = &mut *prepared;
-            let Some(progress) = progress else { return Ok(()) };
+            let Some(progress) = progress else { return Ok(again) };
             *state = progress.read(session).await?.unwrap_or_default();
             let tables = &catalog.tables;
             load::create_tables(session, settings, tables, shapes, Some(progress), state).await?;
@@ -328,6 +331,7 @@ impl LogicalRestore {
             return Ok(true);
         }
         prepared.session = Session::open(&self.target).await?;
+        prepared.session.run(&waits::at_most(waits::RESTORE)).await?;
         prepared.settings.leave_out(&mut prepared.session).await?;
         match &prepared.progress {
             Some(progress) => progress.lock(&mut prepared.session).await.map(|()| false),
@@ -395,9 +399,17 @@ impl Restore for LogicalRestore {
         manifest: &Manifest,
         artifacts: Arc<dyn ArtifactSource>,
     ) -> Result<RestoreSteps> {
-        let prepared = self.prepare(manifest, &*artifacts, false).await.map_err(of_target)?;
+        let mut prepared = self.prepare(manifest, &*artifacts, false).await.map_err(of_target)?;
         self.refuse(&prepared)?;
-        let steps = steps::of(&prepared, &self.target, &self.options);
+        let mut steps = steps::of(&prepared, &self.target, &self.options);
+        // The restore itself tells it when it makes them.
+        let Prepared { session, facts, catalog, lost, earlier, .. } = &mut prepared;
+        let accounts = recreate::foreseen_accounts(session.conn(), facts, catalog, lost).await;
+        steps.findings.extend(accounts.map_err(of_target)?);
+        if self.options.parts != Parts::Data && !matches!(earlier, Earlier::Work(_)) {
+            let databases = recreate::foreseen_databases(session.conn(), facts, catalog).await;
+            steps.findings.extend(databases.map_err(of_target)?);
+        }
         prepared.session.close().await?;
         Ok(steps)
     }
@@ -432,7 +444,8 @@ impl Restore for LogicalRestore {
 
         let before = cx.progress().snapshot().bytes;
         let changes = Changes::of(&prepared.earlier);
-        let done = cx.run(self.restore(cx, &mut prepared, artifacts, &changes)).await;
+        let work = self.restore(cx, &mut prepared, artifacts, &changes);
+        let done = cx.run(waits::told(cx, &self.target, "", work)).await;
         changes.put_back(cx, &self.target, prepared.progress.as_ref(), done.is_err()).await?;
         if let (Err(_), true, Some(progress)) = (&done, self.once, prepared.progress.clone()) {
             if prepared.begun {

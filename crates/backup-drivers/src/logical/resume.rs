@@ -18,19 +18,22 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::catalog::{Catalog, Chunk, Table};
 use super::ddl::{Parts, is_of_its_row, quote_text};
+use super::identity;
 use super::inventory::{self, ServerFacts};
 use super::no_text::NoText;
 use super::plan::Range;
 use super::replica::{self, Applied};
 use super::scan::Scanned;
+use super::snapshot::Snapshot;
 use crate::binlog::{Place, touched};
 use crate::connect::{ConnectOptions, Session};
+use crate::logged;
 use crate::rows::RowDigest;
 
 /// Name of the artifact that holds the [`Plan`].
 pub(super) const PLAN: &str = "logical/plan";
 /// The version of its form, and of everything that makes chunks of two backups the same.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A longer plan is not read: it names more tables than a server can hold.
 const MAX_PLAN: usize = 1 << 30;
 /// Clocks count seconds, and a change may be noted a moment after it.
@@ -69,6 +72,8 @@ struct Planned {
     table: String,
     /// A digest of all that says which rows are read and how.
     definition: String,
+    /// Which table it is; nothing where that cannot be told.
+    identity: Option<String>,
     ranges: Vec<Range>,
 }
 
@@ -166,7 +171,7 @@ async fn blind(
     } else if is("slave_run_triggers_for_rbr", "YES") {
         Some("slave_run_triggers_for_rbr is YES".to_owned())
     } else {
-        filters(session, facts).await?
+        logged::filters(session, facts).await?
     })
 }
 
@@ -175,20 +180,6 @@ pub(super) async fn untold(session: &mut Session, facts: &ServerFacts) -> Result
     let applied = replica::applied(session, facts).await?;
     let variables = variables(session).await?;
     blind(session, facts, &applied, &variables).await
-}
-
-/// Databases that the binary log leaves out.
-async fn filters(session: &mut Session, facts: &ServerFacts) -> Result<Option<String>> {
-    let sql = facts.capabilities().binlog_status_statement();
-    let row: Option<mysql_async::Row> = session.query_first(sql).await?;
-    let set = |row: &mysql_async::Row, i: usize| {
-        row.get_opt::<Option<String>, _>(i).and_then(std::result::Result::ok).flatten()
-    };
-    let filtered = row.is_some_and(|row| {
-        [2, 3].into_iter().filter_map(|i| set(&row, i)).any(|text| !text.is_empty())
-    });
-    Ok(filtered
-        .then(|| "the binary log leaves out databases (binlog_do_db, binlog_ignore_db)".into()))
 }
 
 /// What was taken over from an earlier backup.
@@ -265,11 +256,27 @@ fn chosen_alone(table: &Table) -> bool {
 pub(super) struct Ground<'a> {
     pub source: &'a ConnectOptions,
     pub position: &'a Position,
-    pub moment: &'a Moment,
+    pub moment: Moment,
     pub catalog: &'a Catalog,
+    /// Which tables these are, in their order.
+    pub identities: Vec<Option<String>>,
 }
 
-impl Ground<'_> {
+impl<'a> Ground<'a> {
+    /// Asks the server, while the snapshot is open.
+    pub(super) async fn of(
+        session: &mut Session,
+        source: &'a ConnectOptions,
+        facts: &ServerFacts,
+        snapshot: &'a Snapshot,
+        catalog: &'a Catalog,
+    ) -> Result<Ground<'a>> {
+        let moment = Moment::now(session, facts, &snapshot.applied).await?;
+        let watched = snapshot.fingerprints.as_ref();
+        let identities = identity::of_all(session, facts, &catalog.tables, watched).await?;
+        Ok(Ground { source, position: &snapshot.position, moment, catalog, identities })
+    }
+
     /// Takes over what is proven to be the same.
     pub(super) async fn resume(
         &self,
@@ -306,6 +313,9 @@ impl Ground<'_> {
                     Some("what else than its rows decides by --where which are read is not known")
                 }
                 Unchanged::Nothing(why) => Some(why.as_str()),
+                Unchanged::But { touched, .. } if !touched.contains_key(&i) => {
+                    self.another(i, planned)
+                }
                 Unchanged::But { touched, .. } => touched.get(&i).map(String::as_str),
             };
             if let Some(why) = why {
@@ -335,17 +345,31 @@ impl Ground<'_> {
         Ok(resumed)
     }
 
+    /// Why a table may be another one than that of the plan.
+    fn another(&self, i: usize, planned: &Planned) -> Option<&'static str> {
+        match self.identities[i].as_ref().zip(planned.identity.as_ref()) {
+            None => Some(
+                "whether another table has its name by now is not told (the account needs PROCESS to see the \
+                 numbers of tables)",
+            ),
+            Some((now, then)) => (now != then)
+                .then_some("another table, or one with another partition, has its name by now"),
+        }
+    }
+
     /// Writes down how the tables are cut, for a later backup.
     pub(super) async fn write_down(
         &self,
         sink: &dyn ArtifactSink,
         ranges: &[Vec<Range>],
     ) -> Result<()> {
-        let tables = self.catalog.tables.iter().zip(ranges).map(|(table, ranges)| {
+        let tables = self.catalog.tables.iter().zip(&self.identities).zip(ranges);
+        let tables = tables.map(|((table, identity), ranges)| {
             Ok(Planned {
                 database: table.database.clone(),
                 table: table.name.clone(),
                 definition: definition(table)?,
+                identity: identity.clone(),
                 ranges: ranges.clone(),
             })
         });

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::complete::{Tablespaces, refuse_imported, some};
 use super::demux::{Demuxed, Owner, demux};
 use super::details::{Parent, PhysicalDetails};
-use super::history::History;
+use super::history::Process;
 use super::metadata::{Checkpoints, binlog_position, info_value};
 use super::options::ToolOptions;
 use super::preflight::look;
@@ -27,8 +27,10 @@ use super::run::{Log, Running};
 use super::secret::Private;
 use super::tool::Tool;
 use crate::connect::{ConnectOptions, Endpoint, Session};
+use crate::files::locked::no_position;
 use crate::files::{CATALOG_FORMAT, Catalog, Header, Settings, State};
 use crate::logical::inventory::{self, ServerFacts};
+use crate::logical::logged_until;
 use crate::xbstream::Dialect;
 
 /// How long a tool whose output is at its end may take to end.
@@ -42,6 +44,8 @@ pub struct PhysicalBackup {
     directories: Vec<PathBuf>,
     options: ToolOptions,
     parent: Option<Parent>,
+    /// What is to be said of the choice of the parent.
+    remarks: Vec<String>,
 }
 
 /// What was found out before anything is run.
@@ -51,6 +55,7 @@ pub(super) struct Known {
     pub(super) datadir: PathBuf,
     settings: Settings,
     log_bin: bool,
+    process: Process,
 }
 
 impl PhysicalBackup {
@@ -62,13 +67,20 @@ impl PhysicalBackup {
         directories: Vec<PathBuf>,
         options: ToolOptions,
     ) -> Self {
-        PhysicalBackup { source, tool, directories, options, parent: None }
+        PhysicalBackup { source, tool, directories, options, parent: None, remarks: Vec::new() }
     }
 
     /// Only what changed since `parent`, by the LSN of each page.
     #[must_use]
     pub fn since(mut self, parent: Parent) -> Self {
         self.parent = Some(parent);
+        self
+    }
+
+    /// Something to look at that is known before: it is told with the other warnings, and kept with them.
+    #[must_use]
+    pub fn remarking(mut self, text: impl Into<String>) -> Self {
+        self.remarks.push(text.into());
         self
     }
 
@@ -112,14 +124,11 @@ impl PhysicalBackup {
         let plugins: Vec<(String, String)> = session.query_rows(sql).await?;
         let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'";
         let lsn: Option<(String, u64)> = session.query_first(sql).await?;
-        let history = match &self.parent {
-            Some(parent) => History::ask(&mut session, &facts, &parent.position).await?,
-            None => History::default(),
-        };
+        let process = Process::ask(&mut session, facts.flavor).await?;
         let tool = self.find_tool(facts.flavor)?;
         tool.check(&facts.version)?;
         self.check_host(&facts, &datadir)?;
-        self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn), &history)?;
+        self.check_parent(&facts, &datadir, lsn.map(|(_, lsn)| lsn), &process)?;
         if let Some(parent) = self.parent.as_ref().filter(|_| facts.flavor == Flavor::MariaDb) {
             refuse_imported(&mut session, &datadir, parent).await?;
         }
@@ -142,7 +151,7 @@ impl PhysicalBackup {
             // It is in the tool's own option file.
             key_plugin: Vec::new(),
         };
-        Ok(Known { facts, tool, datadir, settings, log_bin })
+        Ok(Known { facts, tool, datadir, settings, log_bin, process })
     }
 
     /// The tool copies files of this machine: those must be the server's.
@@ -181,7 +190,7 @@ impl PhysicalBackup {
         facts: &ServerFacts,
         datadir: &Path,
         lsn: Option<u64>,
-        history: &History,
+        process: &Process,
     ) -> Result<()> {
         let Some(parent) = &self.parent else { return Ok(()) };
         let broken = |why: String| {
@@ -214,13 +223,7 @@ impl PhysicalBackup {
         if parent.system_file.is_some() && now.is_some() && parent.system_file != now {
             return Err(broken("the files of the server were made anew since".to_owned()));
         }
-        match history.leads_on_from(&parent.position) {
-            true => Ok(()),
-            false => Err(broken(format!(
-                "the binary log does not lead on from {}: the server was restored since, or is another one",
-                parent.position
-            ))),
-        }
+        process.unproven(parent).map_or(Ok(()), |why| Err(broken(why)))
     }
 }
 
@@ -269,6 +272,28 @@ impl Backup for PhysicalBackup {
     }
 }
 
+/// Adds the GTIDs that `mariadb-backup` leaves out of a position: it tells `gtid_current_pos`, which passes over what
+/// another `server_id` wrote into the binary log by other means than replication (`mariadb-binlog | mariadb`). Gives a
+/// warning where the server cannot tell them any more.
+async fn all_gtids(source: &ConnectOptions, position: &mut Position) -> Result<Option<String>> {
+    let (Some(file), Some(offset)) = (&position.file, position.offset) else { return Ok(None) };
+    let mut session = Session::open(source).await?;
+    let logged = logged_until(&mut session, file, offset).await?;
+    session.close().await?;
+    let Some(logged) = logged else {
+        return Ok(Some(format!(
+            "the server has its binary log {file} no more, so that GTIDs may be missing in the position: those of what \
+             others than replication and the server itself wrote there"
+        )));
+    };
+    let gtid = match &position.gtid {
+        Some(told) => logged.union(told)?,
+        None => logged,
+    };
+    position.gtid = Some(gtid).filter(|gtid| !gtid.is_empty());
+    Ok(None)
+}
+
 impl PhysicalBackup {
     /// A tool that fails ends its stream too early: what it said is the cause. What the repository fails
     /// with is the cause of the tool's end, and so is what we do not understand of a stream that goes on.
@@ -314,7 +339,7 @@ impl PhysicalBackup {
         log: Log,
         last_table: Option<u64>,
     ) -> Result<Outcome> {
-        let Known { facts, tool, settings, datadir, log_bin } = known;
+        let Known { facts, tool, settings, datadir, log_bin, process } = known;
         let name = tool.name();
         let file = |names: [&str; 2]| names.iter().find_map(|name| read.metadata.get(*name));
         let incomplete = |what: String| {
@@ -356,7 +381,7 @@ impl PhysicalBackup {
                 facts.version_text
             )));
         }
-        let position = match file(["xtrabackup_binlog_info", "mariadb_backup_binlog_info"]) {
+        let mut position = match file(["xtrabackup_binlog_info", "mariadb_backup_binlog_info"]) {
             Some(text) => {
                 binlog_position(text, facts.flavor).map_err(|e| incomplete(e.to_string()))?
             }
@@ -366,13 +391,12 @@ impl PhysicalBackup {
             }
             None => Position::default(),
         };
-        let mut warnings = log.warnings;
-        if position.is_unknown() {
-            warnings.push(
-                "the position is not known, for the binary log is off: nothing after this backup can be restored"
-                    .to_owned(),
-            );
+        let mut warnings = self.remarks.clone();
+        warnings.extend(log.warnings);
+        if facts.flavor == Flavor::MariaDb {
+            warnings.extend(all_gtids(&self.source, &mut position).await?);
         }
+        warnings.extend(no_position(&position));
         if !read.reworked.is_empty() {
             let names = some(&read.reworked);
             warnings.push(format!(
@@ -389,17 +413,7 @@ impl PhysicalBackup {
                 "{name} left out {first}{more}: tables cannot be opened without, so take the backup again"
             ));
         }
-        if let Some(first) = read.bad_pages.first() {
-            let more = read.bad_pages.len() - 1;
-            let text = format!("the source has damaged pages: {first}, and {more} more");
-            if !self.options.allow_bad_pages {
-                return Err(Error::new(ErrorKind::Source, text).with_remedy(
-                    "run CHECK TABLE there and bring the table back from an earlier backup; \
-                     --allow-bad-pages backs it up as it is",
-                ));
-            }
-            warnings.push(text);
-        }
+        warnings.extend(read.pages.judge(self.options.allow_bad_pages)?);
         let (major, minor, patch) = tool.version().own;
         let details = PhysicalDetails {
             tool: match tool.dialect() {
@@ -413,9 +427,11 @@ impl PhysicalBackup {
             to_lsn: checkpoints.to_lsn,
             last_lsn: checkpoints.last_lsn,
             last_table,
-            sound_pages: read.sound_pages,
-            encrypted_pages: read.encrypted_pages,
-            bad_pages: read.bad_pages.clone(),
+            server_started: process.started,
+            binlog_tail: process.tail(&position),
+            sound_pages: read.pages.sound,
+            encrypted_pages: read.pages.encrypted,
+            bad_pages: read.pages.bad.clone(),
             replica_position: file(["xtrabackup_slave_info", "mariadb_backup_slave_info"]).cloned(),
             galera_position: file(["xtrabackup_galera_info", "mariadb_backup_galera_info"])
                 .cloned(),
@@ -532,6 +548,6 @@ fn owner(datadir: &Path) -> Result<Owner> {
         gid: metadata.gid(),
         owner: name("/etc/passwd", metadata.uid()),
         group: name("/etc/group", metadata.gid()),
-        directory_mode: 0o700 | (metadata.mode() & 0o777),
+        datadir: datadir.to_owned(),
     })
 }

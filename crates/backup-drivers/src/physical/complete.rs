@@ -139,7 +139,7 @@ fn shown(name: &str) -> String {
 }
 
 /// The first of some names, and how many there are besides.
-pub(super) fn some(names: &BTreeSet<String>) -> String {
+pub(crate) fn some(names: &BTreeSet<String>) -> String {
     let first = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(5) {
         0 => first,

@@ -1,6 +1,8 @@
 //! The files of a stream into artifacts, while they come.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::{ArtifactSink, ArtifactWriter, Context, Error, Event, Layout, Result};
@@ -12,7 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::files::{ChangesWriter, Entry, Kind};
 use crate::innodb::{
-    DeltaChecker, Geometry, HEAD_BYTES, PageChecker, PageSummary, TableFile, is_tablespace,
+    CopiedPages, DeltaChecker, Geometry, HEAD_BYTES, PageChecker, PageSummary, TableFile,
+    is_tablespace,
 };
 use crate::xbstream::{Dialect, Event as Stream, StreamReader};
 
@@ -33,7 +36,8 @@ pub(super) struct Owner {
     pub(super) gid: u32,
     pub(super) owner: Option<String>,
     pub(super) group: Option<String>,
-    pub(super) directory_mode: u32,
+    /// The data directory: what it has a database's directory for, that is as it is there.
+    pub(super) datadir: PathBuf,
 }
 
 /// What came out of a stream.
@@ -42,11 +46,8 @@ pub(super) struct Demuxed {
     pub(super) entries: Vec<Entry>,
     /// The tool's own files, by name.
     pub(super) metadata: BTreeMap<String, String>,
-    /// Damaged pages, one text each.
-    pub(super) bad_pages: Vec<String>,
-    /// Pages whose checksum fits, and those that cannot be checked.
-    pub(super) sound_pages: u64,
-    pub(super) encrypted_pages: u64,
+    /// What the pages of tablespaces are.
+    pub(super) pages: CopiedPages,
     /// Tables that are not InnoDB's and were changed as a whole while they were read.
     pub(super) reworked: BTreeSet<String>,
     /// Files without which a server cannot open a table that has others.
@@ -225,11 +226,7 @@ fn take(done: &mut Demuxed, file: Finished) {
         done.metadata.insert(file.entry.path.clone(), text);
     }
     if let Some(summary) = file.summary {
-        let path = file.entry.path.strip_suffix(".delta").unwrap_or(&file.entry.path);
-        let name = TableFile::of(path).map_or_else(|| path.to_owned(), |table| table.to_string());
-        done.bad_pages.extend(summary.bad.iter().map(|bad| format!("{name}, {bad}")));
-        done.sound_pages += summary.sound.values().sum::<u64>() + summary.zero + summary.compressed;
-        done.encrypted_pages += summary.encrypted;
+        done.pages.add(&file.entry.path, &summary);
     }
     done.entries.push(file.entry);
 }
@@ -242,11 +239,13 @@ fn directories(files: &[Entry], owner: &Owner) -> Vec<Entry> {
             paths.insert(&file.path[..at]);
         }
     }
-    let entry = |path: &str| Entry {
-        kind: Kind::Directory,
-        mode: owner.directory_mode,
-        ..entry(path, owner)
+    // A server makes them so that nobody else may look in.
+    let mode = |path: &str| match std::fs::metadata(owner.datadir.join(path)) {
+        Ok(directory) if directory.is_dir() => 0o700 | (directory.mode() & 0o777),
+        _ => 0o700,
     };
+    let entry =
+        |path: &str| Entry { kind: Kind::Directory, mode: mode(path), ..entry(path, owner) };
     paths.into_iter().map(entry).collect()
 }
 

@@ -26,6 +26,12 @@ pub struct PhysicalDetails {
     /// The largest number that a table of MariaDB had before it was read: what was imported since has a larger one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_table: Option<u64>,
+    /// When the server was started, in seconds since 1970: the same process has gone on from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_started: Option<u64>,
+    /// XXH3-128 of what is in front of the position in the file of the binary log: see `history::tail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binlog_tail: Option<String>,
     /// Pages that were checked on their way, and are sound.
     pub sound_pages: u64,
     /// Pages that are encrypted, and cannot be checked.
@@ -65,6 +71,12 @@ pub struct Parent {
     pub to_lsn: u64,
     /// See [`PhysicalDetails::last_table`].
     pub last_table: Option<u64>,
+    /// See [`PhysicalDetails::server_started`].
+    pub server_started: Option<u64>,
+    /// See [`PhysicalDetails::binlog_tail`].
+    pub binlog_tail: Option<String>,
+    /// When that backup began, in seconds since 1970.
+    pub began: u64,
 }
 
 impl Parent {
@@ -83,6 +95,9 @@ impl Parent {
             position: manifest.outcome.position.clone(),
             to_lsn: details.to_lsn,
             last_table: details.last_table,
+            server_started: details.server_started,
+            binlog_tail: details.binlog_tail,
+            began: u64::try_from(manifest.started_at.as_second()).unwrap_or_default(),
         })
     }
 }

@@ -126,14 +126,27 @@ fn strip(line: &str) -> &str {
 pub fn diagnose<'a>(
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Option<(ErrorKind, &'static str, &'static str)> {
-    lines.into_iter().find_map(|line| {
-        let lower = line.to_ascii_lowercase();
+    let lines: Vec<String> = lines.into_iter().map(str::to_ascii_lowercase).collect();
+    let known = lines.iter().find_map(|line| {
         CAUSES
             .iter()
-            .find(|cause| cause.marks.iter().any(|mark| lower.contains(mark)))
+            .find(|cause| cause.marks.iter().any(|mark| line.contains(mark)))
             .map(|cause| (cause.kind, cause.problem, cause.remedy))
-    })
+    });
+    let has = |mark: &str| lines.iter().any(|line| line.contains(mark));
+    // The number alone is also said of files that nobody misses.
+    known.or_else(|| (has(NOT_THERE) && has(NOT_COPIED)).then_some(GONE))
 }
+
+/// How `mariadb-backup` says that a file was not there, and that one was not copied.
+const NOT_THERE: &str = "error number 2 in a file operation";
+const NOT_COPIED: &str = "copy_file() failed";
+/// What both together mean.
+const GONE: (ErrorKind, &str, &str) = (
+    ErrorKind::Source,
+    "a file was gone when the tool came to copy it: its table was dropped, renamed or made anew meanwhile",
+    "take the backup again, at a time when no DDL runs",
+);
 
 struct Cause {
     marks: &'static [&'static str],
@@ -384,6 +397,12 @@ mod tests {
             assert_eq!(diagnose([line]).map(|(kind, ..)| kind), Some(kind), "{line}");
         }
         assert_eq!(diagnose(["all is well"]), None);
+        let gone = "InnoDB: Operating system error number 2 in a file operation.";
+        assert_eq!(diagnose([gone]), None);
+        let said = diagnose([gone, "Error: copy_file() failed."]).unwrap();
+        assert!(said.1.contains("was dropped, renamed"), "{said:?}");
+        let full = ["Error: copy_file() failed.", gone, "Error on write: no space left on device"];
+        assert_eq!(diagnose(full).map(|(kind, ..)| kind), Some(ErrorKind::Space));
     }
 
     proptest! {

@@ -25,7 +25,7 @@ mod secret;
 mod tool;
 
 pub use backup::PhysicalBackup;
-pub(crate) use complete::CHECKPOINT;
+pub(crate) use complete::{CHECKPOINT, some};
 pub use details::{Parent, PhysicalDetails, details};
 pub use log::{Line, LogEvent, Severity as LogSeverity, diagnose};
 pub use metadata::{Checkpoints, binlog_position, info_value};

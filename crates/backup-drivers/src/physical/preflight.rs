@@ -11,6 +11,7 @@ use super::tool::Tool;
 use crate::connect::Session;
 use crate::files::locked::log_bin;
 use crate::logical::inventory::{self, ServerFacts, ToolNeeds};
+use crate::logical::refuse_until;
 
 /// A redo log that holds less than what is written in so many seconds makes a tool fail that something
 /// holds up for a moment.
@@ -40,6 +41,11 @@ pub(super) async fn look(backup: &PhysicalBackup) -> Result<Vec<Finding>> {
     };
     let server = Server::ask(&mut session, facts.flavor).await?;
     findings.extend(privileges(backup, &mut session, &facts).await?);
+    if backup.options().safe_replica.is_some() {
+        findings.extend(
+            refuse_until(&mut session, &facts).await.err().map(|e| error("replication", &e)),
+        );
+    }
     session.close().await?;
     findings.extend(server.redo_room(&facts));
     findings.extend(server.open_files());

@@ -20,15 +20,29 @@ pub(super) struct Private {
 impl Private {
     /// Writes the option file.
     pub(super) fn new(source: &ConnectOptions, dialect: Dialect) -> Result<Private> {
+        let parent = std::env::temp_dir();
         let create = || {
-            let directory = Scratch::new(&std::env::temp_dir(), "tool")?;
+            let directory = Scratch::new(&parent, "tool")?;
             std::fs::create_dir(directory.path().join("work"))?;
             let path = directory.path().join("my.cnf");
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(option_file(source, dialect).as_bytes())?;
             Ok(Private { directory })
         };
-        create().map_err(|e| io_error(e, ErrorKind::Space, "cannot write a private option file"))
+        create().map_err(|e| {
+            let shown = parent.display();
+            let error = io_error(
+                e,
+                ErrorKind::Usage,
+                format!("cannot write a private option file in {shown}"),
+            );
+            match error.kind() {
+                ErrorKind::Usage => {
+                    error.with_remedy("name a directory that can be written to with TMPDIR")
+                }
+                _ => error,
+            }
+        })
     }
 
     pub(super) fn options(&self) -> PathBuf {

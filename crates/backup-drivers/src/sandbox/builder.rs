@@ -86,7 +86,7 @@ impl SandboxBuilder {
 
     /// Fills an empty data directory with a copy of this one, that of a server of the same
     /// installation that was shut down in order, which is quicker than to initialise it. Where an
-    /// option shapes the data directory (`innodb_…`, character sets), it is initialised all the
+    /// option shapes the data directory (`innodb_…` but for statistics, character sets), it is initialised all the
     /// same.
     #[must_use]
     pub fn template(mut self, data: impl Into<PathBuf>) -> Self {
@@ -279,9 +279,11 @@ impl Launch {
     pub(super) fn shaping_options(&self) -> impl Iterator<Item = OsString> {
         let shapes = |name: &str| {
             let name = name.replace('_', "-");
-            ["innodb", "lower-case-table-names", "character-set", "collation"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            // Statistics are about what comes into it.
+            !name.starts_with("innodb-stats-")
+                && ["innodb", "lower-case-table-names", "character-set", "collation"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
         };
         self.options.iter().filter(move |(name, _)| shapes(name)).map(argument)
     }

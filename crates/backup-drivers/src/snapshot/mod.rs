@@ -30,11 +30,12 @@ use rustix::fs::{FlockOperation, flock};
 use crate::connect::ConnectOptions;
 use crate::files::live::LiveServer;
 use crate::files::lock::{GlobalLock, LockOptions, Waits};
-use crate::files::locked::log_bin;
+use crate::files::locked::{log_bin, no_position, privileges};
 use crate::files::tree::Tree;
 use crate::files::{
-    CATALOG_FORMAT, Catalog, DataDirectory, Header, State, copy_tree, count_objects,
+    CATALOG_FORMAT, Catalog, DataDirectory, Header, State, copy_tree, count_objects, unexpected,
 };
+use crate::innodb::CopiedPages;
 use btrfs::Btrfs;
 use lvm::Lvm;
 use pair::Pair;
@@ -113,6 +114,7 @@ impl SnapshotBackup {
     fn one_volume(live: &LiveServer) -> Result<()> {
         let roots = live.directory.roots();
         let tree = Tree::walk(&roots, false)?;
+        tree.refuse_dangling()?;
         if roots.len() == 1 && tree.devices.len() == 1 {
             return no_way_out(&tree, &live.directory.path);
         }
@@ -275,10 +277,17 @@ impl Backup for SnapshotBackup {
     }
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
-        let live = LiveServer::find(&self.source).await?;
+        let mut findings = privileges(&self.source).await?;
+        let live = match LiveServer::find(&self.source).await {
+            // Told by then, with the others.
+            Err(e) if e.kind() == ErrorKind::Privilege && !findings.is_empty() => {
+                return Ok(findings);
+            }
+            found => found?,
+        };
         SnapshotBackup::one_volume(&live)?;
         let volume = self.volume(&live)?;
-        let mut findings = vec![
+        findings.extend([
             Finding::new(
                 Severity::Info,
                 "server",
@@ -286,7 +295,7 @@ impl Backup for SnapshotBackup {
                 "",
             ),
             Finding::new(Severity::Info, "volume", volume.describe(), ""),
-        ];
+        ]);
         findings.extend(log_bin(&self.source).await?);
         Ok(findings)
     }
@@ -310,20 +319,25 @@ impl Backup for SnapshotBackup {
         let copied = self.copy(cx, &live, &position, &snapshot, &sink).await;
         // What overflowed may have failed in any way before, or not at all.
         let whole = snapshot.run(|volume, name| volume.check(name)).await;
-        let warnings = end(cx, snapshot).await;
-        let catalog = match (copied, whole) {
+        let mut warnings = end(cx, snapshot).await;
+        let (catalog, pages) = match (copied, whole) {
             (_, Err(e)) if e.kind() == ErrorKind::Space => return Err(e),
             (Err(e), _) | (_, Err(e)) => return Err(e),
-            (Ok(catalog), Ok(_)) => catalog,
+            (Ok(copied), Ok(_)) => copied,
         };
         catalog.write(&*sink).await?;
         let held = held.as_secs_f64();
         if held > LONG {
             cx.note(format!("the lock for the snapshot was held for {held:.1} s"));
         }
+        warnings.extend(no_position(&position));
+        warnings.extend(pages.perhaps_torn());
+        warnings.extend(unexpected(&catalog.header.left_out));
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
         }
+        let mut details = pages.details();
+        details["volume"] = volume.describe().into();
         Ok(Outcome {
             source: live.source_info(),
             position,
@@ -340,7 +354,7 @@ impl Backup for SnapshotBackup {
             masked: false,
             partial: false,
             warnings,
-            details: serde_json::json!({ "volume": volume.describe() }),
+            details,
         })
     }
 }
@@ -391,13 +405,17 @@ impl SnapshotBackup {
         position: &Position,
         snapshot: &Snapshot,
         sink: &Arc<dyn ArtifactSink>,
-    ) -> Result<Catalog> {
+    ) -> Result<(Catalog, CopiedPages)> {
         cx.phase("mount");
         let directory = cx.run(snapshot.run(|volume, name| volume.open(name))).await?;
         is_of_now(&directory, &live.directory.path, position)?;
         cx.phase("copying files");
-        let roots = DataDirectory::new(&directory).roots();
+        let logs = live.directory.logs.iter();
+        let logs = logs.filter_map(|log| log.strip_prefix(&live.directory.path).ok());
+        let logs = logs.map(|log| directory.join(log)).collect();
+        let roots = DataDirectory { logs, ..DataDirectory::new(&directory) }.roots();
         let tree = Tree::walk(&roots, false)?;
+        tree.refuse_dangling()?;
         // Links that were made meanwhile, and those that name their target from the root.
         no_way_out(&tree, &directory)?;
         let copied = copy_tree(cx, &tree, sink);
@@ -416,11 +434,11 @@ impl SnapshotBackup {
                 }
             }
         };
-        tokio::select! {
+        let pages = tokio::select! {
             copied = copied => copied?,
             error = watched => return Err(error),
-        }
-        Ok(Catalog {
+        };
+        let catalog = Catalog {
             header: Header {
                 files_format: CATALOG_FORMAT,
                 state: State::Crashed,
@@ -428,6 +446,7 @@ impl SnapshotBackup {
                 left_out: tree.left_out.clone(),
             },
             entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
-        })
+        };
+        Ok((catalog, pages))
     }
 }

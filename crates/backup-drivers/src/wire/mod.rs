@@ -113,6 +113,7 @@ impl Connection {
             let named = e.kind() == ErrorKind::Usage || e.to_string() == what;
             if named { e } else { e.context(what) }
         })?;
+        options.opened.add(session.greeting.connection_id);
         Ok(Connection {
             channel: session.channel,
             options: options.clone(),

@@ -269,6 +269,35 @@ async fn a_replica_is_paused_and_goes_on(
     assert!(Kept::backup(&replica, options).await.is_err());
     let row = on_replica.query_first(status).await.unwrap().unwrap();
     assert_eq!(running(row), "Yes");
+
+    // One that is to stop somewhere would be started again without that.
+    let until = if mysql {
+        [
+            "STOP REPLICA",
+            "START REPLICA UNTIL SOURCE_LOG_FILE = 'binlog.000999', SOURCE_LOG_POS = 4",
+        ]
+    } else {
+        ["STOP SLAVE", "START SLAVE UNTIL MASTER_LOG_FILE = 'binlog.000999', MASTER_LOG_POS = 4"]
+    };
+    for statement in until {
+        on_replica.query_drop(statement).await.unwrap();
+    }
+    let condition = |row: mysql_async::Row| row.get::<String, _>("Until_Condition").unwrap();
+    let before = condition(on_replica.query_first(status).await.unwrap().unwrap());
+    let options = LogicalOptions { pause_replication: true, ..LogicalOptions::default() };
+    let error = Kept::backup(&replica, options).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Source, "{}", error.report());
+    let told = error.report();
+    assert!(
+        told.contains(&format!("Until_Condition is {before}")) && told.contains("wait until"),
+        "{told}"
+    );
+    let row = on_replica.query_first(status).await.unwrap().unwrap();
+    assert_eq!(running(row), "Yes");
+    let row = on_replica.query_first(status).await.unwrap().unwrap();
+    assert_eq!(condition(row), before);
+    assert_ne!(before, "None");
+    Kept::backup(&replica, LogicalOptions::default()).await?;
     Ok(())
 }
 

@@ -369,3 +369,40 @@ async fn what_the_servers_own_tools_lose(
     );
     Ok(())
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stays_as_it_is_is_foreseen(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    let mut conn = source.connect().await?;
+    conn.query_drop("CREATE DATABASE Dd CHARACTER SET utf8mb4").await.unwrap();
+    conn.query_drop("CREATE TABLE Dd.t (a INT PRIMARY KEY)").await.unwrap();
+    let kept = Kept::backup(&source, LogicalOptions::default()).await?;
+    let cx = backup_core::Context::builder().build();
+    let told = "the database Dd is there already and stays as it is";
+    for (case, create, expected) in [
+        ("0", "CREATE DATABASE Dd CHARACTER SET latin1", true),
+        ("0", "CREATE DATABASE Dd CHARACTER SET utf8mb4", false),
+        ("1", "CREATE DATABASE dd CHARACTER SET utf8mb4", false),
+        ("1", "CREATE DATABASE dd CHARACTER SET latin1", true),
+    ] {
+        let target = Server::start_with(name, &[("lower_case_table_names", case)], false).await?;
+        target.connect().await?.query_drop(create).await.unwrap();
+        let options = LogicalRestoreOptions { no_accounts: true, ..Default::default() };
+        let driver = backup_drivers::logical::LogicalRestore::new(target.as_root(), options);
+        let plan =
+            backup_core::Restore::plan(&driver, &cx, &kept.manifest(), kept.artifacts()).await?;
+        let foreseen = plan.findings.iter().any(|f| f.problem.contains(told));
+        let restored = kept.restore_by(driver).await?;
+        let warned = restored.warnings.iter().any(|w| w.contains(told));
+        assert_eq!(
+            (foreseen, warned),
+            (expected, expected),
+            "{case} {create}: {:?}",
+            restored.warnings
+        );
+    }
+    Ok(())
+}

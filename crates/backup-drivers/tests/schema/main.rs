@@ -15,7 +15,9 @@ mod memory;
 mod nasty;
 mod no_text;
 mod renamed;
+mod same_names;
 mod server;
+mod waits;
 
 use std::collections::BTreeSet;
 

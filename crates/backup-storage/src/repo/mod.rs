@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, BackupId, BackupSession, BackupSpec, ClusterName, Context, Error, ErrorKind,
-    Event, Finding, Listed, Manifest, Record, RecordEvent, Repository, Result, ResultExt, Severity,
+    ArtifactSource, BackupChain, BackupId, BackupSession, BackupSpec, Chain, ClusterName, Context,
+    Error, ErrorKind, Event, Finding, Listed, Manifest, Record, RecordEvent, Repository, Result,
+    ResultExt, Severity,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
+use crate::check::check_objects;
 use crate::failover::Copies;
 use crate::format::{
     Config, FrameKind, Keys, MAX_MANIFEST, MAX_RAW, ObjectKind, Place, RepositoryId, Seals, hex,
@@ -237,6 +239,34 @@ impl Repo {
             }
         }
         Ok(false)
+    }
+
+    /// Why nothing should be made that goes on from `last`, if so: a backup of its chain, as far as `known` has it, is
+    /// missing, lacks objects or was found damaged. No content is read.
+    ///
+    /// # Errors
+    /// As the store.
+    pub async fn broken_chain(
+        &self,
+        cx: &Context,
+        last: &Manifest,
+        known: &[Manifest],
+    ) -> Result<Option<String>> {
+        let chain = BackupChain::to(last, known);
+        if let Err(broken) = chain.check() {
+            return Ok(Some(broken.to_string()));
+        }
+        for link in chain.links() {
+            if self.proven_damaged(cx, link).await? {
+                return Ok(Some(format!("{} was found damaged by a verification", link.backup)));
+            }
+            let report = check_objects(cx, self, link).await?;
+            let mut worst = report.findings.iter().filter(|f| f.severity == Severity::Error);
+            if let Some(finding) = worst.next() {
+                return Ok(Some(format!("{}: {}", finding.object, finding.problem)));
+            }
+        }
+        Ok(None)
     }
 
     /// The place of an object, for reading it.

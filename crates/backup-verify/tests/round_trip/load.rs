@@ -146,9 +146,12 @@ async fn cut_after(pair: &Pair, manifest: &Manifest, rows: u64) -> (Result<Resto
 async fn what_was_interrupted_goes_on_and_touches_nothing_else(
     #[values("mysql-9.7", "mariadb-10.11")] server: &str,
 ) {
-    let (pair, mut source, manifest) = stocked(server).await;
+    let (mut pair, mut source, manifest) = stocked(server).await;
     let mut target = forbid_infile(&pair).await;
     goes_on_with_what_is_missing(&pair, &mut source, &mut target, &manifest).await;
+    if server.starts_with("mariadb") {
+        target = counters_outlive_a_crash(&mut pair, &mut source).await;
+    }
     target.run("DROP DATABASE stock").await.unwrap();
     not_over_other_peoples_rows(&pair, &mut source, &mut target, &manifest).await;
     target.run("DROP DATABASE stock").await.unwrap();
@@ -164,7 +167,7 @@ async fn goes_on_with_what_is_missing(
 ) {
     let all: u64 = manifest.outcome.rows.unwrap();
     let mut sent = 0;
-    for part in [4, 2] {
+    for part in [14, 10, 4, 2] {
         let (result, rows) = cut_after(pair, manifest, all / part).await;
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted, "{}", error.report());
@@ -185,6 +188,21 @@ async fn goes_on_with_what_is_missing(
     assert!(rows < all, "{rows} of {all} rows were loaded again");
     assert!(sent >= all, "{sent} of {all}");
     assert_exact(source, &pair.target()).await;
+}
+
+/// What `AUTO_INCREMENT` gives next is so in the files, and not only as long as the server remembers. MySQL keeps it
+/// elsewhere, and after a crash shows one less than it gives.
+async fn counters_outlive_a_crash(pair: &mut Pair, source: &mut Session) -> Session {
+    let counters = "SELECT TABLE_NAME, AUTO_INCREMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'stock' \
+                    AND AUTO_INCREMENT > 1 ORDER BY TABLE_NAME";
+    let wanted: Vec<(String, u64)> = source.query_rows(counters).await.unwrap();
+    assert!(wanted.iter().any(|(table, _)| table == "big"), "{wanted:?}");
+    pair.target.kill();
+    pair.target.restart(&pair.cx).await.unwrap();
+    let mut target = forbid_infile(pair).await;
+    let found: Vec<(String, u64)> = target.query_rows(counters).await.unwrap();
+    assert_eq!(found, wanted);
+    target
 }
 
 async fn not_over_other_peoples_rows(

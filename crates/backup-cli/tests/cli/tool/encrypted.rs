@@ -66,7 +66,8 @@ async fn encrypted_tables_come_back_with_the_key_file_of_the_source(
     {
         let directory = home.path(to);
         let args = ["restore", "--cluster", "vault", "--target-dir", directory.to_str().unwrap()];
-        home.on_repo([&args[..], &here, point].concat()).expect(0);
+        let run = home.on_repo([&args[..], &here, point].concat()).expect(14);
+        run.says("give the server the same keyring");
         let mut restored = with_keys(name, &directory, &keys).await;
         assert_eq!(&content(&restored).await, wanted, "{to}");
         restored.0.stop().await.unwrap();

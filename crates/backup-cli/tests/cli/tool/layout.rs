@@ -1,5 +1,6 @@
 //! Sources whose pages have another size, or whose system tablespace has other files, than a tool takes for granted.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use backup_core::Context;
@@ -63,7 +64,20 @@ async fn sources_of_another_layout_come_back(#[case] name: &str, #[case] options
     for (n, (backup, wanted)) in taken.iter().enumerate() {
         let directory = home.path(&format!("restored{n}"));
         let to = ["--cluster", "a", "--target-dir", directory.to_str().unwrap(), "--tool", tool];
-        home.on_repo([&["restore", backup][..], &to].concat()).expect(0);
+        let restore = [&["restore", backup][..], &to].concat();
+        // A server has to be told what it would not guess, before as after, and each once.
+        let (variable, value) = options.last().unwrap();
+        let setting = format!("{variable}={value}");
+        home.on_repo([&restore[..], &["--dry-run"]].concat()).expect(14);
+        let config = home
+            .write("my.cnf", &format!("[mysqld]\n{setting}\ndatadir={}\n", directory.display()));
+        let config = ["--server-config", config.to_str().unwrap(), "--server-dir", tool];
+        home.on_repo([&restore[..], &config, &["--dry-run"]].concat()).expect(0);
+        let done = home.on_repo([&restore[..], &["--json"]].concat()).expect(14).json();
+        let [told] = &done["warnings"].as_array().unwrap()[..] else { panic!("{done:#}") };
+        assert!(told.as_str().unwrap().contains(&format!("write {setting}")), "{done:#}");
+        let mode = directory.join("a").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "as servers make them");
         let mut restored = started(name, &directory, options).await;
         assert_eq!(sums(&restored).await, *wanted, "{backup}");
         restored.0.stop().await.unwrap();

@@ -1,5 +1,6 @@
 //! Running servers backed up by `mariadb-backup`: restored, prepared, started, and exact.
 
+mod chains;
 mod check;
 mod disk;
 mod encrypted;
@@ -7,6 +8,7 @@ mod imported;
 mod layout;
 mod proof;
 mod replica;
+mod rolled_back;
 mod stream;
 mod tables;
 mod trouble;
@@ -280,6 +282,13 @@ async fn a_tool_is_believed_only_with_all_proofs() {
             "something is wrong",
         ),
         ("$REAL \"$@\"; echo more >&2", 6, "without saying that it completed"),
+        // As it says where a table is dropped while it reads the files of a database.
+        (
+            "echo '2026-11-30  5:13:12 0 [ERROR] InnoDB: Operating system error number 2 in a file operation.' >&2\n\
+             echo '[01] 2026-11-30 05:13:12 Error: copy_file() failed.' >&2; $REAL \"$@\"",
+            6,
+            "was dropped, renamed or made anew meanwhile",
+        ),
         // It does not get that far.
         ("$REAL \"$@\" & pid=$!; sleep 0.1; kill -9 $pid; wait $pid; exit $?", 6, "ended with"),
         (

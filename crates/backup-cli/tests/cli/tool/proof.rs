@@ -207,4 +207,10 @@ async fn an_increment_is_no_better_than_what_it_follows_on() {
         |n: usize| listed.lines().any(|line| line.contains(&taken[n]) && line.contains("FAILED"));
     assert_eq!([failed(0), failed(1), failed(2)], [true, false, true], "{listed}");
     home.on_repo(["verify", &taken[1], "--cluster", "bank"]).expect(11);
+
+    // To see that it is gone nothing has to be read.
+    std::fs::remove_file(&pack).unwrap();
+    let objects = ["verify", &taken[1], "--cluster", "bank", "--level", "objects"];
+    let run = home.on_repo(objects).expect(11);
+    assert!(run.stdout.contains(&taken[0]), "{run:?}");
 }

@@ -88,6 +88,8 @@ async fn a_replica_tells_where_its_source_stood_and_waits_for_its_temporary_tabl
     let file = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
     assert!(position.contains("CHANGE MASTER TO"), "{shown:#}");
     assert!(position.contains("gtid_slave_pos") && file.starts_with("0-7-"), "{position}");
+    let page = home.on_repo(["show", "latest"]).expect(0).stdout;
+    assert!(page.contains("CHANGE MASTER TO"), "{page}");
 
     // A server on it is the next replica.
     let target = home.path("target");
@@ -130,4 +132,36 @@ async fn files_of_a_replica_that_writes_nothing_down_lead_to_points_of_its_sourc
     let restored = on(name, &target).await;
     let sql = "SELECT SUM(v) FROM bank.accounts";
     assert_eq!(number(&restored, sql).await, number(&primary, sql).await);
+}
+
+/// What replication brought, or somebody set, is a part of the position, and in no binary log of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn increments_go_on_where_gtids_are_in_no_binary_log_of_the_server() {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    let sql = [
+        "CREATE DATABASE bank",
+        "CREATE TABLE bank.t AS SELECT seq FROM bank.seq_1_to_1000",
+        "SET GLOBAL gtid_slave_pos = '9-9-900'",
+    ];
+    server::run(&mut server.session().await, &sql).await;
+    let take = |server: &Server, kind: &str| {
+        let (url, tool) = (server.url(), install(name));
+        let args = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "bank"];
+        let more = ["--type", kind, "--tool", tool.to_str().unwrap(), "--json"];
+        home.on_repo([&args[..], &more].concat())
+    };
+    let full = take(&server, "full").expect(0).json();
+    assert!(full["position"]["gtid"].as_str().unwrap().contains("9-9-900"), "{full:#}");
+    let more = ["INSERT INTO bank.t SELECT seq FROM bank.seq_1_to_500"];
+    server::run(&mut server.session().await, &more).await;
+    take(&server, "incremental").expect(0);
+    // Another process has the bytes of its binary log to show.
+    server.0.stop().await.unwrap();
+    let mut server = on(name, &data).await;
+    server::run(&mut server.session().await, &more).await;
+    take(&server, "incremental").expect(0);
+    server.0.stop().await.unwrap();
 }

@@ -349,3 +349,43 @@ async fn each_way_of_a_restore_has_the_new_names_that_it_needs() {
     // One that is for nothing is still a mistake.
     restore(&["ra=ra2", "rc=rc2"]).expect(2).says("no database rc");
 }
+
+/// The file keeps the column of a full-text index that was dropped, and names of devices are others in the file system.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_cannot_move_as_files_come_row_by_row(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+) {
+    let home = Home::with_repo();
+    let server = on(name, &home.path("data")).await;
+    let mut session = server.session().await;
+    let made = [
+        "CREATE DATABASE w",
+        "CREATE DATABASE con",
+        "CREATE TABLE w.searched (id INT PRIMARY KEY, t TEXT)",
+        "INSERT INTO w.searched VALUES (1, 'a b')",
+        "ALTER TABLE w.searched ADD FULLTEXT KEY f (t)",
+        "ALTER TABLE w.searched DROP KEY f",
+        "CREATE TABLE w.CON (id INT PRIMARY KEY)",
+        "INSERT INTO w.CON VALUES (2)",
+        "CREATE TABLE con.plain (id INT PRIMARY KEY)",
+        "INSERT INTO con.plain VALUES (3)",
+    ];
+    server::run(&mut session, &made).await;
+    let tables = ["w.searched", "w.CON", "con.plain"];
+    let before = all(&server, &tables).await;
+    let (url, tool) = (server.url(), install(name));
+    let tool = tool.to_str().unwrap();
+    let backup = ["backup", "--strategy", "physical", "--source", &url, "--cluster", "w"];
+    home.on_repo([&backup[..], &["--tool", tool]].concat()).expect(0);
+    server::run(&mut session, &["DROP DATABASE w", "DROP DATABASE con"]).await;
+    let restore = ["restore", "--cluster", "w", "--target", &url, "--binlog", "off"];
+    let server_dir = ["--server-dir", tool];
+    for table in tables {
+        home.on_repo([&restore[..], &server_dir, &["--tables", table]].concat()).expect(0);
+    }
+    assert_eq!(all(&server, &tables).await, before);
+    server::run(&mut session, &["DROP DATABASE con"]).await;
+    home.on_repo([&restore[..], &server_dir, &["--databases", "con"]].concat()).expect(0);
+    assert_eq!(all(&server, &tables).await, before);
+}

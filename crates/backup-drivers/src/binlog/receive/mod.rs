@@ -28,6 +28,8 @@ use super::tips::Archive;
 use super::track::Tracker;
 use super::upload::Uploader;
 use crate::connect::{ConnectOptions, Session, is_refused};
+use crate::logged;
+use crate::logical::inventory;
 
 /// How binlogs are archived.
 #[derive(Debug, Clone)]
@@ -267,6 +269,7 @@ impl Receiver<'_, '_> {
             let cluster = &options.cluster;
             check_source(&mut session, &address, &source, archived, backups, cluster).await?;
         }
+        self.look_at_log(&mut session).await?;
         // The server may be gone again; the dump will tell.
         let _ = session.close().await;
         self.claim(&source.server).await?;
@@ -316,6 +319,27 @@ impl Receiver<'_, '_> {
             self.cx.event(Told::Warning { text: text.clone() });
             self.result.warnings.push(text);
         }
+    }
+
+    /// Refuses binlogs that lack what the server gets from others at this moment, and tells of databases that they leave
+    /// out: nothing in them says so later.
+    async fn look_at_log(&mut self, session: &mut Session) -> Result<()> {
+        let facts = inventory::server(session.conn()).await?;
+        if let Some(what) = logged::unlogged(session, &facts).await? {
+            let text = format!("{what}: no point in time of this archive would have it");
+            if !self.options.accept_gap {
+                let remedy = format!(
+                    "{}; --accept-gap archives what it writes itself all the same",
+                    logged::UNLOGGED
+                );
+                return Err(Error::new(ErrorKind::Source, text).with_remedy(remedy));
+            }
+            self.warn(text);
+        }
+        if let Some(what) = logged::filters(session, &facts).await? {
+            self.warn(format!("{what}: no point in time of this archive has what changes there"));
+        }
+        Ok(())
     }
 
     /// What has to be known of a server that comes into the archive, and whose binlogs lack what it got from

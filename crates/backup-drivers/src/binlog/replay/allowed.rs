@@ -3,8 +3,8 @@
 use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore};
 
 use super::super::route::Route;
-use super::apply::{ApplyOptions, Means};
 use super::executed::When;
+use super::options::{ApplyOptions, Means};
 use super::statements;
 use super::target::Target;
 use crate::logical::inventory::{Need, Privilege, ServerFacts, lacking};

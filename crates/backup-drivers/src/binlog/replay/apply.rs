@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use backup_core::{
-    Context, Error, ErrorKind, Event, Flavor, GtidSet, Result, Secret, SegmentStore, Uuid, io_error,
+    Context, Error, ErrorKind, Event, Flavor, Gtid, GtidSet, Result, Secret, SegmentStore, Uuid,
+    io_error,
 };
 use mysql_async::Row;
 use tokio::time::timeout;
@@ -13,14 +14,16 @@ use super::super::route::Route;
 use super::allowed;
 use super::check;
 use super::direct::{Direct, mark};
-use super::events::{self, Events};
+use super::events::{self, Events, Heard};
 use super::executed::{self, When};
+use super::options::{Applied, ApplyOptions, Means};
 use super::remedy::PRIVATE_SPACE;
 use super::replica::{self, PATIENCE, Replica, USER, served_set, unanswered};
 use super::room::Room;
 use super::serve::{Server, State};
 use super::session::Identity;
-use super::settings::Settings;
+use super::settings::{SCHEDULER, Settings};
+use super::stall;
 use super::target::Target;
 use crate::connect::{ConnectOptions, Endpoint};
 
@@ -31,61 +34,6 @@ const STOP: u32 = 10;
 const RESTARTED: &str = "the target was restarted while binlogs were applied, when commits did not wait for its disk. Where its \
      server alone died, nothing is missing; where its whole machine did (power, kernel), it may count transactions \
      as applied whose data are lost: restore again then";
-
-/// By which means transactions are applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Means {
-    /// As a replica, or over a client connection where the target cannot reach us or may not replicate.
-    #[default]
-    Auto,
-    /// By the target's own applier, which replicates from us.
-    Replica,
-    /// As statements over a client connection.
-    Direct,
-}
-
-/// How a replay is done.
-#[derive(Debug, Clone, Default)]
-pub struct ApplyOptions {
-    /// Whether the transactions that the route begins with were restored without their GTIDs, so that
-    /// the target has to be told that it has them.
-    pub tell_applied: bool,
-    /// Whether transactions are applied of which the target says that it has executed them, or of
-    /// which that cannot be told. MySQL skips by itself what is in its `gtid_executed`: there it only
-    /// counts for binlogs without GTIDs.
-    pub again: bool,
-    /// Whether the target is a private server of the caller, whose replication filters are meant.
-    pub private: bool,
-    /// By which means.
-    pub means: Means,
-    /// The address of ours that the target connects to; found by itself where there is none.
-    pub listen: Option<IpAddr>,
-    /// Whether the target encrypts its connection to us; without a word, where it leaves the machine.
-    pub encrypt: Option<bool>,
-    /// How many workers apply; without a number, four, or more where the machine has more cores.
-    pub workers: Option<usize>,
-}
-
-impl ApplyOptions {
-    /// For a private server of the caller, on what was restored there: by its applier, which alone leaves out
-    /// what its filters say.
-    #[must_use]
-    pub fn private() -> Self {
-        let means = Means::Replica;
-        ApplyOptions { tell_applied: true, private: true, means, ..ApplyOptions::default() }
-    }
-}
-
-/// What a replay did.
-#[derive(Debug, Clone)]
-pub struct Applied {
-    /// What the target has now; `None` where there are no GTIDs.
-    pub gtid: Option<GtidSet>,
-    /// Length of what was applied, in bytes.
-    pub bytes: u64,
-    /// What needs a look.
-    pub warnings: Vec<String>,
-}
 
 /// Applies a route to `target`, whose data stand where the route begins. Returns when the last
 /// transaction is applied.
@@ -155,12 +103,16 @@ struct Applier<'a> {
     warnings: Vec<String>,
     /// The target was told to replicate from us.
     configured: bool,
-    /// Its scheduled events before, and what was said of them since.
-    events: Option<(Events, Arc<State>)>,
+    /// Its scheduled events before.
+    events: Option<Events>,
+    /// What was said of them since.
+    heard: Heard,
     /// The account lacks what it takes to be a replica.
     may_not_replicate: bool,
     /// It was applied over a client connection.
     direct: bool,
+    /// A MariaDB applies at once only what was committed at once at its source.
+    careful: bool,
     /// How the target's disks were.
     room: Room,
 }
@@ -188,8 +140,10 @@ impl<'a> Applier<'a> {
             warnings: Vec::new(),
             configured: false,
             events: None,
+            heard: Heard::default(),
             may_not_replicate: false,
             direct: false,
+            careful: false,
             room: Room::default(),
         })
     }
@@ -206,8 +160,11 @@ impl<'a> Applier<'a> {
         let means = if lacks.is_some() { Means::Direct } else { means };
         check::check(&mut self.target, &self.route, private, means).await?;
         let earlier = Settings::recall(self.cx, &mut self.target.session, look).await?;
-        if earlier.killed && !look {
-            self.warnings.extend(events::left_disabled(&mut self.target.session).await?);
+        if !look {
+            if earlier.killed {
+                self.warnings.extend(events::left_disabled(&mut self.target.session).await?);
+            }
+            self.settings = earlier.kept;
         }
         if earlier.restarted
             && self.target.mysql()
@@ -269,6 +226,22 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Tables of the source may have directories there, which are not for a private server.
+    async fn keep_to_its_directory(&mut self) -> Result<()> {
+        let mysql = self.target.mysql();
+        let session = &mut self.target.session;
+        let links: Option<(String, String)> =
+            session.query_first("SHOW GLOBAL VARIABLES LIKE 'have_symlink'").await?;
+        // A MariaDB without links passes the directories over. In the mode below it refuses them where the statement
+        // itself is strict.
+        if !mysql && links.is_some_and(|(_, links)| links == "DISABLED") {
+            return Ok(());
+        }
+        // The applier keeps this whatever mode a statement has.
+        let sql = "SET GLOBAL sql_mode = CONCAT_WS(',', NULLIF(@@GLOBAL.sql_mode, ''), 'NO_DIR_IN_CREATE')";
+        session.run(sql).await.map(drop)
+    }
+
     async fn run(&mut self) -> Result<u64> {
         let route = Arc::clone(&self.route);
         if self.options.tell_applied {
@@ -284,6 +257,7 @@ impl<'a> Applier<'a> {
                 other => other?,
             }
         }
+        self.events = Some(Events::of(&mut self.target.session).await?);
         if route.is_empty() {
             // A run over a client connection may have been stopped when only its mark was left.
             if !self.target.mysql() {
@@ -295,9 +269,7 @@ impl<'a> Applier<'a> {
             return Ok(0);
         }
         if self.options.private {
-            // Tables of the source may have directories there. The applier keeps this whatever mode a statement has.
-            let sql = "SET GLOBAL sql_mode = CONCAT_WS(',', NULLIF(@@GLOBAL.sql_mode, ''), 'NO_DIR_IN_CREATE')";
-            self.target.session.run(sql).await?;
+            self.keep_to_its_directory().await?;
         }
         match self.options.means {
             Means::Direct => self.run_direct().await,
@@ -317,7 +289,7 @@ impl<'a> Applier<'a> {
                         Replica::stop(&mut self.target).await?;
                         self.configured = false;
                     }
-                    self.settings.put_back(self.cx, &mut self.target.session).await;
+                    self.settings.put_back(self.cx, &mut self.target.session, true).await;
                     // Until now it seemed that nobody would ask for that.
                     let direct = ApplyOptions { means: Means::Direct, ..self.options.clone() };
                     self.check_account(&direct, self.when()).await?;
@@ -334,7 +306,7 @@ impl<'a> Applier<'a> {
         let logged = self.target.value("SELECT @@GLOBAL.log_bin").await? == "1";
         self.settings.wait_for_no_disk(&mut self.target.session, logged).await?;
         for (name, value) in [
-            ("event_scheduler", "OFF"),
+            (SCHEDULER, "OFF"),
             // A change of rows is a third longer as a statement; 1 GiB is the most that servers take.
             ("max_allowed_packet", "1073741824"),
         ] {
@@ -357,7 +329,8 @@ impl<'a> Applier<'a> {
         }
         self.expect();
         let (route, again) = (Arc::clone(&self.route), self.options.again);
-        let mut direct = Direct::begin(self.cx, &mut self.target, route, again).await?;
+        let heard = Arc::clone(&self.heard);
+        let mut direct = Direct::begin(self.cx, &mut self.target, route, again, heard).await?;
         let (bytes, warning) = direct.run(Arc::clone(&self.store)).await?;
         self.warnings.extend(warning);
         Ok(bytes)
@@ -369,8 +342,6 @@ impl<'a> Applier<'a> {
         self.change_settings().await?;
         let server = self.serve(route).await?;
         self.expect();
-        let events = Events::of(&mut self.target.session).await?;
-        self.events = Some((events, Arc::clone(&server.state)));
         self.configured = true;
         server.replica.start(&mut self.target, route).await?;
         Replica::wait(self.cx, &mut self.target, &*self.store, &server, route, &self.room).await?;
@@ -393,7 +364,7 @@ impl<'a> Applier<'a> {
         let sql = format!("SELECT @@GLOBAL.log_bin AND @@GLOBAL.{updates}");
         let logged = self.target.value(&sql).await? == "1";
         let session = &mut self.target.session;
-        self.settings.set(session, "event_scheduler", "OFF").await?;
+        self.settings.set(session, SCHEDULER, "OFF").await?;
         // The applier begins its transactions as everybody does. MariaDB before 11.1 has the second name alone.
         for name in ["transaction_read_only", "tx_read_only"] {
             self.settings.set(session, name, "OFF").await?;
@@ -403,7 +374,8 @@ impl<'a> Applier<'a> {
         let workers = self.options.workers.unwrap_or(cores.max(4));
         // Where the last one stands for all, it has to be the last.
         let in_order = self.route.is_narrowed();
-        self.settings.hurry(session, flavor, workers, in_order).await?;
+        self.careful = flavor == Flavor::MariaDb && stall::has_sequences(session).await?;
+        self.settings.hurry(session, flavor, workers, in_order, self.careful).await?;
         // Events of a server with the target's own id would be dropped, silently.
         let id = 1 << 30 | u32::from_le_bytes(self.cx.random()) >> 3;
         if !self.settings.set(session, "server_id", &id.to_string()).await? {
@@ -445,7 +417,9 @@ impl<'a> Applier<'a> {
             checksum: first.checksum,
             tls: self.options.encrypt.unwrap_or(!host.is_loopback()),
         };
-        Server::start(self.cx, host, Arc::clone(&self.store), Arc::clone(route), identity).await
+        let state = State::new(Arc::clone(&self.heard), self.careful);
+        let (store, route) = (Arc::clone(&self.store), Arc::clone(route));
+        Server::start(self.cx, host, store, route, identity, state).await
     }
 
     /// Leaves nothing of ours at the target, whatever happened, and looks that it has what it should.
@@ -469,13 +443,8 @@ impl<'a> Applier<'a> {
             true => self.stop_after_failure().await,
             false => Ok(()),
         };
-        if let Some((events, state)) = self.events.take() {
-            let put_right = events.put_right(&mut self.target.session, &state).await;
-            self.warnings.extend(put_right.unwrap_or_else(|e| {
-                vec![format!("which events the target is to run was not looked at: {}", e.chain())]
-            }));
-        }
-        let put_back = self.settings.put_back(self.cx, &mut self.target.session);
+        let keeps_still = self.look_at_events(done).await;
+        let put_back = self.settings.put_back(self.cx, &mut self.target.session, keeps_still);
         if done {
             put_back.await;
         } else if timeout(PATIENCE, put_back).await.is_err() {
@@ -494,6 +463,46 @@ impl<'a> Applier<'a> {
         }
         stopped?;
         self.last_look().await
+    }
+
+    /// Has the target run what its source ran, or nothing yet where the point is not reached. Gives whether its event
+    /// scheduler has to stay off.
+    async fn look_at_events(&mut self, done: bool) -> bool {
+        let Some(events) = self.events.take() else { return false };
+        if done {
+            let session = &mut self.target.session;
+            let put_right = events.put_right(session, &self.heard).await;
+            self.warnings.extend(put_right.unwrap_or_else(|e| {
+                vec![format!("which events the target is to run was not looked at: {}", e.chain())]
+            }));
+            return false;
+        }
+        if self.options.private {
+            return false;
+        }
+        let warn = |text| self.cx.event(Event::Warning { text });
+        // More may have been sent than was applied. What was run over a client connection was.
+        let executed = if self.direct { None } else { self.target.executed().await.ok() };
+        let is_there =
+            |gtid: &Gtid| executed.as_ref().is_none_or(|all| all.contains(gtid).unwrap_or(true));
+        let session = &mut self.target.session;
+        match events.hold(session, &self.heard, is_there).await {
+            Ok(held) => held.into_iter().for_each(warn),
+            Err(e) => warn(format!(
+                "events that the target does not run, as a replica would not, are not written down: {}",
+                e.chain()
+            )),
+        }
+        let stays = self.settings.is_changed(SCHEDULER)
+            && events::any_enabled(session).await.unwrap_or(true);
+        if stays {
+            warn(format!(
+                "the target's {SCHEDULER} stays OFF, or it would run its events before everything is applied: \
+                 `holdfast binlog apply` goes on, and puts it back at the end; where nothing more is to be \
+                 applied, run SET GLOBAL {SCHEDULER} = ON and DROP DATABASE holdfast_settings there"
+            ));
+        }
+        stays
     }
 
     /// Stops the replication from us as far as the target does so soon: a receiver that waits for room does not stop

@@ -3,7 +3,7 @@
 use backup_core::{Error, ErrorKind, Flavor, GtidSet, Result};
 
 use super::super::route::Route;
-use super::apply::Means;
+use super::options::Means;
 use super::replica::Replica;
 use super::target::Target;
 

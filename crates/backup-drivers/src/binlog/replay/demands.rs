@@ -13,7 +13,8 @@ use super::super::payload;
 use super::super::route::Route;
 use super::super::rows::{Change, TableMap, change};
 use super::super::segment::{Placed, SegmentReader};
-use super::direct::Statement;
+use super::direct::{Statement, Writer};
+use super::told;
 use crate::logical::{AccountName, Code, Demand, Dialect, Place, TableName};
 
 /// Flag of an event: it depends on its connection (temporary tables).
@@ -38,6 +39,8 @@ pub(crate) struct Demands {
     pub(super) settings: BTreeMap<String, String>,
     /// A file is loaded by a statement.
     pub(super) loads: Option<String>,
+    /// A statement has the server run an event.
+    pub(super) events: Option<String>,
 }
 
 impl Demands {
@@ -54,10 +57,7 @@ impl Demands {
             if number != at {
                 (open, at) = (None, number);
             }
-            let flavor = match file.format.is_mariadb() {
-                true => Flavor::MariaDb,
-                false => Flavor::MySql,
-            };
+            let writer = Writer::of(&file.format);
             let mut reader = SegmentReader::new(segment, content?)?;
             while let Some(Placed { event, part, start, .. }) = reader.next_event()? {
                 if let Part::Begin(begin) = &part {
@@ -70,12 +70,12 @@ impl Demands {
                 }
                 let Some(name) = &open else { continue };
                 if event.kind() != kind::TRANSACTION_PAYLOAD {
-                    demands.event(flavor, event.header(), event.body(), name)?;
+                    demands.event(writer, event.header(), event.body(), name)?;
                     continue;
                 }
                 let mut failed = None;
                 let read = payload::events(event.body(), |header, body| {
-                    failed = demands.event(flavor, header, body, name).err();
+                    failed = demands.event(writer, header, body, name).err();
                     failed.is_none().then_some(())
                 });
                 match failed {
@@ -88,9 +88,9 @@ impl Demands {
         Ok(demands)
     }
 
-    fn event(&mut self, flavor: Flavor, header: &Header, body: &[u8], first: &str) -> Result<()> {
+    fn event(&mut self, writer: Writer, header: &Header, body: &[u8], first: &str) -> Result<()> {
         // A MariaDB asks no more of who may run BINLOG statements.
-        if flavor == Flavor::MySql
+        if writer.flavor() == Flavor::MySql
             && let Some((change, id)) = change(header.kind, body)
         {
             let name = match change {
@@ -111,11 +111,11 @@ impl Demands {
                 }
                 return Ok(());
             }
-            kind::QUERY => Statement::read(flavor, header, body, 0, false)?.0,
-            kind::MARIADB_QUERY_COMPRESSED => Statement::read(flavor, header, body, 0, true)?.0,
+            kind::QUERY => Statement::read(writer, header, body, 0, false)?.0,
+            kind::MARIADB_QUERY_COMPRESSED => Statement::read(writer, header, body, 0, true)?.0,
             kind::EXECUTE_LOAD_QUERY => {
                 self.loads.get_or_insert_with(|| first.to_owned());
-                Statement::read(flavor, header, body, 13, false)?.0
+                Statement::read(writer, header, body, 13, false)?.0
             }
             _ => return Ok(()),
         };
@@ -150,6 +150,9 @@ impl Demands {
         }
         let sql = String::from_utf8_lossy(&statement.sql);
         let database = String::from_utf8_lossy(&statement.database);
+        if told::switches_on(&sql, &database) {
+            self.events.get_or_insert_with(note);
+        }
         let demand = Demand::of(&sql, &database, Dialect::of_bits(mode));
         self.temporary.extend(demand.temporary);
         for privilege in demand.privileges {

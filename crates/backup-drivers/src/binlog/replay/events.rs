@@ -3,81 +3,52 @@
 //! servers), and here is no source any more: what it was there is told by the statements themselves.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backup_core::Result;
+use backup_core::{Gtid, Result};
 
-use super::super::body::Query;
-use super::serve::State;
+use super::held;
+use super::told::Told;
 use crate::connect::Session;
+use crate::logical::inventory::{decode, encode};
+use crate::logical::quote_name;
 
 /// Database and name of an event; names are case-insensitive.
-type Name = (String, String);
+pub(super) type Name = (String, String);
 
 /// Whether a server runs an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+pub(super) enum Status {
     Enabled,
     Disabled,
     /// Its source was to run it there, too.
     Elsewhere,
 }
 
-/// What statements said of events, by where they are in the route: a target that connects again is told
-/// some of them twice.
-#[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<(usize, u64), Statement>);
+impl Status {
+    /// As the servers' tables name it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Status::Enabled => "ENABLED",
+            Status::Disabled => "DISABLED",
+            Status::Elsewhere => "SLAVESIDE_DISABLED",
+        }
+    }
 
-/// What a statement does to an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Statement {
-    Create {
-        name: Name,
-        status: Status,
-        /// Only where there is none of that name.
-        unless_there: bool,
-    },
-    Alter {
-        name: Name,
-        /// Another name from here on.
-        renamed: Option<Name>,
-        /// `None` where nothing is said of it.
-        status: Option<Status>,
-    },
-    Drop(Name),
-    /// All of a database.
-    DropAll(String),
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "ENABLED" => Status::Enabled,
+            "DISABLED" => Status::Disabled,
+            _ => Status::Elsewhere,
+        }
+    }
 }
 
-impl Told {
-    /// Looks at a statement that is sent, at this place of the route.
-    pub(super) fn hear(&mut self, place: (usize, u64), query: &Query) {
-        let database = String::from_utf8_lossy(&query.database);
-        if let Some(statement) = Statement::parse(&String::from_utf8_lossy(&query.sql), &database) {
-            self.0.insert(place, statement);
-        }
-    }
+/// What was heard of events so far.
+pub(super) type Heard = Arc<Mutex<Told>>;
 
-    fn apply(&self, events: &mut BTreeMap<Name, Status>) {
-        for statement in self.0.values().cloned() {
-            match statement {
-                Statement::Create { name, unless_there: true, .. }
-                    if events.contains_key(&name) => {}
-                Statement::Create { name, status, .. } => {
-                    events.insert(name, status);
-                }
-                Statement::Alter { name, renamed, status } => {
-                    let before = events.remove(&name);
-                    let status = status.or(before).unwrap_or(Status::Enabled);
-                    events.insert(renamed.unwrap_or(name), status);
-                }
-                Statement::Drop(name) => {
-                    events.remove(&name);
-                }
-                Statement::DropAll(database) => events.retain(|(of, _), _| *of != database),
-            }
-        }
-    }
+pub(super) fn lock(heard: &Heard) -> MutexGuard<'_, Told> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An event of the target.
@@ -87,70 +58,178 @@ struct Event {
     quoted: String,
     definer: String,
     status: Status,
+    made_in: Settings,
+}
+
+/// What the session of an event is set to. Whoever alters an event gives it those of his own, with its body left as it
+/// is: it would read its own bytes as text of another character set.
+struct Settings {
+    sql_mode: String,
+    time_zone: String,
+    charset: String,
+    collation: String,
+}
+
+impl Settings {
+    async fn of(session: &mut Session) -> Result<Option<Settings>> {
+        let sql = "SELECT @@sql_mode, @@time_zone, @@character_set_client, @@collation_connection";
+        let row: Option<(String, String, String, String)> = session.query_first(sql).await?;
+        Ok(row.map(|(sql_mode, time_zone, charset, collation)| Settings {
+            sql_mode,
+            time_zone,
+            charset,
+            collation,
+        }))
+    }
+
+    /// Sets a session to them.
+    async fn set(&self, session: &mut Session) -> Result<()> {
+        // Which every character set and mode reads the same.
+        session.run("SET SESSION sql_mode = ''").await?;
+        // The only mode of MySQL 5.7 that 8.0 refuses.
+        let modes: Vec<&str> =
+            self.sql_mode.split(',').filter(|mode| *mode != "NO_AUTO_CREATE_USER").collect();
+        let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let sql = format!(
+            "SET SESSION character_set_client = {}, collation_connection = {}, time_zone = {}, sql_mode = {}",
+            text(&self.charset),
+            text(&self.collation),
+            text(&self.time_zone),
+            text(&modes.join(","))
+        );
+        session.run(&sql).await.map(drop)
+    }
 }
 
 async fn events(session: &mut Session) -> Result<Vec<Event>> {
-    let sql = "SELECT EVENT_SCHEMA, EVENT_NAME, STATUS, DEFINER FROM information_schema.EVENTS";
-    let rows: Vec<(String, String, String, String)> = session.query_rows(sql).await?;
-    let event = |(database, name, status, definer): (String, String, String, String)| {
-        let status = match status.as_str() {
-            "ENABLED" => Status::Enabled,
-            "DISABLED" => Status::Disabled,
-            _ => Status::Elsewhere,
-        };
+    let sql = "SELECT EVENT_SCHEMA, EVENT_NAME, STATUS, DEFINER, SQL_MODE, TIME_ZONE, CHARACTER_SET_CLIENT, \
+               COLLATION_CONNECTION FROM information_schema.EVENTS";
+    type Row = (String, String, String, String, String, String, String, String);
+    let rows: Vec<Row> = session.query_rows(sql).await?;
+    let event = |row: Row| {
+        let (database, name, status, definer, sql_mode, time_zone, charset, collation) = row;
+        let status = Status::named(&status);
         let definer = definer.rsplit_once('@').map_or_else(
-            || quote(&definer),
-            |(user, host)| format!("{}@{}", quote(user), quote(host)),
+            || quote_name(&definer),
+            |(user, host)| format!("{}@{}", quote_name(user), quote_name(host)),
         );
-        let quoted = format!("{}.{}", quote(&database), quote(&name));
-        Event { name: key(&database, &name), quoted, definer, status }
+        let quoted = format!("{}.{}", quote_name(&database), quote_name(&name));
+        let made_in = Settings { sql_mode, time_zone, charset, collation };
+        Event { name: key(&database, &name), quoted, definer, status, made_in }
     };
     Ok(rows.into_iter().map(event).collect())
 }
 
-fn quote(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
-
-fn key(database: &str, name: &str) -> Name {
+pub(super) fn key(database: &str, name: &str) -> Name {
     (database.to_lowercase(), name.to_lowercase())
 }
+
+/// The word that all servers take.
+const ELSEWHERE: &str = "DISABLE ON SLAVE";
+
+const NOT_RUN: &str = "is not run by the target, since a replay leaves it to a source";
 
 /// What the target's events are before a replay.
 #[derive(Debug, Default)]
 pub(super) struct Events(BTreeMap<Name, Status>);
 
 impl Events {
+    /// With what an earlier run wrote down of those that it did not switch on.
     pub(super) async fn of(session: &mut Session) -> Result<Self> {
-        let events = events(session).await?;
-        Ok(Events(events.into_iter().map(|event| (event.name, event.status)).collect()))
+        let found = events(session).await?;
+        let mut found: BTreeMap<Name, Status> =
+            found.into_iter().map(|event| (event.name, event.status)).collect();
+        for (name, wanted) in held::read(session).await? {
+            if let Some(status) = found.get_mut(&name)
+                && *status == Status::Elsewhere
+            {
+                *status = wanted;
+            }
+        }
+        Ok(Events(found))
     }
 
-    /// Makes the target's events what they were at the source; gives what needs a look.
+    /// Makes the target's events what they were at the source, at the end of a replay; gives what needs a look.
     pub(super) async fn put_right(
         mut self,
         session: &mut Session,
-        state: &State,
+        heard: &Heard,
     ) -> Result<Vec<String>> {
-        state.events.lock().unwrap_or_else(PoisonError::into_inner).apply(&mut self.0);
+        lock(heard).apply(&mut self.0, |_| true);
         let mut wrong = Vec::new();
+        let mut warnings = Vec::new();
         for event in events(session).await? {
-            let wanted = self.0.get(&event.name).copied().unwrap_or(Status::Elsewhere);
-            if event.status != Status::Elsewhere || wanted == Status::Elsewhere {
-                continue;
+            match self.0.get(&event.name) {
+                _ if event.status != Status::Elsewhere => {}
+                Some(Status::Elsewhere) => {}
+                Some(Status::Enabled) => wrong.push((event, "ENABLE")),
+                Some(Status::Disabled) => wrong.push((event, "DISABLE")),
+                // Its name was written in a character set that was not understood.
+                None => warnings.push(format!(
+                    "event {} {NOT_RUN}; where its source ran it, run ALTER EVENT … ENABLE there",
+                    event.quoted
+                )),
             }
-            wrong.push((event, if wanted == Status::Enabled { "ENABLE" } else { "DISABLE" }));
         }
-        alter(session, &wrong, "is not run by the target, since a replay leaves it to a source")
-            .await
+        warnings.extend(alter(session, &wrong, NOT_RUN).await?);
+        held::forget(session).await?;
+        Ok(warnings)
     }
+
+    /// Leaves the target's events switched off where a replay did not come to its end, for the run that goes on. Gives
+    /// what there is to say of it.
+    pub(super) async fn hold(
+        mut self,
+        session: &mut Session,
+        heard: &Heard,
+        is_there: impl Fn(&Gtid) -> bool,
+    ) -> Result<Option<String>> {
+        lock(heard).apply(&mut self.0, is_there);
+        let (mut names, mut wanted) = (Vec::new(), Vec::new());
+        for event in events(session).await? {
+            let status = self.0.get(&event.name).copied().unwrap_or(Status::Elsewhere);
+            if event.status == Status::Elsewhere && status != Status::Elsewhere {
+                if status == Status::Enabled {
+                    names.push(event.quoted);
+                }
+                wanted.push((event.name, status));
+            }
+        }
+        held::write(session, &wanted).await?;
+        Ok((!names.is_empty()).then(|| {
+            format!(
+                "the target does not run {} before everything is applied: `holdfast binlog apply` goes on, and \
+                 switches on at the end what its source ran",
+                names.join(", ")
+            )
+        }))
+    }
+}
+
+/// Whether there is an event of this name.
+pub(super) async fn is_there(session: &mut Session, name: &Name) -> Result<bool> {
+    Ok(events(session).await?.iter().any(|event| event.name == *name))
+}
+
+/// Whether the target would run anything by itself.
+pub(super) async fn any_enabled(session: &mut Session) -> Result<bool> {
+    Ok(events(session).await?.iter().any(|event| event.status == Status::Enabled))
+}
+
+/// Has the target not run an event, as a replica would not; gives what needs a look.
+pub(super) async fn switch_off(session: &mut Session, name: &Name) -> Result<Vec<String>> {
+    let mut found = events(session).await?;
+    found.retain(|event| event.name == *name && event.status == Status::Enabled);
+    let changes: Vec<_> = found.into_iter().map(|event| (event, ELSEWHERE)).collect();
+    alter(session, &changes, "is run by the target before everything is applied").await
 }
 
 /// What to say of events that a run which was killed may have left as a replica has them: what they were at their
 /// source is not known any more.
 pub(super) async fn left_disabled(session: &mut Session) -> Result<Option<String>> {
+    let known: BTreeMap<Name, Status> = held::read(session).await?.into_iter().collect();
     let mut left = events(session).await?;
-    left.retain(|event| event.status == Status::Elsewhere);
+    left.retain(|event| event.status == Status::Elsewhere && !known.contains_key(&event.name));
     let names: Vec<&str> = left.iter().map(|event| event.quoted.as_str()).collect();
     Ok((!names.is_empty()).then(|| {
         format!(
@@ -166,8 +245,7 @@ pub(super) async fn left_disabled(session: &mut Session) -> Result<Option<String
 pub(crate) async fn leave_to_source(session: &mut Session) -> Result<Vec<String>> {
     let mut enabled = events(session).await?;
     enabled.retain(|event| event.status == Status::Enabled);
-    // The word that all servers take.
-    let changes: Vec<_> = enabled.into_iter().map(|event| (event, "DISABLE ON SLAVE")).collect();
+    let changes: Vec<_> = enabled.into_iter().map(|event| (event, ELSEWHERE)).collect();
     alter(session, &changes, "is run by the replica too, and not by its source alone").await
 }
 
@@ -177,14 +255,18 @@ async fn alter(session: &mut Session, changes: &[(Event, &str)], is: &str) -> Re
         return Ok(Vec::new());
     }
     let mut warnings = Vec::new();
+    let ours = Settings::of(session).await?;
     // It is no change of the data: no transaction of the target's own tells of it.
     let unlogged = session.run("SET SESSION sql_log_bin = 0").await;
     for (event, word) in changes {
         let sql = format!("ALTER DEFINER = {} EVENT {} {word}", event.definer, event.quoted);
         let done = match &unlogged {
-            Ok(_) => session.run(&sql).await.map(drop),
+            Ok(_) => run_in(session, &event.made_in, &sql).await,
             Err(e) => Err(backup_core::Error::new(e.kind(), e.chain())),
         };
+        if let Some(ours) = &ours {
+            ours.set(session).await?;
+        }
         if let Err(e) = done {
             let (name, why) = (&event.quoted, e.chain());
             warnings.push(format!("event {name} {is}; run `{sql}` there ({why})"));
@@ -196,244 +278,15 @@ async fn alter(session: &mut Session, changes: &[(Event, &str)], is: &str) -> Re
     Ok(warnings)
 }
 
-impl Statement {
-    /// Reads what defines or drops events; `None` for everything else.
-    fn parse(sql: &str, database: &str) -> Option<Statement> {
-        // Quickly past what is none: it is asked of every statement.
-        let start = sql.trim_start();
-        let verb = ["CREATE", "ALTER", "DROP"]
-            .into_iter()
-            .find(|word| start.get(..word.len()).is_some_and(|s| s.eq_ignore_ascii_case(word)))?;
-        let mut tokens = Tokens(start).peekable();
-        // Up to EVENT only these may come: [OR REPLACE] [DEFINER = user].
-        let mut seen = 0;
-        loop {
-            match tokens.next()? {
-                token if token.is("EVENT") => break,
-                token if verb == "DROP" && (token.is("DATABASE") || token.is("SCHEMA")) => {
-                    tokens.next_if(|token| token.is("IF"));
-                    tokens.next_if(|token| token.is("EXISTS"));
-                    return Some(Statement::DropAll(name(&mut tokens, "")?.1));
-                }
-                token if OTHERS.iter().any(|other| token.is(other)) => return None,
-                _ if seen > 12 => return None,
-                _ => seen += 1,
-            }
-        }
-        let unless_there = tokens.next_if(|token| token.is("IF")).is_some();
-        for word in ["NOT", "EXISTS"] {
-            tokens.next_if(|token| token.is(word));
-        }
-        let name = name(&mut tokens, database)?;
-        let (mut renamed, mut status, mut depth) = (None, None, 0_u32);
-        while let Some(token) = tokens.next() {
-            match token {
-                Token::Other('(') => depth += 1,
-                Token::Other(')') => depth = depth.saturating_sub(1),
-                _ if depth > 0 => {}
-                token if token.is("DO") => break,
-                token if token.is("RENAME") => {
-                    tokens.next_if(|token| token.is("TO"));
-                    renamed = self::name(&mut tokens, database);
-                }
-                token if token.is("ENABLE") => status = Some(Status::Enabled),
-                token if token.is("DISABLE") => {
-                    let elsewhere = tokens.next_if(|token| token.is("ON")).is_some();
-                    status = Some(if elsewhere { Status::Elsewhere } else { Status::Disabled });
-                }
-                _ => {}
-            }
-        }
-        Some(match verb {
-            "CREATE" => {
-                let status = status.unwrap_or(Status::Enabled);
-                Statement::Create { name, status, unless_there }
-            }
-            "ALTER" => Statement::Alter { name, renamed, status },
-            _ => Statement::Drop(name),
-        })
+/// Runs a statement in a session that is set to `settings`.
+async fn run_in(session: &mut Session, settings: &Settings, sql: &str) -> Result<()> {
+    let bytes = encode(session.conn(), sql, &settings.charset).await?;
+    if decode(session.conn(), &bytes, &settings.charset).await? != sql {
+        return Err(backup_core::Error::new(
+            backup_core::ErrorKind::Target,
+            format!("its name does not fit into its character set {}", settings.charset),
+        ));
     }
-}
-
-/// What else may be created, altered and dropped.
-const OTHERS: [&str; 12] = [
-    "TABLE",
-    "PROCEDURE",
-    "FUNCTION",
-    "TRIGGER",
-    "VIEW",
-    "USER",
-    "DATABASE",
-    "SCHEMA",
-    "INDEX",
-    "ROLE",
-    "SERVER",
-    "SEQUENCE",
-];
-
-fn name(tokens: &mut std::iter::Peekable<Tokens<'_>>, database: &str) -> Option<Name> {
-    let part = |token| match token {
-        Token::Word(word) => Some(word.to_owned()),
-        Token::Name(name) => Some(name),
-        Token::Text | Token::Other(_) => None,
-    };
-    let first = part(tokens.next()?)?;
-    if tokens.next_if(|token| matches!(token, Token::Other('.'))).is_none() {
-        return Some(key(database, &first));
-    }
-    Some(key(&first, &part(tokens.next()?)?))
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Token<'a> {
-    Word(&'a str),
-    /// Between backticks, or between double quotes (which may be a string, too).
-    Name(String),
-    Text,
-    Other(char),
-}
-
-impl Token<'_> {
-    fn is(&self, word: &str) -> bool {
-        matches!(self, Token::Word(other) if other.eq_ignore_ascii_case(word))
-    }
-}
-
-/// Takes tokens off the front of a statement.
-struct Tokens<'a>(&'a str);
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
-
-    fn next(&mut self) -> Option<Token<'a>> {
-        loop {
-            self.0 = self.0.trim_start();
-            let end = if self.0.starts_with("/*") {
-                self.0.find("*/").map(|at| at + 2)
-            } else if self.0.starts_with('#') || self.0.starts_with("-- ") {
-                self.0.find('\n')
-            } else {
-                break;
-            };
-            self.0 = self.0.get(end?..)?;
-        }
-        let first = self.0.chars().next()?;
-        if matches!(first, '`' | '"' | '\'') {
-            let mut text = String::new();
-            let mut chars = self.0.char_indices().skip(1).peekable();
-            while let Some((at, c)) = chars.next() {
-                if c == '\\' && first != '`' {
-                    text.extend(chars.next().map(|(_, c)| c));
-                } else if c != first {
-                    text.push(c);
-                } else if chars.next_if(|(_, next)| *next == first).is_some() {
-                    text.push(first);
-                } else {
-                    self.0 = &self.0[at + 1..];
-                    return Some(if first == '\'' { Token::Text } else { Token::Name(text) });
-                }
-            }
-            return None;
-        }
-        let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
-        let len = self.0.find(|c| !is_word(c)).unwrap_or(self.0.len());
-        if len == 0 {
-            self.0 = &self.0[first.len_utf8()..];
-            return Some(Token::Other(first));
-        }
-        let (word, rest) = self.0.split_at(len);
-        self.0 = rest;
-        Some(Token::Word(word))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(sql: &str) -> Option<Statement> {
-        Statement::parse(sql, "d")
-    }
-
-    #[test]
-    fn statements_on_events() {
-        let create = |database: &str, name: &str, status, unless_there| {
-            Some(Statement::Create { name: key(database, name), status, unless_there })
-        };
-        let alter = |name: &str, renamed: Option<Name>, status| {
-            Some(Statement::Alter { name: key("d", name), renamed, status })
-        };
-        assert_eq!(
-            read(
-                "CREATE DEFINER=`r`@`h` EVENT IF NOT EXISTS `E``1` ON SCHEDULE EVERY 1 DAY \
-                 DO SELECT 'DISABLE'"
-            ),
-            create("d", "e`1", Status::Enabled, true)
-        );
-        assert_eq!(
-            read(
-                "create /* EVENT x */ event other.e on schedule at (now() + interval 1 day) \
-                 comment 'ENABLE DO it''s' disable do begin end"
-            ),
-            create("other", "e", Status::Disabled, false)
-        );
-        assert_eq!(
-            read("ALTER EVENT e DISABLE ON SLAVE COMMENT 'x'"),
-            alter("e", None, Some(Status::Elsewhere))
-        );
-        assert_eq!(read("ALTER EVENT e ON SCHEDULE EVERY 2 HOUR"), alter("e", None, None));
-        assert_eq!(
-            read("ALTER DEFINER = 'a'@'%' EVENT `d`.`b` RENAME TO `c`.`D` ENABLE"),
-            alter("b", Some(key("c", "d")), Some(Status::Enabled))
-        );
-        assert_eq!(read("DROP EVENT IF EXISTS e"), Some(Statement::Drop(key("d", "e"))));
-        assert_eq!(read("drop schema if exists `X`"), Some(Statement::DropAll("x".into())));
-        for none in [
-            "CREATE TABLE event (event INT)",
-            "ALTER TABLE t ADD event INT",
-            "CREATE PROCEDURE p() CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1",
-            "INSERT INTO t VALUES ('CREATE EVENT')",
-            "CREATE EVENT",
-            "CREATE EVENT `e",
-            "DROP TABLE event",
-            "ALTER",
-            "",
-        ] {
-            assert_eq!(read(none), None, "{none}");
-        }
-    }
-
-    #[test]
-    fn the_last_word_counts() {
-        let mut told = Told::default();
-        let statements = [
-            "ALTER EVENT a DISABLE",
-            "CREATE EVENT b ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1",
-            "ALTER EVENT b RENAME TO c",
-            "CREATE EVENT IF NOT EXISTS c ON SCHEDULE EVERY 1 DAY DO SELECT 1",
-            "ALTER EVENT z ON SCHEDULE EVERY 1 DAY",
-            "DROP EVENT y",
-            "CREATE EVENT IF NOT EXISTS y ON SCHEDULE EVERY 1 DAY DO SELECT 1",
-            "CREATE EVENT gone.e ON SCHEDULE EVERY 1 DAY DO SELECT 1",
-            "DROP DATABASE gone",
-        ];
-        for (n, sql) in statements.iter().enumerate() {
-            let query = Query { database: b"d".to_vec(), sql: sql.as_bytes().to_vec(), error: 0 };
-            told.hear((0, n as u64), &query);
-            told.hear((0, n as u64), &query);
-        }
-        let mut events = BTreeMap::from([
-            (key("d", "A"), Status::Enabled),
-            (key("d", "z"), Status::Disabled),
-            (key("d", "y"), Status::Disabled),
-        ]);
-        told.apply(&mut events);
-        let expected = [
-            ("a", Status::Disabled),
-            ("c", Status::Disabled),
-            ("y", Status::Enabled),
-            ("z", Status::Disabled),
-        ];
-        assert_eq!(events, expected.map(|(name, status)| (key("d", name), status)).into());
-    }
+    settings.set(session).await?;
+    session.run_encoded(&bytes, sql).await
 }

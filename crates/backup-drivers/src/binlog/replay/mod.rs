@@ -12,7 +12,9 @@ mod direct;
 mod events;
 mod executed;
 mod groups;
+mod held;
 mod lookup;
+mod options;
 mod packet;
 mod remedy;
 mod replica;
@@ -20,14 +22,17 @@ mod room;
 mod serve;
 mod session;
 mod settings;
+mod stall;
 mod standing;
 mod statements;
 #[cfg(test)]
 mod strangers;
 mod target;
+mod told;
 
-pub use apply::{Applied, ApplyOptions, Means, apply, preflight};
+pub use apply::{apply, preflight};
 pub(super) use demands::Demands;
 pub(crate) use events::leave_to_source;
+pub use options::{Applied, ApplyOptions, Means};
 pub use standing::{check_family, identity, position};
 pub(crate) use target::{Target, text};

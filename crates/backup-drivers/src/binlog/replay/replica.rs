@@ -12,6 +12,7 @@ use super::lookup;
 use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::room::Room;
 use super::serve::Server;
+use super::stall::{self, Still};
 use super::target::{Target, text};
 use crate::connect::applier_said;
 
@@ -122,6 +123,7 @@ impl Replica {
         };
         let since = Instant::now();
         let mut looked = Instant::now();
+        let mut still = Still::default();
         loop {
             cx.check()?;
             let row: Option<Row> = target.session.query_first(&question).await?;
@@ -175,6 +177,15 @@ impl Replica {
             }
             let executed = target.executed().await?;
             server.state.count(cx, &executed);
+            if server.state.waits_for_care() {
+                cx.note(
+                    "sequences come: the target applies together only what was committed together",
+                );
+                let mode = format!("'{}'", stall::MODE);
+                stall::be_careful(target, "slave_parallel_mode", &mode).await?;
+                server.state.is_careful();
+            }
+            still.look(cx, target, &executed).await?;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

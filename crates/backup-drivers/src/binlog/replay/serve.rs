@@ -18,13 +18,14 @@ use tokio_rustls::{TlsAcceptor, rustls};
 
 use super::super::body::{Query, Rotate};
 use super::super::event::{ARTIFICIAL, Checksum, Event, Header, kind};
-use super::super::gtid::Begin;
+use super::super::gtid::{Begin, begins};
 use super::super::route::Route;
-use super::events::Told;
+use super::events::{self, Heard};
 use super::groups::{Amount, From, Groups, Step};
 use super::packet::{Answers, Requests};
 use super::replica::Replica;
 use super::session::{DumpRequest, Identity, wants_tls};
+use super::stall;
 
 /// A place in what is sent: when the target has this transaction, it has so much more than at the
 /// place before.
@@ -46,7 +47,11 @@ pub(super) struct State {
     /// The target has everything.
     pub(super) complete: AtomicBool,
     /// What was said of scheduled events.
-    pub(super) events: Mutex<Told>,
+    heard: Heard,
+    /// A sequence comes, which is not sent to a target that is not careful.
+    sequence_comes: AtomicBool,
+    /// The target may be sent sequences.
+    careful: AtomicBool,
     /// The target has asked for events.
     reached: AtomicBool,
     /// What was sent on the newest connection, and is not known to be applied.
@@ -58,6 +63,21 @@ pub(super) struct State {
 }
 
 impl State {
+    /// `careful`: the target applies at once only what was committed at once at its source, or is no MariaDB.
+    pub(super) fn new(heard: Heard, careful: bool) -> Self {
+        State { heard, careful: careful.into(), ..State::default() }
+    }
+
+    /// Whether sending waits until the target is careful.
+    pub(super) fn waits_for_care(&self) -> bool {
+        self.sequence_comes.load(Ordering::Acquire) && !self.careful.load(Ordering::Acquire)
+    }
+
+    /// The target is careful from now on.
+    pub(super) fn is_careful(&self) {
+        self.careful.store(true, Ordering::Release);
+    }
+
     /// Whether the target has connected and asked for events.
     pub(super) fn is_reached(&self) -> bool {
         self.reached.load(Ordering::Acquire)
@@ -142,13 +162,14 @@ impl Server {
         store: Arc<dyn SegmentStore>,
         route: Arc<Route>,
         identity: Identity,
+        state: State,
     ) -> Result<Server> {
         let failed = |e| io_error(e, ErrorKind::Target, format!("cannot listen on {host}"));
         let listener = TcpListener::bind((host, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (user, password) = (identity.user.clone(), identity.password.clone());
         let replica = Replica { address, user, password, tls: identity.tls };
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let tls = if identity.tls { Some(acceptor(host)?) } else { None };
         let state_of = Arc::clone(&state);
         let shared = Shared { cx: cx.clone(), store, route, identity, tls, state: state_of };
@@ -349,8 +370,11 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
         self.shared.state.begins_again(&self.shared.cx);
         let mut next =
             Milestone { gtid: None, time: Timestamp::UNIX_EPOCH, amount: Amount::default() };
+        let mut looked_at = None;
         loop {
-            let step = {
+            let step = if let Some(step) = looked_at.take() {
+                step
+            } else {
                 let next = groups.next();
                 tokio::pin!(next);
                 loop {
@@ -372,7 +396,14 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
                     self.send(&format).await?;
                 }
                 Step::Event { event, last, place } => {
-                    self.hear(place, &event);
+                    if self.shared.identity.flavor == Flavor::MariaDb && begins(event.kind()) {
+                        let following = groups.next().await?;
+                        if stall::makes_a_sequence(&following) {
+                            self.wait_for_care().await?;
+                        }
+                        looked_at = Some(following);
+                    }
+                    self.hear(place, next.gtid.as_ref(), &event);
                     let len = event.bytes().len() as u64;
                     if let Some((_, position)) = &mut self.at {
                         *position += len;
@@ -408,13 +439,25 @@ impl<W: AsyncWrite + Unpin> EventStream<'_, W> {
         }
     }
 
+    /// Sends nothing more before the target may be sent a sequence. It connects again then, and asks for this once
+    /// more.
+    async fn wait_for_care(&mut self) -> io::Result<()> {
+        self.shared.state.sequence_comes.store(true, Ordering::Release);
+        self.answers.flush().await?;
+        while self.shared.state.waits_for_care() {
+            tokio::select! {
+                () = pause(self.heartbeat) => self.beat().await?,
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Remembers what the target makes of its own.
-    fn hear(&self, place: (usize, u64), event: &Event) {
+    fn hear(&self, place: (usize, u64), gtid: Option<&Gtid>, event: &Event) {
         // It was read before, or it would not be sent.
         if let Ok(Some(query)) = Query::parse(event) {
-            let mut events =
-                self.shared.state.events.lock().unwrap_or_else(PoisonError::into_inner);
-            events.hear(place, &query);
+            events::lock(&self.shared.state.heard).hear(place, gtid, &query.database, &query.sql);
         }
     }
 

@@ -10,11 +10,19 @@ const DATABASE: &str = "holdfast_settings";
 const SYNC_BINLOG: &str = "sync_binlog";
 const FLUSH_LOG: &str = "innodb_flush_log_at_trx_commit";
 
+/// How a MariaDB applies together only what its source committed together.
+pub(super) const CAREFUL_MODE: &str = "conservative";
+
+/// Which stays off after a failure.
+pub(super) const SCHEDULER: &str = "event_scheduler";
+
 /// What an earlier run left at the target.
 #[derive(Debug, Default)]
 pub(super) struct Recalled {
     /// There was one that did not clean up.
     pub killed: bool,
+    /// What is put back at the end of this one only.
+    pub kept: Settings,
     /// The server was restarted since, and commits had not waited for its disk.
     pub restarted: bool,
 }
@@ -36,26 +44,43 @@ impl Settings {
         name: &str,
         value: &str,
     ) -> Result<bool> {
-        let sql = format!("SHOW GLOBAL VARIABLES LIKE '{}'", name.replace('_', "\\_"));
-        let row: Option<(String, String)> = session.query_first(&sql).await?;
-        let Some((_, now)) = row else { return Ok(false) };
+        let Some(now) = global(session, name).await? else { return Ok(false) };
         if now.eq_ignore_ascii_case(value) {
             return Ok(true);
         }
-        if self.begin_record(session).await? {
-            let now = now.replace('\\', "\\\\").replace('\'', "''");
-            let sql =
-                format!("INSERT INTO {DATABASE}.was (name, value) VALUES ('{name}', '{now}')");
-            unlogged(session, &[sql]).await?;
+        if !self.is_changed(name) {
+            self.record(session, name, &now).await?;
         }
         match session.run(&format!("SET GLOBAL {name} = {}", literal(value))).await {
             Ok(_) => {
-                self.before.push((name.to_owned(), now));
+                if !self.is_changed(name) {
+                    self.before.push((name.to_owned(), now));
+                }
                 Ok(true)
             }
             Err(e) if e.server().is_some() => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Sets a variable that may be set to something else later.
+    async fn set_for_now(&mut self, session: &mut Session, name: &str, value: &str) -> Result<()> {
+        let Some(now) = global(session, name).await? else { return Ok(()) };
+        if self.set(session, name, value).await? && !self.is_changed(name) {
+            self.record(session, name, &now).await?;
+            self.before.push((name.to_owned(), now));
+        }
+        Ok(())
+    }
+
+    /// Writes down how a variable was, where that can be.
+    async fn record(&mut self, session: &mut Session, name: &str, now: &str) -> Result<()> {
+        if !self.begin_record(session).await? {
+            return Ok(());
+        }
+        let now = now.replace('\\', "\\\\").replace('\'', "''");
+        let sql = format!("INSERT INTO {DATABASE}.was (name, value) VALUES ('{name}', '{now}')");
+        unlogged(session, &[sql]).await
     }
 
     /// Makes the table that says how things were; `false` where it cannot be.
@@ -106,14 +131,18 @@ impl Settings {
         let sql = format!("SELECT name, value FROM {DATABASE}.was ORDER BY id");
         let before: Vec<(String, String)> = session.query_rows(&sql).await?;
         let restarted = durable_again(session, &before).await?;
-        let recalled = Recalled { killed: true, restarted };
+        let others = before.iter().filter(|(name, _)| name != SCHEDULER);
+        let told: Vec<String> = others.map(|(n, v)| format!("{n} = {v}")).collect();
+        let mut recalled = Recalled { killed: !told.is_empty(), restarted, ..Recalled::default() };
         if look {
             return Ok(recalled);
         }
-        let told: Vec<String> = before.iter().map(|(n, v)| format!("{n} = {v}")).collect();
-        cx.note(format!("an earlier run was killed; put back at the target: {}", told.join(", ")));
-        let mut settings = Settings { before, recorded: Some(true) };
-        settings.put_back(cx, session).await;
+        if recalled.killed {
+            let told = told.join(", ");
+            cx.note(format!("an earlier run was killed; put back at the target: {told}"));
+        }
+        recalled.kept = Settings { before, recorded: Some(true) };
+        recalled.kept.put_back(cx, session, true).await;
         Ok(recalled)
     }
 
@@ -131,13 +160,14 @@ impl Settings {
     }
 
     /// What makes a replay fast. With `in_order` transactions are committed in the order of the binlog, as they
-    /// are on MariaDB in any case.
+    /// are on MariaDB in any case. A `careful` MariaDB does not try what may be in each other's way.
     pub(super) async fn hurry(
         &mut self,
         session: &mut Session,
         flavor: Flavor,
         workers: usize,
         in_order: bool,
+        careful: bool,
     ) -> Result<()> {
         let workers = workers.to_string();
         match flavor {
@@ -147,18 +177,29 @@ impl Settings {
                 self.set(session, "replica_parallel_workers", &workers).await?;
             }
             Flavor::MariaDb => {
-                self.set(session, "slave_parallel_mode", "optimistic").await?;
-                self.set(session, "slave_parallel_threads", &workers).await?;
+                let mode = if careful { CAREFUL_MODE } else { "optimistic" };
+                self.set_for_now(session, "slave_parallel_mode", mode).await?;
+                self.set_for_now(session, "slave_parallel_threads", &workers).await?;
             }
         }
         Ok(())
     }
 
-    /// Puts everything back; what cannot be put back is told.
-    pub(super) async fn put_back(&mut self, cx: &Context, session: &mut Session) {
+    /// Puts everything back; what cannot be put back is told. What is to go on later may keep the event scheduler off
+    /// until then.
+    pub(super) async fn put_back(
+        &mut self,
+        cx: &Context,
+        session: &mut Session,
+        keep_scheduler: bool,
+    ) {
+        let (kept, before): (Vec<_>, Vec<_>) = std::mem::take(&mut self.before)
+            .into_iter()
+            .partition(|(name, _)| keep_scheduler && name == SCHEDULER);
+        self.before = kept;
         // The last one first: some may be set only while others are as they were.
         let mut all = true;
-        for (name, value) in self.before.drain(..).rev() {
+        for (name, value) in before.into_iter().rev() {
             let sql = format!("SET GLOBAL {name} = {}", literal(&value));
             if let Err(e) = session.run(&sql).await {
                 all = false;
@@ -167,17 +208,28 @@ impl Settings {
                 });
             }
         }
-        if self.recorded.take() == Some(true) && all {
-            let sql = format!("DROP DATABASE IF EXISTS {DATABASE}");
-            if let Err(e) = unlogged(session, &[sql]).await {
-                cx.event(Event::Warning {
-                    text: format!(
-                        "the database {DATABASE} of the target was left behind: {}",
-                        e.chain()
-                    ),
-                });
-            }
+        if self.recorded != Some(true) || !all {
+            return;
         }
+        let sql = if self.before.is_empty() {
+            self.recorded = None;
+            format!("DROP DATABASE IF EXISTS {DATABASE}")
+        } else {
+            format!("DELETE FROM {DATABASE}.was WHERE name <> '{SCHEDULER}'")
+        };
+        if let Err(e) = unlogged(session, &[sql]).await {
+            cx.event(Event::Warning {
+                text: format!(
+                    "the database {DATABASE} of the target was left behind: {}",
+                    e.chain()
+                ),
+            });
+        }
+    }
+
+    /// Whether a variable is other than it was.
+    pub(super) fn is_changed(&self, name: &str) -> bool {
+        self.before.iter().any(|(changed, _)| changed == name)
     }
 
     /// `name = value` of what was changed.
@@ -186,6 +238,13 @@ impl Settings {
             self.before.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         told.join(", ")
     }
+}
+
+/// The value of a variable; `None` where there is none.
+async fn global(session: &mut Session, name: &str) -> Result<Option<String>> {
+    let sql = format!("SHOW GLOBAL VARIABLES LIKE '{}'", name.replace('_', "\\_"));
+    let row: Option<(String, String)> = session.query_first(&sql).await?;
+    Ok(row.map(|(_, value)| value))
 }
 
 /// Whether commits wait for the disk again that did not: only a restart puts that back with its record left.
@@ -201,7 +260,7 @@ async fn durable_again(session: &mut Session, before: &[(String, String)]) -> Re
 }
 
 /// Runs statements that go into no binlog: they concern this server alone.
-async fn unlogged(session: &mut Session, statements: &[String]) -> Result<()> {
+pub(super) async fn unlogged(session: &mut Session, statements: &[String]) -> Result<()> {
     session.run("SET SESSION sql_log_bin = 0").await?;
     let mut done = Ok(());
     for sql in statements {

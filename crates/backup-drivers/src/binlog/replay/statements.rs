@@ -7,6 +7,7 @@ use backup_core::{Context, Error, ErrorKind, Flavor, Result, SegmentStore};
 
 use super::super::route::Route;
 use super::demands::Demands;
+use super::direct::needs_no_setting;
 use super::executed::When;
 use super::target::Target;
 use crate::connect::Session;
@@ -34,6 +35,7 @@ pub(super) async fn check(
     problems.extend(code(target, demands).await?);
     problems.extend(settings(target, demands).await?);
     problems.extend(loads(target, demands).await?);
+    problems.extend(events(target, demands).await?);
     refuse(target, &problems)
 }
 
@@ -229,13 +231,23 @@ async fn settings(target: &Target, demands: &Demands) -> Result<Vec<Problem>> {
         if name == "character_set_client" && is_collation {
             continue;
         }
+        // So are these.
+        if name == "character_set_collations" && value != "''" {
+            continue;
+        }
         let Err(e) = session.run(&format!("SET SESSION {setting}")).await else { continue };
         if e.server().is_none() {
             return Err(e);
         }
-        let now: Option<mysql_async::Row> =
-            session.query_first(&format!("SELECT @@SESSION.{name}")).await?;
-        let now = now.and_then(|row| row.get_opt::<Option<String>, _>(0)?.ok()?);
+        if needs_no_setting(setting, &e) {
+            continue;
+        }
+        let now = match session.query_first(&format!("SELECT @@{name}")).await {
+            Err(unknown) if unknown.server().is_some() => None,
+            other => other?,
+        };
+        let now =
+            now.and_then(|row: mysql_async::Row| row.get_opt::<Option<String>, _>(0)?.ok()?);
         if value == "DEFAULT" || now.as_deref() == Some(value) {
             continue;
         }
@@ -274,4 +286,19 @@ async fn loads(target: &mut Target, demands: &Demands) -> Result<Vec<Problem>> {
     };
     let why = format!("LOAD DATA as a statement, {first}, and local_infile is OFF");
     lacks_or(target, need, why, "SET GLOBAL local_infile = ON at the target").await
+}
+
+/// Events that the statements switch on would run in the middle of them, unless the server runs none, as it does for the
+/// time of the replay where the account may.
+async fn events(target: &mut Target, demands: &Demands) -> Result<Vec<Problem>> {
+    let Some(first) = &demands.events else { return Ok(Vec::new()) };
+    if target.value("SELECT @@GLOBAL.event_scheduler").await? != "ON" {
+        return Ok(Vec::new());
+    }
+    let need = match target.facts.flavor {
+        Flavor::MySql => Need::global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"]),
+        Flavor::MariaDb => Need::global(&["SUPER"]),
+    };
+    let why = format!("events that would run before everything is applied, {first}");
+    lacks_or(target, need, why, "SET GLOBAL event_scheduler = OFF at the target").await
 }

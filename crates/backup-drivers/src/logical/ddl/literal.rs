@@ -9,7 +9,7 @@ pub(in crate::logical) fn quote_text(text: &str) -> String {
 }
 
 /// The value of a literal in single quotes, as the servers print one.
-pub(super) fn unquote_text(literal: &str) -> Option<String> {
+pub(in crate::logical) fn unquote_text(literal: &str) -> Option<String> {
     let inner = literal.strip_prefix('\'')?.strip_suffix('\'')?;
     String::from_utf8(unescape(inner.as_bytes())).ok()
 }

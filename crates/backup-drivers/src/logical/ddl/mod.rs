@@ -28,14 +28,16 @@ pub(super) use condition::{is_of_its_row, is_whole};
 pub(crate) use demand::{Code, Demand, Place};
 pub(crate) use lexer::Dialect;
 pub(super) use lexer::{Token, TokenKind, conditions, significant};
-pub(super) use literal::{fix_default, fix_members, hex_literals, members, quote_text};
+pub(super) use literal::{
+    fix_default, fix_members, hex_literals, members, quote_text, unquote_text,
+};
 pub(super) use parts::Parts;
 pub(crate) use reach::Reach;
 pub(super) use table::{
     TableRename, drop_directories, inherit_collation, rename_table, replace_engine,
 };
 pub(crate) use touch::{Touch, Wanted};
-pub(super) use view::{ViewReferences, name_view, view_references};
+pub(super) use view::{ViewReferences, has_ambiguous_names, name_view, names, view_references};
 
 /// Changes to a text, by byte range.
 #[derive(Default)]

@@ -5,6 +5,7 @@ mod constraints;
 use std::ops::Range;
 
 use super::lexer::{Dialect, Token, TokenKind};
+use super::literal::unquote_text;
 use super::table::qualified;
 use super::{Edits, significant};
 use crate::logical::select::TableName;
@@ -124,11 +125,12 @@ impl<'a> Parts<'a> {
             .collect()
     }
 
-    /// The columns of all indexes that sort, each with the length of which the index has no more.
-    pub(in crate::logical) fn indexed(&self) -> Vec<(String, Option<u64>)> {
+    /// The columns of each index that sorts, with the length of which the index has no more.
+    pub(in crate::logical) fn indexed(&self) -> Vec<Vec<(String, Option<u64>)>> {
         let sorts = |e: &&Element<'_>| matches!(e.kind, Kind::Primary | Kind::Unique | Kind::Key);
-        let mut columns = Vec::new();
+        let mut indexes = Vec::new();
         for element in self.elements.iter().filter(sorts) {
+            let mut columns = Vec::new();
             let tokens = significant(element.text, Dialect::default());
             let mut depth = 0_i32;
             for (i, token) in tokens.iter().enumerate() {
@@ -142,8 +144,9 @@ impl<'a> Parts<'a> {
                     columns.extend(token.name().map(|name| (name, length)));
                 }
             }
+            indexes.push(columns);
         }
-        columns
+        indexes
     }
 
     /// Whether [`Parts::without`] can leave indexes out.
@@ -172,6 +175,15 @@ impl<'a> Parts<'a> {
         let at = tokens.iter().position(|t| t.is_word(name))?;
         let value = tokens.get(at + 1).filter(|t| t.is_sign('=')).and(tokens.get(at + 2))?;
         Some(value.text)
+    }
+
+    /// The value of an option, in quotes or not, which MariaDB may print with its name in quotes.
+    pub(in crate::logical) fn engine_option(&self, name: &str) -> Option<String> {
+        let tokens = significant(&self.create[self.end..], Dialect::default());
+        let is_it = |t: &Token<'_>| t.name().is_some_and(|found| found.eq_ignore_ascii_case(name));
+        let at = tokens.iter().position(is_it)?;
+        let value = tokens.get(at + 1).filter(|t| t.is_sign('=')).and(tokens.get(at + 2))?;
+        value.name().or_else(|| unquote_text(value.text))
     }
 
     /// The definition without what `AUTO_INCREMENT` gives next, which every new row changes.
@@ -294,7 +306,7 @@ mod tests {
                       (`b`(10),`it``s (` DESC) USING BTREE,\n  UNIQUE KEY `f` ((lower(`b`))),\n  KEY `k` (`b`(9))\n)";
         let keys = Parts::of(create).unique_keys();
         assert_eq!(keys, [vec!["a"], vec!["b", "it`s ("], vec!["b"]]);
-        let columns = Parts::of(create).indexed();
+        let columns = Parts::of(create).indexed().concat();
         let columns: Vec<_> =
             columns.iter().map(|(name, length)| (name.as_str(), *length)).collect();
         assert_eq!(columns, [("a", None), ("b", Some(10)), ("it`s (", None), ("b", Some(9))]);

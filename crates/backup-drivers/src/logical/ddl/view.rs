@@ -1,5 +1,7 @@
 //! What a view reads from, for one whose tables are gone.
 
+use std::collections::BTreeSet;
+
 use super::code::{chain, table_expected};
 use super::lexer::{Dialect, Token, TokenKind, significant};
 use super::{Edits, table::qualified};
@@ -101,6 +103,51 @@ fn arguments(tokens: &[Token<'_>], at: usize) -> usize {
     count
 }
 
+/// Every name that a view's definition has in backticks, in small letters.
+pub(in crate::logical) fn names(create: &str) -> BTreeSet<String> {
+    let tokens = significant(create, Dialect::default());
+    let names = tokens.iter().filter(|t| t.kind == TokenKind::Name).filter_map(Token::name);
+    names.map(|name| name.to_lowercase()).collect()
+}
+
+/// Whether a table of the view's own `database`, which is named without an alias, may be taken for something else of that
+/// name: a table of another database, an alias, a subquery. The columns of such a table say of which table they are, and not of
+/// which database.
+///
+/// Says yes too often rather than too seldom: the name may be that of a column only.
+pub(in crate::logical) fn has_ambiguous_names(create: &str, database: &str) -> bool {
+    let tokens = significant(create, Dialect::default());
+    let is_here = |name: Option<&str>| name.is_none_or(|name| name == database);
+    let own: BTreeSet<String> = view_references(create)
+        .tables
+        .into_iter()
+        .filter(|table| is_here(table.database.as_deref()) && table.alias.is_none())
+        .map(|table| table.name.to_lowercase())
+        .collect();
+    let is_own =
+        |at: usize| tokens[at].name().is_some_and(|name| own.contains(&name.to_lowercase()));
+    // Behind the name of the view itself.
+    let Some(view) = tokens.iter().position(|t| t.is_word("VIEW")) else { return false };
+    let mut i = chain(&tokens, view + 1).last().map_or(view + 1, |last| last + 1);
+    while i < tokens.len() {
+        let chain = chain(&tokens, i);
+        let found = match chain[..] {
+            [only] => !table_expected(&tokens, i) && is_own(only),
+            // A table of another database, or a column of one.
+            [database, table] if table_expected(&tokens, i) => {
+                !is_here(tokens[database].name().as_deref()) && is_own(table)
+            }
+            [database, table, _] => !is_here(tokens[database].name().as_deref()) && is_own(table),
+            _ => false,
+        };
+        if found {
+            return true;
+        }
+        i = chain.last().map_or(i, |last| *last) + 1;
+    }
+    false
+}
+
 /// Gives the view another name, in the current database.
 pub(in crate::logical) fn name_view(create: &str, new: &str) -> String {
     let tokens = significant(create, Dialect::default());
@@ -135,5 +182,32 @@ mod tests {
             found.functions.iter().map(|f| (f.name.as_str(), f.arguments)).collect();
         assert_eq!(functions, [("f", 2), ("g", 0)]);
         assert!(name_view(create, "n`").contains("VIEW `n``` AS"));
+    }
+
+    #[test]
+    fn names_that_may_be_of_something_else() {
+        for (body, ambiguous) in [
+            ("select `t`.`a` AS `a` from `t`", false),
+            ("select `t`.`a` AS `a` from (`t` join `e`.`u` on(`e`.`u`.`a` = `t`.`a`))", false),
+            ("select `x`.`a` AS `a` from (`t` `x` join `e`.`t` on(`e`.`t`.`a` = `x`.`a`))", false),
+            ("select `t`.`a` AS `a` from (`t` join `e`.`t` on(`e`.`t`.`a` = `t`.`a`))", true),
+            ("select `t`.`a` AS `a` from `t` where exists(select 1 from `e`.`T`)", true),
+            ("select `t`.`a` AS `a` from `t` where exists(select 1 from `u` `t`)", true),
+            (
+                "select `t`.`a` AS `a` from `t` where exists(select 1 from (select 1 AS `a`) `t`)",
+                true,
+            ),
+            ("select `d`.`t`.`a` AS `a` from `d`.`t` where exists(select 1 from `d`.`u`)", false),
+            (
+                "select `d`.`t`.`a` AS `a` from `d`.`t` where exists(select 1 from `d`.`u` `t`)",
+                true,
+            ),
+            ("with `t` as (select 1 AS `a`) select `t`.`a` AS `a` from `t`", true),
+        ] {
+            let create = format!(
+                "CREATE ALGORITHM=UNDEFINED DEFINER=`t`@`t` SQL SECURITY DEFINER VIEW `t` AS {body}"
+            );
+            assert_eq!(has_ambiguous_names(&create, "d"), ambiguous, "{create}");
+        }
     }
 }

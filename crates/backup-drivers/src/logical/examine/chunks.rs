@@ -49,6 +49,19 @@ fn coverage(table: &Table, shown: &str, found: &mut Found) {
         }
         return;
     };
+    let is_open = |chunk: &Chunk| chunk.from.is_none() && chunk.to.is_none();
+    if table.chunks.len() > 1
+        && table.key.iter().any(|key| table.masked.contains(key))
+        && table.chunks.iter().all(is_open)
+    {
+        found.error(
+            shown,
+            "it was read around damage: between its pieces, which are not told by the key as that is masked, rows are \
+             missing"
+                .to_owned(),
+        );
+        return;
+    }
     if let Some(from) = &first.from {
         found.error(
             shown,

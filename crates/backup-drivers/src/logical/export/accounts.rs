@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use backup_core::Flavor;
 
-use super::super::account::{Account, AccountName, GrantedRole, PUBLIC};
+use super::super::account::{Account, AccountName, GrantedRole};
 use super::super::catalog::{Catalog, StoredKind, StoredObject};
 use super::super::ddl::{Dialect, hex_text, quote_text, significant};
+use super::super::recreate::plain_role;
 use super::super::select::TableName;
 use super::script::Script;
 
@@ -59,8 +60,11 @@ impl<'a> Accounts<'a> {
         let (roles, users): (Vec<&Account>, Vec<&Account>) = self.accounts.iter().partition(roles);
         let mut created: Vec<&AccountName> = Vec::new();
         for account in users.into_iter().chain(roles) {
+            // Of a role of MySQL, which rules for passwords may refuse as the account without one that it is.
+            let role = plain_role(account);
+            let create = role.as_ref().unwrap_or(&account.create);
             let Some((kind, rest)) =
-                account.create.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
+                create.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
             else {
                 // PUBLIC is there always.
                 continue;
@@ -100,8 +104,7 @@ impl<'a> Accounts<'a> {
     }
 
     fn is_role(&self, account: &Account) -> bool {
-        account.create.starts_with("CREATE ROLE")
-            || (account.name.user == PUBLIC && account.name.host.is_empty())
+        account.create.starts_with("CREATE ROLE") || account.is_public()
     }
 
     /// Whether somebody may grant a role to others.

@@ -5,6 +5,7 @@
 //! each database.
 
 mod accounts;
+mod grants;
 mod history;
 mod privileges;
 pub(super) mod query;
@@ -26,11 +27,14 @@ use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
 pub use accounts::accounts;
+pub(crate) use privileges::missing_for_copies;
 pub(crate) use privileges::{Need, lacking, lacking_each};
-pub use privileges::{Privilege, ToolNeeds, missing_for_tool, missing_privileges};
+pub use privileges::{
+    Privilege, ToolNeeds, missing_for_settings, missing_for_tool, missing_privileges,
+};
 pub(in crate::logical) use privileges::{missing_for_accounts, missing_process};
-pub(crate) use statement::unhex;
-pub(super) use statement::{decode, encode, is_utf8};
+pub(super) use statement::is_utf8;
+pub(crate) use statement::{decode, encode, unhex};
 pub(in crate::logical) use tables::{unreadable_tables, without_files};
 
 /// What a server is.
@@ -252,7 +256,7 @@ impl Scope<'_> {
 }
 
 /// The settings under which definitions are read, and written down again.
-pub(super) const DEFINITION_SETTINGS: [Setting; 11] = [
+pub(super) const DEFINITION_SETTINGS: [Setting; 12] = [
     // Constants of TIMESTAMP columns are printed in the session's time zone.
     required("time_zone", "+00:00"),
     required("sql_quote_show_create", "ON"),
@@ -261,6 +265,8 @@ pub(super) const DEFINITION_SETTINGS: [Setting; 11] = [
     wanted("show_create_table_verbosity", "OFF"),
     // Cached figures can be a day old, and say 0 rows for a table that has millions.
     wanted("information_schema_stats_expiry", "0"),
+    // Views would be printed with it.
+    wanted("sql_buffer_result", "OFF"),
     required("character_set_collations", ""),
     // Nobody waits for hours behind somebody's ALTER TABLE, and reading may take long itself.
     wanted("lock_wait_timeout", "300"),
@@ -385,16 +391,24 @@ async fn list_databases(conn: &mut Conn) -> Result<Vec<String>> {
 
 fn databases_condition(column: &str, selection: &Selection) -> String {
     let list = |names: &mut dyn Iterator<Item = &str>| {
-        let names: Vec<String> = names.map(quote_text).collect();
-        names.join(", ")
+        let names: Vec<&str> = names.collect();
+        let quoted: Vec<String> = names.iter().map(|name| quote_text(name)).collect();
+        let folded: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        let apart: BTreeSet<&str> = names.iter().copied().collect();
+        // Of names that are the same in the view's collation MariaDB looks for the first one only. Bytes are the same
+        // where the names are; looking for them takes reading everything.
+        let exact =
+            folded.len() < apart.len() || apart.len() > 1 && !apart.iter().all(|n| n.is_ascii());
+        (if exact { "BINARY " } else { "" }, quoted.join(", "))
     };
     if selection.only_tables() {
-        let names = list(&mut selection.tables.iter().map(|t| t.database.as_str()));
-        format!("{column} IN ({names})")
+        let (exact, names) = list(&mut selection.tables.iter().map(|t| t.database.as_str()));
+        format!("{exact}{column} IN ({names})")
     } else if selection.databases.is_empty() {
-        format!("{column} NOT IN ({})", list(&mut SYSTEM_DATABASES.into_iter()))
+        format!("{column} NOT IN ({})", list(&mut SYSTEM_DATABASES.into_iter()).1)
     } else {
-        format!("{column} IN ({})", list(&mut selection.databases.iter().map(String::as_str)))
+        let (exact, names) = list(&mut selection.databases.iter().map(String::as_str));
+        format!("{exact}{column} IN ({names})")
     }
 }
 

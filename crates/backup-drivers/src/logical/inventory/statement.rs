@@ -120,11 +120,7 @@ fn check_name(charset: &str) -> Result<()> {
 }
 
 /// Text in another character set, converted by the server. What it cannot hold becomes `?`.
-pub(in crate::logical) async fn encode(
-    conn: &mut Conn,
-    text: &str,
-    charset: &str,
-) -> Result<Vec<u8>> {
+pub(crate) async fn encode(conn: &mut Conn, text: &str, charset: &str) -> Result<Vec<u8>> {
     if text.is_ascii() || is_utf8(charset) {
         return Ok(text.as_bytes().to_vec());
     }
@@ -137,11 +133,7 @@ pub(in crate::logical) async fn encode(
 }
 
 /// Text out of another character set, converted by the server.
-pub(in crate::logical) async fn decode(
-    conn: &mut Conn,
-    raw: &[u8],
-    charset: &str,
-) -> Result<String> {
+pub(crate) async fn decode(conn: &mut Conn, raw: &[u8], charset: &str) -> Result<String> {
     if raw.is_ascii() || is_utf8(charset) {
         return Ok(String::from_utf8_lossy(raw).into_owned());
     }

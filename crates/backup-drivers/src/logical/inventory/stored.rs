@@ -4,7 +4,7 @@ use backup_core::{Error, ErrorKind, Flavor, Result};
 use mysql_async::Row;
 
 use super::super::catalog::{SequenceState, StoredKind, StoredObject};
-use super::super::ddl::{Dialect, quote_text};
+use super::super::ddl::{Dialect, has_ambiguous_names, names, quote_text};
 use super::super::select::quote_name;
 use super::statement::{Composed, encode, statement};
 use super::tables::{Relation, RelationKind};
@@ -173,10 +173,47 @@ async fn views(scope: &mut Scope<'_>, relations: &[Relation]) -> Result<()> {
             }
         }
         let mut view = object(scope, StoredKind::View, name, shown, &VIEW, &[]).await?;
+        if has_ambiguous_names(&view.create, scope.database) {
+            let shown = show_qualified(scope, name, &view.create).await?;
+            view = object(scope, StoredKind::View, name, shown, &VIEW, &[]).await?;
+        }
         view.invalid = is_invalid;
         scope.catalog.stored.push(view);
     }
     Ok(())
+}
+
+/// `SHOW CREATE VIEW` with every name in full. The servers leave the current database out of what they print, MySQL
+/// everywhere and MariaDB in some places, and then `` `t`.`a` `` is one of the innermost table that is called so, whatever it was.
+async fn show_qualified(scope: &mut Scope<'_>, name: &str, create: &str) -> Result<(Row, String)> {
+    let what = format!("cannot read the definition of view {}", scope.name(name));
+    let mentioned = names(create);
+    let mut others = Vec::new();
+    for row in query::rows(scope.conn, "SHOW DATABASES", &what).await? {
+        others.extend(query::text(&row, 0));
+    }
+    // Those that nobody needs a privilege for first.
+    others.sort_by_key(|name| (!name.ends_with("_schema"), name.clone()));
+    others.retain(|other| other != scope.database && !mentioned.contains(&other.to_lowercase()));
+    let mut other = None;
+    for name in others {
+        if query::run(scope.conn, format!("USE {}", quote_name(&name)), &what).await.is_ok() {
+            other = Some(name);
+            break;
+        }
+    }
+    if other.is_none() {
+        return Err(Error::new(ErrorKind::Privilege, what)
+            .with_source("it reads tables of one name in several databases, and there is no database that it does not use")
+            .with_remedy("let the account that backs up see another database"));
+    }
+    let full = format!("{}.{}", quote_name(scope.database), quote_name(name));
+    let rows = query::rows(scope.conn, format!("SHOW CREATE VIEW {full}"), &what).await;
+    query::run(scope.conn, format!("USE {}", quote_name(scope.database)), &what).await?;
+    match rows?.pop() {
+        Some(row) => Ok((row, what)),
+        None => Err(Error::new(ErrorKind::Source, what)),
+    }
 }
 
 /// What the information schema tells of a view that `SHOW CREATE VIEW` does not show.

@@ -1,6 +1,6 @@
 //! What was left for later, added to tables that have their rows.
 
-use backup_core::{Context, Error, ErrorKind, Result, ResultExt};
+use backup_core::{Context, Error, ErrorKind, Flavor, Result, ResultExt};
 
 use super::super::catalog::Table;
 use super::super::ddl::Parts;
@@ -61,6 +61,29 @@ pub(in crate::logical) async fn add_foreign_keys(
         alter(&mut session, progress, i, table, shape, &changes)
             .await
             .context(|| format!("cannot add the foreign keys of table {name}"))?;
+    }
+    session.close().await
+}
+
+/// Says again what the counters of tables give next. MariaDB keeps that in the first page of the table, which it
+/// clears when it takes back rows that came into an empty table; it knows better only until it opens the table anew.
+pub(in crate::logical) async fn set_counters(
+    target: &ConnectOptions,
+    settings: &LoadSettings,
+    tables: &[Table],
+    shapes: &[Shape],
+    progress: Option<&Progress>,
+) -> Result<()> {
+    if settings.facts.flavor != Flavor::MariaDb {
+        return Ok(());
+    }
+    let mut session = settings.definer(target).await?;
+    for (i, (table, shape)) in tables.iter().zip(shapes).enumerate() {
+        let Some(next) = Parts::of(&table.create).option("AUTO_INCREMENT") else { continue };
+        let changes = [format!("AUTO_INCREMENT={next}")];
+        alter(&mut session, progress, i, table, shape, &changes)
+            .await
+            .context(|| format!("cannot set the counter of table {}", table.full_name()))?;
     }
     session.close().await
 }

@@ -5,6 +5,7 @@
 //! units    rows, each unit in one transaction with its mark in the progress: exactly once
 //! finish   indexes that were left out, statistics, as soon as a table has its rows
 //! keys     foreign keys that were left out, when every table is whole
+//! counters what AUTO_INCREMENT gives next, where rows had been taken back
 //! ```
 //!
 //! The tables are those of the backup under the names that they have at the target.
@@ -19,7 +20,7 @@ mod shape;
 mod tables;
 mod work;
 
-pub(super) use alter::add_foreign_keys;
+pub(super) use alter::{add_foreign_keys, set_counters};
 pub(super) use progress::{Mark, Progress, State};
 pub(super) use rows::{column_list, text_formats};
 pub(super) use session::{

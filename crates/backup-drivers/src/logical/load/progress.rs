@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use backup_core::{BackupId, Error, ErrorKind, Result};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::super::catalog::Catalog;
 use super::super::ddl::{hex_text, quote_text};
@@ -34,8 +34,9 @@ pub(in crate::logical) enum Mark {
     RedoLog,
     /// The redo log was made larger and has to be of this size again.
     RedoSize,
-    /// What an account may do with a routine, and loses when that is dropped.
-    Grant(usize),
+    /// What an account may do with a routine, and loses when that is dropped; by the hash of the statement, so that
+    /// one is marked once, whoever marks it.
+    Grant(u64),
     /// All tables have been created.
     Defined,
     /// A table was created; with its [identity](super::work).
@@ -56,7 +57,7 @@ impl fmt::Display for Mark {
             Mark::Trust => f.write_str("trust"),
             Mark::RedoLog => f.write_str("redo_log"),
             Mark::RedoSize => f.write_str("redo_size"),
-            Mark::Grant(n) => write!(f, "{GRANT}{n}"),
+            Mark::Grant(hash) => write!(f, "{GRANT}{hash:016x}"),
             Mark::Defined => f.write_str("defined"),
             Mark::Created(table) => write!(f, "created {table}"),
             Mark::Loaded(table, unit) => write!(f, "loaded {table} {unit}"),
@@ -183,15 +184,22 @@ impl Progress {
         }
     }
 
-    /// Makes the table, empty.
-    pub(in crate::logical) async fn begin(&self, session: &mut Session) -> Result<()> {
-        self.end(session).await?;
+    /// Makes the table, with the grants that go with what is dropped next and no other mark. Grants that an earlier
+    /// run marked stay in it all the while: what they speak of may be gone already.
+    pub(in crate::logical) async fn begin(
+        &self,
+        session: &mut Session,
+        grants: &[String],
+    ) -> Result<()> {
         let sql = format!(
-            "CREATE TABLE {} (item VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY \
+            "CREATE TABLE IF NOT EXISTS {} (item VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY \
              KEY, value VARCHAR(1024) CHARACTER SET utf8mb4 NOT NULL) ENGINE=InnoDB \
              COMMENT='what an unfinished restore of holdfast has done'",
             self.table
         );
+        session.run(&sql).await?;
+        self.set_grants(session, grants).await?;
+        let sql = format!("DELETE FROM {} WHERE item NOT LIKE '{GRANT}%'", self.table);
         session.run(&sql).await.map(drop)
     }
 
@@ -223,8 +231,8 @@ impl Progress {
         session: &mut Session,
         grants: &[String],
     ) -> Result<()> {
-        for (n, grant) in grants.iter().enumerate() {
-            self.set(session, Mark::Grant(n), grant).await?;
+        for grant in grants {
+            self.set(session, Mark::Grant(xxh3_64(grant.as_bytes())), grant).await?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use mysql_async::Conn;
 use super::super::inventory::ServerFacts;
 use super::super::recreate;
 use super::super::settings::{self, Setting, wanted};
+use super::super::waits;
 use crate::connect::{ConnectOptions, READ_WRITE, SESSION, Session};
 use crate::wire;
 
@@ -47,6 +48,10 @@ impl LoadSettings {
                  innodb_lock_wait_timeout = {LOCK_WAIT}"
             ),
         ];
+        settings.push(waits::at_most(waits::RESTORE));
+        // A server that came up anew makes tables of MEMORY when they are opened.
+        let memory = recreate::LARGEST_IN_MEMORY;
+        settings.push(format!("SET SESSION max_heap_table_size = {memory}"));
         if self.facts.flavor == Flavor::MariaDb {
             settings.push(
                 "SET SESSION check_constraint_checks = 0 \

@@ -123,6 +123,14 @@ pub(super) async fn in_flux(
     progress.set(session, Mark::Created(number), &format!("{IN_FLUX}/{}", shape.note())).await
 }
 
+/// What servers say of a table of MyISAM whose index file is empty, or not there: a wrong format, a file that is not
+/// found. No server reads a row of it.
+const HALF_MADE: [u16; 2] = [130, 1017];
+
+fn is_half_made(error: &Error) -> bool {
+    error.server().is_some_and(|said| HALF_MADE.contains(&said.code))
+}
+
 /// Why the tables at the target are not those that an interrupted restore made, if they are not: a
 /// restore must go on with its own work only, and never over somebody else's rows.
 pub(in crate::logical) async fn not_ours(
@@ -138,7 +146,13 @@ pub(in crate::logical) async fn not_ours(
             (None, Some(_)) if table.rows_elsewhere => {}
             (None, Some(_)) => {
                 let sql = format!("SELECT 1 FROM {} LIMIT 1", name.quoted());
-                if session.query_first::<u8>(&sql).await?.is_some() {
+                let holds_rows = match session.query_first::<u8>(&sql).await {
+                    Ok(row) => row.is_some(),
+                    // Its files were being made when the target died.
+                    Err(e) if !table.transactional && is_half_made(&e) => false,
+                    Err(e) => return Err(e),
+                };
+                if holds_rows {
                     return Ok(Some(format!("table {name} is not of the interrupted restore")));
                 }
             }

@@ -1,7 +1,7 @@
 //! The connections that load, and what each does next.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,11 +45,14 @@ struct Shared {
     jobs: Mutex<VecDeque<Job>>,
     /// Of each table, how many units are not in yet.
     left: Vec<AtomicUsize>,
+    /// Rows were taken back, and went in at another attempt.
+    again: AtomicBool,
 }
 
 impl Load {
-    /// Loads what `state` does not have yet, over [`Context::threads`] connections.
-    pub(in crate::logical) async fn run(self, cx: &Context, state: &State) -> Result<()> {
+    /// Loads what `state` does not have yet, over [`Context::threads`] connections. Gives whether any rows needed more
+    /// than one attempt.
+    pub(in crate::logical) async fn run(self, cx: &Context, state: &State) -> Result<bool> {
         let threads = cx.threads();
         let shared = Arc::new(self.share(cx, state));
         let mut workers = JoinSet::new();
@@ -68,7 +71,7 @@ impl Load {
         while let Some(ended) = workers.join_next().await {
             ended.map_err(|e| Error::internal("a loader panicked").with_source(e))??;
         }
-        Ok(())
+        Ok(shared.again.load(Ordering::Relaxed))
     }
 
     /// The work that is left, the largest table first.
@@ -94,7 +97,7 @@ impl Load {
             }
             jobs.extend(missing.into_iter().map(|unit| Job::Rows { table: i, unit }));
         }
-        Shared { load: self, jobs: Mutex::new(jobs), left }
+        Shared { load: self, jobs: Mutex::new(jobs), left, again: AtomicBool::new(false) }
     }
 
     /// The chunks of a unit.
@@ -161,6 +164,7 @@ impl Worker {
             let Err(error) = result else { return Ok(()) };
             // Whatever state they are in: the server rolls back what they had not committed.
             (self.loader, self.definer, self.broke) = (None, None, true);
+            self.shared.again.store(true, Ordering::Relaxed);
             patience.after(&self.cx, error).await?;
         }
     }
@@ -179,6 +183,7 @@ impl Worker {
             self.cx.note(format!(
                 "the target lost the rows of {name} while it sorted them: they go in one by one"
             ));
+            shared.again.store(true, Ordering::Relaxed);
             self.take(table, unit, false).await?;
         }
         Ok(())

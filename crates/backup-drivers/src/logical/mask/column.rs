@@ -7,7 +7,7 @@ use backup_core::{Error, Result};
 
 use super::super::catalog::{Column, LoadMode, Table};
 use super::charset::Charset;
-use super::fixed::{Digits, Fixed};
+use super::fixed::{Digits, Fixed, sizes};
 use super::rules::{Compiled, MaskWith};
 use super::value::{self, Stream};
 use crate::rows::Kind;
@@ -24,6 +24,10 @@ pub(super) struct ColumnMask {
     most: Most,
     /// Of a `FLOAT(7,3)` or `DOUBLE(7,3)`.
     digits: Option<Digits>,
+    /// Digits of a `DECIMAL`, and those after the point.
+    sizes: Option<(usize, usize)>,
+    /// The server shows its numbers with zeros in front.
+    zerofill: bool,
     fixed: Option<Fixed>,
 }
 
@@ -91,6 +95,8 @@ impl ColumnMask {
             charset,
             most: Most::of(&column.column_type, data_type),
             digits: Digits::of(&column.column_type),
+            zerofill: column.column_type.contains("zerofill"),
+            sizes: (data_type == "decimal").then(|| sizes(&column.column_type)).flatten(),
             fixed,
         };
         match (&mask.fixed, &mask.with) {
@@ -191,7 +197,17 @@ impl ColumnMask {
             return Some(match &self.fixed {
                 Some(Fixed::Text(fixed)) => fixed.clone().into_bytes(),
                 Some(_) => return None,
-                None => decimal(text, &mut Stream::new(key, value)).into_bytes(),
+                None => {
+                    let mut stream = Stream::new(key, value);
+                    match (&self.with, self.sizes) {
+                        (MaskWith::Hash, Some(sizes)) => {
+                            any_decimal(sizes, self.zerofill, &mut stream)
+                        }
+                        (MaskWith::Hash, None) => return None,
+                        _ => decimal(text, &mut stream),
+                    }
+                    .into_bytes()
+                }
             });
         }
         if self.data_type == "uuid" && self.fixed.is_none() {
@@ -280,6 +296,16 @@ impl ColumnMask {
         let new = match &self.fixed {
             Some(Fixed::Number(fixed)) => *fixed,
             Some(_) => return None,
+            None if self.with == MaskWith::Hash => {
+                // Whole numbers that either type holds as they are, and prints with all of their digits; 0 is -0.
+                let (most, seed) = (if kind == Kind::F32 { 6 } else { 15 }, original + 0.0);
+                let seed = seed.to_le_bytes();
+                let mut stream = Stream::new(key, &seed);
+                match self.digits {
+                    Some(digits) => digits.number(most, |limit| stream.below(limit)),
+                    None => stream.below(10_u64.pow(most.unsigned_abs())) as f64,
+                }
+            }
             // Of the same order of magnitude.
             None => {
                 let part = 0.1 + Stream::new(key, value).below(900_000) as f64 / 1_000_000.0;
@@ -296,7 +322,23 @@ impl ColumnMask {
         let parts = match &self.fixed {
             Some(Fixed::Date(parts)) => *parts,
             Some(_) => return None,
-            // The zero date is no secret.
+            None if self.with == MaskWith::Hash => {
+                let mut stream = Stream::new(key, value);
+                let mut part = |first: u16, count| first + stream.below(count) as u16;
+                let year = match self.data_type.as_str() {
+                    // What those of 32 bits hold, in every time zone.
+                    "timestamp" => part(1971, 67),
+                    _ => part(1000, 9000),
+                };
+                let date = [year, part(1, 12), part(1, 28)];
+                // A midnight would be seen.
+                let time = match kind {
+                    Kind::Date => [0; 3],
+                    _ => [part(0, 24), part(0, 60), part(0, 60)],
+                };
+                [date[0], date[1], date[2], time[0], time[1], time[2]]
+            }
+            // For `shape` the zero date is no secret.
             None if value.is_empty() => return Some(Vec::new()),
             None => {
                 let year = u16::from_le_bytes([*value.first()?, *value.get(1)?]);
@@ -324,6 +366,26 @@ impl ColumnMask {
             new.clear();
         }
         Some(new)
+    }
+}
+
+/// A decimal number as its column holds it, of whatever size.
+fn any_decimal(
+    (precision, scale): (usize, usize),
+    zerofill: bool,
+    stream: &mut Stream<'_>,
+) -> String {
+    let digits: String =
+        (0..precision).map(|_| char::from(b'0' + stream.below(10) as u8)).collect();
+    let (whole, fraction) = digits.split_at(precision.saturating_sub(scale));
+    let whole = match whole.trim_start_matches('0') {
+        _ if zerofill && !whole.is_empty() => whole,
+        "" => "0",
+        short => short,
+    };
+    match fraction {
+        "" => whole.to_owned(),
+        _ => format!("{whole}.{fraction}"),
     }
 }
 

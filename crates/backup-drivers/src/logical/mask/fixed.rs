@@ -102,6 +102,12 @@ impl Digits {
         number.floor() + ((number - number.floor()) * shift).round_ties_even() / shift
     }
 
+    /// A number of at most `most` digits that has as many as this allows, out of `any` whole number.
+    pub(super) fn number(self, most: i32, any: impl FnOnce(u64) -> u64) -> f64 {
+        let digits = self.all.clamp(0, most);
+        self.round(any(10_u64.pow(digits.unsigned_abs())) as f64 / 10_f64.powi(self.fraction))
+    }
+
     /// Whether a number has no more digits.
     fn fit(self, number: f64) -> bool {
         let text = number.abs().to_string();
@@ -111,10 +117,15 @@ impl Digits {
     }
 }
 
+/// How many digits a `DECIMAL(10,2)` has, and how many of them after the point.
+pub(super) fn sizes(column_type: &str) -> Option<(usize, usize)> {
+    let mut sizes = column_type.split(['(', ',', ')']).skip(1).map(|size| size.trim().parse().ok());
+    Some((sizes.next()??, sizes.next()??))
+}
+
 /// A decimal number with as many digits after the point as its column has.
 fn decimal(text: &str, column_type: &str, unsigned: bool) -> Option<String> {
-    let mut sizes = column_type.split(['(', ',', ')']).skip(1).map(|size| size.trim().parse().ok());
-    let (precision, scale): (usize, usize) = (sizes.next()??, sizes.next()??);
+    let (precision, scale) = sizes(column_type)?;
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),

@@ -6,14 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::{Error, ErrorKind, Flavor, Result};
+use backup_core::{Error, ErrorKind, Finding, Flavor, Result, Severity};
 use mysql_async::Conn;
 
-use super::super::account::{Account, AccountName, PUBLIC};
+use super::super::account::{Account, AccountName};
 use super::super::catalog::Catalog;
 use super::super::ddl::{hex_text, routine_grant, single_privileges};
 use super::super::inventory::{self, ServerFacts, query};
 use super::definitions::prepare;
+use super::passwords::as_role;
+
+/// `ER_NOT_VALID_PASSWORD`.
+const NOT_VALID_PASSWORD: u16 = 1819;
 
 /// What is still to be granted, and what went wrong so far.
 #[derive(Debug, Default)]
@@ -56,61 +60,24 @@ async fn created(
         return Ok(work);
     }
     if catalog.header.flavor != facts.flavor {
-        work.warnings.push(format!(
-            "users and roles are not restored: those of {} mean nothing to {}",
-            catalog.header.flavor, facts.flavor
-        ));
+        work.warnings.push(of_another_flavor(facts, catalog));
         return Ok(work);
     }
-    prepare(conn, facts).await?;
-    let mut session = Session::read(conn, facts).await?;
-    let ours = catalog.accounts.iter().filter(|a| a.name == session.current);
-    let ours = ours.flat_map(|a| &a.roles).map(|granted| granted.role.clone());
-    session.roles.extend(ours);
-    let there = inventory::accounts(conn, facts).await?;
-    let there: BTreeMap<&AccountName, &Account> = there.iter().map(|a| (&a.name, a)).collect();
-
+    let (session, chosen) = Chosen::of(conn, facts, catalog, lost).await?;
+    work.warnings.extend(chosen.warnings);
     let mut created: Vec<&Account> = Vec::new();
-    for account in &catalog.accounts {
-        match there.get(&account.name) {
-            // Everybody has this role; what it may do is added.
-            Some(other) if account.name.user == PUBLIC && account.name.host.is_empty() => {
-                if *other != account {
-                    created.push(account);
-                }
-            }
-            Some(other) if may_the_same(other, lost, account) || account.name == session.current => {}
-            Some(_) => work.warnings.push(format!(
-                "the account {} is there already and stays as it is; that of the backup may do other \
-                 things",
-                account.name
-            )),
-            None if session.would_be_hidden_by(&account.name) => work.warnings.push(format!(
-                "the account {} is not created: the account that restores ({}) could not sign in any \
-                 more, as this one would be taken for it; create it by hand",
-                account.name, session.current
-            )),
-            None => {
-                if work.create(conn, account).await? {
-                    created.push(account);
-                }
-            }
+    for account in chosen.accounts {
+        // Everybody has this one.
+        if account.is_public() || work.create(conn, account).await? {
+            created.push(account);
         }
     }
     for account in &created {
         work.roles(conn, facts, account).await?;
     }
-    work.give_up_roles(conn, facts, &created, &session).await?;
+    work.give_up_roles(conn, facts, &created, catalog, &session).await?;
     for account in &created {
-        let revokes = account.grants.iter().any(|g| g.starts_with("REVOKE"));
-        if revokes && !session.partial_revokes {
-            work.warnings.push(format!(
-                "the account {} gets no privileges on everything: some were revoked from it on single \
-                 databases, which the target does not allow; SET GLOBAL partial_revokes = ON there \
-                 and grant them by hand",
-                account.name
-            ));
-        }
+        let revokes = account.has_revokes();
         let usable = |grant: &&String| {
             !revokes
                 || session.partial_revokes
@@ -121,6 +88,92 @@ async fn created(
     }
     work.grant(conn).await?;
     Ok(work)
+}
+
+/// What [`create_accounts`] will tell of accounts that the target has already, or does not take as they are.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(in crate::logical) async fn foreseen_accounts(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+    lost: &[String],
+) -> Result<Vec<Finding>> {
+    let warnings = match catalog.accounts.is_empty() {
+        true => Vec::new(),
+        false if catalog.header.flavor != facts.flavor => vec![of_another_flavor(facts, catalog)],
+        false => Chosen::of(conn, facts, catalog, lost).await?.1.warnings,
+    };
+    let remedy = "decide by hand what it may do; --no-users leaves users and roles out";
+    let finding = |text| Finding::new(Severity::Warning, "users and roles", text, remedy);
+    Ok(warnings.into_iter().map(finding).collect())
+}
+
+fn of_another_flavor(facts: &ServerFacts, catalog: &Catalog) -> String {
+    let (from, to) = (catalog.header.flavor, facts.flavor);
+    format!("users and roles are not restored: those of {from} mean nothing to {to}")
+}
+
+/// Which accounts of a catalogue a target takes.
+struct Chosen<'a> {
+    accounts: Vec<&'a Account>,
+    /// What there is to say of the others, and of some of them.
+    warnings: Vec<String>,
+}
+
+impl<'a> Chosen<'a> {
+    async fn of(
+        conn: &mut Conn,
+        facts: &ServerFacts,
+        catalog: &'a Catalog,
+        lost: &[String],
+    ) -> Result<(Session, Self)> {
+        prepare(conn, facts).await?;
+        let mut session = Session::read(conn, facts).await?;
+        let ours = catalog.accounts.iter().filter(|a| a.name == session.current);
+        let ours = ours.flat_map(|a| &a.roles).map(|granted| granted.role.clone());
+        session.roles.extend(ours);
+        let there = inventory::accounts(conn, facts).await?;
+        let there: BTreeMap<&AccountName, &Account> = there.iter().map(|a| (&a.name, a)).collect();
+
+        let mut chosen = Chosen { accounts: Vec::new(), warnings: Vec::new() };
+        for account in &catalog.accounts {
+            let name = &account.name;
+            match there.get(name) {
+                Some(other) if account.is_public() && *other == account => continue,
+                // What it may do is added.
+                Some(_) if account.is_public() => {}
+                Some(other) => {
+                    if !may_the_same(other, lost, account) && *name != session.current {
+                        chosen.warnings.push(format!(
+                            "the account {name} is there already and stays as it is; that of the backup may do \
+                             other things"
+                        ));
+                    }
+                    continue;
+                }
+                None if session.would_be_hidden_by(name) => {
+                    chosen.warnings.push(format!(
+                        "the account {name} is not created: the account that restores ({}) could not sign in any \
+                         more, as this one would be taken for it; create it by hand",
+                        session.current
+                    ));
+                    continue;
+                }
+                None => {}
+            }
+            if account.has_revokes() && !session.partial_revokes {
+                chosen.warnings.push(format!(
+                    "the account {name} gets no privileges on everything: some were revoked from it on single \
+                     databases, which the target does not allow; SET GLOBAL partial_revokes = ON there and grant \
+                     them by hand"
+                ));
+            }
+            chosen.accounts.push(account);
+        }
+        Ok((session, chosen))
+    }
 }
 
 /// Whether an account of the target, with the grants that it lost for the time being, and one of the backup may do the
@@ -199,6 +252,20 @@ impl AccountsInWork {
             Ok(()) => return Ok(true),
             Err(e) => e,
         };
+        // Rules for passwords are for roles too, where they are not made as such.
+        if error.server().is_some_and(|s| s.code == NOT_VALID_PASSWORD)
+            && let Some([create, alter]) = as_role(account)
+            && query::run(conn, create, &what).await.is_ok()
+        {
+            if let Err(e) = query::run(conn, alter, &what).await {
+                self.warnings.push(format!(
+                    "the role {} lacks its options: {}",
+                    account.name,
+                    e.chain()
+                ));
+            }
+            return Ok(true);
+        }
         match (error.kind(), error.server()) {
             (ErrorKind::Privilege, _) => Err(error.with_remedy(
                 "restore with an account that has CREATE USER on *.*, or leave users and roles out \
@@ -245,12 +312,13 @@ impl AccountsInWork {
     }
 
     /// MariaDB gives each new role to whoever creates it. It is taken away again where the source
-    /// had it otherwise, unless nobody else could grant the role.
+    /// had it otherwise. Where nobody is left then who could grant the role, that is told.
     async fn give_up_roles(
         &mut self,
         conn: &mut Conn,
         facts: &ServerFacts,
         created: &[&Account],
+        catalog: &Catalog,
         session: &Session,
     ) -> Result<()> {
         if facts.flavor != Flavor::MariaDb {
@@ -260,13 +328,27 @@ impl AccountsInWork {
             account.roles.iter().any(|granted| granted.admin && granted.role == *role)
         };
         for role in created.iter().filter(|a| a.name.host.is_empty() && !a.create.is_empty()) {
-            let others = created.iter().any(|account| has(account, &role.name));
-            if others && !session.roles.contains(&role.name) {
-                let sql = format!("REVOKE {} FROM {}", role.name.sql(), session.current.sql());
-                if let Outcome::Refused(e) = run(conn, &sql).await? {
-                    self.warnings
-                        .push(format!("{} kept the role {}: {e}", session.current, role.name));
-                }
+            if session.roles.contains(&role.name) {
+                continue;
+            }
+            let (name, current) = (role.name.sql(), session.current.sql());
+            if let Outcome::Refused(e) = run(conn, &format!("REVOKE {name} FROM {current}")).await?
+            {
+                self.warnings.push(format!("{} kept the role {}: {e}", session.current, role.name));
+                continue;
+            }
+            if created.iter().any(|account| has(account, &role.name)) {
+                continue;
+            }
+            let admins = catalog.accounts.iter().filter(|account| has(account, &role.name));
+            let admins: Vec<String> = admins.map(|account| account.name.to_string()).collect();
+            if !admins.is_empty() {
+                self.warnings.push(format!(
+                    "nobody at the target may grant the role {}: at the source {} might; to grant it, create it \
+                     again there",
+                    role.name,
+                    admins.join(", ")
+                ));
             }
         }
         Ok(())

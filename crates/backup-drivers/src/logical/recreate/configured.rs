@@ -29,7 +29,8 @@ pub(in crate::logical) async fn configured(
     }
     let what = "cannot read the target's settings";
     let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('disabled_storage_engines', \
-               'enforce_storage_engine', 'innodb_force_primary_key', 'innodb_default_row_format')";
+               'enforce_storage_engine', 'innodb_force_primary_key', 'innodb_default_row_format', \
+               'innodb_file_per_table', 'innodb_page_size', 'secure_timestamp')";
     let settings: BTreeMap<String, String> = query::rows(conn, sql, what)
         .await?
         .iter()
@@ -79,6 +80,94 @@ pub(in crate::logical) async fn configured(
                 .to_owned(),
         );
     }
+    if let Some(mode @ ("YES" | "REPLICATION")) = setting("secure_timestamp") {
+        add(
+            Severity::Error,
+            tables.iter().filter(|table| table.history && table.digest.rows > 0).collect(),
+            format!(
+                "the target has secure_timestamp={mode}, and takes no history of a system-versioned table (ERROR \
+                 1290)"
+            ),
+            "start the target with secure_timestamp=NO for the time of the restore, or leave these tables out"
+                .to_owned(),
+        );
+    }
+    if setting("innodb_file_per_table") == Some("OFF") {
+        let file =
+            "SET GLOBAL innodb_file_per_table = ON at the target for the time of the restore";
+        let (refused, others): (Vec<_>, Vec<_>) = tables
+            .iter()
+            .filter(innodb)
+            .filter(|table| !Parts::of(&table.create).has_option_word("TABLESPACE"))
+            .partition(|table| is_of_own_file(&Parts::of(&table.create)));
+        add(
+            Severity::Error,
+            refused,
+            "the target has innodb_file_per_table=OFF, and takes no compressed or encrypted pages and no \
+             AUTOEXTEND_SIZE of tables without files of their own (ERROR 1478, 1112, 3825, 1005)"
+                .to_owned(),
+            file.to_owned(),
+        );
+        add(
+            Severity::Warning,
+            others.into_iter().filter(|t| is_zipped(&Parts::of(&t.create))).collect(),
+            "the target has innodb_file_per_table=OFF, and makes ROW_FORMAT=COMPRESSED and KEY_BLOCK_SIZE \
+             ROW_FORMAT=DYNAMIC"
+                .to_owned(),
+            format!("{file}, if that is not what is wanted"),
+        );
+    }
+    let page = setting("innodb_page_size").and_then(|size| size.parse().ok()).unwrap_or(16 << 10);
+    let longest = match page {
+        0..=4096 => 768,
+        4097..=8192 => 1536,
+        _ => 3072,
+    };
+    if facts.flavor == Flavor::MySql && longest < 3072 {
+        let widths = widths(conn).await?;
+        let too_long = |table: &&&Table| {
+            let indexes = Parts::of(&table.create).indexed();
+            let size = |columns: &[_]| columns.iter().map(|c| length_in(table, c, &widths)).sum();
+            indexes.iter().map(|columns| size(columns)).any(|bytes: u64| bytes > longest)
+        };
+        add(
+            Severity::Error,
+            tables.iter().filter(innodb).filter(too_long).collect(),
+            format!(
+                "an index of it has more than {longest} bytes, which a server with innodb_page_size={page} does \
+                 not take (ERROR 1071)"
+            ),
+            "restore to a server with larger pages, which is chosen when its data directory is made; or leave \
+             these tables out"
+                .to_owned(),
+        );
+    }
+    if facts.flavor == Flavor::MySql && page <= 4096 {
+        let pages =
+            |table: &&&Table| is_set(&Parts::of(&table.create), "COMPRESSION", &["", "none"]);
+        add(
+            Severity::Error,
+            tables.iter().filter(innodb).filter(pages).collect(),
+            format!(
+                "the target has innodb_page_size={page}, too small for COMPRESSION (ERROR 4029)"
+            ),
+            "restore to a server with larger pages; or leave these tables out".to_owned(),
+        );
+    }
+    let zipped_otherwise = |table: &&&Table| {
+        let parts = Parts::of(&table.create);
+        let block = parts.option("KEY_BLOCK_SIZE").and_then(|size| size.parse::<u64>().ok());
+        is_zipped(&parts) && (page > 16 << 10 || block.is_some_and(|block| block << 10 > page))
+    };
+    add(
+        Severity::Warning,
+        tables.iter().filter(innodb).filter(zipped_otherwise).collect(),
+        format!(
+            "the target has innodb_page_size={page}, and passes over ROW_FORMAT=COMPRESSED or a KEY_BLOCK_SIZE \
+             that does not fit it"
+        ),
+        "restore to a server with other pages, if that is not what is wanted".to_owned(),
+    );
     let format =
         setting("innodb_default_row_format").filter(|f| !f.eq_ignore_ascii_case("dynamic"));
     if let Some(format) = format {
@@ -135,10 +224,42 @@ async fn widths(conn: &mut Conn) -> Result<BTreeMap<String, u64>> {
 }
 
 fn has_long_index(table: &Table, widths: &BTreeMap<String, u64>) -> bool {
-    Parts::of(&table.create).indexed().iter().any(|(name, prefix)| {
-        let column = table.columns.iter().find(|c| c.name.to_lowercase() == name.to_lowercase());
-        column.is_some_and(|column| length(column, *prefix, widths) > LONGEST)
-    })
+    let columns = Parts::of(&table.create).indexed().concat();
+    columns.iter().any(|column| length_in(table, column, widths) > LONGEST)
+}
+
+/// The bytes of one of its columns in an index.
+fn length_in(
+    table: &Table,
+    (name, prefix): &(String, Option<u64>),
+    widths: &BTreeMap<String, u64>,
+) -> u64 {
+    let column = table.columns.iter().find(|c| c.name.to_lowercase() == name.to_lowercase());
+    column.map_or(0, |column| length(column, *prefix, widths))
+}
+
+/// Whether InnoDB refuses to keep a table in its system tablespace.
+fn is_of_own_file(parts: &Parts<'_>) -> bool {
+    let is = |name, none: &[&str]| is_set(parts, name, none);
+    is("AUTOEXTEND_SIZE", &["0"])
+        || is("COMPRESSION", &["", "none"])
+        || is("ENCRYPTION", &["n"])
+        || is("PAGE_COMPRESSED", &["0", "no", "off"])
+        || is("ENCRYPTED", &["default"])
+}
+
+/// Whether an option has another value than those that mean nothing.
+fn is_set(parts: &Parts<'_>, name: &str, none: &[&str]) -> bool {
+    let value = parts.engine_option(name);
+    value.is_some_and(|value| !none.iter().any(|none| value.eq_ignore_ascii_case(none)))
+}
+
+/// Whether a table asks for InnoDB's compressed row format.
+fn is_zipped(parts: &Parts<'_>) -> bool {
+    let format = parts.option("ROW_FORMAT");
+    let block = parts.option("KEY_BLOCK_SIZE");
+    format.is_some_and(|format| format.eq_ignore_ascii_case("COMPRESSED"))
+        || format.is_none() && block.is_some_and(|block| block != "0")
 }
 
 /// The bytes of a column in an index; 0 for types that are never long.

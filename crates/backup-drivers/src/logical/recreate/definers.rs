@@ -112,7 +112,7 @@ pub async fn missing_definers(
     )))
 }
 
-fn dialect(object: &StoredObject) -> Dialect {
+pub(in crate::logical) fn dialect(object: &StoredObject) -> Dialect {
     Dialect::of(object.sql_mode.as_deref().unwrap_or_default())
 }
 

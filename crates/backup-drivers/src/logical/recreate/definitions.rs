@@ -1,9 +1,9 @@
 //! Databases, tablespaces, sequences and tables.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Finding, Result, Severity};
 use mysql_async::Conn;
 
-use super::super::catalog::{Catalog, SequenceState, StoredKind, StoredObject, Table};
+use super::super::catalog::{Catalog, Database, SequenceState, StoredKind, StoredObject, Table};
 use super::super::ddl::{inherit_collation, quote_text};
 use super::super::inventory::{DEFINITION_SETTINGS, ServerFacts, query};
 use super::super::select::{TableName, quote_name};
@@ -11,8 +11,11 @@ use super::super::settings::{self, Setting, required, wanted};
 use super::extras::spatial_reference_system;
 use super::{compat, target_error};
 
+/// As much as a table of MEMORY may have.
+pub(in crate::logical) const LARGEST_IN_MEMORY: &str = "18446744073709550592";
+
 /// The settings under which every definition that a server may hold is taken as it is.
-const CREATE_SETTINGS: [Setting; 16] = [
+const CREATE_SETTINGS: [Setting; 17] = [
     // Tables come in any order, and foreign keys may form circles.
     required("foreign_key_checks", "OFF"),
     required("unique_checks", "OFF"),
@@ -34,6 +37,8 @@ const CREATE_SETTINGS: [Setting; 16] = [
     // Cached figures can be a day old, and call a table empty that is to be destroyed.
     wanted("information_schema_stats_expiry", "0"),
     wanted("sql_if_exists", "OFF"),
+    // A table of MEMORY may grow as far as the session allows that makes it; servers round this down.
+    wanted("max_heap_table_size", LARGEST_IN_MEMORY),
     // MariaDB sets no sequence where statements are logged; who may not is told beforehand.
     wanted("binlog_format", "ROW"),
 ];
@@ -77,14 +82,7 @@ pub async fn create_databases(
         match existing {
             Ok(rows) => {
                 let there = rows.first().and_then(|row| query::text(row, 1)).unwrap_or_default();
-                // A database made up for renamed tables has no options.
-                let has_options = database.create.contains("/*!");
-                if there != database.create && has_options {
-                    warnings.push(format!(
-                        "the database {} is there already and stays as it is: `{there}`, not `{}`",
-                        database.name, database.create
-                    ));
-                }
+                warnings.extend(stays(database, &there));
             }
             Err(e) if e.server().is_some_and(|s| s.code == 1049) => {
                 query::run(conn, database.create.clone(), &what)
@@ -103,6 +101,59 @@ pub async fn create_databases(
         }
     }
     Ok(warnings)
+}
+
+/// What there is to say of a database that is there, as `there` defines it.
+fn stays(database: &Database, there: &str) -> Option<String> {
+    // Servers may not tell cases of names apart.
+    let options = |create: &str| {
+        let name = quote_name(&database.name);
+        let rest = create.strip_prefix("CREATE DATABASE ").unwrap_or(create);
+        match rest.get(..name.len()) {
+            Some(start) if start.to_lowercase() == name.to_lowercase() => {
+                rest[name.len()..].to_owned()
+            }
+            _ => rest.to_owned(),
+        }
+    };
+    // A database made up for renamed tables has no options.
+    let has_options = database.create.contains("/*!");
+    (has_options && options(there) != options(&database.create)).then(|| {
+        format!(
+            "the database {} is there already and stays as it is: `{there}`, not `{}`",
+            database.name, database.create
+        )
+    })
+}
+
+/// What [`create_databases`] will tell of those that are there.
+///
+/// # Errors
+/// Those of [`sql_error`](crate::connect::sql_error).
+pub(in crate::logical) async fn foreseen_databases(
+    conn: &mut Conn,
+    facts: &ServerFacts,
+    catalog: &Catalog,
+) -> Result<Vec<Finding>> {
+    prepare(conn, facts).await?;
+    let mut findings = Vec::new();
+    for database in &catalog.databases {
+        let what = format!("cannot look at the database {}", database.name);
+        let sql = format!("SHOW CREATE DATABASE {}", quote_name(&database.name));
+        let rows = match query::rows(conn, sql, &what).await {
+            // It is not there, or nobody may look.
+            Err(e) if e.kind() == ErrorKind::Privilege => continue,
+            Err(e) if e.server().is_some_and(|s| s.code == 1049) => continue,
+            other => other?,
+        };
+        let there = rows.first().and_then(|row| query::text(row, 1)).unwrap_or_default();
+        let finding = |text| {
+            let remedy = "change it with ALTER DATABASE where it matters; new tables that name no character set take its";
+            Finding::new(Severity::Warning, "databases", text, remedy)
+        };
+        findings.extend(stays(database, &there).map(finding));
+    }
+    Ok(findings)
 }
 
 /// Whether a database takes no changes (MySQL 8.0.22), which its definition says in a comment.

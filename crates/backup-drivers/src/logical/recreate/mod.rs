@@ -20,16 +20,19 @@ mod extras;
 mod invalid;
 mod lost_grants;
 mod outside;
+mod passwords;
 mod plan;
 mod settings;
 
+pub(super) use accounts::foreseen_accounts;
 pub use accounts::{AccountsInWork, create_accounts};
 pub use choose::choose;
 pub(super) use choose::{of_other_servers, stand_in, without_directories};
 pub use code::{create_code, create_events, create_triggers};
 pub(super) use configured::configured;
+pub(super) use definers::dialect;
 pub use definers::{Definers, change_definers, list_definers, missing_definers};
-pub(super) use definitions::is_read_only;
+pub(super) use definitions::{LARGEST_IN_MEMORY, foreseen_databases, is_read_only};
 pub use definitions::{
     create_before_tables, create_databases, create_table, create_tables, prepare, set_sequences,
 };
@@ -40,6 +43,7 @@ pub use invalid::{create_invalid_views, keep_invalid_views};
 pub(super) use lost_grants::{lost_grants, unseen_grants};
 pub use outside::sequences;
 pub(super) use outside::{outside, unknown_sequence};
+pub(super) use passwords::{plain_role, refused_accounts};
 pub(super) use plan::lacking;
 pub use plan::{Existing, ExistingKind, Plan, drop_existing, plan};
 pub use settings::differing_settings;

@@ -10,7 +10,7 @@ use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_eac
 use super::super::load::{LoadSettings, Progress, Shape};
 use super::super::recreate::{Existing, ExistingKind, sequences};
 use super::super::select::{TableName, quote_name};
-use super::{LogicalRestoreOptions, Parts};
+use super::{LogicalRestoreOptions, Parts, in_name_of};
 use crate::connect::Session;
 
 /// What the restore makes, and how.
@@ -64,6 +64,9 @@ pub(super) async fn findings(
             lacks_for(p, "keep the restore out of the target's binary log", "with --binlog on")
         }));
     }
+    if logged && settings.binary_log {
+        findings.extend(transactions(session, made).await?);
+    }
     if !options.redo_log && facts.flavor == Flavor::MySql {
         let need = Need::global(&["INNODB_REDO_LOG_ENABLE"]);
         let lacks = lacking(session.conn(), facts, &[need]).await?;
@@ -75,10 +78,33 @@ pub(super) async fn findings(
         findings.extend(statements(session, facts, catalog).await?);
     }
     findings.extend(code(session, facts, catalog).await?);
+    findings.extend(in_name_of::findings(session, facts, catalog).await?);
     if logged && !is_on(session, "log_bin_trust_function_creators").await? {
         findings.extend(untrusted(session, facts, catalog).await?);
     }
     Ok(findings)
+}
+
+/// Rows that go in at once, and may be too many for the target's binary log.
+async fn transactions(session: &mut Session, made: &Made<'_>) -> Result<Option<Finding>> {
+    let limit: Option<u64> = session.query_first("SELECT @@GLOBAL.max_binlog_cache_size").await?;
+    let tables =
+        made.catalog.tables.iter().zip(made.shapes).filter(|(table, _)| table.transactional);
+    let at_once = |(table, shape): (&Table, &Shape)| {
+        (table.data_bytes / shape.units(table).max(1) as u64, table.full_name())
+    };
+    let Some((bytes, table)) = tables.map(at_once).max() else { return Ok(None) };
+    Ok(limit.filter(|limit| *limit < bytes).map(|limit| {
+        Finding::new(
+            Severity::Warning,
+            table.to_string(),
+            format!(
+                "about {bytes} bytes of it go in at once, and the target's binary log takes transactions of \
+                 {limit} (max_binlog_cache_size)"
+            ),
+            "raise it with SET GLOBAL at the target, or restore with --binlog off",
+        )
+    }))
 }
 
 /// Sequences, and tables that take numbers of them, which are not for a log of statements.
@@ -350,6 +376,10 @@ fn lacks_for(privilege: &Privilege, what: &str, otherwise: &str) -> Finding {
     )
 }
 
-fn finding(object: impl Into<String>, problem: String, remedy: impl Into<String>) -> Finding {
+pub(super) fn finding(
+    object: impl Into<String>,
+    problem: String,
+    remedy: impl Into<String>,
+) -> Finding {
     Finding::new(Severity::Error, object, problem, remedy).with_kind(ErrorKind::Privilege)
 }

@@ -129,7 +129,8 @@ impl Changes {
     }
 
     /// Puts everything back, over a connection of its own: that of the restore may have been cut off
-    /// in the middle of a statement.
+    /// in the middle of a statement. What was put back is not put back again. The marks stay, for them to be dropped
+    /// as a whole, but for those of a restore that `failed`.
     pub(super) async fn put_back(
         &self,
         cx: &Context,
@@ -176,7 +177,14 @@ impl Changes {
             }
             session.close().await
         };
-        match put.await {
+        let put = put.await;
+        if put.is_ok() {
+            for change in [&self.redo_log, &self.local_infile, &self.trust] {
+                change.store(false, Ordering::Relaxed);
+            }
+            self.redo_size.store(0, Ordering::Relaxed);
+        }
+        match put {
             // What broke the restore says more than that the target is out of reach now.
             Err(e) if failed => {
                 let what = match redo_log {

@@ -15,7 +15,7 @@ use super::super::load::{
 };
 use super::super::recreate::{self, Plan};
 use super::super::select::TableName;
-use super::super::{documents, no_text, replica};
+use super::super::{documents, no_text, replica, waits};
 use super::allowed::{self, Made};
 use super::{LogicalRestore, Parts};
 use crate::connect::Session;
@@ -93,6 +93,7 @@ impl LogicalRestore {
         lock: bool,
     ) -> Result<Prepared> {
         let mut session = Session::open(&self.target).await?;
+        session.run(&waits::at_most(waits::RESTORE)).await?;
         let facts = inventory::server(session.conn()).await?;
         let mut adapted = recreate::adapt(&mut catalog, &facts);
         if self.options.parts != Parts::Schema {
@@ -190,6 +191,8 @@ impl LogicalRestore {
             false => Shape::of_all(&catalog.tables, &way),
         };
         if !self.private {
+            let refused = recreate::refused_accounts(session.conn(), &facts, &catalog).await?;
+            plan.findings.extend(refused);
             let made = Made {
                 catalog: &catalog,
                 shapes: &shapes,

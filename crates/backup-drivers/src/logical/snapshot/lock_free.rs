@@ -81,6 +81,11 @@ pub(super) async fn open(
 ) -> Result<Option<Position>> {
     let began = Instant::now();
     let mut places = vec![None; readers.len()];
+    // Nothing is applied here, or the binary log has it too: it may not be of a later moment than the readers.
+    let replicated = match facts.flavor {
+        Flavor::MariaDb => super::replicated(guard).await?,
+        Flavor::MySql => GtidSet::empty(Flavor::MySql),
+    };
     while began.elapsed() < PATIENCE {
         cx.check()?;
         match facts.flavor {
@@ -93,7 +98,10 @@ pub(super) async fn open(
             Flavor::MariaDb => match catch_up(readers, &mut places).await? {
                 Step::Agreed(place) => {
                     if confirm(readers, &mut places).await? {
-                        return super::gtid_of(guard, place.file, place.offset).await.map(Some);
+                        let Place { file, offset } = place;
+                        return super::position_of(guard, file, offset, &replicated)
+                            .await
+                            .map(Some);
                     }
                 }
                 Step::Behind => {}

@@ -29,6 +29,7 @@ use super::inventory::{self, ServerFacts};
 use super::reader::reader;
 use super::replica::{self, Applied};
 use super::select::{Selection, TableName, quote_name};
+use super::waits;
 use crate::connect::{ConnectOptions, Session};
 use crate::wire;
 
@@ -147,6 +148,10 @@ pub(super) async fn open(
     let (ddl, mut ddl_reason) = (keep_ddl_out(cx, source, &mut guard, facts, selection)).await?;
     let connecting = (0..count).map(|_| reader(source));
     let mut readers = cx.run(try_join_all(connecting)).await?;
+    for reader in &mut readers {
+        // Behind LOCK TABLES … WRITE of somebody.
+        reader.query(&waits::at_most(options.lock_timeout)).await?;
+    }
     if facts.flavor == Flavor::MariaDb {
         for reader in &mut readers {
             // With its binary log in the transaction, MariaDB would not let go of tables before the
@@ -401,16 +406,44 @@ async fn release(watchdog: &mut Session, holder: u32) -> Result<()> {
     }
 }
 
-/// The position with the GTIDs of a place in the binary log of MariaDB.
-async fn gtid_of(guard: &mut Session, file: String, offset: u64) -> Result<Position> {
-    let sql = format!("SELECT BINLOG_GTID_POS('{}', {offset})", file.replace('\'', "''"));
-    let gtid = guard.query_first::<Option<String>>(&sql).await?.flatten();
-    let gtid = gtid
-        .filter(|text| !text.is_empty())
-        .map(|text| GtidSet::parse(Flavor::MariaDb, &text))
-        .transpose()
-        .context(|| "the server's GTID set cannot be read")?;
+/// The position of a place in the binary log of a MariaDB that has got `replicated` from others. Its data have that,
+/// whether its binary log does or not: where that leaves replication out, where it began anew, and where it stands at
+/// what the server wrote itself before it became a replica.
+async fn position_of(
+    guard: &mut Session,
+    file: String,
+    offset: u64,
+    replicated: &GtidSet,
+) -> Result<Position> {
+    let logged = logged_until(guard, &file, offset).await?;
+    let gtid = match logged {
+        Some(logged) => logged.union(replicated)?,
+        None => replicated.clone(),
+    };
+    let gtid = Some(gtid).filter(|gtid| !gtid.is_empty());
     Ok(Position { gtid, ..Position::at(file, offset) })
+}
+
+/// The last GTID of each domain in the binary log of a MariaDB up to a place; `None` where it has no such place.
+pub(crate) async fn logged_until(
+    session: &mut Session,
+    file: &str,
+    offset: u64,
+) -> Result<Option<GtidSet>> {
+    let file = file.replace('\\', "\\\\").replace('\'', "''");
+    let sql = format!("SELECT BINLOG_GTID_POS('{file}', {offset})");
+    let gtid = session.query_first::<Option<String>>(&sql).await?.flatten();
+    gtid.map(|text| mariadb_gtids(&text)).transpose()
+}
+
+/// What a MariaDB has got from others. Of a moment only while nothing is applied.
+async fn replicated(session: &mut Session) -> Result<GtidSet> {
+    let text: Option<String> = session.query_first("SELECT @@GLOBAL.gtid_slave_pos").await?;
+    mariadb_gtids(&text.unwrap_or_default())
+}
+
+fn mariadb_gtids(text: &str) -> Result<GtidSet> {
+    GtidSet::parse(Flavor::MariaDb, text).context(|| "the server's GTID set cannot be read")
 }
 
 /// The position in the server's own binary log. Exact only while nothing can commit.
@@ -433,14 +466,17 @@ async fn position(
         ),
         None => (None, None),
     };
-    let gtid: Option<String> = match (facts.flavor, &file, offset) {
-        (Flavor::MySql, _, _) => guard.query_first("SELECT @@GLOBAL.gtid_executed").await?,
-        (Flavor::MariaDb, Some(file), Some(offset)) => {
-            let sql = format!("SELECT BINLOG_GTID_POS('{}', {offset})", file.replace('\'', "''"));
-            guard.query_first::<Option<String>>(&sql).await?.flatten()
-        }
-        (Flavor::MariaDb, _, _) => guard.query_first("SELECT @@GLOBAL.gtid_slave_pos").await?,
-    };
+    if facts.flavor == Flavor::MariaDb {
+        let replicated = replicated(guard).await?;
+        return match (file, offset) {
+            (Some(file), Some(offset)) => position_of(guard, file, offset, &replicated).await,
+            _ => {
+                let gtid = Some(replicated).filter(|gtid| !gtid.is_empty());
+                Ok(Position { gtid, ..Position::default() })
+            }
+        };
+    }
+    let gtid: Option<String> = guard.query_first("SELECT @@GLOBAL.gtid_executed").await?;
     let gtid = gtid
         .filter(|text| !text.is_empty())
         .map(|text| GtidSet::parse(facts.flavor, &text))

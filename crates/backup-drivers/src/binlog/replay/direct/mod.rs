@@ -6,6 +6,7 @@
 //!
 //! [mark]: mark
 
+mod aside;
 mod context;
 pub(super) mod mark;
 mod rows;
@@ -28,10 +29,12 @@ use super::super::payload;
 use super::super::read::Reader;
 use super::super::route::Route;
 use super::super::rows::change;
+use super::events::Heard;
 use super::groups::{From, Groups, Step};
 use super::remedy::{FREE_SPACE, is_full, remedy};
 use super::target::Target;
-pub(super) use context::Statement;
+use aside::Aside;
+pub(super) use context::{Statement, Writer, needs_no_setting};
 use mark::Mark;
 use xa::xid;
 
@@ -86,6 +89,10 @@ pub(super) struct Direct<'a> {
     longest: u64,
     /// What was restored is written down at a MySQL that cannot be told it.
     noted: bool,
+    /// What statements said of scheduled events.
+    heard: Heard,
+    /// A session for what is no part of what is applied.
+    aside: Aside,
 }
 
 impl<'a> Direct<'a> {
@@ -96,6 +103,7 @@ impl<'a> Direct<'a> {
         target: &'a mut Target,
         route: Arc<Route>,
         again: bool,
+        heard: Heard,
     ) -> Result<Direct<'a>> {
         let flavor = target.facts.flavor;
         let mut direct = Direct {
@@ -116,8 +124,11 @@ impl<'a> Direct<'a> {
             collations: HashMap::new(),
             longest: u64::MAX,
             noted: false,
+            heard,
+            aside: Aside::default(),
         };
         lock(direct.target).await?;
+        direct.keep_history().await;
         let longest = direct.target.value("SELECT @@SESSION.max_allowed_packet").await?;
         direct.longest = longest.parse().unwrap_or(u64::MAX);
         direct.keeps = direct.may_keep().await?;
@@ -146,6 +157,20 @@ impl<'a> Direct<'a> {
             cx.note("the account may not set GTIDs: transactions get new ones at the target");
         }
         Ok(direct)
+    }
+
+    /// What the events of the current file were written by.
+    fn writer(&self) -> Writer {
+        Writer::of(&self.route.files[self.file].format)
+    }
+
+    /// Tables with a history are altered as an applier does it: what the source was set to is in no binlog.
+    async fn keep_history(&mut self) {
+        if self.flavor == Flavor::MariaDb {
+            // A server without such tables has nothing to set.
+            let sql = "SET SESSION system_versioning_alter_history = KEEP";
+            let _ = self.target.session.run(sql).await;
+        }
     }
 
     /// Whether the session may choose the GTIDs of its transactions.
@@ -430,7 +455,7 @@ impl<'a> Direct<'a> {
             kind::QUERY | kind::MARIADB_QUERY_COMPRESSED => {
                 self.flush().await?;
                 let compressed = header.kind == kind::MARIADB_QUERY_COMPRESSED;
-                let (statement, _) = Statement::read(self.flavor, header, body, 0, compressed)?;
+                let (statement, _) = Statement::read(self.writer(), header, body, 0, compressed)?;
                 self.query(header, &statement).await?;
             }
             kind::XID => {

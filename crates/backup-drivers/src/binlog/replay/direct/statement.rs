@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable;
 
 use super::super::super::event::Header;
 use super::super::super::read::Reader;
-use super::context::Statement;
+use super::context::{Statement, needs_no_setting};
 use super::{Direct, variable};
 use crate::connect::{statement_error, without_secrets};
 use crate::logical::quote_name;
@@ -38,6 +38,7 @@ impl Direct<'_> {
         }
         self.current.open |= opens;
         self.check_fits(statement.sql.len())?;
+        let event = self.event_comes(statement).await?;
         self.prepare(header, statement).await?;
         self.set_gtid().await?;
         let done = self.target.session.conn().query_drop(&statement.sql[..]).await;
@@ -54,7 +55,10 @@ impl Direct<'_> {
                         ),
                     ));
                 }
-                Ok(())
+                match event {
+                    Some(event) => self.do_not_run(&event).await,
+                    None => Ok(()),
+                }
             }
             // It failed half way at the source too, and left as much.
             Err(mysql_async::Error::Server(e)) if e.code == statement.error && e.code != 0 => {
@@ -82,7 +86,14 @@ impl Direct<'_> {
             statement.settings.iter().filter(|s| !self.settings.contains(s)).cloned().collect();
         // MariaDB knows collations by large numbers, and character sets not.
         const CLIENT: &str = "character_set_client = ";
+        const COLLATIONS: &str = "character_set_collations = ";
         for setting in &mut new {
+            if let Some(pairs) = setting.strip_prefix(COLLATIONS)
+                && pairs != "''"
+            {
+                *setting = format!("{COLLATIONS}'{}'", self.default_collations(pairs).await?);
+                continue;
+            }
             if let Some(id) = setting.strip_prefix(CLIENT).and_then(|id| id.parse().ok())
                 && id > 255
                 && self.flavor == Flavor::MariaDb
@@ -101,9 +112,11 @@ impl Direct<'_> {
             }
             // Some of them not everybody may set: those have to be as they are already.
             for setting in &new {
-                if let Err(e) = self.target.session.run(&format!("SET SESSION {setting}")).await {
+                if let Err(e) = self.target.session.run(&format!("SET SESSION {setting}")).await
+                    && !needs_no_setting(setting, &e)
+                {
                     let (name, value) = setting.split_once(" = ").unwrap_or_default();
-                    let now = self.target.value(&format!("SELECT @@SESSION.{name}")).await;
+                    let now = self.target.value(&format!("SELECT @@{name}")).await;
                     if value != "DEFAULT" && now.ok().as_deref() != Some(value) {
                         return Err(e);
                     }
@@ -114,11 +127,24 @@ impl Direct<'_> {
         Ok(())
     }
 
+    /// Which collations character sets have by default, out of the numbers of both.
+    async fn default_collations(&mut self, pairs: &str) -> Result<String> {
+        let mut named = Vec::new();
+        for pair in pairs.split(',') {
+            let (of, to) = pair.split_once(':').unwrap_or_default();
+            let (of, to) = (of.parse().unwrap_or_default(), to.parse().unwrap_or_default());
+            let (charset, _) = variable::collation(self.target, of, &mut self.collations).await?;
+            let (_, name) = variable::collation(self.target, to, &mut self.collations).await?;
+            named.push(format!("{charset}={name}"));
+        }
+        Ok(named.join(","))
+    }
+
     /// LOAD DATA as a statement, with the file that came before it.
     pub(super) async fn load(&mut self, header: &Header, body: &[u8]) -> Result<()> {
         let damaged = || Error::damaged("an EXECUTE_LOAD_QUERY event cannot be read");
         // file u32, where its name begins and ends in the statement u32 each, duplicates u8
-        let (mut statement, extra) = Statement::read(self.flavor, header, body, 13, false)?;
+        let (mut statement, extra) = Statement::read(self.writer(), header, body, 13, false)?;
         let mut extra = Reader::new(&extra);
         let id = extra.u32().ok_or_else(damaged)?;
         let (from, to) = extra.u32().zip(extra.u32()).ok_or_else(damaged)?;

@@ -23,7 +23,8 @@ pub(super) async fn set(
         Some(STRING) => {
             let (charset, collation) = self::collation(target, collation, collations).await?;
             let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("_{charset} X'{hex}' COLLATE {collation}")
+            // The name of that of bytes is a word of MySQL's language.
+            format!("_{charset} X'{hex}' COLLATE {}", quote_name(&collation))
         }
         Some(REAL) => {
             let bits = value.first_chunk().ok_or_else(damaged)?;

@@ -46,6 +46,7 @@ impl Direct<'_> {
         let id = old.id();
         old.close().await?;
         lock(self.target).await?;
+        self.keep_history().await;
         self.let_go(id).await?;
         self.settings.clear();
         self.database.clear();

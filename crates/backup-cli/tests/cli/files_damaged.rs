@@ -1,0 +1,99 @@
+//! Pages that are damaged at the source already are found on their way into a copy.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use backup_core::Context;
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+async fn on(name: &str, directory: &Path) -> Server {
+    let cx = Context::builder().build();
+    let builder = xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
+    Server(builder.start(&cx).await.unwrap())
+}
+
+/// Flips one bit of a page.
+fn flip(path: &Path, page: u64) {
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let (at, mut byte) = (page * 16_384 + 900, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_page_is_named_and_taken_along_only_where_that_is_asked_for(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    server.0.stop().await.unwrap();
+    let file = format!("file://{}", data.display());
+    let take = |more: &[&str]| {
+        let args = ["backup", "--strategy", "physical", "--cluster", "shop"];
+        tokio::task::block_in_place(|| home.on_repo([&args[..], more].concat()))
+    };
+    take(&["--source", &file]).expect(0);
+    let table = data.join("shop/orders.ibd");
+    flip(&table, 4);
+    let says = "the source has damaged pages: shop.orders, page 4: its checksum";
+    take(&["--source", &file]).expect(6).says(says).says("--allow-bad-pages");
+    let known = |run: crate::home::Run| {
+        let id = run.says(says).json()["backup"].as_str().unwrap().to_owned();
+        let shown = home.on_repo(["show", &id, "--json"]).expect(0).stdout;
+        assert!(shown.contains("bad_pages") && shown.contains("shop.orders, page 4"), "{shown}");
+    };
+    known(take(&["--source", &file, "--allow-bad-pages", "--json"]).expect(14));
+
+    let mut server = on(name, &data).await;
+    let url = server.url();
+    let locked = ["--lock-and-copy", "--lock-timeout", "120", "--source", &url];
+    take(&locked).expect(6).says(says);
+    known(take(&[&locked[..], &["--allow-bad-pages", "--json"]].concat()).expect(14));
+
+    // A page may be half written where the server was killed, and the copy goes on.
+    server.0.kill();
+    let run = take(&["--source", &file, "--allow-unclean", "--json"]).expect(14);
+    known(run.says("prove this backup by a drill"));
+
+    // Without its first page nothing can be said of the others.
+    flip(&table, 4);
+    let mut server = on(name, &data).await;
+    server.0.stop().await.unwrap();
+    take(&["--source", &file]).expect(0);
+    let whole = std::fs::File::options().write(true).open(&table).unwrap();
+    whole.write_all_at(b"holdfast", 38).unwrap();
+    take(&["--source", &file]).expect(6).says("shop.orders, page 0");
+}
+
+/// The list of the routines is what fails: that is of the backup too, and of nothing else.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_fails_where_the_servers_own_tables_cannot_be_read(
+    #[values("mariadb-10.11", "mariadb-11.8")] name: &str,
+    #[values("MAI", "MAD")] of: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    let mut session = server.session().await;
+    server::shop(&mut session).await;
+    server::run(&mut session, &["CREATE PROCEDURE shop.p() SELECT 1"]).await;
+    server.0.stop().await.unwrap();
+    let file = data.join(format!("mysql/proc.{of}"));
+    let bytes = file.metadata().unwrap().len();
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.write_all_at(&vec![0x5a; (bytes - 8192) as usize], 8192).unwrap();
+    let source = format!("file://{}", data.display());
+    let args = ["backup", "--strategy", "physical", "--cluster", "shop", "--source", &source];
+    home.on_repo(args).expect(0);
+    let tool = server::install(name);
+    let drill = ["verify", "--cluster", "shop", "--level", "drill", "--server-dir"];
+    let run = home.on_repo([&drill[..], &[tool.to_str().unwrap()]].concat()).expect(11);
+    assert!(run.stdout.contains("proc"), "{run:?}");
+}
