@@ -117,6 +117,52 @@ async fn files_of_a_mariadb_replica_start_and_replicate_nothing(
     until(&restored, "SELECT COUNT(*) FROM shop.customers WHERE id = 9", "1").await;
 }
 
+/// A copy of a stopped server tells of its binary log alone, and this one got everything past that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_copy_of_a_replica_that_logs_nothing_goes_on_by_what_its_server_knows() {
+    let name = "mariadb-10.11";
+    let home = Home::with_repo();
+    let primary = primary(&home, name).await;
+    let data = home.path("data");
+    let options = [("server-id", "2"), ("log-slave-updates", "OFF")];
+    let mut replica = on(name, &data, &options).await;
+    let port = primary.0.port().unwrap();
+    let source = format!(
+        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='repl', \
+         MASTER_PASSWORD='Secret-1', MASTER_USE_GTID=slave_pos"
+    );
+    server::run(&mut replica.session().await, &[&source, "START SLAVE"]).await;
+    let at = primary.value("SELECT @@gtid_binlog_pos").await.unwrap();
+    until(&replica, "SELECT @@gtid_slave_pos", &at).await;
+    replica.0.stop().await.unwrap();
+    backup(&home, &format!("file://{}", data.display()), &[]).expect(0);
+    let later = [
+        "INSERT INTO shop.customers VALUES (9, 'i', NULL)",
+        "UPDATE shop.customers SET name = CONCAT(name, '+')",
+    ];
+    server::run(&mut primary.session().await, &later).await;
+    let url = primary.url();
+    // Nothing that the copy tells is of that server.
+    let archive = ["binlog", "backup", "--source", &url, "--cluster", "shop", "--from", "oldest"];
+    home.on_repo([&archive[..], &["--anyway"]].concat()).expect(0);
+
+    let servers = install(name);
+    let restore = |target: &Path, more: &[&str]| {
+        let to = ["restore", "--cluster", "shop", "--target-dir", target.to_str().unwrap()];
+        let with = ["--server-dir", servers.to_str().unwrap()];
+        home.on_repo([&to[..], &with, more].concat())
+    };
+    let run = restore(&home.path("point"), &["--to-latest"]).expect(9);
+    run.says("would execute transactions twice").says("without a point (no --to-…)");
+    let target = home.path("target");
+    restore(&target, &[]).expect(0);
+    let restored = on(name, &target, &[("server-id", "3")]).await;
+    let there = restored.url();
+    let apply = ["binlog", "apply", "--cluster", "shop", "--target", &there, "--to-latest"];
+    home.on_repo(apply).expect(0);
+    assert_eq!(restored.content("shop").await, primary.content("shop").await);
+}
+
 /// The last backup is sound, and a server on it knows where its source stood and replicates nothing.
 async fn stands(home: &Home, name: &str, at: &str, primary: &Server) {
     drill(home, name).expect(0);

@@ -63,8 +63,9 @@ impl BinlogChain {
             return Ok(Start::Applied { applied: GtidSet::empty(flavor), own: None });
         }
         let (Some(file), Some(offset)) = (&base.position.file, base.position.offset) else {
-            return Err("the archive has transactions without GTIDs, and the backup no binlog \
-                        position that would tell where to begin"
+            return Err("the archive has transactions without GTIDs, and no binlog position tells where to begin: a \
+                        backup may have one, from which `holdfast restore` goes to the point at once; a server \
+                        that runs has none"
                 .into());
         };
         match self.place_of(base) {

@@ -170,6 +170,17 @@ impl Route {
         self.files.is_empty() || self.last.is_none()
     }
 
+    /// Where the last transaction ends, in the names that the target sees. Files may follow that have none.
+    pub(super) fn ends_at(&self) -> (&str, u64) {
+        let Some(last) = &self.last else { return ("", 0) };
+        let has = |segment: &SegmentInfo| {
+            let range = &segment.range;
+            range.file == last.file && range.start < last.end && last.end <= range.end
+        };
+        let file = self.files.iter().rfind(|file| file.segments.iter().any(has));
+        (file.map_or("", |file| &file.name), last.end)
+    }
+
     fn check_skipped(&mut self) -> Result<()> {
         for gtid in &self.skip {
             let inside = |set: &Option<GtidSet>| {

@@ -149,6 +149,11 @@ fn remedy(code: u16, kind: ErrorKind) -> Option<&'static str> {
     })
 }
 
+/// What to do where a server does not send a binlog, for its gtid_mode was another one when it wrote that.
+const BOTH_KINDS: &str = "gtid_mode was another when the server wrote that binlog, and as it is set now it sends none of those: run SET \
+                          GLOBAL gtid_mode = OFF_PERMISSIVE (from ON: ON_PERMISSIVE) there while they are archived, or begin behind \
+                          them (--from backup, --from now)";
+
 /// An error for what a server answered; `what` says what was being done.
 ///
 /// The kind comes from [`kind_of_server_error`]; the server's code, state and text stay available
@@ -159,7 +164,9 @@ pub fn server_error(server: ServerError, what: impl Into<Cow<'static, str>>) -> 
         false => kind_of_server_error(server.code),
     };
     let error = Error::new(kind, what);
-    let error = match remedy(server.code, kind) {
+    let of_another_mode = server.code == 1236 && server.message.contains("GTID_MODE");
+    let remedy = if of_another_mode { Some(BOTH_KINDS) } else { remedy(server.code, kind) };
+    let error = match remedy {
         Some(remedy) => error.with_remedy(remedy),
         None => error,
     };

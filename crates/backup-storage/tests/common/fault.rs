@@ -45,18 +45,32 @@ pub enum Fault {
 struct Gate {
     calls: AtomicU64,
     at: u64,
+    /// Only writes of objects of this name count.
+    only: Option<&'static str>,
     fault: Fault,
     crashed: Notify,
 }
 
 impl Gate {
     async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        self.pass(self.only.is_none(), work).await
+    }
+
+    async fn write<T>(&self, at: &Path, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let counts = self.only.is_none_or(|name| at.filename() == Some(name));
+        self.pass(counts, work).await
+    }
+
+    async fn pass<T>(&self, counts: bool, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let number = match counts {
+            true => self.calls.fetch_add(1, Ordering::SeqCst),
+            false => self.calls.load(Ordering::SeqCst),
+        };
         let dies = matches!(self.fault, Fault::CrashBefore | Fault::CrashAfter);
         if number > self.at && dies {
             return std::future::pending().await;
         }
-        if number != self.at {
+        if !counts || number != self.at {
             return work.await;
         }
         match self.fault {
@@ -87,7 +101,22 @@ pub struct FaultStore {
 impl FaultStore {
     /// Hurts call number `at`, counted from 0.
     pub fn new(inner: &Arc<dyn ObjectStore>, at: u64, fault: Fault) -> Arc<Self> {
-        let gate = Gate { calls: AtomicU64::new(0), at, fault, crashed: Notify::new() };
+        Self::with_gate(inner, at, None, fault)
+    }
+
+    /// Hurts the first write of an object of this name, whichever call that is.
+    #[allow(dead_code, reason = "each test binary uses some of it")]
+    pub fn at_object(inner: &Arc<dyn ObjectStore>, name: &'static str, fault: Fault) -> Arc<Self> {
+        Self::with_gate(inner, 0, Some(name), fault)
+    }
+
+    fn with_gate(
+        inner: &Arc<dyn ObjectStore>,
+        at: u64,
+        only: Option<&'static str>,
+        fault: Fault,
+    ) -> Arc<Self> {
+        let gate = Gate { calls: AtomicU64::new(0), at, only, fault, crashed: Notify::new() };
         let read = AtomicU64::new(0);
         Arc::new(FaultStore { inner: Arc::clone(inner), gate: Arc::new(gate), read })
     }
@@ -151,7 +180,7 @@ impl ObjectStore for FaultStore {
             true => garbled(&payload),
             false => payload,
         };
-        self.gate.call(self.inner.put_opts(at, payload, opts)).await
+        self.gate.write(at, self.inner.put_opts(at, payload, opts)).await
     }
     async fn put_multipart_opts(
         &self,

@@ -202,7 +202,11 @@ impl<'a> Applier<'a> {
 
     /// When it is that binlogs are applied.
     fn when(&self) -> When {
-        if self.options.tell_applied { When::AfterRestore } else { When::GoingOn }
+        match (self.options.tell_applied, self.options.private) {
+            (false, _) => When::GoingOn,
+            (true, true) => When::Private,
+            (true, false) => When::AfterRestore,
+        }
     }
 
     /// Tells the target which transactions it has.

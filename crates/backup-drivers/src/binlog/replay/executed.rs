@@ -21,9 +21,15 @@ pub(super) enum When {
     BeforeRestore,
     /// They were restored just now, which is in the target's own binlog.
     AfterRestore,
+    /// They were restored for a private server of the caller.
+    Private,
     /// The target itself says where it stands.
     GoingOn,
 }
+
+/// What to do where the files of a backup know more than the backup.
+const ASK_THE_SERVER: &str = "restore into a directory without a point (no --to-…), start a server on it, and go on with \
+                              `holdfast binlog apply`, which asks that server where it stands";
 
 const AGAIN: &str =
     "where you know that its data are those of before these transactions, say --apply-again";
@@ -133,16 +139,19 @@ async fn check_mariadb(
         && let GtidSet::MariaDb(position) = target.executed().await?
         && let Some(beyond) = position.iter().find(|gtid| to_come(*gtid))
     {
-        return Err(target.refuse(
-            format!(
-                "its gtid_slave_pos says that it has executed {beyond}, which comes behind the \
-                 backup, and would execute transactions twice"
-            ),
-            format!(
+        let problem = format!(
+            "its gtid_slave_pos says that it has executed {beyond}, which comes behind the backup, and would \
+             execute transactions twice"
+        );
+        // The files of a replica that did not log what it got: a copy of them tells of its log alone.
+        let remedy = match when {
+            When::Private => ASK_THE_SERVER.to_owned(),
+            _ => format!(
                 "restore to another server; or, where its data are replaced by the restore, run SET \
                  GLOBAL gtid_slave_pos = '' there first; or, {AGAIN}"
             ),
-        ));
+        };
+        return Err(target.refuse(problem, remedy));
     }
     let state = target.value("SELECT @@GLOBAL.gtid_binlog_state").await?;
     let state: MariaDbBinlogState = state.parse()?;
@@ -165,7 +174,7 @@ async fn check_mariadb(
         // Numbers of its own, or of another server with its server_id.
         match is_author(cx, target, store, route, gtid.server).await? {
             Some(false) => {}
-            None if when == When::AfterRestore => {}
+            None if matches!(when, When::AfterRestore | When::Private) => {}
             Some(true) => {
                 return Err(target.refuse(
                     format!(

@@ -109,7 +109,6 @@ impl Replica {
         route: &Route,
         room: &Room,
     ) -> Result<()> {
-        let last = route.last.as_ref().map(|last| last.end).unwrap_or_default();
         let question = match (&route.reached, target.mysql()) {
             (Some(reached), true) => format!(
                 "SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', {ROUND})",
@@ -117,8 +116,8 @@ impl Replica {
             ),
             (Some(reached), false) => format!("SELECT MASTER_GTID_WAIT('{reached}', {ROUND})"),
             (None, _) => {
-                let file = route.files.last().map(|file| file.name.clone()).unwrap_or_default();
-                format!("SELECT SOURCE_POS_WAIT('{file}', {last}, {ROUND}, '{CHANNEL}')")
+                let (file, end) = route.ends_at();
+                format!("SELECT SOURCE_POS_WAIT('{file}', {end}, {ROUND}, '{CHANNEL}')")
             }
         };
         let since = Instant::now();
