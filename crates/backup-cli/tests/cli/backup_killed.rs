@@ -398,3 +398,48 @@ async fn an_interrupted_backup_says_once_how_it_goes_on() {
     }
     panic!("no backup had stored anything that can be gone on from");
 }
+
+/// InnoDB keeps in memory when a table was changed, and forgets it with the table: nothing tells then of what a session
+/// without a binary log did.
+#[rstest]
+#[ignore = "takes minutes: servers close tables once in 47 s"]
+#[tokio::test]
+async fn tables_whose_last_change_was_forgotten_are_read_again(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let mut lab = Lab::start(name).await;
+    let mut session = lab.server.session().await;
+    let many = (0..900).map(|n| format!("CREATE TABLE many.t{n} (id INT) ENGINE=InnoDB"));
+    let settings = ["CREATE DATABASE many", "SET GLOBAL table_definition_cache = 400"];
+    server::run(&mut session, &settings).await;
+    for create in many {
+        session.run(&create).await.unwrap();
+    }
+    let mut told = false;
+    while !told {
+        lab.new_repository();
+        sleep(Duration::from_millis(3100));
+        let Some(_) = lab.disturbed(3, |child| child.kill().unwrap()) else { continue };
+        let change = "DELETE FROM big.t0 LIMIT 1";
+        server::run(&mut session, &["SET sql_log_bin = 0", change, "SET sql_log_bin = 1"]).await;
+        let known = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'big' AND \
+                     TABLE_NAME = 't0' AND UPDATE_TIME IS NOT NULL";
+        let fresh = "SET SESSION information_schema_stats_expiry = 0";
+        if name.starts_with("mysql") {
+            server::run(&mut session, &[fresh]).await;
+        }
+        while session.query_first::<u32>(known).await.unwrap() != Some(0) {
+            for n in 0..900 {
+                session.query_first::<u32>(&format!("SELECT id FROM many.t{n}")).await.unwrap();
+            }
+            server::run(&mut session, &["FLUSH TABLES"]).await;
+            sleep(Duration::from_secs(5));
+        }
+        let last = lab.backup().expect(0).json();
+        if let Some(why) = last["resumed"]["read_again_because"].get("big.t0") {
+            assert!(why.as_str().unwrap().contains("has forgotten"), "{last:#}");
+            told = true;
+        }
+        lab.assert_exact(&last).await;
+    }
+}

@@ -19,10 +19,13 @@ pub struct Applied {
     pub host: String,
     /// The source's port.
     pub port: u64,
-    /// The source's binary log file up to which everything is applied.
-    pub file: String,
+    /// The source's binary log file up to which everything is applied; `None` where the server does not say so
+    /// exactly: a MySQL whose applier has workers and runs tells where it stood at its last checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The offset in that file.
-    pub offset: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
     /// Whether the applier runs.
     #[serde(skip)]
     pub(super) running: bool,
@@ -46,28 +49,51 @@ pub(super) async fn applied(session: &mut Session, facts: &ServerFacts) -> Resul
         Err(mysql_async::Error::Server(_)) => return Ok(Vec::new()),
         Err(e) => return Err(sql_error(e, "cannot ask the server what it replicates")),
     };
+    let at_checkpoints = facts.flavor == Flavor::MySql
+        && !rows.is_empty()
+        && {
+            let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('replica_parallel_workers', 'slave_parallel_workers')";
+            let workers: Vec<(String, u64)> = session.query_rows(sql).await?;
+            workers.iter().any(|(_, workers)| *workers > 0)
+        };
     let text = |row: &Row, names: [&str; 2]| {
         names.iter().find_map(|name| row.get_opt::<Option<String>, _>(*name)?.ok().flatten())
     };
     let number =
         |row: &Row, names: [&str; 2]| text(row, names).and_then(|n| n.parse().ok()).unwrap_or(0);
-    Ok(rows
-        .iter()
-        .map(|row| Applied {
+    let applied = |row: &Row| {
+        let running =
+            text(row, ["Replica_SQL_Running", "Slave_SQL_Running"]).as_deref() == Some("Yes");
+        let told = !(running && at_checkpoints);
+        Applied {
             channel: text(row, ["Channel_Name", "Connection_name"]).unwrap_or_default(),
             host: text(row, ["Source_Host", "Master_Host"]).unwrap_or_default(),
             port: number(row, ["Source_Port", "Master_Port"]),
-            file: text(row, ["Relay_Source_Log_File", "Relay_Master_Log_File"]).unwrap_or_default(),
-            offset: number(row, ["Exec_Source_Log_Pos", "Exec_Master_Log_Pos"]),
-            running: text(row, ["Replica_SQL_Running", "Slave_SQL_Running"]).as_deref()
-                == Some("Yes"),
+            file: text(row, ["Relay_Source_Log_File", "Relay_Master_Log_File"]).filter(|_| told),
+            offset: told.then(|| number(row, ["Exec_Source_Log_Pos", "Exec_Master_Log_Pos"])),
+            running,
             receiving: text(row, ["Replica_IO_Running", "Slave_IO_Running"])
                 .is_some_and(|running| running != "No"),
             // Both call it the same.
             until: text(row, ["Until_Condition", "Until_Condition"])
                 .filter(|until| !until.is_empty() && until != "None"),
-        })
-        .collect())
+        }
+    };
+    Ok(rows.iter().map(applied).collect())
+}
+
+/// Tells where it is not known how far a replica has come in the binary log of its source. With GTIDs nobody asks for that.
+pub(super) fn tell_untold(cx: &Context, applied: &[Applied], has_gtids: bool) {
+    let Some(untold) = applied.iter().find(|applied| applied.file.is_none()) else { return };
+    let text = format!(
+        "how far the replica has come in the binary log of {}:{} is not recorded: an applier with workers \
+         (replica_parallel_workers) tells it at its checkpoints only; with --pause-replication it is",
+        untold.host, untold.port
+    );
+    match has_gtids {
+        true => cx.note(text),
+        false => cx.event(Event::Warning { text }),
+    }
 }
 
 /// Whether the server receives what it does not apply.

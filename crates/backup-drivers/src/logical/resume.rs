@@ -74,6 +74,9 @@ struct Planned {
     definition: String,
     /// Which table it is; nothing where that cannot be told.
     identity: Option<String>,
+    /// When it was changed last, by the server's clock; nothing where the server does not know.
+    #[serde(default)]
+    updated: Option<u64>,
     ranges: Vec<Range>,
 }
 
@@ -126,6 +129,11 @@ impl Moment {
         })
     }
 
+    /// Whether the server was started between an earlier moment and this one.
+    fn is_behind_a_restart_of(&self, earlier: &Moment) -> bool {
+        self.up_since + SLACK > earlier.clock
+    }
+
     /// Why nothing can be proven between an earlier moment and this one.
     fn apart_from(&self, earlier: &Moment) -> Option<String> {
         if self.server != earlier.server {
@@ -134,8 +142,7 @@ impl Moment {
         if self.version != earlier.version {
             return Some("the server had another version".into());
         }
-        let restarted = self.up_since + SLACK > earlier.clock;
-        if restarted && !(self.durable && earlier.durable) {
+        if self.is_behind_a_restart_of(earlier) && !(self.durable && earlier.durable) {
             return Some(
                 "the server was restarted meanwhile, and may have lost what was committed \
                  (sync_binlog and innodb_flush_log_at_trx_commit are not both 1)"
@@ -260,6 +267,8 @@ pub(super) struct Ground<'a> {
     pub catalog: &'a Catalog,
     /// Which tables these are, in their order.
     pub identities: Vec<Option<String>>,
+    /// When each was changed last.
+    pub updated: Vec<Option<u64>>,
 }
 
 impl<'a> Ground<'a> {
@@ -274,7 +283,8 @@ impl<'a> Ground<'a> {
         let moment = Moment::now(session, facts, &snapshot.applied).await?;
         let watched = snapshot.fingerprints.as_ref();
         let identities = identity::of_all(session, facts, &catalog.tables, watched).await?;
-        Ok(Ground { source, position: &snapshot.position, moment, catalog, identities })
+        let updated = updated(session, &catalog.tables).await?;
+        Ok(Ground { source, position: &snapshot.position, moment, catalog, identities, updated })
     }
 
     /// Takes over what is proven to be the same.
@@ -363,13 +373,15 @@ impl<'a> Ground<'a> {
         sink: &dyn ArtifactSink,
         ranges: &[Vec<Range>],
     ) -> Result<()> {
-        let tables = self.catalog.tables.iter().zip(&self.identities).zip(ranges);
-        let tables = tables.map(|((table, identity), ranges)| {
+        let tables =
+            self.catalog.tables.iter().zip(&self.identities).zip(&self.updated).zip(ranges);
+        let tables = tables.map(|(((table, identity), updated), ranges)| {
             Ok(Planned {
                 database: table.database.clone(),
                 table: table.name.clone(),
                 definition: definition(table)?,
                 identity: identity.clone(),
+                updated: *updated,
                 ranges: ranges.clone(),
             })
         });
@@ -402,7 +414,7 @@ impl<'a> Ground<'a> {
         let gtids = self.moment.gtids && plan.moment.gtids;
         let set = was.gtid.as_ref().zip(is.gtid.as_ref()).filter(|(a, b)| same_set(a, b));
         let mut changed = BTreeMap::new();
-        let proof;
+        let mut proof;
         if let (true, Some((set, _))) = (gtids, set) {
             proof = format!("the server has executed {set} at both moments, and nothing else");
         } else {
@@ -441,7 +453,13 @@ impl<'a> Ground<'a> {
             self.follow_foreign_keys(&names, &mut changed);
             proof = format!("the binary log from {stretch} has no change of these tables");
         }
-        self.updated_since(session, &plan.moment, &mut changed).await?;
+        self.follow_updates(plan, &mut changed);
+        if self.moment.is_behind_a_restart_of(&plan.moment) {
+            proof.push_str(
+                "; what a session without a binary log (sql_log_bin=0) changed before the server was restarted \
+                 is told by nothing",
+            );
+        }
         Ok(Unchanged::But { touched: changed, proof })
     }
 
@@ -473,42 +491,59 @@ impl<'a> Ground<'a> {
     }
 
     /// Adds tables of which the server itself says that they were changed later, which a session
-    /// without a binary log may have done.
-    async fn updated_since(
-        &self,
-        session: &mut Session,
-        earlier: &Moment,
-        changed: &mut BTreeMap<usize, String>,
-    ) -> Result<()> {
-        // MySQL would tell what it cached up to a day ago.
-        let fresh = "SET SESSION information_schema_stats_expiry = 0";
-        match session.run(fresh).await {
-            Err(e) if e.server().is_none() => return Err(e),
-            _ => {}
-        }
-        let mut by_database: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
-        for (i, table) in self.catalog.tables.iter().enumerate() {
-            by_database.entry(&table.database).or_default().insert(&table.name, i);
-        }
-        let but_elsewhere = inventory::but_elsewhere(session.conn()).await?;
-        for (database, tables) in by_database {
-            let sql = format!(
-                "SELECT TABLE_NAME, UNIX_TIMESTAMP(UPDATE_TIME) FROM information_schema.TABLES \
-                 WHERE TABLE_SCHEMA = {} AND UPDATE_TIME IS NOT NULL{but_elsewhere}",
-                quote_text(database)
-            );
-            for (name, at) in session.query_rows::<(String, u64)>(&sql).await? {
-                if let Some(&i) = tables.get(name.as_str())
-                    && at + SLACK > earlier.clock
-                {
-                    changed
-                        .entry(i)
-                        .or_insert_with(|| "the server says that it was changed since".into());
+    /// without a binary log may have done; and those of which it knew when they were changed, and does not any more.
+    fn follow_updates(&self, plan: &Plan, changed: &mut BTreeMap<usize, String>) {
+        let known: BTreeSet<(&str, &str)> = plan
+            .tables
+            .iter()
+            .filter(|planned| planned.updated.is_some())
+            .map(|planned| (planned.database.as_str(), planned.table.as_str()))
+            .collect();
+        let restarted = self.moment.is_behind_a_restart_of(&plan.moment);
+        for (i, (table, updated)) in self.catalog.tables.iter().zip(&self.updated).enumerate() {
+            let why = match updated {
+                Some(at) if at + SLACK > plan.moment.clock => {
+                    "the server says that it was changed since"
                 }
+                None if !restarted
+                    && known.contains(&(table.database.as_str(), table.name.as_str())) =>
+                {
+                    "the server has forgotten when it was changed last"
+                }
+                _ => continue,
+            };
+            changed.entry(i).or_insert_with(|| why.into());
+        }
+    }
+}
+
+/// When the server says that each table was changed last (`UPDATE_TIME`), in seconds since 1970. InnoDB keeps that in
+/// memory, for as long as the table is open.
+async fn updated(session: &mut Session, tables: &[Table]) -> Result<Vec<Option<u64>>> {
+    // MySQL would tell what it cached up to a day ago.
+    match session.run("SET SESSION information_schema_stats_expiry = 0").await {
+        Err(e) if e.server().is_none() => return Err(e),
+        _ => {}
+    }
+    let mut by_database: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for (i, table) in tables.iter().enumerate() {
+        by_database.entry(&table.database).or_default().insert(&table.name, i);
+    }
+    let but_elsewhere = inventory::but_elsewhere(session.conn()).await?;
+    let mut updated = vec![None; tables.len()];
+    for (database, tables) in by_database {
+        let sql = format!(
+            "SELECT TABLE_NAME, UNIX_TIMESTAMP(UPDATE_TIME) FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = {} AND UPDATE_TIME IS NOT NULL{but_elsewhere}",
+            quote_text(database)
+        );
+        for (name, at) in session.query_rows::<(String, u64)>(&sql).await? {
+            if let Some(&i) = tables.get(name.as_str()) {
+                updated[i] = Some(at);
             }
         }
-        Ok(())
     }
+    Ok(updated)
 }
 
 /// What is proven of the tables.

@@ -238,7 +238,11 @@ async fn a_replica_is_paused_and_goes_on(
         let kept = Kept::backup(&replica, options).await?;
         let applied = &kept.outcome.details["applied"][0];
         assert_eq!(applied["port"], port, "{applied}");
-        assert!(applied["offset"].as_u64().unwrap() > 4, "{applied}");
+        // While they run, workers are ahead of the place that a MySQL tells.
+        match mysql && !pause_replication {
+            true => assert!(applied.get("file").or(applied.get("offset")).is_none(), "{applied}"),
+            false => assert!(applied["offset"].as_u64().unwrap() > 4, "{applied}"),
+        }
         let row = on_replica.query_first(status).await.unwrap().unwrap();
         assert_eq!(running(row), "Yes");
     }

@@ -14,3 +14,9 @@ CREATE TABLE types.short_years (id INT PRIMARY KEY, y YEAR(2), d YEAR(2) DEFAULT
 INSERT INTO types.short_years (id, y) VALUES (1,'00'),(2,2000),(3,0),(4,'0000'),(5,1999),(6,2001),(7,NULL),(8,1970),(9,2069),(10,1950),(11,1901),(12,2070),(13,2155),(14,2100);;
 CREATE TABLE types.short_year_keys (y YEAR(2) PRIMARY KEY, v INT);;
 INSERT INTO types.short_year_keys VALUES ('0000',1),(2000,2),(2100,3),(1999,4),(1901,5),(2001,6);;
+SET @mode = @@sql_mode, sql_mode = 'NO_AUTO_VALUE_ON_ZERO';;
+CREATE TABLE types.from_zero (id INT AUTO_INCREMENT PRIMARY KEY, u UUID, e ENUM('', 'a'));;
+INSERT INTO types.from_zero VALUES (0, UUID(), ''), (1, NULL, 'a'), (-1, UUID(), NULL);;
+CREATE TABLE types.from_zero_last (e ENUM('', 'a'), id BIGINT UNSIGNED AUTO_INCREMENT, KEY (id)) ENGINE=MyISAM;;
+INSERT INTO types.from_zero_last VALUES ('', 0), ('a', 0), ('a', 18446744073709551614);;
+SET sql_mode = @mode;;

@@ -198,6 +198,11 @@ impl<'a> Parts<'a> {
         edits.apply(self.create)
     }
 
+    /// The column with `AUTO_INCREMENT`.
+    pub(in crate::logical) fn counter(&self) -> Option<String> {
+        self.elements.iter().find(|e| e.auto_increment).and_then(|e| e.name.clone())
+    }
+
     /// Whether a word stands among the table's options, such as `VERSIONING`.
     pub(in crate::logical) fn has_option_word(&self, word: &str) -> bool {
         significant(&self.create[self.end..], Dialect::default()).iter().any(|t| t.is_word(word))
@@ -215,7 +220,7 @@ impl<'a> Parts<'a> {
     /// what the rows are kept by, and a counter needs its index at once.
     fn later(&self) -> Vec<usize> {
         let has = |kind| self.elements.iter().any(|e| e.kind == kind);
-        let counter = self.elements.iter().find(|e| e.auto_increment).and_then(|e| e.name.clone());
+        let counter = self.counter();
         let leads = |e: &Element<'_>| counter.is_some() && e.leads_with == counter;
         let served = self.elements.iter().any(|e| e.kind == Kind::Primary && leads(e));
         let mut served = served || counter.is_none();

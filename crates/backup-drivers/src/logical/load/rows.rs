@@ -4,6 +4,7 @@ use backup_core::{ArtifactSource, Context, Error, Result};
 use bytes::Bytes;
 
 use super::super::catalog::{Chunk, Column, LoadMode, Table};
+use super::super::ddl::Parts;
 use super::super::plan::{self, LAST_MOMENT, LAST_MOMENT_BEFORE_11_5};
 use super::super::select::quote_name;
 use super::documents::Documents;
@@ -28,9 +29,20 @@ fn load_statement(table: &Table, id: &str) -> String {
 pub(in crate::logical) fn column_list(table: &Table) -> String {
     let mut columns = Vec::new();
     let mut assignments = Vec::new();
+    let assigned = |column: &Column| !matches!(column.load, LoadMode::Direct | LoadMode::ShortYear);
+    // Where some columns are assigned, a MariaDB takes 0 for the next number in all that are not
+    // (its `fill_record` forgets that the line had one).
+    let counter = match table.columns.iter().any(assigned) {
+        true => Parts::of(&table.create).counter(),
+        false => None,
+    };
     for (i, column) in table.columns.iter().enumerate() {
         let name = quote_name(&column.name);
         match column.load {
+            LoadMode::Direct if counter.as_ref() == Some(&column.name) => {
+                columns.push(format!("@c{i}"));
+                assignments.push(format!("{name} = @c{i}"));
+            }
             LoadMode::Direct | LoadMode::ShortYear => columns.push(name),
             LoadMode::Utf8 => {
                 columns.push(format!("@c{i}"));

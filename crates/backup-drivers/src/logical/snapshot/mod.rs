@@ -196,6 +196,7 @@ pub(super) async fn open(
         let locker = Locker { cx, source, facts, selection, options, without, ddl_is_out };
         locker.lock(&mut guard, &mut readers, &mut applied, &mut table_locks).await?
     };
+    replica::tell_untold(cx, &applied, position.gtid.is_some());
     let locked: BTreeSet<TableName> =
         table_locks.iter().flat_map(|locks| locks.tables.iter().cloned()).collect();
     if !locked.is_empty() {
