@@ -258,7 +258,7 @@ impl LogicalBackup {
         let ground = Ground::of(&mut session, &self.source, &facts, &snapshot, &catalog).await?;
         // Masked values are not what the next backup would read.
         let mut resumed = match masks {
-            None => ground.resume(cx, &mut session, &*sink).await?,
+            None => ground.resume(cx, &*sink).await?,
             Some(_) => Resumed::default(),
         };
         let ranges = dump::cut(

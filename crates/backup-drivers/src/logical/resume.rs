@@ -288,12 +288,7 @@ impl<'a> Ground<'a> {
     }
 
     /// Takes over what is proven to be the same.
-    pub(super) async fn resume(
-        &self,
-        cx: &Context,
-        session: &mut Session,
-        sink: &dyn ArtifactSink,
-    ) -> Result<Resumed> {
+    pub(super) async fn resume(&self, cx: &Context, sink: &dyn ArtifactSink) -> Result<Resumed> {
         let Some(leftover) = sink.leftover().await? else { return Ok(Resumed::default()) };
         let mut resumed = Resumed { from: Some(leftover.backup.clone()), ..Resumed::default() };
         let plan = match read_plan(&*leftover.artifacts).await {
@@ -306,7 +301,7 @@ impl<'a> Ground<'a> {
         };
         let planned: BTreeMap<(&str, &str), &Planned> =
             plan.tables.iter().map(|p| ((p.database.as_str(), p.table.as_str()), p)).collect();
-        let unchanged = match self.unchanged(cx, session, &plan).await {
+        let unchanged = match self.unchanged(cx, &plan).await {
             Ok(unchanged) => unchanged,
             Err(e) if e.kind() == backup_core::ErrorKind::Interrupted => return Err(e),
             Err(e) => Unchanged::Nothing(e.chain()),
@@ -400,12 +395,7 @@ impl<'a> Ground<'a> {
     }
 
     /// Which tables are what they were.
-    async fn unchanged(
-        &self,
-        cx: &Context,
-        session: &mut Session,
-        plan: &Plan,
-    ) -> Result<Unchanged> {
+    async fn unchanged(&self, cx: &Context, plan: &Plan) -> Result<Unchanged> {
         if let Some(why) = self.moment.apart_from(&plan.moment) {
             return Ok(Unchanged::Nothing(why));
         }
