@@ -36,6 +36,7 @@ mod files_point;
 mod files_replica;
 mod files_system;
 mod files_xa;
+mod foreign_ends;
 mod foreseen;
 mod home;
 mod init;
