@@ -45,6 +45,7 @@ mod keys;
 mod left_out;
 mod list;
 mod masked;
+mod names;
 mod positions;
 mod prompt;
 mod python;

@@ -19,6 +19,7 @@ mod encrypted;
 mod extras;
 mod invalid;
 mod lost_grants;
+mod merged;
 mod outside;
 mod passwords;
 mod plan;

@@ -1,0 +1,57 @@
+//! Names that one server tells apart and another does not.
+
+use backup_core::Context;
+use rstest::rstest;
+
+use crate::home::Home;
+use crate::server::{self, Server};
+
+/// A server to which names in any case are the same.
+async fn ignoring_case(name: &str) -> Server {
+    let builder = xtask::servers::sandbox(name).await.unwrap().tcp(true);
+    let builder = builder.option("lower_case_table_names", "1");
+    Server(builder.start(&Context::builder().build()).await.unwrap())
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_becomes_one_is_refused_beforehand(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = Server::start(name).await;
+    let content = [
+        "CREATE DATABASE Cc",
+        "CREATE DATABASE cC",
+        "CREATE TABLE Cc.a (id INT PRIMARY KEY)",
+        "CREATE TABLE cC.b (id INT PRIMARY KEY)",
+        "INSERT INTO Cc.a VALUES (1)",
+        "CREATE PROCEDURE Cc.pr() SELECT 1",
+        "CREATE PROCEDURE cC.PR() SELECT 2",
+    ];
+    server::run(&mut source.session().await, &content).await;
+    let target = ignoring_case(name).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &source.url(), "--cluster", "c"]).expect(0);
+    let restore = |server: &Server, more: &[&str]| {
+        let url = server.url();
+        let args = ["restore", "--cluster", "c", "--no-users", "--target", &url];
+        home.on_repo([&args[..], more].concat())
+    };
+    let made = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name IN ('cc', 'Dd')";
+    for more in [&["--dry-run"][..], &[]] {
+        let run = restore(&target, more).expect(9);
+        let run = run.says("database cC: the target does not tell it from Cc");
+        assert!(!run.stderr.contains("already"), "{run:?}");
+        assert_eq!(target.value(made).await.as_deref(), Some("0"));
+
+        let one = [&["--rename", "cC=Dd", "--rename", "Cc=Dd"][..], more].concat();
+        let run = restore(&source, &one).expect(9).says("procedure Dd.pr");
+        run.says("give one of their databases another name with --rename");
+        let made = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'Dd'";
+        assert_eq!(source.value(made).await.as_deref(), Some("0"));
+    }
+    restore(&target, &["--rename", "cC=dd"]).expect(0);
+    let both =
+        "SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema IN ('cc', 'dd')";
+    assert_eq!(target.value(both).await.as_deref(), Some("2"));
+}
