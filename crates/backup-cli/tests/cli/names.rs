@@ -55,3 +55,15 @@ async fn what_becomes_one_is_refused_beforehand(
         "SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema IN ('cc', 'dd')";
     assert_eq!(target.value(both).await.as_deref(), Some("2"));
 }
+
+#[test]
+fn a_rule_is_for_one_name() {
+    let home = Home::new();
+    for rule in ["da=ra,db=rb", "da=ra=rb", "da,db=ra"] {
+        let args = ["restore", "--repo", "repo", "--target", "mysql://u@h/", "--rename", rule];
+        home.run(args).expect(2).says("repeat --rename");
+    }
+    let args = ["restore", "--repo", "repo", "--target", "mysql://u@h/", "--rename", "a=`b,c=d`"];
+    let run = home.run(args);
+    assert!(!run.stderr.contains("--rename"), "{run:?}");
+}

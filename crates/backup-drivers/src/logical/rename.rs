@@ -47,13 +47,16 @@ pub enum RenameRule {
 impl FromStr for RenameRule {
     type Err = Error;
 
-    /// Names with dots, spaces or `=` stand in backticks.
+    /// Names with dots, spaces, commas or `=` stand in backticks.
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
             Error::usage(format!("`{}` is no rule for renaming", text.escape_debug()))
                 .with_remedy("write db=db2, db.table=db.table2 or db.table=db2.table")
         };
         let (old, new) = split_rule(text).ok_or_else(bad)?;
+        for part in [old, new] {
+            one_rule(text, part)?;
+        }
         let [old, new] = [split_name(old)?, split_name(new)?];
         check_new(&new)?;
         match (<[String; 2]>::try_from(old), <[String; 2]>::try_from(new)) {
@@ -119,6 +122,22 @@ fn split_rule(text: &str) -> Option<(&str, &str)> {
         (c == '=' && !quoted).then_some(i)
     })?;
     Some((text[..at].trim(), text[at + 1..].trim()))
+}
+
+/// Fails for what looks like several rules in one, which would be a name that nobody wants.
+fn one_rule(text: &str, part: &str) -> Result<()> {
+    let mut quoted = false;
+    let several = part.chars().any(|c| {
+        quoted ^= c == '`';
+        !quoted && matches!(c, ',' | '=')
+    });
+    match several {
+        false => Ok(()),
+        true => Err(Error::usage(format!("`{}` is more than one rule", text.escape_debug()))
+            .with_remedy(
+                "repeat --rename for each name; names with commas or `=` stand in backticks",
+            )),
+    }
 }
 
 impl FromIterator<RenameRule> for Rename {
@@ -200,9 +219,14 @@ mod tests {
             new: TableName { database: "e".into(), table: "f".into() },
         };
         assert_eq!(rule, expected);
-        for bad in ["", "a", "a=", "=b", "a.b=c", "a=b.c", "a.b.c=d.e", "`a=b"] {
+        assert!("`a,b`=`c,d=e`".parse::<RenameRule>().is_ok());
+        let several = ["a=b,c=d", "a=b=c", "a,b=c", "a=b,c", "a.b=c.d,e.f=g.h", "a=`b`,c=`d`"];
+        let bad = ["", "a", "a=", "=b", "a.b=c", "a=b.c", "a.b.c=d.e", "`a=b"];
+        for bad in bad.into_iter().chain(several) {
             let error = bad.parse::<RenameRule>().unwrap_err();
             assert_eq!(error.kind(), backup_core::ErrorKind::Usage, "{bad}");
+            let repeat = error.report().contains("repeat --rename");
+            assert_eq!(repeat, several.contains(&bad), "{}", error.report());
         }
     }
 
