@@ -56,6 +56,40 @@ async fn what_becomes_one_is_refused_beforehand(
     assert_eq!(target.value(both).await.as_deref(), Some("2"));
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_source_that_ignores_case_may_be_named_in_any(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let source = ignoring_case(name).await;
+    let content = [
+        "CREATE DATABASE Shop",
+        "CREATE TABLE Shop.ChildTab (id INT PRIMARY KEY, v VARCHAR(9))",
+        "INSERT INTO Shop.ChildTab VALUES (1, 'a'), (2, 'b')",
+    ];
+    server::run(&mut source.session().await, &content).await;
+    let home = Home::with_repo();
+    let url = source.url();
+    home.on_repo(["backup", "--source", &url, "--cluster", "c", "--tables", "SHOP.childtab"])
+        .expect(0);
+    let restore = |more: &[&str]| {
+        let args = ["restore", "--cluster", "c", "--target", &url];
+        home.on_repo([&args[..], more].concat())
+    };
+    restore(&["--tables", "Shop.ChildTab", "--rename", "Shop.ChildTab=one.t"]).expect(0);
+    restore(&["--databases", "Shop", "--rename", "SHOP=two"]).expect(0);
+    restore(&["--tables", "Shop.Child*", "--overwrite"]).expect(0);
+    restore(&["--databases", "Stop"]).expect(2).says("holds no database Stop");
+    let rows = "SELECT COUNT(*) FROM one.t, two.childtab, shop.childtab";
+    assert_eq!(source.value(rows).await.as_deref(), Some("8"));
+
+    home.write("rules.toml", "[[mask]]\ncolumn = \"Shop.ChildTab.v\"\nwith = \"null\"\n");
+    home.on_repo(["backup", "--source", &url, "--cluster", "c", "--mask", "rules.toml"]).expect(0);
+    restore(&["--databases", "SHOP", "--rename", "shop=masked"]).expect(0);
+    let values = "SELECT COUNT(v) FROM masked.childtab";
+    assert_eq!(source.value(values).await.as_deref(), Some("0"));
+}
+
 #[test]
 fn a_rule_is_for_one_name() {
     let home = Home::new();

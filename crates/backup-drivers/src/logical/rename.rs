@@ -199,6 +199,35 @@ impl Rename {
         rename
     }
 
+    /// The same rules for names that are spelled in another way.
+    ///
+    /// # Errors
+    /// A usage error where two rules are for one name then.
+    pub(super) fn spelled(
+        &self,
+        database: impl Fn(&str) -> String,
+        table: impl Fn(&TableName) -> TableName,
+    ) -> Result<Rename> {
+        let two = |name: &dyn std::fmt::Display| {
+            Error::usage(format!("two new names are given for {name}"))
+                .with_remedy("leave one of the --rename out")
+        };
+        let mut rename = Rename::default();
+        for (old, new) in &self.databases {
+            let old = database(old);
+            if rename.databases.insert(old.clone(), new.clone()).is_some() {
+                return Err(two(&old));
+            }
+        }
+        for (old, new) in &self.tables {
+            let old = table(old);
+            if rename.tables.insert(old.clone(), new.clone()).is_some() {
+                return Err(two(&old));
+            }
+        }
+        Ok(rename)
+    }
+
     /// The names on the left side, as the rules say them.
     pub(super) fn sources(
         &self,

@@ -24,6 +24,7 @@ mod outside;
 mod passwords;
 mod plan;
 mod settings;
+mod spelling;
 
 pub(super) use accounts::foreseen_accounts;
 pub use accounts::{AccountsInWork, create_accounts};
