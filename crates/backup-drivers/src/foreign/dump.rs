@@ -115,8 +115,10 @@ pub async fn examine_kept(cx: &Context, artifacts: &dyn ArtifactSource) -> Resul
             cx.check()?;
             scan.feed(&bytes);
         }
-        let (contents, faults) = scan.finish();
+        let (mut contents, faults) = scan.finish();
         findings.extend(faults.iter().map(|fault| finding(&part.name, fault)));
+        // One that was imported with --salvage may lack its end.
+        contents.not_put_back.clear();
         if contents != part.contents {
             let problem = "it does not hold what was counted when it was imported";
             findings.push(error(&part.name, problem.to_owned()));
@@ -240,6 +242,18 @@ impl Reading {
                 if contents.says_its_end() && !contents.complete && !is_broken {
                     let problem = format!(
                         "it does not end with `-- Dump completed`: the dump was cut behind line {}",
+                        contents.lines
+                    );
+                    findings.push(error(&file.name, problem));
+                }
+                // Dumps without comments do not say their end, but they have one.
+                let whole = faults.is_empty() && !is_broken && !contents.says_its_end();
+                if whole && !contents.not_put_back.is_empty() {
+                    let names = Vec::from_iter(contents.not_put_back.iter().map(String::as_str));
+                    let problem = format!(
+                        "it keeps settings in {} at its beginning, and does not put them back at its end: the dump \
+                         was cut behind line {}",
+                        names.join(", "),
                         contents.lines
                     );
                     findings.push(error(&file.name, problem));

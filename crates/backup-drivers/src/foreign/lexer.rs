@@ -13,6 +13,9 @@ const AHEAD: usize = 32;
 /// A line with DELIMITER is not longer.
 const DELIMITER_LINE: usize = 256;
 
+/// Of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What lines begin with that begin a statement; a newline inside of a string is `\n` in every dump.
 const STARTS: [&[u8]; 18] = [
     b"INSERT INTO ",
@@ -116,6 +119,12 @@ impl Lexer {
         Some((what, self.began))
     }
 
+    /// Where a comment with code for some servers begins that is not closed, though nothing of a statement was seen.
+    pub(super) fn open_code(&self) -> Option<Place> {
+        let open = self.state == State::Between && self.conditional > 0 && self.fresh;
+        open.then(|| self.opened.unwrap_or(self.began))
+    }
+
     /// Takes the next bytes; `last` says that no more come. Gives each token with its place and that
     /// behind it to `each`.
     pub(super) fn feed(
@@ -154,7 +163,8 @@ impl Lexer {
     fn end(&mut self, each: &mut impl FnMut(Token<'_>, Place, Place) -> Next) {
         match self.state {
             State::Word => self.emit_piece(0, Piece::Word, each),
-            State::Line => self.emit_piece(0, Piece::Comment, each),
+            State::Line => self.comment(each),
+            State::Block => self.nul_in_comment(each),
             _ => {}
         }
     }
@@ -186,23 +196,34 @@ impl Lexer {
             State::Quoted(quote) => self.quoted(quote, rest, last, each),
             State::Line => {
                 let end = memchr::memchr(b'\n', rest);
-                self.keep(&rest[..end.unwrap_or(rest.len())]);
+                let text = &rest[..end.unwrap_or(rest.len())];
+                self.nul |= memchr::memchr(0, text).is_some();
+                self.keep(text);
+                // The newline is left: what is lost is found behind one.
                 match end {
-                    Some(end) => {
-                        self.emit_piece(end, Piece::Comment, each);
-                        end + 1
+                    Some(0) => {
+                        self.comment(each);
+                        match self.state {
+                            State::Lost => self.lost(rest, last, each),
+                            _ => 1,
+                        }
                     }
-                    None => rest.len(),
+                    _ => text.len(),
                 }
             }
-            State::Block => match memchr::memmem::find(rest, b"*/") {
-                Some(end) => {
+            State::Block => {
+                let (end, used) = match memchr::memmem::find(rest, b"*/") {
+                    Some(end) => (true, end + 2),
+                    None if last => (false, rest.len()),
+                    None => (false, rest.len() - 1),
+                };
+                self.nul |= memchr::memchr(0, &rest[..used]).is_some();
+                if end {
                     self.state = State::Between;
-                    end + 2
+                    self.nul_in_comment(each);
                 }
-                None if last => rest.len(),
-                None => rest.len() - 1,
-            },
+                used
+            }
             State::Lost => self.lost(rest, last, each),
         }
     }
@@ -221,6 +242,27 @@ impl Lexer {
     fn keep(&mut self, bytes: &[u8]) {
         let room = KEEP - self.piece.len().min(KEEP);
         self.piece.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Gives the comment of a line.
+    fn comment(&mut self, each: &mut impl FnMut(Token<'_>, Place, Place) -> Next) {
+        let state = std::mem::replace(&mut self.state, State::Between);
+        self.nul_in_comment(each);
+        match self.state {
+            State::Lost => self.piece.clear(),
+            _ => {
+                self.state = state;
+                self.emit_piece(0, Piece::Comment, each);
+            }
+        }
+    }
+
+    /// Tells of NULs in a comment: clients refuse them there, too.
+    fn nul_in_comment(&mut self, each: &mut impl FnMut(Token<'_>, Place, Place) -> Next) {
+        if std::mem::take(&mut self.nul) {
+            let next = each(Token::Nul, self.began, self.place);
+            self.obey(next);
+        }
     }
 
     /// Gives the piece that was kept; it ends `used` bytes on.
@@ -294,6 +336,10 @@ impl Lexer {
         if rest.len() < AHEAD && !last {
             return 0;
         }
+        // Clients pass over what some editors put before the first line.
+        if self.place.offset == 0 && rest.starts_with(BYTE_ORDER_MARK) {
+            return BYTE_ORDER_MARK.len();
+        }
         if self.fresh
             && let Some(line) = delimiter_command(rest)
         {
@@ -317,10 +363,10 @@ impl Lexer {
             return used;
         }
         self.began = self.place;
+        self.nul = false;
         match first {
             b'\'' | b'"' | b'`' => {
                 self.state = State::Quoted(first);
-                self.nul = false;
                 1
             }
             b'#' => {

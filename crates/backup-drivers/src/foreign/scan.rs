@@ -1,6 +1,6 @@
 //! A stream of a dump from its first byte to its last: what is in it, and what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use backup_core::{Flavor, Position};
@@ -59,6 +59,10 @@ pub struct Contents {
     /// Lines where another dump begins behind one that does not say that it is complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut_before: Vec<u64>,
+    /// Variables that are saved at the beginning to be put back at the end, and are not. Not counted: dumps were
+    /// imported before anybody looked at them.
+    #[serde(skip)]
+    pub not_put_back: BTreeSet<String>,
 }
 
 impl Contents {
@@ -140,6 +144,9 @@ impl Scan {
         } else if !statement.is_empty() {
             let problem = "the stream ends within a statement".to_owned();
             state.fault(&statement, place, place, problem);
+        } else if let Some(began) = lexer.open_code() {
+            let problem = "a comment that begins here is never closed".to_owned();
+            state.fault(&statement, began, place, problem);
         }
         state.contents.bytes = place.offset;
         state.contents.lines = place.line;
@@ -223,6 +230,12 @@ impl State {
         }
         if let Some(database) = statement.uses() {
             self.database = Some(database);
+        }
+        for (name, saved) in statement.old_variables() {
+            match saved {
+                true => self.contents.not_put_back.insert(name.to_owned()),
+                false => self.contents.not_put_back.remove(name),
+            };
         }
         self.position.statement(&statement.head);
     }
@@ -337,6 +350,58 @@ mod tests {
         assert_eq!(contents.server_version.as_deref(), Some("9.7.4"));
         assert_eq!(contents.position.offset, Some(157));
         assert_eq!(contents.lines, DUMP.lines().count() as u64 + 1);
+    }
+
+    #[test]
+    fn ends_that_nothing_tells_are_found() {
+        let table = "CREATE TABLE `t` (`a` int);\n";
+        for open in ["/*!", "/*!4", "/*!40000", "/*!40000 ", "/*M!100616 ", "/*"] {
+            let (_, faults) = scan(format!("{table}{open}").as_bytes());
+            let [fault] = &faults[..] else { panic!("{open}: {faults:?}") };
+            assert_eq!(fault.problem, "a comment that begins here is never closed");
+            assert_eq!((fault.at.line, fault.at.offset), (2, table.len() as u64), "{open}");
+        }
+        for whole in ["/*!40000 */", "/*!40000 */;", "/*!40000 DO 0 */;\n", "/**/", "-- x"] {
+            assert_eq!(scan(format!("{table}{whole}").as_bytes()).1, [], "{whole}");
+        }
+    }
+
+    #[test]
+    fn clients_refuse_nul_bytes_in_comments() {
+        for comment in ["-- x\0\0y\n", "# \0\n", "/* \n\0 */\n", "SELECT 1 -- \0\n;\n"] {
+            let text = format!("DO 0;\n{comment}DO 1;\nCREATE TABLE t (a int);\n");
+            let (contents, faults) = scan(text.as_bytes());
+            assert_eq!(faults.len(), 1, "{comment:?}: {faults:?}");
+            assert_eq!((&faults[0].problem[..], faults[0].start.line), ("there are NUL bytes", 2));
+            assert!(contents.tables.contains_key("t"), "{comment:?}");
+            assert_eq!(scan(format!("DO 0;\n{}", comment.trim_end()).as_bytes()).1.len(), 1);
+        }
+    }
+
+    #[test]
+    fn clients_pass_over_a_byte_order_mark() {
+        let (contents, faults) = scan(format!("\u{feff}{DUMP}").as_bytes());
+        assert_eq!((faults, contents.complete), (Vec::new(), true));
+        assert_eq!(contents.bytes, DUMP.len() as u64 + 3);
+        assert!(!scan("DO 0;\n\u{feff}DO 1;\n".as_bytes()).1.is_empty());
+    }
+
+    #[test]
+    fn what_is_saved_at_the_beginning_is_put_back_at_the_end() {
+        let head = "/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */;\n\
+                    /*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n";
+        let left = |tail: &str| {
+            let (contents, faults) = scan(format!("{head}DO 0;\n{tail}").as_bytes());
+            assert_eq!(faults, []);
+            Vec::from_iter(contents.not_put_back)
+        };
+        assert_eq!(left(""), ["@OLD_CHARACTER_SET_CLIENT", "@OLD_SQL_MODE"]);
+        let mode = "/*!40101 SET SQL_MODE=IFNULL(@OLD_SQL_MODE, '') */;\n";
+        assert_eq!(left(mode), ["@OLD_CHARACTER_SET_CLIENT"]);
+        let all =
+            format!("{mode}/*!40101 SET CHARACTER_SET_CLIENT=@OLD_CHARACTER_SET_CLIENT */;\n");
+        assert!(left(&all).is_empty());
+        assert_eq!(left(&format!("{all}{head}")).len(), 2, "of another dump behind it");
     }
 
     #[test]

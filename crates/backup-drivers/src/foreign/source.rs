@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use backup_core::{Error, ErrorKind, Result, io_error};
+use flate2::bufread::GzDecoder;
 
 use crate::exchange::Codec;
 
@@ -84,6 +85,7 @@ pub(super) fn read(
     let mut piece = vec![0; PIECE];
     let mut decoder: Box<dyn Read + '_> = match codec {
         Codec::Plain => Box::new(shared),
+        Codec::Gzip => Box::new(Gzip::of(BufReader::with_capacity(PIECE, shared))),
         codec => codec.local_decoder(BufReader::with_capacity(PIECE, shared)).map_err(cannot)?,
     };
     loop {
@@ -102,6 +104,87 @@ pub(super) fn read(
                 }
                 return Err(Broken::Compressed { codec, at: file.get_ref().read, error });
             }
+        }
+    }
+}
+
+/// Members of gzip one behind the other. Zeros behind the last, as tapes and block devices pad files with, are passed
+/// over, as gunzip does.
+struct Gzip<R>(Member<R>);
+
+enum Member<R> {
+    Open(Box<GzDecoder<R>>),
+    /// Behind the last one.
+    End(R),
+    Between,
+}
+
+impl<R: BufRead> Member<R> {
+    fn of(from: R) -> Self {
+        Member::Open(Box::new(GzDecoder::new(from)))
+    }
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn of(from: R) -> Self {
+        Gzip(Member::of(from))
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut from = match std::mem::replace(&mut self.0, Member::Between) {
+                Member::Open(mut member) => match member.read(buffer) {
+                    Ok(0) if !buffer.is_empty() => (*member).into_inner(),
+                    read => {
+                        self.0 = Member::Open(member);
+                        return read;
+                    }
+                },
+                Member::End(from) => from,
+                Member::Between => return Ok(0),
+            };
+            match from.fill_buf() {
+                Ok([]) => {
+                    self.0 = Member::End(from);
+                    return Ok(0);
+                }
+                Ok([0, ..]) => {}
+                Ok(_) => {
+                    self.0 = Member::of(from);
+                    continue;
+                }
+                Err(e) => {
+                    self.0 = Member::End(from);
+                    return Err(e);
+                }
+            }
+            return match zeros(&mut from) {
+                Ok(()) => {
+                    self.0 = Member::End(from);
+                    Ok(0)
+                }
+                Err(e) => Err(e),
+            };
+        }
+    }
+}
+
+/// Reads to the end; fails where anything but zeros comes.
+fn zeros(from: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = match from.fill_buf() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        if buffer.iter().any(|byte| *byte != 0) {
+            let problem = "something comes behind its end that is no gzip";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        match buffer.len() {
+            0 => return Ok(()),
+            length => from.consume(length),
         }
     }
 }
@@ -129,5 +212,41 @@ struct Shared<'a>(&'a std::cell::RefCell<BufReader<Counted>>);
 impl Read for Shared<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.borrow_mut().read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    #[test]
+    fn gzip_is_read_as_gunzip_does() {
+        let member = |text: &[u8]| {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap()
+        };
+        let (one, two) = (member(b"one"), member(b"two"));
+        let read = |bytes: &[u8]| {
+            let mut text = String::new();
+            let from = BufReader::with_capacity(5, bytes);
+            Gzip::of(from).read_to_string(&mut text).map(|_| text).map_err(|e| e.kind())
+        };
+        let both = [&one[..], &two].concat();
+        assert_eq!(read(&both).as_deref(), Ok("onetwo"));
+        for zeros in [1, 5, 512] {
+            assert_eq!(read(&[&both[..], &vec![0; zeros]].concat()).as_deref(), Ok("onetwo"));
+            assert!(read(&[&both[..], &vec![0; zeros], b"x"].concat()).is_err());
+            assert!(read(&[&one[..], &vec![0; zeros], &two].concat()).is_err());
+        }
+        for end in 1..both.len() {
+            let whole = end == one.len();
+            assert_eq!(read(&both[..end]).is_ok(), whole, "{end}");
+        }
+        assert!(read(&[&both[..], b"garbage"].concat()).is_err());
     }
 }

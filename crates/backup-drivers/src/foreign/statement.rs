@@ -263,6 +263,23 @@ impl Statement {
         (charset.is_some() || mode.is_some()).then_some(Dialect { mode, charset })
     }
 
+    /// The variables that it keeps settings of the session in (`SET @OLD_SQL_MODE=@@SQL_MODE`), with true, and those
+    /// that it sets them by again.
+    pub(super) fn old_variables(&self) -> impl Iterator<Item = (&str, bool)> {
+        let sets = self.head.first().is_some_and(|part| part.is_word("SET"));
+        let head = if sets { &self.head[..] } else { &[] };
+        head.iter().enumerate().filter_map(move |(at, part)| match part {
+            Part::Word(name) if name.starts_with("@OLD_") => {
+                let mut behind = head[at + 1..].iter().skip_while(|p| **p == Part::Sign(b':'));
+                let assigned = behind.next() == Some(&Part::Sign(b'='));
+                let of_session =
+                    matches!(behind.next(), Some(Part::Word(word)) if word.starts_with("@@"));
+                Some((name.as_str(), assigned && of_session))
+            }
+            _ => None,
+        })
+    }
+
     /// What it creates: the kind and the name.
     pub(super) fn creates(&self) -> Option<(&'static str, Named)> {
         const KINDS: [&str; 12] = [

@@ -225,6 +225,9 @@ impl LogicalBackup {
         let selection =
             &inventory::resolve(session.conn(), &facts, &self.options.selection).await?;
         let mut masks = self.masks()?;
+        if let Some(masks) = masks.as_mut().filter(|_| facts.lower_case_table_names != 0) {
+            masks.ignore_case();
+        }
         let found_bad = match self.options.check_tables {
             true => self.check_tables(cx, &mut session, selection).await?,
             false => Vec::new(),

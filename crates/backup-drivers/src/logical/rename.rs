@@ -47,13 +47,16 @@ pub enum RenameRule {
 impl FromStr for RenameRule {
     type Err = Error;
 
-    /// Names with dots, spaces or `=` stand in backticks.
+    /// Names with dots, spaces, commas or `=` stand in backticks.
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
             Error::usage(format!("`{}` is no rule for renaming", text.escape_debug()))
                 .with_remedy("write db=db2, db.table=db.table2 or db.table=db2.table")
         };
         let (old, new) = split_rule(text).ok_or_else(bad)?;
+        for part in [old, new] {
+            one_rule(text, part)?;
+        }
         let [old, new] = [split_name(old)?, split_name(new)?];
         check_new(&new)?;
         match (<[String; 2]>::try_from(old), <[String; 2]>::try_from(new)) {
@@ -121,6 +124,22 @@ fn split_rule(text: &str) -> Option<(&str, &str)> {
     Some((text[..at].trim(), text[at + 1..].trim()))
 }
 
+/// Fails for what looks like several rules in one, which would be a name that nobody wants.
+fn one_rule(text: &str, part: &str) -> Result<()> {
+    let mut quoted = false;
+    let several = part.chars().any(|c| {
+        quoted ^= c == '`';
+        !quoted && matches!(c, ',' | '=')
+    });
+    match several {
+        false => Ok(()),
+        true => Err(Error::usage(format!("`{}` is more than one rule", text.escape_debug()))
+            .with_remedy(
+                "repeat --rename for each name; names with commas or `=` stand in backticks",
+            )),
+    }
+}
+
 impl FromIterator<RenameRule> for Rename {
     /// The last of several rules for one name counts.
     fn from_iter<I: IntoIterator<Item = RenameRule>>(rules: I) -> Self {
@@ -180,6 +199,35 @@ impl Rename {
         rename
     }
 
+    /// The same rules for names that are spelled in another way.
+    ///
+    /// # Errors
+    /// A usage error where two rules are for one name then.
+    pub(super) fn spelled(
+        &self,
+        database: impl Fn(&str) -> String,
+        table: impl Fn(&TableName) -> TableName,
+    ) -> Result<Rename> {
+        let two = |name: &dyn std::fmt::Display| {
+            Error::usage(format!("two new names are given for {name}"))
+                .with_remedy("leave one of the --rename out")
+        };
+        let mut rename = Rename::default();
+        for (old, new) in &self.databases {
+            let old = database(old);
+            if rename.databases.insert(old.clone(), new.clone()).is_some() {
+                return Err(two(&old));
+            }
+        }
+        for (old, new) in &self.tables {
+            let old = table(old);
+            if rename.tables.insert(old.clone(), new.clone()).is_some() {
+                return Err(two(&old));
+            }
+        }
+        Ok(rename)
+    }
+
     /// The names on the left side, as the rules say them.
     pub(super) fn sources(
         &self,
@@ -200,9 +248,14 @@ mod tests {
             new: TableName { database: "e".into(), table: "f".into() },
         };
         assert_eq!(rule, expected);
-        for bad in ["", "a", "a=", "=b", "a.b=c", "a=b.c", "a.b.c=d.e", "`a=b"] {
+        assert!("`a,b`=`c,d=e`".parse::<RenameRule>().is_ok());
+        let several = ["a=b,c=d", "a=b=c", "a,b=c", "a=b,c", "a.b=c.d,e.f=g.h", "a=`b`,c=`d`"];
+        let bad = ["", "a", "a=", "=b", "a.b=c", "a=b.c", "a.b.c=d.e", "`a=b"];
+        for bad in bad.into_iter().chain(several) {
             let error = bad.parse::<RenameRule>().unwrap_err();
             assert_eq!(error.kind(), backup_core::ErrorKind::Usage, "{bad}");
+            let repeat = error.report().contains("repeat --rename");
+            assert_eq!(repeat, several.contains(&bad), "{}", error.report());
         }
     }
 

@@ -60,6 +60,7 @@ pub struct MaskRules {
 pub(super) struct Compiled {
     pub(super) text: String,
     parts: [Glob; 3],
+    ignores_case: bool,
     pub(super) with: MaskWith,
     pub(super) regex: Option<regex::Regex>,
 }
@@ -86,12 +87,27 @@ impl Compiled {
             })?),
             _ => None,
         };
-        Ok(Compiled { text: rule.column.clone(), parts, with: rule.with.clone(), regex })
+        Ok(Compiled {
+            text: rule.column.clone(),
+            parts,
+            ignores_case: false,
+            with: rule.with.clone(),
+            regex,
+        })
+    }
+
+    /// From now on names of databases and tables are compared without case.
+    pub(super) fn ignore_case(&mut self) {
+        self.ignores_case = true;
     }
 
     pub(super) fn matches(&self, database: &str, table: &str, column: &str) -> bool {
         let [d, t, c] = &self.parts;
+        let fits = |glob: &Glob, name: &str| match self.ignores_case {
+            true => glob.to_lowercase().matches(&name.to_lowercase()),
+            false => glob.matches(name),
+        };
         // Column names ignore case.
-        d.matches(database) && t.matches(table) && c.to_lowercase().matches(&column.to_lowercase())
+        fits(d, database) && fits(t, table) && c.to_lowercase().matches(&column.to_lowercase())
     }
 }

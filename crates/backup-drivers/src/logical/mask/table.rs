@@ -38,6 +38,11 @@ impl Masks {
         Ok(Masks { rules, key, told: BTreeMap::new() })
     }
 
+    /// For a server that does not tell cases of names apart: a rule for `Shop.People.mail` is for `shop.people` there.
+    pub(in crate::logical) fn ignore_case(&mut self) {
+        self.rules.iter_mut().for_each(Compiled::ignore_case);
+    }
+
     /// Asks the server what the characters are of the columns that have to be read as text.
     pub(in crate::logical) async fn ask(
         &mut self,

@@ -11,6 +11,7 @@ use super::super::ddl::{
 };
 use super::super::rename::Rename;
 use super::super::select::{Selection, TableName, quote_name};
+use super::spelling;
 
 /// Takes what `selection` wants out of a catalogue and renames it.
 ///
@@ -20,6 +21,8 @@ use super::super::select::{Selection, TableName, quote_name};
 /// is restored under another name in its own database gets new names for its foreign keys, CHECK
 /// constraints (MySQL) and triggers, which have to differ from those of the original.
 ///
+/// Names are compared without case where the source does so.
+///
 /// The chunks of the tables stay, so that their rows can be loaded. What is worth a look is added
 /// to [`Catalog::warnings`].
 ///
@@ -27,6 +30,7 @@ use super::super::select::{Selection, TableName, quote_name};
 /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the selection or a rule names what the
 /// backup does not hold, or two tables end up under one name.
 pub fn choose(catalog: Catalog, selection: &Selection, rename: &Rename) -> Result<Catalog> {
+    let (selection, rename) = &spelling::of_source(&catalog, selection, rename)?;
     let databases: Vec<String> = catalog.databases.iter().map(|d| d.name.clone()).collect();
     let tables: Vec<TableName> = catalog.tables.iter().map(Table::full_name).collect();
     let selection = &selection.resolve(&databases, &tables)?;
@@ -439,5 +443,39 @@ mod tests {
             let error = choose(catalog(), &selection, &rename).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage);
         }
+    }
+
+    #[test]
+    fn names_are_compared_as_the_source_does() {
+        let folded = |case| {
+            let mut catalog = catalog();
+            catalog.header.lower_case_table_names = case;
+            catalog
+        };
+        let globs = |databases: &[&str], tables: &[&str], not: &[&str]| Selection {
+            database_globs: databases.iter().map(|glob| glob.parse().unwrap()).collect(),
+            table_globs: tables.iter().map(|glob| glob.parse().unwrap()).collect(),
+            exclude_table_globs: not.iter().map(|glob| glob.parse().unwrap()).collect(),
+            ..Selection::default()
+        };
+        let named = Selection { tables: ["S.A".parse().unwrap()].into(), ..Selection::default() };
+        for (selection, rename, expected) in [
+            (named, rules(&["S.A=x.A2"]), &["x.A2"][..]),
+            (
+                Selection { databases: ["K".into()].into(), ..globs(&[], &[], &[]) },
+                rules(&["K=New"]),
+                &["New.c"],
+            ),
+            (globs(&["K"], &[], &[]), Rename::default(), &["k.c"]),
+            (globs(&[], &["S.*"], &["S.B"]), Rename::default(), &["s.a"]),
+        ] {
+            let chosen = choose(folded(1), &selection, &rename).unwrap();
+            let names = Vec::from_iter(chosen.tables.iter().map(|t| t.full_name().to_string()));
+            assert_eq!(names, expected);
+            assert!(choose(folded(0), &selection, &rename).is_err(), "{selection:?}");
+        }
+        let two = rules(&["S=x", "s=y"]);
+        let error = choose(folded(1), &Selection::default(), &two).unwrap_err();
+        assert!(error.report().contains("two new names are given for s"), "{}", error.report());
     }
 }

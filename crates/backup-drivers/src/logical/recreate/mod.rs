@@ -19,10 +19,12 @@ mod encrypted;
 mod extras;
 mod invalid;
 mod lost_grants;
+mod merged;
 mod outside;
 mod passwords;
 mod plan;
 mod settings;
+mod spelling;
 
 pub(super) use accounts::foreseen_accounts;
 pub use accounts::{AccountsInWork, create_accounts};

@@ -67,7 +67,7 @@ pub async fn plan(conn: &mut Conn, facts: &ServerFacts, catalog: &Catalog) -> Re
     for database in &catalog.databases {
         existing.extend(planner.existing(conn, &database.name).await?);
     }
-    let mut findings = planner.same_case();
+    let mut findings = super::merged::findings(catalog, facts);
     findings.extend(planner.flavors());
     findings.extend(compat::findings(catalog, facts));
     findings.extend(planner.lacking(conn).await?);
@@ -139,15 +139,19 @@ pub async fn drop_existing(
     Ok(())
 }
 
+/// The name of a database, table or view as the target compares it.
+pub(super) fn folded(facts: &ServerFacts, name: &str) -> String {
+    if facts.lower_case_table_names == 0 { name.to_owned() } else { name.to_lowercase() }
+}
+
 struct Planner<'a> {
     facts: &'a ServerFacts,
     catalog: &'a Catalog,
 }
 
 impl Planner<'_> {
-    /// A name as the target compares it.
     fn folded(&self, name: &str) -> String {
-        if self.facts.lower_case_table_names == 0 { name.to_owned() } else { name.to_lowercase() }
+        folded(self.facts, name)
     }
 
     async fn existing(&self, conn: &mut Conn, database: &str) -> Result<Vec<Existing>> {
@@ -261,28 +265,6 @@ impl Planner<'_> {
             }
         }
         found
-    }
-
-    /// Tables whose names differ in case only cannot be told apart everywhere.
-    fn same_case(&self) -> Vec<Finding> {
-        let mut names = BTreeMap::new();
-        let mut findings = Vec::new();
-        for table in self.catalog.tables.iter().map(Table::full_name) {
-            let folded = (self.folded(&table.database), self.folded(&table.table));
-            if let Some(other) = names.insert(folded, table.clone()) {
-                findings.push(
-                    Finding::new(
-                        Severity::Error,
-                        table.to_string(),
-                        format!("the target does not tell it from {other}: its names ignore case"),
-                        "give one of them another name with --rename, or restore to a server with \
-                         lower_case_table_names=0",
-                    )
-                    .with_kind(ErrorKind::Target),
-                );
-            }
-        }
-        findings
     }
 
     fn flavors(&self) -> Option<Finding> {
