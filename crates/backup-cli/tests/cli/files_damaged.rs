@@ -97,3 +97,67 @@ async fn a_drill_fails_where_the_servers_own_tables_cannot_be_read(
     let run = home.on_repo([&drill[..], &[tool.to_str().unwrap()]].concat()).expect(11);
     assert!(run.stdout.contains("proc"), "{run:?}");
 }
+
+/// What is done to the bytes of a file.
+type Harm<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+/// Damage that no checksum of a page tells.
+#[rstest]
+#[tokio::test]
+async fn a_file_that_is_not_the_whole_of_its_tablespace_or_of_another_is_named(
+    #[values("mysql-9.7", "mariadb-10.11")] name: &str,
+) {
+    let home = Home::with_repo();
+    let data = home.path("data");
+    let mut server = on(name, &data).await;
+    server::shop(&mut server.session().await).await;
+    server.0.stop().await.unwrap();
+    let source = format!("file://{}", data.display());
+    let take = |more: &[&str]| {
+        let args = ["backup", "--strategy", "physical", "--cluster", "shop", "--source", &source];
+        home.on_repo([&args[..], more].concat())
+    };
+    take(&[]).expect(0);
+    let zeros = |bytes: &mut Vec<u8>| bytes[..16_384].fill(0);
+    let number = |bytes: &mut Vec<u8>| bytes[38..42].fill(0x11);
+    let other = std::fs::read(data.join("shop/customers.ibd")).unwrap();
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 3 * 16_384);
+    let empty = |bytes: &mut Vec<u8>| bytes.clear();
+    let exchange = |bytes: &mut Vec<u8>| bytes.clone_from(&other);
+    let (orders, undo) = ("shop/orders.ibd", "undo_001");
+    let mut harms: Vec<(&str, Harm<'_>, &str)> = vec![
+        (orders, &zeros, "shop.orders, page 0: it is no header"),
+        (orders, &cut, "the file ends before it"),
+        (orders, &empty, "shop.orders, page 0: it is no header"),
+        // Told of one of them, or of both.
+        (orders, &exchange, "tablespace"),
+    ];
+    if name.starts_with("mysql") {
+        harms.push((undo, &number, "undo_001, page 0: it is no header"));
+        harms.push((undo, &zeros, "undo_001, page 0: it is no header"));
+    }
+    for (file, harm, says) in harms {
+        let whole = std::fs::read(data.join(file)).unwrap();
+        let mut bytes = whole.clone();
+        harm(&mut bytes);
+        std::fs::write(data.join(file), bytes).unwrap();
+        take(&[]).expect(6).says(says).says("--allow-bad-pages");
+        take(&["--allow-bad-pages"]).expect(14).says(says);
+        std::fs::write(data.join(file), whole).unwrap();
+    }
+    // Their numbers are the same, and one of them is of a table that the dictionary does not know.
+    std::fs::write(data.join("shop/again.ibd"), &other).unwrap();
+    take(&[]).expect(6).says("shop/again.ibd, shop/customers.ibd are all of the tablespace");
+    std::fs::remove_file(data.join("shop/again.ibd")).unwrap();
+
+    let system = data.join("ibdata1");
+    flip(&system, 5);
+    let run = take(&[]).expect(6).says("ibdata1, page 5");
+    assert!(!run.stderr.contains("undo tablespace"), "{run:?}");
+    flip(&system, 5);
+    take(&[]).expect(0);
+    let mut bytes = std::fs::read(&system).unwrap();
+    zeros(&mut bytes);
+    std::fs::write(&system, bytes).unwrap();
+    take(&[]).expect(6).says("ibdata1 does not begin as a system tablespace does");
+}

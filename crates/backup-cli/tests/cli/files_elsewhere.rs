@@ -471,3 +471,30 @@ async fn binlogs_write_nothing_outside_of_the_target(
     assert_eq!(server.value("SELECT COUNT(*) FROM shop.far").await.as_deref(), Some("2"));
     assert_eq!(names(), there);
 }
+
+/// Pages that were half written are mended out of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doublewrite_buffer_elsewhere_is_asked_for() {
+    let home = Home::with_repo();
+    let (data, name) = (home.path("data"), "mysql-9.7");
+    let [buffer] = places(&home, ["buffer"]);
+    let mut server = on(name, &data, &[("innodb_doublewrite_dir", &*buffer)]).await;
+    server::shop(&mut server.session().await).await;
+    let (create, remove) = pair::copying(&home);
+    let url = server.url();
+    let run = pair::backup(&home, &url, &create, &remove).expect(6);
+    run.says("innodb_doublewrite_dir").says("--lock-and-copy");
+    let check = ["check", "--strategy", "snapshot", "--snapshot-create", create.to_str().unwrap()];
+    let more = ["--snapshot-remove", remove.to_str().unwrap(), "--snapshot-notes", "notes"];
+    let check = home.on_repo([&check[..], &more, &["--source", &url]].concat()).expect(6);
+    assert!(format!("{check:?}").contains("innodb_doublewrite_dir"), "{check:?}");
+    server.0.kill();
+    let take = |source: &str| {
+        let args = ["backup", "--strategy", "physical", "--allow-unclean", "--cluster", "shop"];
+        home.on_repo([&args[..], &["--source", source]].concat()).expect(14)
+    };
+    let source = format!("file://{}", data.display());
+    take(&source).says("there are no doublewrite files");
+    let run = take(&format!("{source}?also={}", buffer.display()));
+    assert!(!run.stderr.contains("doublewrite"), "{run:?}");
+}

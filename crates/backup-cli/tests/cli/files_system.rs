@@ -179,3 +179,21 @@ async fn system_files_of_other_names_are_copied_and_said_to_a_private_server() {
         cold(&home, &format!("{source}?data={system}")).expect(6).says("of the system tablespace");
     }
 }
+
+/// The redo log begins with the same letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn system_files_may_be_called_like_other_files_of_innodb() {
+    let home = Home::with_repo();
+    let (name, data) = ("mariadb-10.11", home.path("data"));
+    let files = "ib_a:12M;ib_b:12M:autoextend";
+    let options = [("innodb_data_file_path", files), ("innodb_file_per_table", "OFF")];
+    let mut server = on(name, &data, &options).await;
+    let table = "CREATE TABLE shop.t (id INT PRIMARY KEY AUTO_INCREMENT, t TEXT)";
+    server::run(&mut server.session().await, &["CREATE DATABASE shop", table]).await;
+    fill(&server, "shop.t", 30).await;
+    let before = sum(&server, "shop.t").await;
+    server.0.stop().await.unwrap();
+    cold(&home, &format!("file://{}", data.display())).expect(0);
+    drill(&home, name).expect(0);
+    comes_back(&home, name, files, &before).await;
+}

@@ -27,6 +27,7 @@ mod damaged;
 mod engines;
 mod export;
 mod files;
+mod files_absent;
 mod files_aria;
 mod files_crashed;
 mod files_damaged;

@@ -11,8 +11,9 @@ use backup_core::{
     io_error,
 };
 
+use super::absent::{self, Dictionary};
 use super::catalog::{CATALOG_FORMAT, Catalog, Header, Settings, State};
-use super::copy::{Held, copy_in};
+use super::copy::{Held, Was, copy_in};
 use super::directory::DataDirectory;
 use super::elsewhere;
 use super::idle;
@@ -146,6 +147,41 @@ fn no_gtids(why: &str) -> String {
     format!("which transactions the server has executed is not known: {why}")
 }
 
+/// What is to be said where a MySQL was killed and its doublewrite files are not there, which are files of their own since
+/// 8.0.20, in the data directory or `innodb_doublewrite_dir`.
+fn no_doublewrite(facts: &Facts, tree: &Tree) -> Option<(String, &'static str)> {
+    let numbers =
+        facts.redo.version.split(['.', '-', ' ']).map_while(|part| part.parse::<u32>().ok());
+    let own_files = facts.redo.flavor == Flavor::MySql && numbers.ge([8, 0, 20]);
+    let is_one = |path: &str| path.starts_with("#ib_") && path.ends_with(".dblwr");
+    let there = tree.found.iter().any(|found| is_one(&found.entry.path));
+    (facts.unclean.is_some() && own_files && !there).then(|| {
+        let problem = "there are no doublewrite files (#ib_….dblwr, innodb_doublewrite_dir) in the directories: pages \
+                       that were half written when the server was killed cannot be mended";
+        (problem.to_owned(), "name their directory: file:///var/lib/mysql?also=/DIR")
+    })
+}
+
+/// Where nothing can be said of files that are missing.
+const UNREAD: &str =
+    "the dictionary is encrypted or damaged: whether tablespaces are missing cannot be seen";
+
+/// What the files of the server lack.
+fn lacking(tree: &Tree) -> Result<Dictionary> {
+    let mut told = Dictionary::read(tree)?;
+    told.missing.extend(absent::of_definitions(tree)?);
+    Ok(told)
+}
+
+/// The same where the server was killed: the last of what it did may be in its redo log alone.
+fn perhaps_absent(lacking: &[String]) -> Option<String> {
+    absent::told(lacking).map(|problem| {
+        format!(
+            "{problem}, unless it was just dropping or making them: prove this backup by a drill"
+        )
+    })
+}
+
 fn unclean(problem: &str) -> (String, &'static str) {
     (
         format!("the server was not shut down in order: {problem}"),
@@ -178,6 +214,9 @@ impl Backup for ColdBackup {
                 Finding::new(severity, "shutdown", problem, remedy).with_kind(ErrorKind::Source),
             );
         }
+        if let Some((problem, remedy)) = no_doublewrite(&facts, &tree) {
+            findings.push(Finding::new(Severity::Warning, "files", problem, remedy));
+        }
         if let Some(why) = &facts.no_gtids {
             findings.push(Finding::new(Severity::Warning, "position", no_gtids(why), NO_GTIDS));
         }
@@ -191,6 +230,30 @@ impl Backup for ColdBackup {
             Err(e) => findings.push(
                 Finding::new(Severity::Error, "files", e.chain(), e.remedy()).with_kind(e.kind()),
             ),
+        }
+        let Dictionary { missing: lacking, exchanged, unread } = lacking(&tree)?;
+        if unread {
+            let remedy = "prove the backup by a drill";
+            findings.push(Finding::new(Severity::Info, "files", UNREAD, remedy));
+        }
+        match facts.unclean {
+            None => findings.extend(absent::refuse(&lacking).err().map(|e| {
+                let finding = Finding::new(Severity::Error, "files", e.chain(), e.remedy());
+                finding.with_kind(e.kind())
+            })),
+            Some(_) => findings.extend(perhaps_absent(&lacking).map(|problem| {
+                Finding::new(Severity::Warning, "files", problem, "prove the backup by a drill")
+            })),
+        }
+        if let Some(first) = exchanged.first().filter(|_| facts.unclean.is_none()) {
+            let severity = match self.options.allow_bad_pages {
+                true => Severity::Warning,
+                false => Severity::Error,
+            };
+            let remedy =
+                "bring the table back from an earlier backup; --allow-bad-pages copies it as it is";
+            let finding = Finding::new(severity, "files", first.clone(), remedy);
+            findings.push(finding.with_kind(ErrorKind::Source));
         }
         let missing = match &facts.binlogs {
             Ok(Some(_)) => None,
@@ -218,14 +281,27 @@ impl Backup for ColdBackup {
         if let Some(unseen) = elsewhere::check(&tree)? {
             cx.note(unseen);
         }
+        let Dictionary { missing: lacking, exchanged, unread } = lacking(&tree)?;
+        if unread {
+            cx.note(UNREAD);
+        }
+        let perhaps_absent = match crashed {
+            true => perhaps_absent(&lacking),
+            false => absent::refuse(&lacking).map(|()| None)?,
+        };
         cx.phase("copying files");
         // Only now, for what was looked at would have taken the locks away. What ran in between is seen at the end.
         let held = self.hold()?;
-        let pages = copy_in(cx, &tree, &sink, &held).await?;
+        let was = if crashed { Was::Busy } else { Was::Still };
+        let mut pages = copy_in(cx, &tree, &sink, &held, was).await?;
         drop(held);
+        if !crashed {
+            pages.bad.extend(exchanged);
+        }
         tree.check_unchanged(&self.source.roots(), crashed)?;
+        let doublewrite = no_doublewrite(&facts, &tree);
         let bad_pages = match crashed {
-            true => pages.perhaps_torn(),
+            true => pages.perhaps_torn(doublewrite.is_none()),
             false => pages.judge(self.options.allow_bad_pages)?,
         };
         let system = tree.system.as_ref();
@@ -246,7 +322,9 @@ impl Backup for ColdBackup {
             entries: tree.found.iter().map(|found| found.entry.clone()).collect(),
         };
         catalog.write(&*sink).await?;
-        Ok(self.outcome(cx, facts, &catalog, &pages, bad_pages))
+        let doublewrite = doublewrite.map(|(problem, _)| problem);
+        let more = perhaps_absent.into_iter().chain(bad_pages).chain(doublewrite).collect();
+        Ok(self.outcome(cx, facts, &catalog, &pages, more))
     }
 }
 
@@ -257,7 +335,7 @@ impl ColdBackup {
         facts: Facts,
         catalog: &Catalog,
         pages: &CopiedPages,
-        bad_pages: Option<String>,
+        more: Vec<String>,
     ) -> Outcome {
         let mut warnings = Vec::new();
         let end = facts.binlogs.unwrap_or_else(|e| {
@@ -284,7 +362,7 @@ impl ColdBackup {
                 (ConsistencyLevel::Transactional, reason)
             }
         };
-        warnings.extend(bad_pages);
+        warnings.extend(more);
         warnings.extend(unexpected(&catalog.header.left_out));
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });

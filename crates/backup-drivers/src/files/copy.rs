@@ -1,5 +1,6 @@
 //! Files into artifacts.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use super::catalog::Kind;
 use super::left_out::is_replication;
 use super::tree::{Found, Stamp, Tree, changed};
-use crate::innodb::{CopiedPages, Geometry, HEAD_BYTES, PageChecker, PageSummary};
+use crate::innodb::{self, CopiedPages, Geometry, PageChecker, PageSummary};
 
 /// How much is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -23,6 +24,15 @@ const AHEAD: usize = 2;
 /// What a file takes while it is read, in bytes.
 const HELD: usize = (AHEAD + 2) * READ;
 
+/// How the server was when its files became what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Was {
+    /// At rest: every file is what it was to be.
+    Still,
+    /// In the middle of something: files that it was making may be empty, or hold nothing but zeros.
+    Busy,
+}
+
 /// Puts every file of `tree` into `sink`, [`Context::threads`] at once, the longest first. A file
 /// that changes meanwhile is an error. Every page of a tablespace is checked on its way.
 pub(crate) async fn copy_in(
@@ -30,6 +40,7 @@ pub(crate) async fn copy_in(
     tree: &Tree,
     sink: &Arc<dyn ArtifactSink>,
     held: &Held,
+    was: Was,
 ) -> Result<CopiedPages> {
     for left in tree.left_out.iter().filter(|left| is_replication(&left.path)) {
         cx.note(format!("{} is left out: {}", left.path, left.reason));
@@ -40,8 +51,8 @@ pub(crate) async fn copy_in(
     // So that no long one is left over at the end.
     files.sort_by_key(|found| std::cmp::Reverse(found.entry.bytes));
     let system = tree.system.as_ref().map(|system| system.geometry);
-    stream::iter(files)
-        .map(|found| file_in(cx, found, system, sink, held))
+    let mut pages = stream::iter(files)
+        .map(|found| file_in(cx, found, system, sink, held, was))
         .buffer_unordered(cx.threads())
         .try_fold(CopiedPages::default(), |mut pages, (path, summary)| async move {
             if let Some(summary) = summary {
@@ -49,16 +60,34 @@ pub(crate) async fn copy_in(
             }
             Ok(pages)
         })
-        .await
+        .await?;
+    pages.bad.extend(twice(tree));
+    Ok(pages)
 }
 
-/// As [`copy_in`], where nothing is locked.
+/// Files that say that they are of one tablespace, of which at most one is: a MySQL does not start on them.
+fn twice(tree: &Tree) -> Vec<String> {
+    let mut files: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    for found in &tree.found {
+        if let Some(space) = found.entry.space_id.filter(|space| *space != 0) {
+            files.entry(space).or_default().push(&found.entry.path);
+        }
+    }
+    let told = |(space, paths): (u32, Vec<&str>)| {
+        (paths.len() > 1).then(|| {
+            format!("{} are all of the tablespace with the number {space}", paths.join(", "))
+        })
+    };
+    files.into_iter().filter_map(told).collect()
+}
+
+/// As [`copy_in`], where nothing is locked, of a server that was in the middle of something.
 pub(crate) async fn copy_tree(
     cx: &Context,
     tree: &Tree,
     sink: &Arc<dyn ArtifactSink>,
 ) -> Result<CopiedPages> {
-    copy_in(cx, tree, sink, &Held::default()).await
+    copy_in(cx, tree, sink, &Held::default(), Was::Busy).await
 }
 
 /// Files that are open for the sake of a lock. A POSIX lock is lost with the first descriptor of its
@@ -81,6 +110,7 @@ async fn file_in(
     system: Option<Geometry>,
     sink: &Arc<dyn ArtifactSink>,
     held: &Held,
+    was: Was,
 ) -> Result<(String, Option<PageSummary>)> {
     cx.check()?;
     let entry = found.entry.clone();
@@ -90,7 +120,7 @@ async fn file_in(
     let (sender, mut pieces) = mpsc::channel::<Result<Bytes>>(AHEAD);
     let held = held.clone();
     let reader = tokio::task::spawn_blocking(move || {
-        read(&found, system, &held, &sender).unwrap_or_else(|e| {
+        read(&found, system, &held, was, &sender).unwrap_or_else(|e| {
             // Nobody listens any more when the writer has failed.
             let _ = sender.blocking_send(Err(e));
             None
@@ -107,25 +137,29 @@ async fn file_in(
     Ok((entry.path, pages))
 }
 
-/// What checks the pages of a file, of which `head` is the beginning, if it has any.
-fn checker(found: &Found, system: Option<Geometry>, head: &[u8]) -> Option<PageChecker> {
+/// What checks the pages of a file.
+fn checker(found: &Found, system: Option<Geometry>) -> Option<PageChecker> {
     let entry = &found.entry;
     match (entry.page_size, entry.space_id) {
-        (Some(_), Some(_)) => Some(PageChecker::new()),
         // Files of the system tablespace after the first.
         (Some(_), None) => system.map(PageChecker::resume),
-        (None, _) => {
-            // Its first page is damaged. One of zeros was only just made.
-            let damaged = head.iter().take(HEAD_BYTES).any(|&byte| byte != 0);
-            (entry.path.ends_with(".ibd") && damaged).then(PageChecker::new)
-        }
+        (Some(_), Some(_)) => Some(PageChecker::new()),
+        // Its first page is damaged, or it has none.
+        (None, _) => is_tablespace(&entry.path).then(PageChecker::new),
     }
+}
+
+/// Whether a file is to begin a tablespace of its own. One that a server makes for a while may be left of a crash.
+fn is_tablespace(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    innodb::is_tablespace(path) && !name.starts_with("ibdata") && !name.starts_with("#sql")
 }
 
 fn read(
     found: &Found,
     system: Option<Geometry>,
     held: &Held,
+    was: Was,
     sender: &mpsc::Sender<Result<Bytes>>,
 ) -> Result<Option<PageSummary>> {
     let path = &found.source;
@@ -134,7 +168,8 @@ fn read(
         e => io_error(e, ErrorKind::Source, format!("cannot read {}", path.display())),
     };
     let file = held.open(path).map_err(failed)?;
-    let (mut at, mut pages) = (0, None);
+    let mut pages = checker(found, system);
+    let (mut at, mut zeros) = (0, true);
     while at < found.entry.bytes {
         let len = usize::try_from(found.entry.bytes - at).map_or(READ, |left| left.min(READ));
         let mut piece = vec![0; len];
@@ -142,11 +177,9 @@ fn read(
             std::io::ErrorKind::UnexpectedEof => changed(&found.entry.path),
             _ => failed(e),
         })?;
-        if at == 0 {
-            pages = checker(found, system, &piece);
-        }
         if let Some(pages) = &mut pages {
             pages.push(&piece);
+            zeros = zeros && piece.iter().all(|&byte| byte == 0);
         }
         at += len as u64;
         if sender.blocking_send(Ok(piece.into())).is_err() {
@@ -154,7 +187,16 @@ fn read(
         }
     }
     match Stamp::of(&file.metadata().map_err(failed)?) == found.stamp {
-        true => Ok(pages.map(PageChecker::finish)),
+        true if was == Was::Busy && zeros => Ok(None),
+        true => Ok(pages.map(|pages| match may_be_cut(&found.entry.path, was) {
+            true => pages.finish(),
+            false => pages.finish_whole(),
+        })),
         false => Err(changed(&found.entry.path)),
     }
+}
+
+/// Whether a server that was in the middle of something may have been making the file shorter: undo tablespaces it does.
+fn may_be_cut(path: &str, was: Was) -> bool {
+    was == Was::Busy && !path.ends_with(".ibd")
 }

@@ -15,10 +15,10 @@ use memchr::memmem;
 
 use super::system::System;
 use super::tree::{Found, Tree, header};
-use crate::innodb::{Geometry, HEAD_BYTES, PageKind};
+use crate::innodb::{self, Geometry, HEAD_BYTES, PageKind};
 
 /// The tablespace of MySQL's dictionary.
-const DICTIONARY: &str = "mysql.ibd";
+pub(super) const DICTIONARY: &str = "mysql.ibd";
 /// How much of the dictionary is read at once, in bytes: a multiple of every page.
 const READ: usize = 1 << 20;
 /// The page of the system tablespace that lists its rollback segments, and where in it (`trx0sys.h`).
@@ -120,15 +120,17 @@ fn of_the_system_tablespace(
             system.wanted()
         ));
     }
-    let mut list = [0; SEGMENTS_AT + 8 * SEGMENTS];
+    let mut list = vec![0; system.geometry.page_bytes as usize];
     match file.read_exact_at(&mut list, SEGMENTS_PAGE * page) {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(missing),
         other => other?,
     }
-    if list[24..26] != SEGMENTS_KIND.to_be_bytes() {
+    // A page that is damaged tells nothing, and is found on its way into the copy.
+    let sound = innodb::check(&list, SEGMENTS_PAGE, &system.geometry).is_ok();
+    if !sound || list[24..26] != SEGMENTS_KIND.to_be_bytes() {
         return Ok(missing);
     }
-    let mut undo: Vec<u32> = list[SEGMENTS_AT..]
+    let mut undo: Vec<u32> = list[SEGMENTS_AT..SEGMENTS_AT + 8 * SEGMENTS]
         .chunks_exact(8)
         .filter_map(|slot| {
             let (space, page) = (slot.first_chunk::<4>()?, slot.last_chunk::<4>()?);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Flavor, Result, SourceInfo};
 
+use super::absent;
 use super::catalog::Settings;
 use super::cold::keyring;
 use super::directory::DataDirectory;
@@ -12,7 +14,12 @@ use super::idle;
 use super::key_plugin::option_lines;
 use super::system::in_one_directory;
 use crate::connect::{ConnectOptions, Session};
+use crate::innodb::is_tablespace;
 use crate::logical::inventory::{self, ServerFacts};
+
+/// How often it is looked again for files that are not there, and after how long.
+const AGAIN: usize = 3;
+const AFTER: Duration = Duration::from_millis(300);
 
 /// A server that runs here, and its files.
 #[derive(Debug, Clone)]
@@ -20,6 +27,8 @@ pub(crate) struct LiveServer {
     pub(crate) facts: ServerFacts,
     pub(crate) directory: DataDirectory,
     pub(crate) settings: Settings,
+    /// Where its doublewrite buffer is, if that is neither in the data directory nor below it (MySQL).
+    pub(crate) doublewrite: Option<PathBuf>,
     address: String,
 }
 
@@ -71,6 +80,9 @@ impl LiveServer {
             path: datadir.clone(),
         };
         is_here(&directory, &facts)?;
+        let mends = matches!(get("innodb_doublewrite"), Some("ON" | "DETECT_AND_RECOVER"));
+        let doublewrite =
+            elsewhere("innodb_doublewrite_dir").filter(|at| mends && !is_below(at, &datadir));
         let mut outside = tablespaces(&mut session, &facts).await?;
         let system = system_files(&variables, &directory);
         outside.extend(system.iter().cloned());
@@ -93,7 +105,6 @@ impl LiveServer {
         let key_plugin = encrypts.map(|(name, library, _)| option_lines(name, library, &variables));
         let plugins: Vec<(String, String)> =
             plugins.drain(..).map(|(name, library, _)| (name, library)).collect();
-        session.close().await?;
         let mut rings = keyring(&datadir);
         let keys = |name: &str| name.contains("keyring") || name.contains("key_management");
         rings.extend(plugins.iter().map(|(name, _)| name.clone()).filter(|name| keys(name)));
@@ -115,7 +126,66 @@ impl LiveServer {
             key_plugin: key_plugin.unwrap_or_default(),
             keys_in_files: false,
         };
-        Ok(LiveServer { facts, directory, settings, address: source.endpoint.to_string() })
+        let live = LiveServer {
+            facts,
+            directory,
+            settings,
+            doublewrite,
+            address: source.endpoint.to_string(),
+        };
+        session.close().await?;
+        Ok(live)
+    }
+
+    /// As [`find`](Self::find), of a server that is copied: [`refuse_unlinked`](Self::refuse_unlinked), too.
+    pub(crate) async fn find_whole(source: &ConnectOptions) -> Result<Self> {
+        let live = LiveServer::find(source).await?;
+        let mut session = Session::open(source).await?;
+        live.refuse_unlinked(&mut session).await?;
+        session.close().await?;
+        Ok(live)
+    }
+
+    /// Fails where a tablespace or a definition that the server has is not there any more: it reads a file that somebody
+    /// took away for as long as it has it open, and a copy would be without.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] that names it.
+    pub(crate) async fn refuse_unlinked(&self, session: &mut Session) -> Result<()> {
+        let mut missing = self.unlinked(session).await?;
+        // Tables come and go.
+        for _ in 0..AGAIN {
+            if missing.is_empty() {
+                break;
+            }
+            tokio::time::sleep(AFTER).await;
+            let now = self.unlinked(session).await?;
+            missing.retain(|path| now.contains(path));
+        }
+        absent::refuse_live(&missing)
+    }
+
+    /// Tablespaces and definitions that the server has, and that are not there.
+    async fn unlinked(&self, session: &mut Session) -> Result<Vec<String>> {
+        let mut names = tablespaces(session, &self.facts).await?;
+        names.retain(|name| is_tablespace(name));
+        if self.facts.flavor == Flavor::MariaDb {
+            let sql = "SELECT NAME FROM information_schema.INNODB_SYS_TABLES WHERE NAME LIKE '%/%'";
+            let tables: Vec<String> = session.query_rows(sql).await?;
+            names.extend(tables.iter().filter_map(|name| absent::frm(&format!("{name}.ibd"))));
+        }
+        let here = |name: &str| self.directory.path.join(name.strip_prefix("./").unwrap_or(name));
+        let gone = |name: &String| {
+            let path = here(name);
+            // A link to a disk that is not mounted is told in its own words.
+            let gone = |path: &Path| {
+                path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+            };
+            gone(&path) && gone(&path.with_extension("isl"))
+        };
+        names.retain(gone);
+        names.sort();
+        Ok(names.iter().map(|name| name.strip_prefix("./").unwrap_or(name).to_owned()).collect())
     }
 
     pub(crate) fn source_info(&self) -> SourceInfo {
@@ -128,6 +198,12 @@ impl LiveServer {
             hostname: self.facts.hostname.clone(),
         }
     }
+}
+
+/// Whether a directory is another one or below it.
+fn is_below(directory: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(directory).starts_with(real(other))
 }
 
 /// Whether the server that answered is the one whose files are here.

@@ -9,9 +9,10 @@ use backup_core::{
     Outcome, Position, Result, Severity, Strategy,
 };
 
+use super::absent;
 use super::catalog::{CATALOG_FORMAT, Catalog, Header, State};
 use super::cold::objects;
-use super::copy::{Held, copy_in};
+use super::copy::{Held, Was, copy_in};
 use super::left_out::{unexpected, unexpected_finding};
 use super::live::LiveServer;
 use super::lock::{GlobalLock, LockOptions, Waits};
@@ -63,8 +64,10 @@ impl LockedBackup {
         let roots = live.directory.roots();
         let tree = Tree::walk(&roots, false)?;
         tree.refuse_dangling()?;
+        absent::refuse_live(&absent::of_definitions(&tree)?)?;
         cx.phase("copying files");
-        let pages = copy_in(cx, &tree, sink, &Held::default()).await?;
+        let pages = copy_in(cx, &tree, sink, &Held::default(), Was::Still).await?;
+        live.refuse_unlinked(lock.session()).await?;
         check_still(lock.session(), flavor, level).await?;
         tree.check_unchanged(&roots, false)?;
         Ok((tree, position, pages))
@@ -79,7 +82,7 @@ impl Backup for LockedBackup {
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
         let mut findings = privileges(&self.source).await?;
-        let live = match LiveServer::find(&self.source).await {
+        let live = match LiveServer::find_whole(&self.source).await {
             // Told by then, with the others.
             Err(e) if e.kind() == ErrorKind::Privilege && !findings.is_empty() => {
                 return Ok(findings);
@@ -108,6 +111,11 @@ impl Backup for LockedBackup {
             let finding = Finding::new(Severity::Error, "files", e.chain(), e.remedy());
             finding.with_kind(e.kind())
         }));
+        let lacking = lacking(&live, &tree).await?;
+        findings.extend(absent::refuse_live(&lacking).err().map(|e| {
+            let finding = Finding::new(Severity::Error, "files", e.chain(), e.remedy());
+            finding.with_kind(e.kind())
+        }));
         let mut session = Session::open(&self.source).await?;
         let missing = inventory::missing_for_settings(session.conn(), &live.facts).await?;
         session.close().await?;
@@ -124,9 +132,11 @@ impl Backup for LockedBackup {
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
-        let live = LiveServer::find(&self.source).await?;
+        let live = LiveServer::find_whole(&self.source).await?;
         // Before anybody has to wait.
-        Tree::walk(&live.directory.roots(), false)?.refuse_dangling()?;
+        let tree = Tree::walk(&live.directory.roots(), false)?;
+        tree.refuse_dangling()?;
+        absent::refuse_live(&lacking(&live, &tree).await?)?;
         let mut session = Session::open(&self.source).await?;
         // Most of it is written before anybody has to wait.
         let eager = Eager::begin(cx, &mut session, live.facts.flavor, &self.source).await?;
@@ -197,6 +207,17 @@ impl Backup for LockedBackup {
             details: pages.details(),
         })
     }
+}
+
+/// Files that tables need and that are not there, of a server that may go on to make and drop some.
+pub(crate) async fn lacking(live: &LiveServer, tree: &Tree) -> Result<Vec<String>> {
+    let mut missing = absent::of_definitions(tree)?;
+    if !missing.is_empty() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = absent::of_definitions(&Tree::walk(&live.directory.roots(), false)?)?;
+        missing.retain(|path| now.contains(path));
+    }
+    Ok(missing)
 }
 
 /// The error where InnoDB has something to write, and the account may not make it.

@@ -8,6 +8,7 @@
 //! Every way that copies the files of a server shares the catalog, the restore and the drill; they
 //! differ in how the files come to be of one moment.
 
+pub(crate) mod absent;
 mod catalog;
 mod changes;
 mod cold;

@@ -18,7 +18,8 @@ const STEP: u64 = 1 << 20;
 /// The one that a server makes where it is told nothing, in bytes; it is never shorter.
 const DEFAULT: (&str, u64) = ("ibdata1", 12 << 20);
 /// How names of other files begin and end that are of whole pages.
-const OTHERS: [&str; 7] = ["ib_", "#ib_", "aria_log", "undo", "ibtmp", "mysql-bin.", "binlog."];
+const OTHERS: [&str; 8] =
+    ["ib_logfile", "ib_buffer_pool", "#ib_", "aria_log", "undo", "ibtmp", "mysql-bin.", "binlog."];
 const OTHER_ENDINGS: [&str; 4] = [".ibd", ".ibu", ".ibt", ".dblwr"];
 
 /// What a file is of the system tablespace.
@@ -191,6 +192,17 @@ fn files_in(directory: &Path) -> Vec<SystemFile> {
 
 /// The error where there is no system tablespace.
 pub(super) fn none_in(directory: &Path) -> Error {
+    let usual = directory.join(DEFAULT.0);
+    if usual.is_file() {
+        return Error::new(
+            ErrorKind::Source,
+            format!(
+                "{} does not begin as a system tablespace does: its first page is damaged",
+                usual.display()
+            ),
+        )
+        .with_remedy("no server starts on it: restore an earlier backup");
+    }
     Error::new(
         ErrorKind::Source,
         format!("the system tablespace is not in {} (innodb_data_home_dir)", directory.display()),

@@ -199,6 +199,23 @@ impl PageChecker {
         }
     }
 
+    /// As [`finish`](Self::finish), of a file that is the whole of its tablespace, and that nobody was making longer or
+    /// shorter.
+    #[must_use]
+    pub fn finish_whole(self) -> PageSummary {
+        let mut summary = self.finish();
+        if let Some(geometry) = summary.geometry
+            && summary.pages < geometry.pages.into()
+            && geometry.space != 0
+        {
+            summary.bad_pages += 1;
+            summary
+                .bad
+                .push(BadPage { number: summary.pages, problem: Problem::Missing(geometry.pages) });
+        }
+        summary
+    }
+
     /// The file is at its end.
     #[must_use]
     pub fn finish(mut self) -> PageSummary {

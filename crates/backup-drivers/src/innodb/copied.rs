@@ -47,12 +47,17 @@ impl CopiedPages {
     }
 
     /// A warning of pages that a server may have been writing just when it ended, or a snapshot was taken.
-    pub(crate) fn perhaps_torn(&self) -> Option<String> {
-        self.problem().map(|problem| {
-            format!(
+    /// It mends them out of its doublewrite buffer, if that is in the backup.
+    pub(crate) fn perhaps_torn(&self, doublewrite: bool) -> Option<String> {
+        self.problem().map(|problem| match doublewrite {
+            true => format!(
                 "{problem}: a server that starts on the files mends pages that were half written, and no other damage; \
                  prove this backup by a drill"
-            )
+            ),
+            false => format!(
+                "{problem}: no server mends them, for the files of the doublewrite buffer are not in the backup; prove \
+                 it by a drill"
+            ),
         })
     }
 

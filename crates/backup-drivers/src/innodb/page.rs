@@ -40,6 +40,8 @@ pub enum Problem {
     Compression,
     /// The file ends inside it, after so many bytes.
     Cut(u32),
+    /// The file ends before it, and has fewer pages than its header says; so many.
+    Missing(u32),
     /// It does not begin a block of an increment, or the increment ends too early.
     NoIncrement,
 }
@@ -54,6 +56,12 @@ impl fmt::Display for Problem {
             Problem::Space(space) => write!(f, "it says that it is of tablespace {space}"),
             Problem::Compression => f.write_str("its compressed contents cannot be read"),
             Problem::NoIncrement => f.write_str("the increment is none that a tool writes"),
+            Problem::Missing(pages) => {
+                write!(
+                    f,
+                    "the file ends before it, and its header says that there are {pages} pages"
+                )
+            }
             Problem::Cut(bytes) => write!(f, "the file ends inside it, after {bytes} bytes"),
         }
     }

@@ -109,7 +109,7 @@ pub fn read_sdi(file: &mut (impl Read + Seek)) -> Result<Vec<Sdi>> {
     }
 }
 
-fn damaged(problem: &'static str) -> Error {
+pub(super) fn damaged(problem: &'static str) -> Error {
     Error::damaged(format!("the dictionary of the tablespace cannot be read: {problem}"))
 }
 
@@ -147,6 +147,18 @@ impl<'a, F: Read + Seek> Pages<'a, F> {
         match PageKind(u16_at(&page, offset::KIND)) == kind {
             true => Ok(page),
             false => Err(damaged("a page of it is of another kind")),
+        }
+    }
+
+    /// As [`checked`](Self::checked); `None` where the page is encrypted.
+    pub(super) fn plain(&mut self, number: u32, kind: PageKind) -> Result<Option<Vec<u8>>> {
+        let page = self.page(number)?;
+        let verdict = super::check(&page, number.into(), &self.geometry);
+        // MariaDB writes the version of the key where others have the checksum.
+        let keyed = self.geometry.full_crc32 && u32_at(&page, offset::CHECKSUM) != 0;
+        match keyed || verdict == Ok(super::Verdict::Encrypted) {
+            true => Ok(None),
+            false => self.checked(number, kind).map(Some),
         }
     }
 

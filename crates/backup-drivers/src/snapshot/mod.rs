@@ -27,10 +27,11 @@ use backup_core::{
 };
 use rustix::fs::{FlockOperation, flock};
 
-use crate::connect::ConnectOptions;
+use crate::connect::{ConnectOptions, Session};
+use crate::files::absent;
 use crate::files::live::LiveServer;
 use crate::files::lock::{GlobalLock, LockOptions, Waits};
-use crate::files::locked::{log_bin, no_position, privileges};
+use crate::files::locked::{lacking, log_bin, no_position, privileges};
 use crate::files::tree::Tree;
 use crate::files::{
     CATALOG_FORMAT, Catalog, DataDirectory, Header, State, copy_tree, count_objects, unexpected,
@@ -115,6 +116,9 @@ impl SnapshotBackup {
         let roots = live.directory.roots();
         let tree = Tree::walk(&roots, false)?;
         tree.refuse_dangling()?;
+        if let Some(doublewrite) = &live.doublewrite {
+            return Err(doublewrite_elsewhere(live, doublewrite));
+        }
         if roots.len() == 1 && tree.devices.len() == 1 {
             return no_way_out(&tree, &live.directory.path);
         }
@@ -153,6 +157,23 @@ fn no_way_out(tree: &Tree, directory: &Path) -> Result<()> {
     .with_remedy(
         "move it into the data directory, or use --lock-and-copy, --strategy logical, or the tool of the server",
     ))
+}
+
+/// The error where pages that a snapshot has half of could not be mended.
+fn doublewrite_elsewhere(live: &LiveServer, directory: &Path) -> Error {
+    Error::new(
+        ErrorKind::Source,
+        format!(
+            "the doublewrite buffer of the server is in {} (innodb_doublewrite_dir), out of {}: a snapshot has pages that \
+             are half written, and without it no server could mend them",
+            directory.display(),
+            live.directory.path.display()
+        ),
+    )
+    .with_remedy(
+        "remove innodb_doublewrite_dir, and start the server again; or use --lock-and-copy, --strategy logical, or the \
+         tool of the server",
+    )
 }
 
 fn spans(live: &LiveServer, elsewhere: &str, how: &str) -> Error {
@@ -278,7 +299,7 @@ impl Backup for SnapshotBackup {
 
     async fn preflight(&self, _: &Context) -> Result<Vec<Finding>> {
         let mut findings = privileges(&self.source).await?;
-        let live = match LiveServer::find(&self.source).await {
+        let live = match LiveServer::find_whole(&self.source).await {
             // Told by then, with the others.
             Err(e) if e.kind() == ErrorKind::Privilege && !findings.is_empty() => {
                 return Ok(findings);
@@ -286,6 +307,8 @@ impl Backup for SnapshotBackup {
             found => found?,
         };
         SnapshotBackup::one_volume(&live)?;
+        let tree = Tree::walk(&live.directory.roots(), false)?;
+        absent::refuse_live(&lacking(&live, &tree).await?)?;
         let volume = self.volume(&live)?;
         findings.extend([
             Finding::new(
@@ -301,7 +324,7 @@ impl Backup for SnapshotBackup {
     }
 
     async fn run(&self, cx: &Context, sink: Arc<dyn ArtifactSink>) -> Result<Outcome> {
-        let live = LiveServer::find(&self.source).await?;
+        let live = LiveServer::find_whole(&self.source).await?;
         SnapshotBackup::one_volume(&live)?;
         let volume = self.volume(&live)?;
         let _alone = alone(&live.directory.path)?;
@@ -317,6 +340,11 @@ impl Backup for SnapshotBackup {
             }
         };
         let copied = self.copy(cx, &live, &position, &snapshot, &sink).await;
+        // What was taken away between the first look and the snapshot.
+        let copied = match copied {
+            Ok(copied) => self.still_there(&live).await.map(|()| copied),
+            Err(e) => Err(e),
+        };
         // What overflowed may have failed in any way before, or not at all.
         let whole = snapshot.run(|volume, name| volume.check(name)).await;
         let mut warnings = end(cx, snapshot).await;
@@ -331,7 +359,7 @@ impl Backup for SnapshotBackup {
             cx.note(format!("the lock for the snapshot was held for {held:.1} s"));
         }
         warnings.extend(no_position(&position));
-        warnings.extend(pages.perhaps_torn());
+        warnings.extend(pages.perhaps_torn(true));
         warnings.extend(unexpected(&catalog.header.left_out));
         for text in &warnings {
             cx.event(Event::Warning { text: text.clone() });
@@ -372,6 +400,12 @@ async fn end(cx: &Context, snapshot: Snapshot) -> Vec<String> {
 }
 
 impl SnapshotBackup {
+    async fn still_there(&self, live: &LiveServer) -> Result<()> {
+        let mut session = Session::open(&self.source).await?;
+        live.refuse_unlinked(&mut session).await?;
+        session.close().await
+    }
+
     /// The moment: position, lock, snapshot, unlock.
     async fn take(
         &self,
@@ -418,6 +452,7 @@ impl SnapshotBackup {
         tree.refuse_dangling()?;
         // Links that were made meanwhile, and those that name their target from the root.
         no_way_out(&tree, &directory)?;
+        absent::refuse_live(&absent::of_definitions(&tree)?)?;
         let copied = copy_tree(cx, &tree, sink);
         let watched = async {
             let mut told = false;
