@@ -129,8 +129,7 @@ async fn a_file_that_is_not_the_whole_of_its_tablespace_or_of_another_is_named(
         (orders, &zeros, "shop.orders, page 0: it is no header"),
         (orders, &cut, "the file ends before it"),
         (orders, &empty, "shop.orders, page 0: it is no header"),
-        // Told of one of them, or of both.
-        (orders, &exchange, "tablespace"),
+        (orders, &exchange, "shop.orders: the file is that of tablespace"),
     ];
     if name.starts_with("mysql") {
         harms.push((undo, &number, "undo_001, page 0: it is no header"));

@@ -296,7 +296,7 @@ impl Backup for ColdBackup {
         let mut pages = copy_in(cx, &tree, &sink, &held, was).await?;
         drop(held);
         if !crashed {
-            pages.bad.extend(exchanged);
+            pages.bad.splice(0..0, exchanged);
         }
         tree.check_unchanged(&self.source.roots(), crashed)?;
         let doublewrite = no_doublewrite(&facts, &tree);
