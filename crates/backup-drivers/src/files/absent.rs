@@ -228,7 +228,7 @@ pub(crate) fn refuse_live(missing: &[String]) -> Result<()> {
     told(missing).map_or(Ok(()), |problem| {
         Err(Error::new(ErrorKind::Source, problem).with_remedy(
             "a server that has a file open can still read it, until it stops: take a logical backup of the table first \
-             (--strategy logical --tables), and bring it back from that",
+             (--strategy logical --tables), and bring it back from that; DROP TABLE takes one away that cannot be read",
         ))
     })
 }
