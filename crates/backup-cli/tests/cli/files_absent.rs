@@ -1,23 +1,11 @@
 //! Files below the data directory that a server has, or had, and that are not there: named, and never passed over.
 
-use std::path::Path;
-
-use backup_core::Context;
 use rstest::rstest;
 
+use crate::files_locked::on;
 use crate::home::{Home, Run};
 use crate::server::{self, Server};
 use crate::snapshots::pair;
-
-async fn on(name: &str, directory: &Path, options: &[(&str, &str)]) -> Server {
-    let cx = Context::builder().build();
-    let mut builder =
-        xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);
-    for (name, value) in options {
-        builder = builder.option(*name, *value);
-    }
-    Server(builder.start(&cx).await.unwrap())
-}
 
 /// Tables of all kinds, and what has no file and is none the worse for it.
 async fn tables(server: &Server, mysql: bool) {

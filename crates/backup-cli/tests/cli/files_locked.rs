@@ -8,7 +8,8 @@ use rstest::rstest;
 use crate::home::{Home, Run};
 use crate::server::{self, Server};
 
-async fn on(name: &str, directory: &Path, options: &[(&str, &str)]) -> Server {
+/// A server on a directory, with options.
+pub(crate) async fn on(name: &str, directory: &Path, options: &[(&str, &str)]) -> Server {
     let cx = Context::builder().build();
     let mut builder =
         xtask::servers::sandbox(name).await.unwrap().datadir(directory).durable(false);

@@ -32,6 +32,7 @@ mod files_aria;
 mod files_crashed;
 mod files_damaged;
 mod files_elsewhere;
+mod files_gtid_mode;
 mod files_locked;
 mod files_point;
 mod files_replica;
