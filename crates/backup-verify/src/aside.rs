@@ -328,7 +328,7 @@ async fn read_over(
     );
     let session = repo.begin(cx, spec).await?;
     let sink = Arc::clone(&session) as Arc<dyn ArtifactSink>;
-    let outcome = cx.run(driver.run(cx, sink)).await?;
+    let outcome = cx.run(driver.run(cx, sink)).await.map_err(unreadable)?;
     let manifest = session.commit(outcome).await?;
     let mut restore = options.restore.clone();
     // That backup lacks them, and they cannot be left out of it again.
@@ -336,6 +336,22 @@ async fn read_over(
     restore.selection.exclude_table_globs.clear();
     let driver = LogicalRestore::new(options.target.clone(), restore).once();
     Ok((repo, manifest, driver))
+}
+
+/// What reading from a private server failed with: all that it has came out of the backup, and no other server is
+/// concerned.
+pub(crate) fn unreadable(error: Error) -> Error {
+    use ErrorKind::{Connect, Privilege, Source, Target};
+    match error.kind() {
+        Connect | Privilege | Source | Target => error
+            .context("a private server cannot read what the backup has of the tables")
+            .with_kind(ErrorKind::Damaged)
+            .with_remedy(
+                "restore these tables out of an older backup, and the others without them; \
+                 `holdfast verify --level drill` tells which can be read",
+            ),
+        _ => error,
+    }
 }
 
 /// Adds what was found besides to what a restore tells.
@@ -402,6 +418,7 @@ pub(crate) async fn still_there(
         let sql = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
         let found: Vec<String> = session.exec_rows(sql, (&name.database, &name.table)).await?;
         match found.first().map(String::as_str) {
+            None if !at_point && filed.contains(name) => return Err(unknown(name)),
             None => return Err(gone(&format!("table {name}"))),
             Some("VIEW") => return Err(no_table(name)),
             Some(_) => {}
@@ -426,6 +443,14 @@ pub(crate) async fn still_there(
 pub(crate) fn missing(what: &str) -> Error {
     Error::usage(format!("the backup holds no {what}"))
         .with_remedy("see what it holds with `holdfast show`")
+}
+
+/// That the backup has a file of a table, and a server on it does not have the table.
+fn unknown(table: &TableName) -> Error {
+    let text = format!(
+        "the backup has the file of table {table}, and a server on it does not know the table"
+    );
+    Error::damaged(text).with_remedy("restore it out of an older backup")
 }
 
 /// That a name is not that of a table.

@@ -11,7 +11,7 @@ use backup_drivers::connect::{ConnectOptions, Session};
 use backup_drivers::files::{self, Transport};
 use backup_drivers::logical::{Census, LogicalRestoreOptions, Parts, Rename, Selection, TableName};
 
-use crate::aside::{AsideOptions, Rows, look_over, move_over};
+use crate::aside::{AsideOptions, Rows, look_over, move_over, unreadable};
 
 /// Moves the tables that `options` choose from `source`, a private server on the restored files in `scratch`,
 /// to their target: their tablespaces as they are where the target can import them, else row by row. Both ways
@@ -102,7 +102,13 @@ impl Way<'_> {
         if !by_file.is_empty() {
             let chosen = choose(options, by_file);
             cx.phase("reading the tables");
-            let before = Census::of(cx, source, &chosen.restore.selection).await?;
+            let before = Census::of(cx, source, &chosen.restore.selection).await;
+            let before = before.map_err(unreadable)?;
+            let bad = before.findings.iter().find(|finding| finding.severity == Severity::Error);
+            if let Some(Finding { object, problem, .. }) = bad {
+                return Err(Error::damaged(format!("the backup's {object} is damaged: {problem}"))
+                    .with_remedy("restore it out of an older backup, and the others without it"));
+            }
             let with_sequences = choose(options, &(by_file | &self.sequences));
             let made = self.move_rows("definitions", &with_sequences, Rows::Leave).await?;
             done.total.warnings.extend(made.warnings);

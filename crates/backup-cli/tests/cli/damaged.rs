@@ -79,7 +79,10 @@ async fn mariadb_is_read_around_the_damage() {
     let directory = TempDir::new().unwrap();
     let mut sandbox = damaged("mariadb-10.11", directory.path()).await;
     let (home, url) = (Home::with_repo(), url(&sandbox));
-    home.run(backup(&url, &[])).expect(6).says("is damaged at the source").says("--on-corrupt");
+    home.run(backup(&url, &[]))
+        .expect(6)
+        .says("the server says that table d.pages is damaged")
+        .says("--on-corrupt");
 
     let kept = home.run(backup(&url, &["--on-corrupt", "salvage"])).expect(14).json();
     let warnings = kept["warnings"].to_string();

@@ -52,6 +52,9 @@ const REDO: &str = "SELECT VARIABLE_VALUE FROM performance_schema.global_variabl
                     = 'innodb_redo_log_capacity'";
 const SMALL: u64 = 8 << 20;
 
+/// A restore of documents makes it larger on MySQL.
+const PACKET: &str = "SELECT @@GLOBAL.max_allowed_packet";
+
 async fn redo_size(server: &Server, mysql: bool) -> Option<u64> {
     if !mysql {
         return None;
@@ -65,6 +68,9 @@ async fn kill(name: &str, kills: u32) {
     let server = Server::with_shop(name).await;
     let mut session = server.session().await;
     fill(&mut session).await;
+    let document =
+        ["CREATE TABLE shop.document (j JSON)", "INSERT INTO shop.document VALUES ('[1, 2]')"];
+    server::run(&mut session, &document).await;
     let mysql = name.starts_with("mysql");
     if mysql {
         let small = format!("SET GLOBAL innodb_redo_log_capacity = {SMALL}");
@@ -72,6 +78,7 @@ async fn kill(name: &str, kills: u32) {
     }
     let small = redo_size(&server, mysql).await;
     assert_eq!(small, mysql.then_some(SMALL));
+    let packet = server.value(PACKET).await;
     let home = Home::with_repo();
     let url = server.url();
     let backup = ["backup", "--repo", "repo", "--source", &url, "--cluster", "shop", "--json"];
@@ -96,7 +103,7 @@ async fn kill(name: &str, kills: u32) {
 
     let mut killed = 0;
     let mut resumed = 0;
-    let mut grown = 0;
+    let (mut grown, mut longer) = (0, 0);
     // At least one of them has to have begun to write.
     while killed < kills || (resumed == 0 && killed < 10 * kills) {
         server::run(&mut session, &["DROP DATABASE copy"]).await;
@@ -119,6 +126,7 @@ async fn kill(name: &str, kills: u32) {
             }
             killed += 1;
             grown += u32::from(redo_size(&server, mysql).await > small);
+            longer += u32::from(server.value(PACKET).await != packet);
             if rand::random() {
                 moment = duration.mul_f64(rand::random());
                 continue;
@@ -146,8 +154,10 @@ async fn kill(name: &str, kills: u32) {
         assert_eq!(content(&server, "copy").await, expected, "killed after {moment:?}");
         assert_eq!(server.value(marks).await.as_deref(), Some("0"));
         assert_eq!(redo_size(&server, mysql).await, small, "killed after {moment:?}");
+        assert_eq!(server.value(PACKET).await, packet, "killed after {moment:?}");
     }
     assert!(grown > 0 || !mysql, "the redo log was never made larger");
+    assert_eq!(longer > 0, mysql, "packets were made longer, or not");
     assert!(resumed > 0, "of {killed} that were killed {resumed} had begun to write");
 }
 

@@ -59,6 +59,39 @@ async fn sequences_come_to_a_target_that_logs_statements(
 }
 
 #[tokio::test]
+async fn documents_that_are_longer_than_the_target_takes() {
+    let server = Server::start("mysql-9.7").await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY, j JSON)",
+        "INSERT INTO d.t VALUES (1, JSON_OBJECT('a', REPEAT('long', 1000000), 'd', 1.50)), (2, '[]')",
+    ];
+    server::run(&mut root, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"]).expect(0);
+    let target = [
+        "SET GLOBAL max_allowed_packet = 1048576",
+        "SET GLOBAL local_infile = ON",
+        "CREATE USER poor@'%' IDENTIFIED BY 'poor'",
+        "GRANT ALL ON copy.* TO poor@'%'",
+        "GRANT SELECT ON d.* TO poor@'%'",
+    ];
+    server::run(&mut root, &target).await;
+    // Who may not change it is told what to do.
+    let run = restore(&home, &server.tcp_url("poor"), &["--binlog", "on"]).expect(9);
+    run.says("raise max_allowed_packet");
+    // Who may does it for as long as it takes, and goes on.
+    restore(&home, &server.url(), &["--binlog", "on"]).expect(0);
+    let packet = server.value("SELECT @@GLOBAL.max_allowed_packet").await;
+    assert_eq!(packet.as_deref(), Some("1048576"));
+    server::run(&mut root, &["SET GLOBAL max_allowed_packet = 67108864"]).await;
+    let same = "SELECT SUM(a.j = b.j AND JSON_TYPE(a.j->'$.d') <=> JSON_TYPE(b.j->'$.d')) FROM copy.t a JOIN d.t b \
+                USING (id)";
+    assert_eq!(server.value(same).await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
 async fn a_database_that_takes_no_changes_is_found_beforehand() {
     let server = Server::start("mysql-9.7").await;
     let mut root = server.session().await;

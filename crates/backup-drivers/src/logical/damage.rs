@@ -110,7 +110,7 @@ pub(super) fn explained(error: Error, table: &Table) -> Error {
     let name = table.full_name();
     if is_corruption(&error) {
         return error
-            .context(format!("table {name} is damaged at the source"))
+            .context(format!("the server says that table {name} is damaged"))
             .with_kind(ErrorKind::Source)
             .with_remedy(
                 "repair or restore the table; or take what there is: --on-corrupt salvage reads \
@@ -119,7 +119,7 @@ pub(super) fn explained(error: Error, table: &Table) -> Error {
     }
     if error.kind() == ErrorKind::Connect {
         let remedy = error.remedy().trim_end_matches('.').to_owned();
-        return error.context(format!("the source went away while it read table {name}")).with_remedy(
+        return error.context(format!("the server went away while it read table {name}")).with_remedy(
             format!(
                 "{remedy}; where the server's error log tells of a corrupt page, the read crashed it: \
                  leave the table out (--exclude-tables), or the rows around the page (--where \

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{
-    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Manifest, Restore, RestoreSteps,
-    Restored, Result, Severity, and_again,
+    ArtifactSource, Context, Error, ErrorKind, Event, Finding, Flavor, Manifest, Restore,
+    RestoreSteps, Restored, Result, Severity, and_again,
 };
 
-use super::catalog::{Catalog, StoredKind, Table};
+use super::catalog::{Catalog, Column, StoredKind, Table};
 use super::check;
 use super::load::{self, Load, Mark, RedoLog, State};
 use super::no_text::InvalidText;
@@ -159,6 +159,12 @@ impl LogicalRestore {
             let session = &mut prepared.session;
             let progress = prepared.progress.as_ref();
             changes.allow_local_infile(session, progress).await?;
+            let tables = &prepared.catalog.tables;
+            let has_documents =
+                tables.iter().any(|t| t.columns.iter().any(Column::holds_documents));
+            if has_documents && prepared.facts.flavor == Flavor::MySql {
+                changes.longer_packets(session, progress).await?;
+            }
             let bytes = prepared.catalog.tables.iter().map(|table| table.data_bytes).sum();
             changes.redo_log_larger(session, bytes, progress).await?;
             if !self.options.redo_log {

@@ -34,6 +34,8 @@ pub(in crate::logical) enum Mark {
     RedoLog,
     /// The redo log was made larger and has to be of this size again.
     RedoSize,
+    /// `max_allowed_packet` was made larger and has to be this again.
+    Packet,
     /// What an account may do with a routine, and loses when that is dropped; by the hash of the statement, so that
     /// one is marked once, whoever marks it.
     Grant(u64),
@@ -57,6 +59,7 @@ impl fmt::Display for Mark {
             Mark::Trust => f.write_str("trust"),
             Mark::RedoLog => f.write_str("redo_log"),
             Mark::RedoSize => f.write_str("redo_size"),
+            Mark::Packet => f.write_str("packet"),
             Mark::Grant(hash) => write!(f, "{GRANT}{hash:016x}"),
             Mark::Defined => f.write_str("defined"),
             Mark::Created(table) => write!(f, "created {table}"),

@@ -17,7 +17,12 @@ pub(super) struct Changes {
     redo_log: AtomicBool,
     /// How large the redo log was; 0 where it was left alone.
     redo_size: AtomicU64,
+    /// What `max_allowed_packet` was; 0 where it was left alone.
+    packet: AtomicU64,
 }
+
+/// The longest packet that servers send or take.
+const PACKET: u64 = 1 << 30;
 
 /// More brings nothing: pages are written out less often than they are changed by then.
 const REDO_SIZE: u64 = 2 << 30;
@@ -26,17 +31,16 @@ impl Changes {
     /// What an earlier run left.
     pub(super) fn of(earlier: &Earlier) -> Self {
         let left = |mark| matches!(earlier, Earlier::Work(state) if state.has(mark)).into();
-        let redo_size = match earlier {
-            Earlier::Work(state) => {
-                state.value(Mark::RedoSize).and_then(|size| size.parse::<u64>().ok())
-            }
+        let size = |mark| match earlier {
+            Earlier::Work(state) => state.value(mark).and_then(|size| size.parse::<u64>().ok()),
             Earlier::Nothing | Earlier::Lost(_) => None,
         };
         Changes {
             local_infile: left(Mark::LocalInfile),
             trust: left(Mark::Trust),
             redo_log: left(Mark::RedoLog),
-            redo_size: redo_size.unwrap_or_default().into(),
+            redo_size: size(Mark::RedoSize).unwrap_or_default().into(),
+            packet: size(Mark::Packet).unwrap_or_default().into(),
         }
     }
 
@@ -55,6 +59,30 @@ impl Changes {
         }
         self.local_infile.store(true, Ordering::Relaxed);
         allow_local_infile(session).await.map(drop)
+    }
+
+    /// Has sessions that begin from now on take documents of any length, where the account may: how long the longest
+    /// one is, nobody knows before it is met.
+    pub(super) async fn longer_packets(
+        &self,
+        session: &mut Session,
+        progress: Option<&Progress>,
+    ) -> Result<()> {
+        let size: Option<u64> = session.query_first("SELECT @@GLOBAL.max_allowed_packet").await?;
+        let Some(size) = size.filter(|size| *size < PACKET) else { return Ok(()) };
+        if let Some(progress) = progress {
+            progress.set(session, Mark::Packet, &size.to_string()).await?;
+        }
+        match session.run(&packet(PACKET)).await {
+            Ok(_) => self.packet.store(size, Ordering::Relaxed),
+            Err(e) if e.kind() == ErrorKind::Privilege => {
+                if let Some(progress) = progress {
+                    progress.unset(session, Mark::Packet).await?;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// Has a server with a binary log take functions and triggers from everybody, where the account may; who may not
@@ -142,7 +170,8 @@ impl Changes {
         let local_infile = self.local_infile.load(Ordering::Relaxed);
         let redo_size = self.redo_size.load(Ordering::Relaxed);
         let trusts = self.trust.load(Ordering::Relaxed);
-        if !redo_log && !local_infile && !trusts && redo_size == 0 {
+        let length = self.packet.load(Ordering::Relaxed);
+        if !redo_log && !local_infile && !trusts && redo_size == 0 && length == 0 {
             return Ok(());
         }
         let put = async {
@@ -168,6 +197,10 @@ impl Changes {
                 }
                 marks.push(Mark::RedoSize);
             }
+            if length > 0 {
+                session.run(&packet(length)).await?;
+                marks.push(Mark::Packet);
+            }
             if let Some(progress) = progress.filter(|_| failed) {
                 for mark in marks {
                     // Not there where the restore failed before it began one. What is left marked
@@ -182,23 +215,24 @@ impl Changes {
             for change in [&self.redo_log, &self.local_infile, &self.trust] {
                 change.store(false, Ordering::Relaxed);
             }
-            self.redo_size.store(0, Ordering::Relaxed);
+            for change in [&self.redo_size, &self.packet] {
+                change.store(0, Ordering::Relaxed);
+            }
         }
         match put {
             // What broke the restore says more than that the target is out of reach now.
             Err(e) if failed => {
-                let what = match redo_log {
-                    true => {
-                        "the redo log may still be off, and local_infile and log_bin_trust_function_creators still \
-                         be ON,"
-                    }
-                    false => {
-                        "local_infile and log_bin_trust_function_creators may still be ON, and the redo log larger \
-                         than it was,"
-                    }
-                };
+                let what = [
+                    (redo_log, "the redo log off"),
+                    (local_infile, "local_infile ON"),
+                    (trusts, "log_bin_trust_function_creators ON"),
+                    (redo_size > 0, "the redo log larger than it was"),
+                    (length > 0, "max_allowed_packet larger than it was"),
+                ];
+                let what = what.into_iter().filter_map(|(is, what)| is.then_some(what));
                 let text = format!(
-                    "{what} at the target: {}; running the restore again puts it back",
+                    "at the target may still be: {}: {}; running the restore again puts it back",
+                    what.collect::<Vec<_>>().join(", "),
                     e.chain()
                 );
                 cx.event(Event::Warning { text });
@@ -207,6 +241,10 @@ impl Changes {
             other => other,
         }
     }
+}
+
+fn packet(size: u64) -> String {
+    format!("SET GLOBAL max_allowed_packet = {size}")
 }
 
 fn trust(value: &str) -> String {
