@@ -105,6 +105,11 @@ async fn run() -> Result<String> {
     {
         return binlog::ours(socket, place).await.map(|()| String::new());
     }
+    if let [word, socket] = &words[..]
+        && word.as_os_str() == tools::drain::DRAIN
+    {
+        return tools::drain::run(socket).await.map(|()| String::new());
+    }
     let arguments = Arguments::parse();
     match arguments.work {
         Work::Repository => return repository::contest(&arguments).await,

@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use backup_drivers::innodb::{PageChecker, TableFile, gtid_executed, is_tablespace, read_sdi};
+use backup_drivers::innodb::{
+    PageChecker, TableFile, gtid_executed, innodb_tables, is_tablespace, mysql_files, read_sdi,
+};
 
 pub fn run(bytes: &[u8]) {
     let mut whole = PageChecker::new();
@@ -14,6 +16,8 @@ pub fn run(bytes: &[u8]) {
     let good = whole.sound.values().sum::<u64>() + whole.zero + whole.compressed + whole.encrypted;
     assert!(good + whole.doublewrite <= whole.pages);
     let _ = gtid_executed(&mut Cursor::new(bytes));
+    let _ = mysql_files(&mut Cursor::new(bytes));
+    let _ = innodb_tables(&mut Cursor::new(bytes));
     if let Ok(found) = read_sdi(&mut Cursor::new(bytes)) {
         found.iter().for_each(|sdi| {
             let _ = sdi.table();
@@ -25,7 +29,33 @@ pub fn run(bytes: &[u8]) {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     // 4 KiB pages of MySQL with a dictionary, MariaDB's full_crc32, and KEY_BLOCK_SIZE=1.
-    [3 << 6 | 1 << 14 | 0x21, 0x13, 0x23].map(space).to_vec()
+    let named = innodb_tables(&mut Cursor::new(system())).ok().flatten().unwrap_or_default();
+    assert_eq!(named.len(), 1, "{named:?}");
+    let spaces = [3 << 6 | 1 << 14 | 0x21, 0x13, 0x23].map(space);
+    [&spaces[..], &[system()]].concat()
+}
+
+/// The first nine pages of a system tablespace, whose dictionary names one table.
+fn system() -> Vec<u8> {
+    let mut file = vec![0; 9 * 4096];
+    for (number, page) in file.chunks_mut(4096).enumerate() {
+        page[..4].copy_from_slice(&0xDEAD_BEEF_u32.to_be_bytes());
+        page[4..8].copy_from_slice(&(number as u32).to_be_bytes());
+        page[4088..4092].copy_from_slice(&0xDEAD_BEEF_u32.to_be_bytes());
+        let kind: u16 = [8, 6, 17_855][usize::from(number >= 7) + usize::from(number == 8)];
+        page[24..26].copy_from_slice(&kind.to_be_bytes());
+        page[12..16].copy_from_slice(&u32::MAX.to_be_bytes());
+    }
+    // The root of SYS_TABLES, and one record between the first and the last: ends of its columns, whether these are
+    // of one byte, the next record.
+    file[54..58].copy_from_slice(&(3_u32 << 6).to_be_bytes());
+    file[7 * 4096 + 73] = 8;
+    let root = &mut file[8 * 4096..];
+    root[99..101].copy_from_slice(&200_u16.to_be_bytes());
+    root[184..194].copy_from_slice(&[12, 8, 8, 4, 4, 4, 4, 4, 4, 4]);
+    root[197..200].copy_from_slice(&[1, 0, 116]);
+    root[200..212].copy_from_slice(b"a/bc\0\0\0\0\0\0\0\x07");
+    file
 }
 
 /// A tablespace of three pages, without checksums.

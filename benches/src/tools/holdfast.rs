@@ -13,6 +13,8 @@ use crate::shop;
 /// The release build of the command line.
 pub(crate) struct Holdfast {
     program: PathBuf,
+    /// What it compresses with, if not with its default.
+    compression: Option<String>,
 }
 
 /// The cluster of the benchmarks' backups.
@@ -36,12 +38,22 @@ impl Holdfast {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .ok_or_else(|| Error::internal("cargo named no program"))?;
-        Ok(Holdfast { program })
+        Ok(Holdfast::at(program))
     }
 
     /// One that is there already.
     pub(crate) fn at(program: PathBuf) -> Holdfast {
-        Holdfast { program }
+        Holdfast { program, compression: None }
+    }
+
+    /// The same with another compression.
+    pub(crate) fn with(self, compression: Option<String>) -> Holdfast {
+        Holdfast { compression, ..self }
+    }
+
+    /// What it is called in a report.
+    pub(crate) fn describe(&self) -> String {
+        self.compression.as_ref().map(|how| format!(", {how}")).unwrap_or_default()
     }
 
     /// Makes a repository.
@@ -63,6 +75,7 @@ impl Holdfast {
         let mut command = self.command(repository);
         command.args(["backup", "--progress", "json", "--json", "--cluster", CLUSTER]);
         command.args(["--source", &server.url(), "--databases", shop::DATABASE]);
+        command.args(self.compression.iter().flat_map(|how| ["--compression", how]));
         command
     }
 

@@ -1,5 +1,6 @@
 //! The programs that are measured: how each is called to dump and to load.
 
+pub(crate) mod drain;
 mod holdfast;
 mod mydumper;
 mod peers;
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use backup_core::{Flavor, Result};
+use backup_core::{Error, Flavor, Result};
 use backup_drivers::sandbox::ServerInstall;
 
 use crate::server::{Server, file_error};
@@ -30,17 +31,20 @@ pub(crate) enum Tool {
     /// `LOAD DATA LOCAL INFILE`, one table after the other, from the files in a directory: what
     /// people do who have TSV.
     LoadData(ServerInstall, PathBuf),
+    /// Reading all rows, and nothing else.
+    Drain,
 }
 
 impl Tool {
     /// What the report calls it when it dumps.
     pub(crate) fn dumper(&self) -> String {
         match self {
-            Tool::Holdfast(_) => "holdfast backup".into(),
+            Tool::Holdfast(holdfast) => format!("holdfast backup{}", holdfast.describe()),
             Tool::Client(install) if install.flavor() == Flavor::MySql => "mysqldump".into(),
             Tool::Client(_) => "mariadb-dump".into(),
             Tool::Mydumper(mydumper) => format!("mydumper {}", mydumper.describe()),
             Tool::LoadData(..) => "(its files are there)".into(),
+            Tool::Drain => "rows read and dropped".into(),
         }
     }
 
@@ -51,6 +55,7 @@ impl Tool {
             Tool::Client(install) => format!("{} < dump.sql", client(install)),
             Tool::Mydumper(mydumper) => format!("myloader {}", mydumper.describe()),
             Tool::LoadData(..) => "LOAD DATA, table after table".into(),
+            Tool::Drain => "(it loads nothing)".into(),
         }
     }
 
@@ -81,6 +86,7 @@ impl Tool {
                 command
             }
             Tool::Mydumper(mydumper) => mydumper.dump(server, out)?,
+            Tool::Drain => drain::command(server)?,
             Tool::LoadData(..) => return Ok(None),
         };
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -99,6 +105,7 @@ impl Tool {
                 return Ok(command);
             }
             Tool::Mydumper(mydumper) => mydumper.load(server, from)?,
+            Tool::Drain => return Err(Error::internal("nothing was kept that could be loaded")),
             Tool::LoadData(install, directory) => {
                 server.make_tables().await?;
                 let statements: Vec<String> =

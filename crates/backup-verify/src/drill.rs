@@ -135,7 +135,16 @@ impl DrillOptions {
                     .with_remedy("make it, or name another one with --scratch-dir"))
             }
             Some(named) => Ok(named.clone()),
-            None => Ok(std::env::temp_dir()),
+            None => {
+                let usual = std::env::temp_dir();
+                if !usual.is_dir() {
+                    return Err(Error::usage(format!("there is no directory {}", usual.display()))
+                        .with_remedy(
+                            "make it, set TMPDIR to another one, or name one with --scratch-dir",
+                        ));
+                }
+                Ok(usual)
+            }
         }
     }
 

@@ -40,3 +40,25 @@ fn dumps_that_clients_take_are_whole() {
         home.on_repo(["verify", "--cluster", "old", "--level", "logical"]).expect(0);
     }
 }
+
+#[test]
+fn a_directory_comes_out_of_the_repository_as_it_was() {
+    let home = Home::with_repo();
+    let files = [
+        ("dump/h d-schema-create.sql", "CREATE DATABASE `h d`;\n".to_owned()),
+        ("dump/h d.t.00000.sql", TABLE.to_owned()),
+        ("dump/p\u{e9}/100%.sql", TABLE.to_owned()),
+        ("dump/metadata", "# Started dump at: x\n# Finished dump at: x\n".to_owned()),
+    ];
+    std::fs::create_dir_all(home.path("dump/p\u{e9}")).unwrap();
+    for (name, text) in &files {
+        home.write(name, text);
+    }
+    home.on_repo(["import", "dump", "--cluster", "old"]).expect(0);
+    let export = ["export", "latest", "--cluster", "old", "--format", "files", "--output", "out"];
+    home.on_repo(export).expect(0);
+    for (name, text) in &files {
+        let path = name.replacen("dump", "out/foreign/files", 1);
+        assert_eq!(&std::fs::read_to_string(home.path(&path)).unwrap(), text, "{path}");
+    }
+}

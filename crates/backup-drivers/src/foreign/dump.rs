@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::import::CONTENTS;
 use super::metadata::Metadata;
-use super::scan::{Contents, Fault, Scan};
+use super::reader::{Loads, Reader, beside, is_sql};
+use super::scan::{Contents, Fault};
 use super::source::{self, Broken, DumpFile};
 
 /// A file of a dump, and what is in it.
@@ -22,12 +23,6 @@ pub struct DumpPart {
     pub name: String,
     /// What is in it.
     pub contents: Contents,
-}
-
-impl DumpPart {
-    fn is_sql(&self) -> bool {
-        scan_of(&DumpFile { path: PathBuf::new(), name: self.name.clone() }).is_some()
-    }
 }
 
 /// What a dump holds, and what is wrong with it.
@@ -43,7 +38,7 @@ impl Dump {
     /// Whether there is nothing in it that could be kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| part.contents.statements == 0 && part.is_sql())
+        self.parts.iter().all(|part| part.contents.statements == 0 && is_sql(&part.name))
     }
 
     /// Everything in it together.
@@ -81,16 +76,12 @@ pub async fn examine_dump(cx: &Context, path: &Path) -> Result<Dump> {
     let mut reading = Reading::default();
     for file in source::files(path)? {
         cx.check()?;
-        let mut scan = scan_of(&file);
-        let mut kept = Vec::new();
+        let mut reader = reading.reader(&file);
         let mut pieces = Pieces::of(file.path.clone());
         while let Some(piece) = pieces.next(cx).await? {
-            match &mut scan {
-                Some(scan) => scan.feed(&piece),
-                None => remember(&file, &piece, &mut kept),
-            }
+            reader.feed(&piece);
         }
-        reading.add(&file, scan, pieces.finish().await?, &kept);
+        reading.add(&file, reader, pieces.finish().await?);
     }
     Ok(reading.finish())
 }
@@ -106,17 +97,30 @@ pub async fn examine_kept(cx: &Context, artifacts: &dyn ArtifactSource) -> Resul
         .and_then(|text| serde_json::from_slice(&text).map_err(|e| Error::damaged(e.to_string())))
         .map_err(|e| e.context("the contents of the dump cannot be told"))?;
     let mut findings = Vec::new();
+    let mut loads = Loads::new();
     for part in parts {
         let name = artifact(&part.name)?;
         let file = DumpFile { path: PathBuf::new(), name: part.name.clone() };
-        let Some(mut scan) = scan_of(&file) else { continue };
-        let mut reader = artifacts.open(&name).await?;
-        while let Some(bytes) = reader.next().await? {
-            cx.check()?;
-            scan.feed(&bytes);
+        let mut reader = Reader::of(&file, &loads);
+        match reader {
+            Reader::Sql(_) => {}
+            // Files of rows were imported before anybody counted them.
+            Reader::Rows(_) if part.contents.bytes > 0 => {}
+            Reader::Rows(_) | Reader::Metadata(_) | Reader::Other => continue,
         }
-        let (mut contents, faults) = scan.finish();
+        let mut kept = artifacts.open(&name).await?;
+        while let Some(bytes) = kept.next().await? {
+            cx.check()?;
+            reader.feed(&bytes);
+        }
+        let (mut contents, faults) = match reader {
+            Reader::Sql(scan) => scan.finish(),
+            Reader::Rows(lines) => lines.finish(),
+            Reader::Metadata(_) | Reader::Other => continue,
+        };
         findings.extend(faults.iter().map(|fault| finding(&part.name, fault)));
+        let loaded = std::mem::take(&mut contents.loads).into_iter();
+        loads.extend(loaded.map(|load| (beside(&part.name, &load), load)));
         // One that was imported with --salvage may lack its end.
         contents.not_put_back.clear();
         if contents != part.contents {
@@ -130,33 +134,6 @@ pub async fn examine_kept(cx: &Context, artifacts: &dyn ArtifactSource) -> Resul
 /// The artifact of a file.
 pub(super) fn artifact(name: &str) -> Result<ArtifactName> {
     ArtifactName::from_parts(["foreign", "files"].into_iter().chain(name.split('/')))
-}
-
-/// How a file is read: SQL, or whatever lies beside it.
-pub(super) fn scan_of(file: &DumpFile) -> Option<Scan> {
-    let plain = Path::new(&file.name);
-    let extension = plain.extension().unwrap_or_default().to_string_lossy();
-    let other = ["dat", "tsv", "csv", "txt", "json", "sha256", "md5"].contains(&&*extension);
-    if other || is_metadata(file) {
-        return None;
-    }
-    // A file of mydumper is called by its database and table.
-    let name = plain.file_name().unwrap_or_default().to_string_lossy();
-    let by_name = name.matches('.').count() >= 2 || name.ends_with("-schema.sql");
-    let database = by_name.then(|| name.split('.').next().unwrap_or_default().to_owned());
-    Some(Scan::of_database(database))
-}
-
-fn is_metadata(file: &DumpFile) -> bool {
-    let name = file.name.rsplit('/').next().unwrap_or_default();
-    name == "metadata" || name == "metadata.partial"
-}
-
-/// Keeps the text of a `metadata` file, which is small.
-pub(super) fn remember(file: &DumpFile, piece: &[u8], kept: &mut Vec<u8>) {
-    if is_metadata(file) && kept.len() < 64 << 20 {
-        kept.extend_from_slice(piece);
-    }
 }
 
 /// The pieces of a file, decompressed by a thread of its own.
@@ -202,19 +179,24 @@ impl Pieces {
 pub(super) struct Reading {
     dump: Dump,
     metadata: Option<Metadata>,
+    loads: Loads,
 }
 
 impl Reading {
+    /// What reads a file.
+    pub(super) fn reader(&self, file: &DumpFile) -> Reader {
+        Reader::of(file, &self.loads)
+    }
+
     /// A file was read. Gives its faults.
     pub(super) fn add(
         &mut self,
         file: &DumpFile,
-        scan: Option<Scan>,
+        reader: Reader,
         broken: Option<Broken>,
-        kept: &[u8],
     ) -> Vec<Fault> {
         let findings = &mut self.dump.findings;
-        let place = scan.as_ref().map(Scan::place);
+        let place = reader.place();
         let is_broken = broken.is_some();
         if let Some(Broken::Compressed { codec, at, error: e }) = broken {
             let line = place.map(|p| format!(", behind line {}", p.line)).unwrap_or_default();
@@ -225,8 +207,8 @@ impl Reading {
         }
         let mut contents = Contents::default();
         let mut faults = Vec::new();
-        match scan {
-            Some(scan) => {
+        match reader {
+            Reader::Sql(scan) => {
                 (contents, faults) = scan.finish();
                 findings.extend(faults.iter().map(|fault| finding(&file.name, fault)));
                 if contents.statements == 0 && faults.is_empty() && !is_broken {
@@ -259,8 +241,12 @@ impl Reading {
                     findings.push(error(&file.name, problem));
                 }
             }
-            None if is_metadata(file) => {
-                let metadata = Metadata::parse(&String::from_utf8_lossy(kept));
+            Reader::Rows(lines) => {
+                (contents, faults) = lines.finish();
+                findings.extend(faults.iter().map(|fault| finding(&file.name, fault)));
+            }
+            Reader::Metadata(text) => {
+                let metadata = Metadata::parse(&String::from_utf8_lossy(&text));
                 if !metadata.finished || file.name.ends_with(".partial") {
                     let problem = "mydumper did not say that it finished".to_owned();
                     findings.push(error(&file.name, problem));
@@ -270,20 +256,37 @@ impl Reading {
                 contents.complete = metadata.finished;
                 self.metadata = Some(metadata);
             }
-            None => {}
+            Reader::Other => {}
         }
+        let loaded = std::mem::take(&mut contents.loads).into_iter();
+        self.loads.extend(loaded.map(|load| (beside(&file.name, &load), load)));
         self.dump.parts.push(DumpPart { name: file.name.clone(), contents });
         faults
+    }
+
+    /// What is wrong with the files that were read by now, each by itself.
+    pub(super) fn found(self) -> Vec<Finding> {
+        self.dump.findings
     }
 
     /// All files were read.
     pub(super) fn finish(mut self) -> Dump {
         let contents = self.dump.contents();
+        for (name, load) in &self.loads {
+            if !self.dump.parts.iter().any(|part| part.name == *name) {
+                let problem = format!("rows of {} are in it, and it is not there", load.table);
+                self.dump.findings.push(error(name, problem));
+            } else if load.format.is_none() {
+                let problem = "its rows are not counted: a field or a line ends with several bytes";
+                let remedy = "restore it, and count them there";
+                self.dump.findings.push(Finding::new(Severity::Info, name, problem, remedy));
+            }
+        }
         if let Some(metadata) = &self.metadata {
             for (table, rows) in &metadata.rows {
                 let counted = contents.tables.get(table).copied().unwrap_or(0);
-                // Rows in files of their own are not counted.
-                let elsewhere = self.dump.parts.iter().any(|p| p.name.ends_with(".dat"));
+                let mut loads = self.loads.values();
+                let elsewhere = loads.any(|load| load.table == *table && load.format.is_none());
                 if counted != *rows && !elsewhere {
                     let problem =
                         format!("{counted} of {rows} rows are there, as mydumper counted them");

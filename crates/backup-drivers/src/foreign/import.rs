@@ -10,8 +10,9 @@ use backup_core::{
 };
 use bytes::Bytes;
 
-use super::dump::{Pieces, Reading, artifact, remember, scan_of};
-use super::scan::{Fault, Scan};
+use super::dump::{Pieces, Reading, artifact};
+use super::reader::Reader;
+use super::scan::Fault;
 use super::source::{self, DumpFile};
 
 /// Name of the artifact that says what is in the files of a dump.
@@ -43,8 +44,7 @@ impl ForeignImport {
         sink: &dyn ArtifactSink,
     ) -> Result<()> {
         let mut writer = sink.create(artifact(&file.name)?, Layout::Stream).await?;
-        let mut scan = scan_of(file);
-        let mut kept = Vec::new();
+        let mut reader = reading.reader(file);
         let mut cut = faults.as_deref().map(Cut::of);
         let mut pieces = Pieces::of(file.path.clone());
         while let Some(piece) = pieces.next(cx).await? {
@@ -53,30 +53,21 @@ impl ForeignImport {
                 Some(cut) => cut.pass(&piece),
             };
             for part in parts {
-                add(&mut scan, &mut *writer, file, part, &mut kept).await?;
+                add(&mut reader, &mut *writer, part).await?;
             }
         }
         let broken = pieces.finish().await?;
         if let Some(end) = cut.and_then(Cut::finish) {
-            add(&mut scan, &mut *writer, file, end, &mut kept).await?;
+            add(&mut reader, &mut *writer, end).await?;
         }
         writer.finish(serde_json::Value::Null).await?;
-        reading.add(file, scan, broken, &kept);
+        reading.add(file, reader, broken);
         Ok(())
     }
 }
 
-async fn add(
-    scan: &mut Option<Scan>,
-    writer: &mut dyn ArtifactWriter,
-    file: &DumpFile,
-    piece: Bytes,
-    kept: &mut Vec<u8>,
-) -> Result<()> {
-    match scan {
-        Some(scan) => scan.feed(&piece),
-        None => remember(file, &piece, kept),
-    }
+async fn add(reader: &mut Reader, writer: &mut dyn ArtifactWriter, piece: Bytes) -> Result<()> {
+    reader.feed(&piece);
     writer.write(piece).await
 }
 
@@ -96,15 +87,15 @@ impl Backup for ForeignImport {
         for file in source::files(&self.path)? {
             cx.check()?;
             // What makes no sense has to be known before the first byte is kept.
-            let faults = match (self.salvage, scan_of(&file)) {
-                (true, Some(mut scan)) => {
+            let faults = match (self.salvage, reading.reader(&file)) {
+                (true, mut reader @ (Reader::Sql(_) | Reader::Rows(_))) => {
                     let mut pieces = Pieces::of(file.path.clone());
                     while let Some(piece) = pieces.next(cx).await? {
-                        scan.feed(&piece);
+                        reader.feed(&piece);
                     }
                     let mut first = Reading::default();
-                    let faults = first.add(&file, Some(scan), pieces.finish().await?, &[]);
-                    let found = first.finish().findings.into_iter();
+                    let faults = first.add(&file, reader, pieces.finish().await?);
+                    let found = first.found().into_iter();
                     lost.extend(found.filter(|f| f.severity == Severity::Error));
                     Some(faults)
                 }

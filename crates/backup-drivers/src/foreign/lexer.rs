@@ -13,6 +13,9 @@ const AHEAD: usize = 32;
 /// A line with DELIMITER is not longer.
 const DELIMITER_LINE: usize = 256;
 
+/// See [`Lexer::by_lines`].
+const LINE_END: &[u8] = b";\n";
+
 /// Of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -103,6 +106,11 @@ impl Default for Lexer {
 }
 
 impl Lexer {
+    /// Statements end with a semicolon at the end of a line, and with no other: so mydumper writes code.
+    pub(super) fn by_lines() -> Self {
+        Lexer { delimiter: LINE_END.to_vec(), ..Lexer::default() }
+    }
+
     /// Where it stands.
     pub(super) fn place(&self) -> Place {
         self.place
@@ -356,8 +364,9 @@ impl Lexer {
             }
             return end;
         }
-        if rest.starts_with(&self.delimiter) {
-            let used = self.delimiter.len();
+        let is_last = last && rest == b";" && self.delimiter == LINE_END;
+        if rest.starts_with(&self.delimiter) || is_last {
+            let used = self.delimiter.len().min(rest.len());
             self.conditional = 0;
             self.emit(used, Token::End, each);
             return used;

@@ -35,12 +35,18 @@ impl Metadata {
                     .strip_prefix('`')
                     .and_then(|s| s.strip_suffix('`'))
                     .and_then(|s| s.split_once("`.`"))
-                    .map(|(database, table)| format!("{database}.{table}"));
-            } else if let (Some(table), Some((key, value))) = (&table, line.split_once('='))
-                && key.trim() == "rows"
-                && let Ok(rows) = value.trim().parse()
+                    .map(|(database, table)| (database.to_owned(), table.to_owned()));
+            } else if let (Some((database, table)), Some((key, value))) =
+                (&mut table, line.split_once('='))
             {
-                metadata.rows.insert(table.clone(), rows);
+                match (key.trim(), value.trim().parse()) {
+                    // Files of names that are none for a file are called otherwise.
+                    ("real_table_name", _) => *table = value.trim().to_owned(),
+                    ("rows", Ok(rows)) => {
+                        metadata.rows.insert(format!("{database}.{table}"), rows);
+                    }
+                    _ => {}
+                }
             }
         }
         metadata
@@ -52,8 +58,12 @@ impl Metadata {
         let value = value.trim().trim_matches(['\'', '"']);
         let key = key.trim_start_matches(['#', ' ']).trim_end();
         match key.to_ascii_lowercase().as_str() {
-            "log" | "file" if !value.is_empty() => self.position.file = Some(value.to_owned()),
-            "pos" | "position" => self.position.offset = value.parse().ok(),
+            "log" | "file" | "source_log_file" | "master_log_file" if !value.is_empty() => {
+                self.position.file = Some(value.to_owned());
+            }
+            "pos" | "position" | "source_log_pos" | "master_log_pos" => {
+                self.position.offset = value.parse().ok();
+            }
             "gtid" | "executed_gtid_set" if !value.is_empty() => {
                 self.position.gtid = value.parse().ok();
             }
@@ -69,17 +79,21 @@ mod tests {
     #[test]
     fn what_it_says_is_read() {
         let text = "# Started dump at: 2026-11-20 10:00:00\n[config]\nquote-character = BACKTICK\n\n\
-                    [`shop`.`orders`]\nreal_table_name=orders\nrows = 512\n\n# Finished dump at: 2026-11-20 10:00:01\n";
+                    [`shop`.`orders`]\nreal_table_name=orders\nrows = 512\n\n[`shop`.`mydumper_0`]\n\
+                    real_table_name=we.ird\nrows = 1\n# Finished dump at: 2026-11-20 10:00:01\n";
         let metadata = Metadata::parse(text);
         assert!(metadata.finished);
-        assert_eq!(metadata.rows, [("shop.orders".to_owned(), 512)].into());
+        let rows = [("shop.orders".to_owned(), 512), ("shop.we.ird".to_owned(), 1)];
+        assert_eq!(metadata.rows, rows.into());
         assert!(!Metadata::parse("# Started dump at: x\n").finished);
 
         let old = "Started dump at: x\nSHOW MASTER STATUS:\n\tLog: binlog.000002\n\tPos: 342\n\tGTID:0-1-7\n\n\
                    SHOW SLAVE STATUS:\n\tHost: h\n\tLog: other.000009\n\tPos: 4\n\nFinished dump at: x\n";
         let new = "[master]\nFile = binlog.000002\nPosition = 342\nExecuted_Gtid_Set = 0-1-7\n[config]\n\
                    file = x\n";
-        for text in [old, new] {
+        let later = "[source]\n# Channel_Name = '' # It can be use to setup replication FOR CHANNEL\n\
+                     # executed_gtid_set = \"0-1-7\"\n# SOURCE_LOG_FILE = \"binlog.000002\"\n# SOURCE_LOG_POS = 342\n";
+        for text in [old, new, later] {
             let position = Metadata::parse(text).position;
             assert_eq!(position.file.as_deref(), Some("binlog.000002"), "{text}");
             assert_eq!(position.offset, Some(342), "{text}");

@@ -7,7 +7,9 @@
 mod dump;
 mod import;
 mod lexer;
+mod lines;
 mod metadata;
+mod reader;
 mod scan;
 mod source;
 mod statement;
@@ -15,5 +17,6 @@ mod token;
 
 pub use dump::{Dump, DumpPart, examine_dump, examine_kept};
 pub use import::{CONTENTS, ForeignImport};
+pub use lines::Load;
 pub use scan::{Contents, Fault, Scan};
 pub use token::Place;

@@ -8,6 +8,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::lexer::Lexer;
+use super::lines::Load;
 use super::statement::{Named, Part, Statement};
 use super::token::{Next, Place, Token};
 
@@ -63,6 +64,9 @@ pub struct Contents {
     /// imported before anybody looked at them.
     #[serde(skip)]
     pub not_put_back: BTreeSet<String>,
+    /// The files that its statements load.
+    #[serde(skip)]
+    pub loads: Vec<Load>,
 }
 
 impl Contents {
@@ -116,6 +120,12 @@ impl Scan {
                 position: PositionLines::default(),
             },
         }
+    }
+
+    /// Statements end with a semicolon at the end of a line alone, as in files of mydumper with code.
+    #[must_use]
+    pub fn by_lines(self) -> Self {
+        Scan { lexer: Lexer::by_lines(), ..self }
     }
 
     /// The next bytes.
@@ -227,6 +237,10 @@ impl State {
         if let Some(name) = statement.inserts_into() {
             let name = self.full(name);
             *self.contents.tables.entry(name).or_default() += statement.rows;
+        }
+        if let Some((file, name, format)) = statement.loads() {
+            let table = self.full(name);
+            self.contents.loads.push(Load { file, table, format });
         }
         if let Some(database) = statement.uses() {
             self.database = Some(database);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use backup_core::{Error, ErrorKind, Result, io_error};
 use flate2::bufread::GzDecoder;
 
+use super::reader::is_sql;
 use crate::exchange::Codec;
 
 /// Bytes that are read at once.
@@ -20,7 +21,7 @@ pub(super) struct DumpFile {
     pub(super) name: String,
 }
 
-/// The files below `path`, sorted by name; itself where it is a file.
+/// The files below `path`, sorted by name, those without statements last; itself where it is a file.
 pub(super) fn files(path: &Path) -> Result<Vec<DumpFile>> {
     let cannot = |e, path: &Path| {
         io_error(e, ErrorKind::Usage, format!("cannot read {}", path.display()))
@@ -49,7 +50,8 @@ pub(super) fn files(path: &Path) -> Result<Vec<DumpFile>> {
     if found.is_empty() {
         return Err(Error::usage(format!("{} has no files", path.display())));
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    // Statements tell how the files of rows are to be read that they load.
+    found.sort_by(|a, b| (!is_sql(&a.name), &a.name).cmp(&(!is_sql(&b.name), &b.name)));
     Ok(found)
 }
 

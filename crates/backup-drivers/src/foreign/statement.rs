@@ -1,5 +1,6 @@
 //! What a statement of a dump is, and whether it makes sense.
 
+use super::lines::Format;
 use super::token::{Charset, Dialect, Mode, Place, Token, Wide};
 
 /// So many tokens of its beginning are kept of a statement.
@@ -316,6 +317,52 @@ impl Statement {
         name_at(&self.head[at + 1..])
     }
 
+    /// The file that it loads, the table, and how the file is written, where that is known.
+    pub(super) fn loads(&self) -> Option<(String, Named, Option<Format>)> {
+        if !self.head.first()?.is_word("LOAD") {
+            return None;
+        }
+        let behind = |word: &str, from: usize| {
+            let at = self.head[from..].iter().position(|part| part.is_word(word))?;
+            Some(from + at + 1)
+        };
+        let text = |at: usize| match self.head.get(at)? {
+            Part::Text(text) => unescaped(text),
+            _ => None,
+        };
+        let file = behind("INFILE", 1)?;
+        let table = behind("TABLE", file)?;
+        let name = name_at(&self.head[table..])?;
+        let fields = behind("FIELDS", table).or_else(|| behind("COLUMNS", table));
+        let lines = behind("LINES", fields.unwrap_or(table));
+        // What stands behind such a word, before the other list begins.
+        let clause = |word: &str, from: Option<usize>, to: Option<usize>| {
+            let at = behind(word, from?).filter(|at| to.is_none_or(|to| *at < to))?;
+            text(at + usize::from(self.head.get(at)?.is_word("BY")))
+        };
+        let one = |bytes: Option<Vec<u8>>, usual: &[u8]| bytes.unwrap_or_else(|| usual.to_vec());
+        let field = one(clause("TERMINATED", fields, lines), b"\t");
+        let enclosed = one(clause("ENCLOSED", fields, lines), b"");
+        let escape = one(clause("ESCAPED", fields, lines), b"\\");
+        let line = one(clause("TERMINATED", lines, None), b"\n");
+        let starting = one(clause("STARTING", lines, None), b"");
+        let ignored = behind("IGNORE", lines.or(fields).unwrap_or(table)).and_then(|at| {
+            let Part::Word(number) = self.head.get(at)? else { return None };
+            number.parse().ok()
+        });
+        let format = match (&field[..], &enclosed[..], &escape[..], &line[..], &starting[..]) {
+            ([field], [] | [_], [] | [_], [line], []) => Some(Format {
+                field: *field,
+                enclosed: enclosed.first().copied(),
+                escape: escape.first().copied(),
+                line: *line,
+                ignored: ignored.unwrap_or(0),
+            }),
+            _ => None,
+        };
+        Some((String::from_utf8_lossy(&text(file)?).into_owned(), name, format))
+    }
+
     /// The database that it makes the current one.
     pub(super) fn uses(&self) -> Option<String> {
         if !self.head.first()?.is_word("USE") {
@@ -330,6 +377,27 @@ impl Statement {
 pub(super) struct Named {
     pub(super) database: Option<String>,
     pub(super) name: String,
+}
+
+/// The bytes that a string in quotes means.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut plain = Vec::new();
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => match bytes.next()? {
+                b't' => b'\t',
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b'0' => 0,
+                b'b' => 8,
+                b'Z' => 26,
+                other => other,
+            },
+            byte => byte,
+        });
+    }
+    Some(plain)
 }
 
 fn upper(word: &[u8]) -> String {

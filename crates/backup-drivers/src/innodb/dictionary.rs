@@ -5,26 +5,26 @@
 //! of the system tablespace (`dict0boot.h`), in the redundant format. Either is to be read when the server was shut down
 //! in order: what came after the last checkpoint is in the redo log alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use backup_core::Result;
 use serde_json::Value;
 
-use super::sdi::{INFIMUM, LEVEL_AT, Pages, bounded, damaged, next_record};
+use super::sdi::{Pages, bounded, damaged};
+use super::tree::{DELETED, compact, leaves};
 use super::{PageKind, Sdi, offset, read_sdi, u16_at, u32_at, u64_at};
 
 /// A tablespace file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct NamedFile {
+pub struct NamedFile {
     /// Its path, as it stands in the dictionary of MySQL; database and table with `.ibd` else.
-    pub(crate) path: String,
+    pub path: String,
     /// The number of its tablespace. Undo tablespaces change theirs.
-    pub(crate) space: Option<u32>,
+    pub space: Option<u32>,
 }
 
-/// Bits of a record's header: nobody sees it any more; it has columns of another version of the table.
-const DELETED: u8 = 0x20;
+/// Bits of a record's header: it has columns of another version of the table.
 const VERSIONED: u8 = 0xc0;
 /// A column of this length or more has its length in two bytes.
 const LONG: u8 = 0x80;
@@ -33,7 +33,7 @@ const LONG: u8 = 0x80;
 ///
 /// # Errors
 /// [`ErrorKind::Damaged`](backup_core::ErrorKind::Damaged) where its pages are not what they should be.
-pub(crate) fn mysql_files(file: &mut (impl Read + Seek)) -> Result<Option<Vec<NamedFile>>> {
+pub fn mysql_files(file: &mut (impl Read + Seek)) -> Result<Option<Vec<NamedFile>>> {
     let records = read_sdi(file)?;
     let root = |name: &str, columns: &[&str]| {
         let sdi = records.iter().find(|sdi| sdi.table() == Some(("mysql", name)))?;
@@ -51,37 +51,47 @@ pub(crate) fn mysql_files(file: &mut (impl Read + Seek)) -> Result<Option<Vec<Na
     let mut pages = Pages::open(file)?;
     let mut known = HashMap::new();
     let mut strange = false;
-    compact(&mut pages, spaces, 8, |page, at| {
-        strange |= page[at - 5] & VERSIONED != 0;
-        let nulls = page[at - 6];
-        let (name, below) = length(page, at - 7)?;
-        let mut start = at + 21 + name;
-        let mut end = below;
-        let mut text = "";
-        if nulls & 1 == 0 {
-            let (options, below) = length(page, end)?;
-            (start, end) = (start + options, below);
-        }
-        if nulls & 2 == 0 {
-            let (private, _) = length(page, end)?;
-            let bytes = &page[bounded(page, start, private)?..start + private];
-            text = std::str::from_utf8(bytes).unwrap_or_default();
-        }
-        known.insert(u64_at(page, bounded(page, at, 8)?), Private::read(text));
-        Ok(())
-    })?;
+    compact(
+        &mut pages,
+        spaces,
+        |_, at| Ok(at + 8),
+        |page, at| {
+            strange |= page[at - 5] & VERSIONED != 0;
+            let nulls = page[at - 6];
+            let (name, below) = length(page, at - 7)?;
+            let mut start = at + 21 + name;
+            let mut end = below;
+            let mut text = "";
+            if nulls & 1 == 0 {
+                let (options, below) = length(page, end)?;
+                (start, end) = (start + options, below);
+            }
+            if nulls & 2 == 0 {
+                let (private, _) = length(page, end)?;
+                let bytes = &page[bounded(page, start, private)?..start + private];
+                text = std::str::from_utf8(bytes).unwrap_or_default();
+            }
+            known.insert(u64_at(page, bounded(page, at, 8)?), Private::read(text));
+            Ok(())
+        },
+    )?;
     let mut found = Vec::new();
-    compact(&mut pages, files, 12, |page, at| {
-        strange |= page[at - 5] & VERSIONED != 0;
-        let (len, _) = length(page, at - 7)?;
-        let start = bounded(page, at + 25, len)?;
-        let path = String::from_utf8_lossy(&page[start..start + len]).into_owned();
-        let space = known.get(&u64_at(page, at));
-        if !space.is_some_and(|space| space.discarded) {
-            found.push(NamedFile { path, space: space.and_then(|space| space.id) });
-        }
-        Ok(())
-    })?;
+    compact(
+        &mut pages,
+        files,
+        |_, at| Ok(at + 12),
+        |page, at| {
+            strange |= page[at - 5] & VERSIONED != 0;
+            let (len, _) = length(page, at - 7)?;
+            let start = bounded(page, at + 25, len)?;
+            let path = String::from_utf8_lossy(&page[start..start + len]).into_owned();
+            let space = known.get(&u64_at(page, at));
+            if !space.is_some_and(|space| space.discarded) {
+                found.push(NamedFile { path, space: space.and_then(|space| space.id) });
+            }
+            Ok(())
+        },
+    )?;
     Ok((!strange).then_some(found))
 }
 
@@ -130,62 +140,6 @@ fn length(page: &[u8], at: usize) -> Result<(usize, usize)> {
     }
 }
 
-/// Every record of an index that is not deleted. Pointers of its nodes have a key of so many bytes.
-fn compact<F: Read + Seek>(
-    pages: &mut Pages<'_, F>,
-    root: u32,
-    key: usize,
-    mut record: impl FnMut(&[u8], usize) -> Result<()>,
-) -> Result<()> {
-    let child = |page: &[u8]| {
-        let first = next_record(page, INFIMUM)?;
-        bounded(page, first + key, 4).ok().map(|at| u32_at(page, at))
-    };
-    leaves(pages, root, child, |page| {
-        let (mut at, mut left) = (INFIMUM, page.len() / 5);
-        while let Some(next) = next_record(page, at) {
-            at = next;
-            left = left.checked_sub(1).ok_or_else(|| damaged("a page goes in circles"))?;
-            if page[at - 5] & DELETED == 0 {
-                record(page, at)?;
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Every leaf of an index, from left to right.
-fn leaves<F: Read + Seek>(
-    pages: &mut Pages<'_, F>,
-    root: u32,
-    child: impl Fn(&[u8]) -> Option<u32>,
-    mut leaf: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut page = pages.checked(root, PageKind::INDEX)?;
-    let mut level = u16_at(&page, LEVEL_AT);
-    while level > 0 {
-        let number = child(&page).ok_or_else(|| damaged("a node has no child"))?;
-        page = pages.checked(number, PageKind::INDEX)?;
-        let below = u16_at(&page, LEVEL_AT);
-        if below + 1 != level {
-            return Err(damaged("an index is no tree"));
-        }
-        level = below;
-    }
-    let mut seen = BTreeSet::new();
-    loop {
-        leaf(&page)?;
-        let next = u32_at(&page, offset::NEXT);
-        if next == u32::MAX {
-            return Ok(());
-        }
-        if !seen.insert(next) {
-            return Err(damaged("the leaves of an index go in circles"));
-        }
-        page = pages.checked(next, PageKind::INDEX)?;
-    }
-}
-
 /// The page that says where the dictionary is, its type, and where in it the root of `SYS_TABLES` stands.
 const HEADER_PAGE: u32 = 7;
 const HEADER_KIND: PageKind = PageKind(6);
@@ -206,7 +160,7 @@ const IS_TEMPORARY: u32 = 1;
 ///
 /// # Errors
 /// As [`mysql_files`].
-pub(crate) fn innodb_tables(file: &mut (impl Read + Seek)) -> Result<Option<Vec<NamedFile>>> {
+pub fn innodb_tables(file: &mut (impl Read + Seek)) -> Result<Option<Vec<NamedFile>>> {
     let mut pages = Pages::open(file)?;
     let Some(header) = pages.plain(HEADER_PAGE, HEADER_KIND)? else { return Ok(None) };
     let root = u32_at(&header, TABLES_AT);

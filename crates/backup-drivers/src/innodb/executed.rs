@@ -9,11 +9,11 @@ use backup_core::{Error, ErrorKind, Flavor, GtidSet, Result};
 use serde_json::Value;
 use std::io::{Read, Seek};
 
-use super::sdi::{INFIMUM, LEVEL_AT, Pages, bounded, next_record};
-use super::{PageKind, Sdi, SdiKind, offset, read_sdi, u16_at, u32_at, u64_at};
+use super::sdi::{Pages, bounded};
+use super::tree::compact;
+use super::{Sdi, SdiKind, read_sdi, u64_at};
 
-/// Bits of a record's header: nobody sees it any more; it has columns of another version of the table.
-const DELETED: u8 = 0x20;
+/// Bits of a record's header: it has columns of another version of the table.
 const VERSIONED: u8 = 0xc0;
 /// Numbers are stored so that they sort: with the sign the other way round.
 const SIGN: u64 = 1 << 63;
@@ -29,40 +29,12 @@ pub fn gtid_executed(file: &mut (impl Read + Seek)) -> Result<GtidSet> {
     let sdi = sdi.ok_or_else(|| unknown("its tablespace is encrypted, or does not tell of it"))?;
     let table = Table::of(&sdi.json).ok_or_else(|| unknown("its definition is not known"))?;
     let mut pages = Pages::open(file)?;
-    // Down to the first leaf, then from leaf to leaf.
-    let mut page = pages.checked(table.root, PageKind::INDEX)?;
-    let mut level = u16_at(&page, LEVEL_AT);
-    while level > 0 {
-        let first = next_record(&page, INFIMUM).ok_or_else(|| unknown("a node has no child"))?;
-        let child = table.columns(&page, first, table.keys)?.end;
-        page = pages.checked(u32_at(&page, bounded(&page, child, 4)?), PageKind::INDEX)?;
-        let below = u16_at(&page, LEVEL_AT);
-        if below + 1 != level {
-            return Err(unknown("its index is no tree"));
-        }
-        level = below;
-    }
     let mut text = Vec::new();
-    let mut leaves = 0;
-    loop {
-        let (mut at, mut left) = (INFIMUM, page.len() / 5);
-        while let Some(record) = next_record(&page, at) {
-            at = record;
-            left = left.checked_sub(1).ok_or_else(|| unknown("a page goes in circles"))?;
-            if page[record - 5] & DELETED == 0 {
-                text.push(table.columns(&page, record, table.columns.len())?.interval()?);
-            }
-        }
-        let next = u32_at(&page, offset::NEXT);
-        if next == u32::MAX {
-            break;
-        }
-        leaves += 1;
-        if leaves > pages.count()? {
-            return Err(unknown("its leaves go in circles"));
-        }
-        page = pages.checked(next, PageKind::INDEX)?;
-    }
+    let key = |page: &[u8], at| Ok(table.columns(page, at, table.keys)?.end);
+    compact(&mut pages, table.root, key, |page, at| {
+        text.push(table.columns(page, at, table.columns.len())?.interval()?);
+        Ok(())
+    })?;
     GtidSet::parse(Flavor::MySql, &text.join(","))
 }
 

@@ -28,6 +28,7 @@ mod kind;
 mod name;
 mod page;
 mod sdi;
+mod tree;
 
 pub use checker::{BadPage, MAX_BAD_PAGES, PageChecker, PageSummary};
 pub(crate) use checker::{SYSTEM_PAGE, doublewrite};
@@ -35,7 +36,7 @@ pub use checksum::Algorithm;
 pub(crate) use checksum::seal;
 pub(crate) use copied::CopiedPages;
 pub use delta::DeltaChecker;
-pub(crate) use dictionary::{NamedFile, innodb_tables, mysql_files};
+pub use dictionary::{NamedFile, innodb_tables, mysql_files};
 pub use executed::gtid_executed;
 pub(crate) use geometry::extent_pages;
 pub use geometry::{Geometry, HEAD_BYTES, MAX_PAGE_BYTES};

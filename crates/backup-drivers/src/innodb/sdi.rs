@@ -131,13 +131,6 @@ impl<'a, F: Read + Seek> Pages<'a, F> {
         self.geometry.page_bytes as usize
     }
 
-    /// How many there are.
-    pub(super) fn count(&mut self) -> Result<u64> {
-        let end = self.file.seek(SeekFrom::End(0));
-        let end = end.map_err(|e| io_error(e, ErrorKind::Damaged, "cannot read the tablespace"))?;
-        Ok(end / self.page_bytes() as u64)
-    }
-
     /// A page of that kind that is sound.
     pub(super) fn checked(&mut self, number: u32, kind: PageKind) -> Result<Vec<u8>> {
         let page = self.page(number)?;

@@ -108,8 +108,8 @@ impl Process {
         match self.tail(&parent.position) {
             Some(now) if now == *then => None,
             Some(_) => Some(format!(
-                "the binary log is another one now, with other bytes in front of {file}:{}: the files of the server \
-                 were put back to an earlier state, or are another server's",
+                "the binary log is another one now, with other bytes in front of {file}:{}: it was reset (RESET \
+                 MASTER), or the files of the server were put back to an earlier state, or are another server's",
                 parent.position.offset.unwrap_or_default()
             )),
             None => Some(format!(

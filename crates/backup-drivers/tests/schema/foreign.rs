@@ -357,3 +357,94 @@ async fn a_directory_of_mydumper_is_counted_against_its_metadata() -> Result<()>
     );
     Ok(())
 }
+
+/// What mydumper 1.0.1 writes for a database `a.b`, whose name is none for a file, with rows of one table as CSV.
+fn of_later_mydumper(directory: &Path) {
+    let write = |name: &str, text: &str| {
+        let head = "/*!40101 SET NAMES binary*/;\n/*!40014 SET FOREIGN_KEY_CHECKS=0*/;\n\
+                    /*!40101 SET SQL_MODE='NO_AUTO_VALUE_ON_ZERO,'*/;\n/*!40103 SET TIME_ZONE='+00:00' */;\n";
+        let head = if name.ends_with(".sql") { head } else { "" };
+        std::fs::write(directory.join(name), format!("{head}{text}")).unwrap();
+    };
+    write(
+        "mydumper_0-schema-create.sql",
+        "CREATE DATABASE /*!32312 IF NOT EXISTS*/ `a.b` /*!40100 DEFAULT CHARACTER SET latin1 */;\n",
+    );
+    let set = "SET @PREV_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT;\nSET character_set_client = utf8mb3;\n";
+    let back = "SET character_set_client = @PREV_CHARACTER_SET_CLIENT;\n";
+    write(
+        "mydumper_0-schema-post.sql",
+        &format!(
+            "{set}DROP PROCEDURE IF EXISTS `p`;\nCREATE DEFINER=`root`@`localhost` PROCEDURE `p`(IN x INT)\nBEGIN \
+             SELECT x; \n-- it's so; and \nSELECT ';'; END;\n{back}{set}DROP EVENT IF EXISTS `ev`;\nCREATE \
+             DEFINER=`root`@`localhost` EVENT `ev` ON SCHEDULE EVERY 1 DAY DO BEGIN DELETE FROM t; END;\n{back}"
+        ),
+    );
+    write(
+        "mydumper_0-schema-triggers.sql",
+        "CREATE DEFINER=`root`@`localhost` TRIGGER tr BEFORE INSERT ON t FOR EACH ROW BEGIN SET NEW.a = 1; END;",
+    );
+    write("mydumper_0.mydumper_1-schema.sql", "CREATE TABLE `t.1` (\n  `a` int(11)\n);\n");
+    write("mydumper_0.mydumper_1.00000.sql", "INSERT INTO `t.1` VALUES(7)\n,(8)\n;\n");
+    write("mydumper_0.t-schema.sql", "CREATE TABLE `t` (\n  `a` int,\n  `s` text\n);\n");
+    write(
+        "mydumper_0.t.00000.sql",
+        "LOAD DATA LOCAL INFILE 'mydumper_0.t.00000.dat.zst' INTO TABLE `t` FIELDS TERMINATED BY ',' ENCLOSED BY \
+         '\"' ESCAPED BY '\\\\' LINES STARTING BY '' TERMINATED BY '\\n' IGNORE 1 LINES (`a`,`s`);\n",
+    );
+    write("mydumper_0.t.00000.dat", "\"a\",\"s\"\n1,\"x,\n\\\"y\"\n2,\\N\n3,\"\"\n");
+    write(
+        "metadata",
+        "# Started dump at: 2026-11-30 20:55:16\n[config]\nquote-character = BACKTICK\n\n[source]\n\
+         # executed_gtid_set = \"0-1-34\"\n# SOURCE_LOG_FILE = \"binlog.000001\"\n# SOURCE_LOG_POS = 7415\n\n\
+         [`mydumper_0`.`t`]\nreal_table_name=t\nrows = 3\nschema_checksum = 6062a0b2\n\n\
+         [`mydumper_0`.`mydumper_1`]\nreal_table_name=t.1\nrows = 2\n\n[`a.b`]\nschema_checksum = FDF2173B\n\
+         [config]\nmax-statement-size = 4\n# Finished dump at: 2026-11-30 20:55:16\n",
+    );
+}
+
+#[tokio::test]
+async fn dumps_of_later_mydumpers_are_read_to_the_last_byte() -> Result<()> {
+    let directory = TempDir::new().unwrap();
+    of_later_mydumper(directory.path());
+    let found = examined(directory.path()).await;
+    assert_eq!(errors(&found), Vec::<String>::new());
+    let contents = found.contents();
+    let rows = [("mydumper_0.t".to_owned(), 3), ("mydumper_0.t.1".to_owned(), 2)];
+    assert_eq!(contents.tables, rows.into());
+    let objects = ["database", "event", "procedure", "trigger"].map(|kind| (kind.to_owned(), 1));
+    assert_eq!(contents.objects, objects.into());
+    let position = (contents.position.file.as_deref(), contents.position.offset);
+    assert_eq!(position, (Some("binlog.000001"), Some(7415)));
+    let kept = Kept::backup_by(ForeignImport::new(directory.path(), false)).await?;
+    assert_eq!(kept.outcome.rows, Some(5));
+
+    // Each kind of damage, and what a salvage keeps.
+    type Harm<'a> = &'a dyn Fn(&str) -> String;
+    let harms: [(&str, Harm<'_>, &str, u64); 6] = [
+        ("mydumper_0-schema-post.sql", &|t| t[..t.len() - 20].into(), "within a statement", 5),
+        ("mydumper_0-schema-triggers.sql", &|t| t.replace("END;", ""), "within a statement", 5),
+        ("mydumper_0.t.00000.dat", &|t| t.replace("3,\"\"\n", "3,\"\""), "within a row", 4),
+        ("mydumper_0.t.00000.dat", &|t| t.replace("2,", "2"), "a row has 1 values", 4),
+        ("mydumper_0.t.00000.dat", &|t| t.replace("\\\"y\"", "\\\"y"), "within a value", 2),
+        ("mydumper_0.t.00000.sql", &|t| t.replace(".dat", ".tab"), "is not there", 5),
+    ];
+    for (name, harm, says, rows) in harms {
+        let path = directory.path().join(name);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let harmed = harm(&whole);
+        assert_ne!(harmed, whole, "{name}");
+        std::fs::write(&path, harmed).unwrap();
+        let damage = errors(&examined(directory.path()).await);
+        assert!(damage.iter().any(|d| d.contains(says)), "{name}: {damage:?}");
+        if !says.ends_with("there") {
+            let kept = Kept::backup_by(ForeignImport::new(directory.path(), true)).await?;
+            assert_eq!(kept.outcome.rows, Some(rows), "{name}: {says}");
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    std::fs::remove_file(directory.path().join("mydumper_0.t.00000.dat")).unwrap();
+    let damage = errors(&examined(directory.path()).await);
+    assert!(damage[0].contains("mydumper_0.t.00000.dat: rows of mydumper_0.t"), "{damage:?}");
+    Ok(())
+}
