@@ -370,6 +370,67 @@ async fn what_the_servers_own_tools_lose(
     Ok(())
 }
 
+/// The same of the `mydumper` and `myloader` on the PATH, of one database: what they do not know is left out, and names
+/// that they cannot dump.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of other programs, which have to be there"]
+async fn what_mydumper_loses(
+    #[values("mysql-9.7", "mariadb-10.11", "mariadb-11.8")] name: &str,
+) -> Result<()> {
+    let source = Server::start(name).await?;
+    source.fill().await?;
+    source.fill_more().await?;
+    let mut conn = source.connect().await?;
+    let ticked: Vec<(String, String)> = conn
+        .query(
+            "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = 'shop' UNION \
+             SELECT IF(TABLE_TYPE = 'VIEW', 'VIEW', 'TABLE'), TABLE_NAME FROM information_schema.TABLES WHERE \
+             TABLE_SCHEMA = 'shop' UNION SELECT 'EVENT', EVENT_NAME FROM information_schema.EVENTS WHERE \
+             EVENT_SCHEMA = 'shop' UNION SELECT 'TRIGGER', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE \
+             TRIGGER_SCHEMA = 'shop'",
+        )
+        .await
+        .unwrap();
+    for (kind, name) in ticked.iter().filter(|(_, name)| name.contains('`')) {
+        let sql = format!("DROP {kind} IF EXISTS shop.{}", quote_name(name));
+        conn.query_drop(sql).await.unwrap();
+    }
+    let target = Server::start(name).await?;
+    let mut conn = target.connect().await?;
+    conn.query_drop("SET GLOBAL local_infile = ON").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("dump");
+    let run = |program: &str, server: &Server, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command.args(["--user", "root", "--socket"]).arg(server.sandbox().socket());
+        let output = command.args(arguments).output().unwrap();
+        println!("{program}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    };
+    let out = out.to_str().unwrap();
+    let all = [
+        "--database",
+        "shop",
+        "--outputdir",
+        out,
+        "--routines",
+        "--triggers",
+        "--events",
+        "--trx-tables",
+        "0",
+    ];
+    run("mydumper", &source, &all);
+    run("myloader", &target, &["--directory", out]);
+    let mut lines = [everything(&source).await?, everything(&target).await?];
+    for lines in &mut lines {
+        lines.retain(|name, _| name.contains(" shop."));
+    }
+    let differing = differing(&lines[0], &lines[1]);
+    let (count, all) = (differing.len(), lines[0].len());
+    println!("{}\n{name}: {count} of {all} lines differ", differing.join("\n"));
+    Ok(())
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_stays_as_it_is_is_foreseen(
