@@ -4,7 +4,13 @@ use backup_drivers::foreign::Scan;
 
 /// Whatever comes in: no panic, places that only grow, and the same result however it is cut.
 pub fn run(bytes: &[u8]) {
-    let (contents, faults) = whole(bytes, bytes.len().max(1));
+    for scan in [Scan::default, || Scan::default().by_lines()] {
+        check(bytes, scan);
+    }
+}
+
+fn check(bytes: &[u8], scan: fn() -> Scan) {
+    let (contents, faults) = whole(bytes, bytes.len().max(1), scan());
     assert_eq!(contents.bytes, bytes.len() as u64);
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
     assert_eq!(contents.lines, lines);
@@ -17,14 +23,14 @@ pub fn run(bytes: &[u8]) {
     }
     assert!(faults.windows(2).all(|w| w[0].end.offset <= w[1].start.offset), "{faults:?}");
     let size = usize::from(bytes.first().copied().unwrap_or(0)) + 1;
-    assert_eq!(whole(bytes, size), (contents, faults));
+    assert_eq!(whole(bytes, size, scan()), (contents, faults));
 }
 
 fn whole(
     bytes: &[u8],
     size: usize,
+    mut scan: Scan,
 ) -> (backup_drivers::foreign::Contents, Vec<backup_drivers::foreign::Fault>) {
-    let mut scan = Scan::default();
     for piece in bytes.chunks(size) {
         scan.feed(piece);
     }
@@ -41,6 +47,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "DELIMITER ;;\n/*!50003 CREATE*/ /*!50003 TRIGGER x BEFORE INSERT ON t FOR EACH ROW BEGIN SET @a=1; END */;;\n\
          DELIMITER ;\nUSE `d`;\n",
         "REPLACE INTO d.t (a,b) VALUES (0xAB,_binary 'x\0'),(x'00',CAST(1 AS CHAR(3)));\n# comment\n/* ; ' */ COMMIT;",
+        "SET @a=@@sql_mode;\nCREATE PROCEDURE p()\nBEGIN SELECT 1; \n-- it's\nSELECT ';'; END;\nDROP EVENT IF EXISTS `e`;",
+        "LOAD DATA LOCAL INFILE 'd.t.dat' INTO TABLE `t` FIELDS TERMINATED BY '\\t' ENCLOSED BY '\"' ESCAPED BY '\\\\' \
+         LINES STARTING BY '' TERMINATED BY '\\n' IGNORE 1 LINES (`a`,`b`);\n",
     ]
     .iter()
     .map(|seed| seed.as_bytes().to_vec())

@@ -326,7 +326,11 @@ fn facts(m: &Manifest) -> Vec<(&'static str, String)> {
         add("objects", objects.join(", "));
     }
     if outcome.partial {
-        add("partial", "only a part of the server was asked for".into());
+        let what = match m.strategy {
+            Strategy::Foreign => "what could be read of a damaged dump",
+            _ => "only a part of the server was asked for",
+        };
+        add("partial", what.into());
     }
     if outcome.masked {
         add("masked", "values were changed on the way".into());

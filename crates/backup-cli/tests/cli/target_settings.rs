@@ -59,6 +59,29 @@ async fn sequences_come_to_a_target_that_logs_statements(
 }
 
 #[tokio::test]
+async fn rows_that_mariadb_does_not_log_are_told() {
+    let server = Server::start("mariadb-11.8").await;
+    let mut root = server.session().await;
+    let content = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (x INT, s BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, e BIGINT UNSIGNED GENERATED \
+         ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING",
+        "INSERT INTO d.t (x) VALUES (1)",
+    ];
+    server::run(&mut root, &content).await;
+    let home = Home::with_repo();
+    home.on_repo(["backup", "--source", &server.url(), "--cluster", "c"])
+        .expect(14)
+        .says("history");
+    let says = "copy.t: it is system-versioned by transactions";
+    let run = restore(&home, &server.url(), &["--dry-run"]);
+    assert!(run.stdout.contains(says), "{run:?}");
+    restore(&home, &server.url(), &[]).expect(14).says(says);
+    server::run(&mut root, &["DROP DATABASE copy"]).await;
+    restore(&home, &server.url(), &["--binlog", "off"]).expect(0);
+}
+
+#[tokio::test]
 async fn documents_that_are_longer_than_the_target_takes() {
     let server = Server::start("mysql-9.7").await;
     let mut root = server.session().await;

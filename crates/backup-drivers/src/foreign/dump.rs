@@ -1,5 +1,6 @@
 //! A whole dump: its files, what is in them together, and what is wrong.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use backup_core::{
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::import::CONTENTS;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, Promised, TRIGGERS};
 use super::reader::{Loads, Reader, beside, is_sql};
 use super::scan::{Contents, Fault};
 use super::source::{self, Broken, DumpFile};
@@ -272,27 +273,34 @@ impl Reading {
     /// All files were read.
     pub(super) fn finish(mut self) -> Dump {
         let contents = self.dump.contents();
+        let names: BTreeSet<&str> = self.dump.parts.iter().map(|part| part.name.as_str()).collect();
+        let mut uncounted = BTreeSet::new();
+        let mut findings = Vec::new();
         for (name, load) in &self.loads {
-            if !self.dump.parts.iter().any(|part| part.name == *name) {
+            if !names.contains(name.as_str()) {
                 let problem = format!("rows of {} are in it, and it is not there", load.table);
-                self.dump.findings.push(error(name, problem));
+                findings.push(error(name, problem));
             } else if load.format.is_none() {
                 let problem = "its rows are not counted: a field or a line ends with several bytes";
                 let remedy = "restore it, and count them there";
-                self.dump.findings.push(Finding::new(Severity::Info, name, problem, remedy));
+                findings.push(Finding::new(Severity::Info, name, problem, remedy));
+                uncounted.insert(&load.table);
             }
         }
+        self.dump.findings.extend(findings);
         if let Some(metadata) = &self.metadata {
+            self.dump.findings.extend(absent(metadata, &self.dump.parts));
             for (table, rows) in &metadata.rows {
                 let counted = contents.tables.get(table).copied().unwrap_or(0);
-                let mut loads = self.loads.values();
-                let elsewhere = loads.any(|load| load.table == *table && load.format.is_none());
-                if counted != *rows && !elsewhere {
+                if counted != *rows && !uncounted.contains(table) {
                     let problem =
                         format!("{counted} of {rows} rows are there, as mydumper counted them");
                     self.dump.findings.push(error(table, problem));
                 }
             }
+        } else if self.dump.parts.iter().any(|part| part.name.ends_with("-schema-create.sql")) {
+            let problem = "it is not there: mydumper did not finish, or not everything was copied";
+            self.dump.findings.push(error("metadata", problem.to_owned()));
         } else if contents.program.is_none() {
             self.dump.findings.push(Finding::new(
                 Severity::Info,
@@ -303,6 +311,33 @@ impl Reading {
         }
         self.dump
     }
+}
+
+/// The files that mydumper says it wrote, and that are not there. It may have been told to write no definitions.
+fn absent(metadata: &Metadata, parts: &[DumpPart]) -> Vec<Finding> {
+    let name = |part: &DumpPart| part.name.rsplit('/').next().unwrap_or_default().to_owned();
+    let names: BTreeSet<String> = parts.iter().map(name).collect();
+    if !names.iter().any(|name| name.contains("-schema")) {
+        return Vec::new();
+    }
+    let of_database = |file: &Promised, ending: &str| {
+        names.iter().any(|name| {
+            let behind = name.strip_prefix(&file.database);
+            behind.is_some_and(|b| b.starts_with(['.', '-']) && b.ends_with(ending))
+        })
+    };
+    let is_there = |file: &Promised| match &*file.ending {
+        TRIGGERS => of_database(file, TRIGGERS),
+        ending => names.contains(&format!("{}{ending}", file.database)),
+    };
+    // A database whose name is none for a file has files of another name.
+    let missing = metadata.files.iter().filter(|file| of_database(file, "") && !is_there(file));
+    missing
+        .map(|file| {
+            let name = format!("{}{}", file.database, file.ending);
+            error(&name, format!("{} is in it, and it is not there", file.what))
+        })
+        .collect()
 }
 
 /// A program that could not sign in, or was killed at once, leaves such a file.

@@ -10,17 +10,19 @@ use super::token::Place;
 const MOST: usize = 1000;
 
 /// How the rows of a file are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Format {
     /// Between two fields.
-    pub(super) field: u8,
+    pub(super) field: Vec<u8>,
     /// Around a field that may hold anything.
     pub(super) enclosed: Option<u8>,
     pub(super) escape: Option<u8>,
     /// Behind each row.
-    pub(super) line: u8,
+    pub(super) line: Vec<u8>,
     /// So many lines at the beginning are no rows.
     pub(super) ignored: u64,
+    /// So many fields a row has, where the statement lists them.
+    pub(super) columns: Option<u64>,
 }
 
 /// A statement that loads a file.
@@ -30,7 +32,7 @@ pub struct Load {
     pub(super) file: String,
     /// The table, with its database.
     pub(super) table: String,
-    /// Unknown where terminators are longer than a byte: such files are not counted.
+    /// Unknown where fields have widths, or lines a beginning of their own: such files are not counted.
     pub(super) format: Option<Format>,
 }
 
@@ -46,6 +48,8 @@ pub(super) struct Lines {
     lines: u64,
     rows: u64,
     in_field: Field,
+    /// The last bytes of the field that may be a part of what ends it.
+    end: Vec<u8>,
     faults: Vec<Fault>,
 }
 
@@ -71,6 +75,7 @@ impl Lines {
             row: start,
             fields: 1,
             width: None,
+            end: Vec::new(),
             lines: 0,
             rows: 0,
             in_field: Field::Fresh,
@@ -91,33 +96,69 @@ impl Lines {
     }
 
     fn take(&mut self, byte: u8) {
-        let Format { field, enclosed, escape, line, .. } = self.format;
+        let Format { enclosed, escape, .. } = self.format;
         self.in_field = match self.in_field {
             Field::Escaped(false) => Field::Plain,
             Field::Escaped(true) => Field::Enclosed,
+            Field::Enclosed if Some(byte) == enclosed => {
+                self.end.clear();
+                Field::Closing
+            }
             Field::Enclosed if Some(byte) == escape => Field::Escaped(true),
-            Field::Enclosed if Some(byte) == enclosed => Field::Closing,
             Field::Enclosed => Field::Enclosed,
             Field::Fresh if Some(byte) == enclosed => Field::Enclosed,
-            _ if byte == line => return self.end_row(),
-            _ if byte == field => {
-                self.fields += 1;
-                Field::Fresh
-            }
-            // A doubled one, or one within the field.
-            Field::Closing => Field::Enclosed,
-            _ if Some(byte) == escape => Field::Escaped(false),
-            Field::Fresh | Field::Plain => Field::Plain,
+            // A doubled one.
+            Field::Closing if self.end.is_empty() && Some(byte) == enclosed => Field::Enclosed,
+            now => return self.take_plain(byte, now),
         };
+    }
+
+    /// Takes a byte that may be of what ends a field or a line.
+    fn take_plain(&mut self, byte: u8, now: Field) {
+        let Format { field, escape, line, .. } = &self.format;
+        self.end.push(byte);
+        if self.end.ends_with(line) {
+            return self.end_row();
+        }
+        if self.end.ends_with(field) {
+            self.fields += 1;
+            self.in_field = Field::Fresh;
+            self.end.clear();
+            return;
+        }
+        let goes_on = line.starts_with(&self.end) || field.starts_with(&self.end);
+        self.in_field = match now {
+            Field::Closing if goes_on => Field::Closing,
+            // It was one within the field.
+            Field::Closing => Field::Enclosed,
+            _ if Some(byte) == *escape => {
+                self.end.clear();
+                Field::Escaped(false)
+            }
+            _ => Field::Plain,
+        };
+        // Longer ends are in no dump.
+        if self.end.len() > 1024 {
+            self.end.drain(..512);
+        }
     }
 
     fn end_row(&mut self) {
         self.lines += 1;
         let fields = std::mem::replace(&mut self.fields, 1);
         self.in_field = Field::Fresh;
+        self.end.clear();
         let row = std::mem::replace(&mut self.row, self.place);
         if self.lines <= self.format.ignored {
             return;
+        }
+        if let Some(columns) = self.format.columns
+            && fields != columns
+        {
+            let problem = format!(
+                "a row has {fields} values, for {columns} columns of the statement that loads it"
+            );
+            return self.fault(row, problem);
         }
         let first = *self.width.get_or_insert(fields);
         match fields == first {
@@ -158,40 +199,84 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn read(format: Format, text: &[u8]) -> (u64, Vec<Fault>) {
-        let mut whole = Lines::of(format, "d.t".into());
+    fn read(format: &Format, text: &[u8]) -> (u64, Vec<Fault>) {
+        let mut whole = Lines::of(format.clone(), "d.t".into());
         whole.feed(text);
         let (contents, faults) = whole.finish();
         for size in 1..text.len().min(9) {
-            let mut pieces = Lines::of(format, "d.t".into());
+            let mut pieces = Lines::of(format.clone(), "d.t".into());
             text.chunks(size).for_each(|piece| pieces.feed(piece));
             assert_eq!(pieces.finish(), (contents.clone(), faults.clone()));
         }
         (contents.rows(), faults)
     }
 
-    const TABS: Format =
-        Format { field: b'\t', enclosed: None, escape: Some(b'\\'), line: b'\n', ignored: 0 };
-    const COMMAS: Format = Format { field: b',', enclosed: Some(b'"'), ignored: 1, ..TABS };
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_rows_or_faults(
+            text in proptest::collection::vec(proptest::sample::select(&b"a1\t,\"\\\n\0\xff"[..]), 0..60),
+        ) {
+            for format in [tabs(), commas(), quotes(), long()] {
+                let (rows, faults) = read(&format, &text);
+                assert!(rows <= text.len() as u64 && faults.len() <= text.len());
+                assert!(faults.iter().all(|f| f.start < f.end && f.end.offset <= text.len() as u64));
+            }
+        }
+    }
+
+    fn tabs() -> Format {
+        Format {
+            field: b"\t".to_vec(),
+            enclosed: None,
+            escape: Some(b'\\'),
+            line: b"\n".to_vec(),
+            ignored: 0,
+            columns: None,
+        }
+    }
+
+    fn commas() -> Format {
+        Format { field: b",".to_vec(), enclosed: Some(b'"'), ignored: 1, ..tabs() }
+    }
+
+    /// As spreadsheets write them.
+    fn quotes() -> Format {
+        Format { escape: Some(b'"'), ignored: 0, columns: Some(2), ..commas() }
+    }
+
+    fn long() -> Format {
+        Format { field: b"||".to_vec(), line: b"\r\n".to_vec(), ignored: 0, ..commas() }
+    }
 
     #[test]
     fn rows_are_counted_as_servers_read_them() {
-        assert_eq!(read(TABS, b""), (0, vec![]));
-        assert_eq!(read(TABS, b"1\ta\\\tb\\\nc\\\\\n2\t\\N\n"), (2, vec![]));
-        assert_eq!(read(TABS, b"1\t\"a\n"), (1, vec![]));
+        assert_eq!(read(&tabs(), b""), (0, vec![]));
+        assert_eq!(read(&tabs(), b"1\ta\\\tb\\\nc\\\\\n2\t\\N\n"), (2, vec![]));
+        assert_eq!(read(&tabs(), b"1\t\"a\n"), (1, vec![]));
         let text = b"\"a\",\"b\"\n1,\"x,\n\"\"y\\\"\n\"\n2,\\N\n\"3\",\"in \"side\"\n";
-        assert_eq!(read(COMMAS, text), (3, vec![]));
+        assert_eq!(read(&commas(), text), (3, vec![]));
+        assert_eq!(read(&quotes(), b"1,\"say \"\"hi\"\"\"\n2,\"\"\n"), (2, vec![]));
+        let text = b"1||\"a|\"|b\r\"\r\n2||x|\r|\r\n\"3\"||\"\r\n\"\r\n";
+        assert_eq!(read(&long(), text), (3, vec![]));
     }
 
     #[test]
     fn what_is_cut_or_has_other_fields_is_found() {
         for (format, text, rows, line, problem) in [
-            (TABS, &b"1\ta\n2\tb"[..], 1, 2, "the file ends within a row"),
-            (TABS, b"1\ta\n2\tb\\", 1, 2, "the file ends within a value"),
-            (TABS, b"1\ta\n2\n3\tc\n", 2, 2, "a row has 1 values, and the first one 2"),
-            (COMMAS, b"a,b\n1,\"x\n2,y\n", 0, 2, "the file ends within a value"),
+            (tabs(), &b"1\ta\n2\tb"[..], 1, 2, "the file ends within a row"),
+            (tabs(), b"1\ta\n2\tb\\", 1, 2, "the file ends within a value"),
+            (tabs(), b"1\ta\n2\n3\tc\n", 2, 2, "a row has 1 values, and the first one 2"),
+            (commas(), b"a,b\n1,\"x\n2,y\n", 0, 2, "the file ends within a value"),
+            (long(), b"1||a\r\n2||b\r", 1, 2, "the file ends within a row"),
+            (
+                quotes(),
+                b"1,2\n3\n",
+                1,
+                2,
+                "a row has 1 values, for 2 columns of the statement that loads it",
+            ),
         ] {
-            let (counted, faults) = read(format, text);
+            let (counted, faults) = read(&format, text);
             assert_eq!((counted, faults.len()), (rows, 1), "{faults:?}");
             assert_eq!((faults[0].start.line, &*faults[0].problem), (line, problem));
         }

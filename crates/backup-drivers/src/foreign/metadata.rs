@@ -10,15 +10,34 @@ pub(super) struct Metadata {
     pub(super) finished: bool,
     /// Rows by ``db.table``.
     pub(super) rows: BTreeMap<String, u64>,
+    /// The files that have to be there, by what they begin and end with, and what is in them.
+    pub(super) files: Vec<Promised>,
     /// Where the server's own binary log stood.
     pub(super) position: Position,
 }
+
+/// A file that mydumper says it wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Promised {
+    /// What the database is called in the names of its files; of one whose name is none for a file, something else.
+    pub(super) database: String,
+    /// The rest of its name.
+    pub(super) ending: String,
+    /// What it holds.
+    pub(super) what: String,
+}
+
+/// How files of triggers end, one for a database or one for each table.
+pub(super) const TRIGGERS: &str = "-schema-triggers.sql";
 
 impl Metadata {
     /// Reads it; lines that are not known mean nothing.
     pub(super) fn parse(text: &str) -> Self {
         let mut metadata = Metadata::default();
         let mut table = None;
+        let mut database = None;
+        // What a table is called in the names of its files.
+        let mut called = String::new();
         // Others are of the server that it replicates from.
         let mut own = false;
         for line in text.lines().map(str::trim) {
@@ -31,14 +50,24 @@ impl Metadata {
             if line.starts_with("# Finished dump at") || line.starts_with("Finished dump at") {
                 metadata.finished = true;
             } else if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                let plain = section.strip_prefix('`').and_then(|s| s.strip_suffix('`'));
+                database = plain.filter(|name| !name.contains("`.`")).map(str::to_owned);
                 table = section
                     .strip_prefix('`')
                     .and_then(|s| s.strip_suffix('`'))
                     .and_then(|s| s.split_once("`.`"))
                     .map(|(database, table)| (database.to_owned(), table.to_owned()));
+                called = table.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
             } else if let (Some((database, table)), Some((key, value))) =
                 (&mut table, line.split_once('='))
             {
+                if key.trim() == "schema_checksum" {
+                    metadata.files.push(Promised {
+                        database: database.clone(),
+                        ending: format!(".{called}-schema.sql"),
+                        what: format!("the definition of {database}.{table}"),
+                    });
+                }
                 match (key.trim(), value.trim().parse()) {
                     // Files of names that are none for a file are called otherwise.
                     ("real_table_name", _) => *table = value.trim().to_owned(),
@@ -47,9 +76,29 @@ impl Metadata {
                     }
                     _ => {}
                 }
+            } else if let (Some(database), Some((key, value))) = (&database, line.split_once('='))
+                && !matches!(value.trim(), "" | "0")
+            {
+                metadata.promise(database, key.trim());
             }
         }
         metadata
+    }
+
+    /// A checksum of what a database has, which is in files of its own.
+    fn promise(&mut self, database: &str, key: &str) {
+        let (ending, what) = match key {
+            "schema_checksum" => ("-schema-create.sql", "the definition"),
+            "post_checksum" => ("-schema-post.sql", "the routines"),
+            "events_checksum" => ("-schema-post.sql", "the events"),
+            "triggers_checksum" => (TRIGGERS, "the triggers"),
+            _ => return,
+        };
+        self.files.push(Promised {
+            database: database.to_owned(),
+            ending: ending.to_owned(),
+            what: format!("{what} of {database}"),
+        });
     }
 
     /// A line about the position: `Log: binlog.000001`, or of later releases `File = binlog.000001`.

@@ -14,7 +14,7 @@ const NO_SQL: [&str; 7] = ["dat", "tsv", "csv", "txt", "json", "sha256", "md5"];
 /// What takes a file in pieces.
 pub(super) enum Reader {
     Sql(Box<Scan>),
-    Rows(Lines),
+    Rows(Box<Lines>),
     /// The text of the `metadata`, which is small.
     Metadata(Vec<u8>),
     Other,
@@ -31,8 +31,9 @@ impl Reader {
         }
         if !is_sql(&file.name) {
             let load = loads.get(&file.name);
-            let lines = load.and_then(|load| Some(Lines::of(load.format?, load.table.clone())));
-            return lines.map_or(Reader::Other, Reader::Rows);
+            let lines =
+                load.and_then(|load| Some(Lines::of(load.format.clone()?, load.table.clone())));
+            return lines.map_or(Reader::Other, |lines| Reader::Rows(Box::new(lines)));
         }
         let plain = Path::new(&file.name);
         // A file of mydumper is called by its database and table.

@@ -32,6 +32,9 @@ pub(super) struct Statement {
     /// Behind the last of them.
     pub(super) good_end: Option<Place>,
     depth: i64,
+    /// How many columns its first list has, where it loads a file.
+    columns: u64,
+    in_columns: bool,
     /// The list behind VALUES.
     list: Option<List>,
 }
@@ -133,8 +136,14 @@ impl Statement {
             return self.in_list(token, behind);
         }
         match token {
-            Token::Sign(b'(') => self.depth += 1,
+            Token::Sign(b'(') => {
+                self.in_columns = self.depth == 0 && self.columns == 0;
+                self.columns += u64::from(self.in_columns);
+                self.depth += 1;
+            }
+            Token::Sign(b',') if self.in_columns && self.depth == 1 => self.columns += 1,
             Token::Sign(b')') => {
+                self.in_columns &= self.depth > 1;
                 self.depth -= 1;
                 if self.depth < 0 {
                     return Some("a parenthesis is closed that was never opened".to_owned());
@@ -270,7 +279,7 @@ impl Statement {
         let sets = self.head.first().is_some_and(|part| part.is_word("SET"));
         let head = if sets { &self.head[..] } else { &[] };
         head.iter().enumerate().filter_map(move |(at, part)| match part {
-            Part::Word(name) if name.starts_with("@OLD_") => {
+            Part::Word(name) if name.starts_with("@OLD_") || name.starts_with("@PREV_") => {
                 let mut behind = head[at + 1..].iter().skip_while(|p| **p == Part::Sign(b':'));
                 let assigned = behind.next() == Some(&Part::Sign(b'='));
                 let of_session =
@@ -350,16 +359,18 @@ impl Statement {
             let Part::Word(number) = self.head.get(at)? else { return None };
             number.parse().ok()
         });
-        let format = match (&field[..], &enclosed[..], &escape[..], &line[..], &starting[..]) {
-            ([field], [] | [_], [] | [_], [line], []) => Some(Format {
-                field: *field,
-                enclosed: enclosed.first().copied(),
-                escape: escape.first().copied(),
-                line: *line,
-                ignored: ignored.unwrap_or(0),
-            }),
-            _ => None,
-        };
+        // Another list may come first, or none.
+        let mut before = self.head.iter().take_while(|part| **part != Part::Sign(b'('));
+        let is_list = !before.any(|part| part.is_word("PARTITION") || part.is_word("SET"));
+        let is_known = !field.is_empty() && !line.is_empty() && starting.is_empty();
+        let format = (is_known && enclosed.len() <= 1 && escape.len() <= 1).then(|| Format {
+            field,
+            enclosed: enclosed.first().copied(),
+            escape: escape.first().copied(),
+            line,
+            ignored: ignored.unwrap_or(0),
+            columns: (is_list && self.columns > 0).then_some(self.columns),
+        });
         Some((String::from_utf8_lossy(&text(file)?).into_owned(), name, format))
     }
 

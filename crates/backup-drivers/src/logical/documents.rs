@@ -13,10 +13,12 @@ use super::select::quote_name;
 use crate::connect::Session;
 use crate::rows::DocumentTypes;
 
-/// How many rows of a table are looked at. A column mostly holds documents of one kind.
-const ROWS: u32 = 200;
+/// How many rows of a table are looked at, at most and at least. A column mostly holds documents of one kind.
+const ROWS: (u64, u64) = (10, 200);
+/// About how many bytes of a table are looked at.
+const BYTES: u64 = 12 << 20;
 /// The largest document that is looked at, in bytes.
-const LARGEST: u32 = 64 << 10;
+const LARGEST: u32 = 1 << 20;
 
 /// Those whose text does not tell them. A whole number that is UNSIGNED, or a DECIMAL without a fraction, is
 /// the same number afterwards.
@@ -83,12 +85,14 @@ pub(super) async fn look(
 fn types_in(table: &Table, column: &str) -> String {
     let types = TYPES.map(|name| format!("'{name}'")).join(", ");
     let (date, time) = ("[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2,3}:[0-9]{2}:[0-9]{2}[.][0-9]{6}");
+    let each = table.data_bytes / table.digest.rows.max(1);
+    let rows = (BYTES / each.max(1)).clamp(ROWS.0, ROWS.1);
     format!(
         "SELECT DISTINCT CONVERT(CASE WHEN JSON_TYPE(v.v) <> 'STRING' THEN JSON_TYPE(v.v) \
          WHEN JSON_UNQUOTE(v.v) REGEXP '^{date}$' THEN 'STRING like DATE' \
          WHEN JSON_UNQUOTE(v.v) REGEXP '^-?{time}$' THEN 'STRING like TIME' \
          WHEN JSON_UNQUOTE(v.v) REGEXP '^{date} {time}$' THEN 'STRING like DATETIME' END USING utf8mb4) AS type \
-         FROM (SELECT {} AS j FROM {}.{} LIMIT {ROWS}) d \
+         FROM (SELECT {} AS j FROM {}.{} LIMIT {rows}) d \
          JOIN JSON_TABLE(JSON_EXTRACT(IF(JSON_STORAGE_SIZE(d.j) <= {LARGEST}, d.j, NULL), '$', '$**.*', '$**[*]'), \
          '$[*]' COLUMNS (v JSON PATH '$')) v HAVING type IN ({types}, 'DOUBLE') OR type LIKE 'STRING%' ORDER BY 1",
         quote_name(column),

@@ -70,7 +70,7 @@ impl Fingerprints {
         selection: &Selection,
     ) -> Result<Self> {
         let listed = inventory::list_engines(session.conn(), selection).await?;
-        let now: Option<u64> = session.query_first("SELECT UNIX_TIMESTAMP(SYSDATE())").await?;
+        let now: Option<u64> = session.query_first("SELECT UNIX_TIMESTAMP()").await?;
         let long_ago = now.unwrap_or_default().saturating_sub(LONG_AGO);
         // As those that compare: settings of a session change what is printed.
         let mut reader = reader(source).await?;

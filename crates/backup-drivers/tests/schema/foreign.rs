@@ -421,11 +421,12 @@ async fn dumps_of_later_mydumpers_are_read_to_the_last_byte() -> Result<()> {
 
     // Each kind of damage, and what a salvage keeps.
     type Harm<'a> = &'a dyn Fn(&str) -> String;
-    let harms: [(&str, Harm<'_>, &str, u64); 6] = [
+    let harms: [(&str, Harm<'_>, &str, u64); 7] = [
         ("mydumper_0-schema-post.sql", &|t| t[..t.len() - 20].into(), "within a statement", 5),
         ("mydumper_0-schema-triggers.sql", &|t| t.replace("END;", ""), "within a statement", 5),
         ("mydumper_0.t.00000.dat", &|t| t.replace("3,\"\"\n", "3,\"\""), "within a row", 4),
-        ("mydumper_0.t.00000.dat", &|t| t.replace("2,", "2"), "a row has 1 values", 4),
+        ("mydumper_0.t.00000.dat", &|t| t.replace("2,", "2"), "a row has 1 values, for 2", 4),
+        ("mydumper_0.t.00000.dat", &|_| String::new(), "0 of 3 rows are there", 2),
         ("mydumper_0.t.00000.dat", &|t| t.replace("\\\"y\"", "\\\"y"), "within a value", 2),
         ("mydumper_0.t.00000.sql", &|t| t.replace(".dat", ".tab"), "is not there", 5),
     ];
@@ -443,8 +444,55 @@ async fn dumps_of_later_mydumpers_are_read_to_the_last_byte() -> Result<()> {
         }
         std::fs::write(&path, whole).unwrap();
     }
-    std::fs::remove_file(directory.path().join("mydumper_0.t.00000.dat")).unwrap();
-    let damage = errors(&examined(directory.path()).await);
-    assert!(damage[0].contains("mydumper_0.t.00000.dat: rows of mydumper_0.t"), "{damage:?}");
+    // Whole files that nothing in the others misses.
+    for (name, says) in [
+        ("mydumper_0.t.00000.dat", "mydumper_0.t.00000.dat: rows of mydumper_0.t"),
+        ("mydumper_0.t.00000.sql", "mydumper_0.t: 0 of 3 rows are there"),
+        ("mydumper_0.t-schema.sql", "mydumper_0.t-schema.sql: the definition of mydumper_0.t"),
+        ("metadata", "metadata: it is not there"),
+    ] {
+        let path = directory.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let damage = errors(&examined(directory.path()).await);
+        assert!(damage.iter().any(|d| d.contains(says)), "{name}: {damage:?}");
+        let refused = Kept::backup_by(ForeignImport::new(directory.path(), false)).await;
+        assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Damaged), "{name}");
+        // What is saved says what it lacks.
+        let kept = Kept::backup_by(ForeignImport::new(directory.path(), true)).await?;
+        let warnings = &kept.outcome.warnings;
+        assert!(warnings.iter().any(|w| w.contains(says)), "{name}: {warnings:?}");
+        std::fs::write(&path, whole).unwrap();
+    }
     Ok(())
+}
+
+/// Of a database whose name is one for files, mydumper says what is in which.
+#[tokio::test]
+async fn files_that_mydumper_wrote_and_that_are_gone_are_named() {
+    let directory = TempDir::new().unwrap();
+    let files = [
+        ("shop-schema-create.sql", "CREATE DATABASE `shop`;\n"),
+        ("shop-schema-post.sql", "CREATE PROCEDURE p() SELECT 1;\n"),
+        (
+            "shop-schema-triggers.sql",
+            "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @a = 1;\n",
+        ),
+        ("shop.none-schema.sql", "CREATE TABLE `none` (\n  `a` int\n);\n"),
+    ];
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let metadata = "# Started dump at: x\n[`shop`.`none`]\nreal_table_name=none\nrows = 0\nschema_checksum = 1a\n\n\
+                    [`shop`]\nschema_checksum = FD\npost_checksum = 42\nevents_checksum = 0\ntriggers_checksum = 3C\n\
+                    # Finished dump at: x\n";
+    std::fs::write(directory.path().join("metadata"), metadata).unwrap();
+    assert_eq!(errors(&examined(directory.path()).await), Vec::<String>::new());
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        let damage = errors(&examined(directory.path()).await);
+        assert!(damage.len() == 1 && damage[0].starts_with(name), "{name}: {damage:?}");
+        std::fs::write(&path, text).unwrap();
+    }
 }

@@ -1,7 +1,8 @@
 //! Documents of MySQL, which hold types that their text does not tell.
 
-use backup_drivers::connect::Session;
-use backup_drivers::logical::{LogicalOptions, LogicalRestoreOptions};
+use backup_core::{Context, pipeline};
+use backup_drivers::connect::{ConnectOptions, Session};
+use backup_drivers::logical::{LogicalOptions, LogicalRestore, LogicalRestoreOptions, Selection};
 
 use crate::pair::Pair;
 
@@ -42,6 +43,8 @@ async fn what_documents_hold_is_what_they_held() {
         "INSERT INTO shop.mixed VALUES (1, JSON_ARRAY(CAST('2024-02-29' AS DATE), '2024-02-29', 1.5, 1.5e0, x'00ff'))",
         "CREATE TABLE shop.deep (j JSON)",
         "INSERT INTO shop.deep VALUES (CONCAT(REPEAT('[', 100), REPEAT(']', 100))), (JSON_ARRAY(1.50))",
+        "CREATE TABLE shop.wide (j JSON)",
+        "INSERT INTO shop.wide VALUES (JSON_OBJECT('pad', REPEAT('x', 300000), 'd', CAST('2024-02-29' AS DATE)))",
         "CREATE TABLE shop.alone (j JSON)",
         "INSERT INTO shop.alone VALUES (CAST(1.50 AS JSON)), (CAST(2.25 AS JSON)), (CAST(-0.50 AS JSON))",
     ] {
@@ -55,7 +58,7 @@ async fn what_documents_hold_is_what_they_held() {
     assert_eq!(told, ["shop.mixed.j: its documents hold values of type BLOB, DATE"]);
     let found = manifest.outcome.details["documents"].as_array().unwrap();
     let columns: Vec<&str> = found.iter().map(|f| f["column"].as_str().unwrap()).collect();
-    assert_eq!(columns, ["j", "j", "j", "j", "j", "j", "k", "j"], "{found:#?}");
+    assert_eq!(columns, ["j", "j", "j", "j", "j", "j", "k", "j", "j"], "{found:#?}");
 
     let mut target = Session::open(&pair.target()).await.unwrap();
     for session in [&mut source, &mut target] {
@@ -69,6 +72,7 @@ async fn what_documents_hold_is_what_they_held() {
          IFNULL(JSON_TYPE(j->'$.deep[0].x'), '')) FROM shop.heap GROUP BY j, t ORDER BY 1",
         "SELECT CONCAT(j, JSON_TYPE(j)) FROM shop.alone ORDER BY 1",
         "SELECT CONCAT(j, JSON_TYPE(j->'$.a[0]'), JSON_TYPE(j->'$.a[1]')) FROM shop.quiet",
+        "SELECT CONCAT(SHA2(j, 256), JSON_TYPE(j->'$.d')) FROM shop.wide",
         "SELECT CONCAT_WS('|', j, JSON_TYPE(j->'$.d'), JSON_TYPE(j->'$.t'), JSON_TYPE(j->'$.at'), JSON_TYPE(j->'$.n'), \
          JSON_TYPE(j->'$[0]'), JSON_TYPE(j->'$[1]'), JSON_TYPE(j->'$[3]'), JSON_TYPE(j->'$[4]')) FROM shop.times ORDER BY id",
         "SELECT CAST(j AS CHAR) FROM shop.mixed",
@@ -93,7 +97,7 @@ async fn what_documents_hold_is_what_they_held() {
 }
 
 /// What no statement can hold goes in as text, which makes doubles of decimals: nothing else may differ,
-/// and it is said.
+/// and it is said. Who may have longer statements has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn decimals_in_long_documents_are_told_of() {
     let pair = Pair::start("mysql-9.7").await;
@@ -108,21 +112,42 @@ async fn decimals_in_long_documents_are_told_of() {
     }
     let manifest = pair.backup(LogicalOptions::default()).await;
     let mut target = Session::open(&pair.target()).await.unwrap();
-    // A quarter of it is less than the document.
-    target.run("SET GLOBAL max_allowed_packet = 4194304").await.unwrap();
-    let restored = pair.restore(&manifest, LogicalRestoreOptions::default()).await;
-    assert_eq!(restored.warnings.len(), 1, "{:?}", restored.warnings);
-    let told = "inside the JSON documents of table shop.long_ones came back as doubles";
-    assert!(restored.warnings[0].contains(told), "{:?}", restored.warnings);
+    for statement in [
+        // A quarter of it is less than the document.
+        "SET GLOBAL max_allowed_packet = 4194304",
+        "SET GLOBAL local_infile = ON",
+        "CREATE USER poor@localhost",
+        "GRANT ALL ON shop.* TO poor@localhost",
+    ] {
+        target.run(statement).await.unwrap();
+    }
     let sql = "SELECT CONCAT(j->'$.price', JSON_TYPE(j->'$.price'), SHA2(j->'$.pad', 256)) FROM shop.long_ones \
                WHERE id = 1";
     let of =
         async |session: &mut Session| session.query_first::<String>(sql).await.unwrap().unwrap();
-    let (before, after) = (of(&mut source).await, of(&mut target).await);
+    let before = of(&mut source).await;
+    let selection = Selection { databases: ["shop".to_owned()].into(), ..Selection::default() };
+    let options = LogicalRestoreOptions { selection, binary_log: true, ..Default::default() };
+    let poor = ConnectOptions::socket(pair.target.socket(), "poor");
+    let poor = LogicalRestore::new(poor, options.clone());
+    let cx = Context::builder().build();
+    let restored = pipeline::restore(&cx, &pair.repository, &poor, &manifest).await;
+    let restored = restored.unwrap_or_else(|e| panic!("{}", e.report()));
+    assert_eq!(restored.warnings.len(), 1, "{:?}", restored.warnings);
+    let told = "inside the JSON documents of table shop.long_ones came back as doubles";
+    assert!(restored.warnings[0].contains(told), "{:?}", restored.warnings);
+    let after = of(&mut target).await;
     assert!(
         before.starts_with("2.50DECIMAL") && after.starts_with("2.5DOUBLE"),
         "{before} {after}"
     );
     assert_eq!(before[11..], after[9..]);
+
+    let options = LogicalRestoreOptions { overwrite: true, ..options };
+    let restored = pair.restore(&manifest, options).await;
+    assert!(restored.warnings.is_empty(), "{:?}", restored.warnings);
+    assert_eq!(of(&mut target).await, before);
+    let packet = target.query_first::<u64>("SELECT @@GLOBAL.max_allowed_packet").await.unwrap();
+    assert_eq!(packet, Some(4_194_304));
     pair.stop().await;
 }

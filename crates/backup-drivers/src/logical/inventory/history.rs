@@ -50,6 +50,12 @@ struct Period {
     by_transaction: bool,
 }
 
+/// Whether a table is system-versioned by numbers of transactions, and not by times.
+pub(in crate::logical) fn counts_transactions(create: &str) -> bool {
+    let tokens = significant(create, Dialect::default());
+    tokens.iter().any(|token| token.is_word("VERSIONING")) && period(create).by_transaction
+}
+
 /// The columns of `GENERATED ALWAYS AS ROW START` and `… END`; those that every table has unless it
 /// says otherwise.
 fn period(create: &str) -> Period {
@@ -96,6 +102,8 @@ mod tests {
         let expected = Period { start: "x,1".into(), end: "x2".into(), by_transaction: false };
         assert_eq!(period(create), expected);
         assert!(period(&create.replace("timestamp(6)", "bigint(20) unsigned")).by_transaction);
+        assert!(!counts_transactions(create));
+        assert!(counts_transactions(&create.replace("timestamp(6)", "bigint(20) unsigned")));
         assert_eq!(period("CREATE TABLE `v` (`a` int) WITH SYSTEM VERSIONING").end, "row_end");
     }
 }

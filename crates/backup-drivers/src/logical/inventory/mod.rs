@@ -27,6 +27,7 @@ use super::select::{SYSTEM_DATABASES, Selection, TableName, quote_name};
 use super::settings::{self, Setting, required, wanted};
 
 pub use accounts::accounts;
+pub(in crate::logical) use history::counts_transactions;
 pub(crate) use privileges::missing_for_copies;
 pub(crate) use privileges::{Need, lacking, lacking_each};
 pub use privileges::{

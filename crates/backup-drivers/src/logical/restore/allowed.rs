@@ -6,7 +6,9 @@ use backup_core::{ErrorKind, Finding, Flavor, Result, Severity};
 
 use super::super::catalog::{Catalog, StoredKind, StoredObject, Table};
 use super::super::ddl::{Code, Parts as DdlParts};
-use super::super::inventory::{Need, Privilege, ServerFacts, lacking, lacking_each};
+use super::super::inventory::{
+    Need, Privilege, ServerFacts, counts_transactions, lacking, lacking_each,
+};
 use super::super::load::{LoadSettings, Progress, Shape};
 use super::super::recreate::{Existing, ExistingKind, sequences};
 use super::super::select::{TableName, quote_name};
@@ -66,6 +68,9 @@ pub(super) async fn findings(
     }
     if logged && settings.binary_log {
         findings.extend(transactions(session, made).await?);
+        if facts.flavor == Flavor::MariaDb && !settings.statements {
+            findings.extend(not_logged(catalog));
+        }
     }
     if !options.redo_log && facts.flavor == Flavor::MySql {
         let need = Need::global(&["INNODB_REDO_LOG_ENABLE"]);
@@ -83,6 +88,22 @@ pub(super) async fn findings(
         findings.extend(untrusted(session, facts, catalog).await?);
     }
     Ok(findings)
+}
+
+/// Tables that count transactions: a MariaDB that logs rows logs none that are loaded into them.
+fn not_logged(catalog: &Catalog) -> Vec<Finding> {
+    let filled = catalog.tables.iter().filter(|table| table.digest.rows > 0);
+    let counting = filled.filter(|table| counts_transactions(&table.create));
+    let finding = |table: &Table| {
+        Finding::new(
+            Severity::Warning,
+            table.full_name().to_string(),
+            "it is system-versioned by transactions, and MariaDB writes nothing to its binary log of rows that are \
+             loaded into such a table: replicas have it empty then, and so has a point in time of this target",
+            "restore it to each replica too (--tables, --binlog off), and take a full backup of the target then",
+        )
+    };
+    counting.map(finding).collect()
 }
 
 /// Rows that go in at once, and may be too many for the target's binary log.
