@@ -278,7 +278,7 @@ impl Reading {
         let mut findings = Vec::new();
         for (name, load) in &self.loads {
             if !names.contains(name.as_str()) {
-                let problem = format!("rows of {} are in it, and it is not there", load.table);
+                let problem = format!("it holds rows of {}, and is not there", load.table);
                 findings.push(error(name, problem));
             } else if load.format.is_none() {
                 let problem = "its rows are not counted: a field or a line ends with several bytes";
@@ -335,7 +335,7 @@ fn absent(metadata: &Metadata, parts: &[DumpPart]) -> Vec<Finding> {
     missing
         .map(|file| {
             let name = format!("{}{}", file.database, file.ending);
-            error(&name, format!("{} is in it, and it is not there", file.what))
+            error(&name, format!("it holds {}, and is not there", file.what))
         })
         .collect()
 }

@@ -61,13 +61,16 @@ impl Metadata {
             } else if let (Some((database, table)), Some((key, value))) =
                 (&mut table, line.split_once('='))
             {
-                if key.trim() == "schema_checksum" {
-                    metadata.files.push(Promised {
-                        database: database.clone(),
-                        ending: format!(".{called}-schema.sql"),
-                        what: format!("the definition of {database}.{table}"),
-                    });
-                }
+                let ending = match (key.trim(), value.trim()) {
+                    ("schema_checksum", _) => Some("-schema.sql"),
+                    ("is_view", "1") => Some("-schema-view.sql"),
+                    _ => None,
+                };
+                metadata.files.extend(ending.map(|ending| Promised {
+                    database: database.clone(),
+                    ending: format!(".{called}{ending}"),
+                    what: format!("the definition of {database}.{table}"),
+                }));
                 match (key.trim(), value.trim().parse()) {
                     // Files of names that are none for a file are called otherwise.
                     ("real_table_name", _) => *table = value.trim().to_owned(),

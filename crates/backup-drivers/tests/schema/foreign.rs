@@ -446,9 +446,12 @@ async fn dumps_of_later_mydumpers_are_read_to_the_last_byte() -> Result<()> {
     }
     // Whole files that nothing in the others misses.
     for (name, says) in [
-        ("mydumper_0.t.00000.dat", "mydumper_0.t.00000.dat: rows of mydumper_0.t"),
+        ("mydumper_0.t.00000.dat", "mydumper_0.t.00000.dat: it holds rows of mydumper_0.t"),
         ("mydumper_0.t.00000.sql", "mydumper_0.t: 0 of 3 rows are there"),
-        ("mydumper_0.t-schema.sql", "mydumper_0.t-schema.sql: the definition of mydumper_0.t"),
+        (
+            "mydumper_0.t-schema.sql",
+            "mydumper_0.t-schema.sql: it holds the definition of mydumper_0.t",
+        ),
         ("metadata", "metadata: it is not there"),
     ] {
         let path = directory.path().join(name);
@@ -479,12 +482,17 @@ async fn files_that_mydumper_wrote_and_that_are_gone_are_named() {
             "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET @a = 1;\n",
         ),
         ("shop.none-schema.sql", "CREATE TABLE `none` (\n  `a` int\n);\n"),
+        ("shop.v-schema.sql", "CREATE TABLE IF NOT EXISTS `v` (\n  `a` int\n) ENGINE=MEMORY;\n"),
+        (
+            "shop.v-schema-view.sql",
+            "DROP TABLE IF EXISTS `v`;\nCREATE VIEW `v` AS select 1 AS `a`;\n",
+        ),
     ];
     for (name, text) in files {
         std::fs::write(directory.path().join(name), text).unwrap();
     }
     let metadata = "# Started dump at: x\n[`shop`.`none`]\nreal_table_name=none\nrows = 0\nschema_checksum = 1a\n\n\
-                    [`shop`]\nschema_checksum = FD\npost_checksum = 42\nevents_checksum = 0\ntriggers_checksum = 3C\n\
+                    [`shop`.`v`]\nreal_table_name=v\nrows = 0\nis_view = 1\nschema_checksum = 2b\n\n[`shop`]\nschema_checksum = FD\npost_checksum = 42\nevents_checksum = 0\ntriggers_checksum = 3C\n\
                     # Finished dump at: x\n";
     std::fs::write(directory.path().join("metadata"), metadata).unwrap();
     assert_eq!(errors(&examined(directory.path()).await), Vec::<String>::new());
