@@ -281,7 +281,7 @@ impl Reading {
                 let problem = format!("it holds rows of {}, and is not there", load.table);
                 findings.push(error(name, problem));
             } else if load.format.is_none() {
-                let problem = "its rows are not counted: a field or a line ends with several bytes";
+                let problem = "its rows are not counted: its fields have widths, or its lines a beginning of their own";
                 let remedy = "restore it, and count them there";
                 findings.push(Finding::new(Severity::Info, name, problem, remedy));
                 uncounted.insert(&load.table);

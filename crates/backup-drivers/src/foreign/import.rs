@@ -1,5 +1,6 @@
 //! A dump of another program as a backup in a repository.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -119,11 +120,10 @@ impl Backup for ForeignImport {
             return Err(Error::damaged(problem).with_remedy(remedy.to_owned()));
         }
         // What the dump as a whole tells, which no file of it does.
-        let known: Vec<(String, String)> =
-            lost.iter().map(|f| (f.object.clone(), f.problem.clone())).collect();
-        let wrong = dump.findings.iter().filter(|f| f.severity == Severity::Error);
-        let more = wrong.filter(|f| !known.contains(&(f.object.clone(), f.problem.clone())));
-        let more: Vec<String> = more.map(|f| format!("{}: {}", f.object, f.problem)).collect();
+        let said = |f: &Finding| format!("{}: {}", f.object, f.problem);
+        let known: BTreeSet<String> = lost.iter().map(said).collect();
+        let wrong = dump.findings.iter().filter(|f| f.severity == Severity::Error).map(said);
+        let more: Vec<String> = wrong.filter(|text| !known.contains(text)).collect();
         let text = serde_json::to_vec(&dump.parts)
             .map_err(|e| Error::internal("the contents cannot be written").with_source(e))?;
         let mut writer = sink.create(CONTENTS.parse()?, Layout::Stream).await?;
@@ -135,7 +135,7 @@ impl Backup for ForeignImport {
         objects.insert("tables".to_owned(), contents.tables.len() as u64);
         let program = contents.program.clone().unwrap_or_else(|| "another program".to_owned());
         let mut warnings: Vec<String> =
-            lost.iter().map(|f| format!("left out: {}: {}", f.object, f.problem)).collect();
+            lost.iter().map(|f| format!("left out: {}", said(f))).collect();
         warnings.extend(more);
         if warnings.len() > 100 {
             let more = warnings.len() - 100;

@@ -3,11 +3,8 @@
 //! What counts is what `READ_INFO` of the servers does (`sql/sql_load.cc`): a byte behind that of an escape means
 //! nothing; a field that begins with the enclosing byte ends with one that stands before the end of a field or line.
 
-use super::scan::{Contents, Fault};
+use super::scan::{Contents, Fault, MOST};
 use super::token::Place;
-
-/// More faults of one file than this say nothing more.
-const MOST: usize = 1000;
 
 /// How the rows of a file are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +47,8 @@ pub(super) struct Lines {
     in_field: Field,
     /// The last bytes of the field that may be a part of what ends it.
     end: Vec<u8>,
+    /// The bytes that mean something, or may be the last of what ends a field.
+    special: [bool; 256],
     faults: Vec<Fault>,
 }
 
@@ -68,7 +67,14 @@ enum Field {
 impl Lines {
     pub(super) fn of(format: Format, table: String) -> Self {
         let start = Place { line: 1, offset: 0 };
+        let mut special = [false; 256];
+        let ends = [format.field.last(), format.line.last(), Some(&b'\n')];
+        let marks = [format.enclosed.as_ref(), format.escape.as_ref()];
+        for &byte in ends.into_iter().chain(marks).flatten() {
+            special[usize::from(byte)] = true;
+        }
         Lines {
+            special,
             format,
             table,
             place: start,
@@ -87,12 +93,34 @@ impl Lines {
         self.place
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.place.offset += 1;
-            self.place.line += u64::from(byte == b'\n');
-            self.take(byte);
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(&first) = bytes.first() {
+            // What begins and ends nothing is passed over at once.
+            let run = match self.in_field {
+                Field::Plain | Field::Enclosed => {
+                    bytes.iter().take_while(|byte| !self.special[usize::from(**byte)]).count()
+                }
+                _ => 0,
+            };
+            if run > 0 {
+                if self.in_field == Field::Plain {
+                    self.remember(&bytes[..run]);
+                }
+                self.place.offset += run as u64;
+            } else {
+                self.place.offset += 1;
+                self.place.line += u64::from(first == b'\n');
+                self.take(first);
+            }
+            bytes = &bytes[run.max(1)..];
         }
+    }
+
+    /// Keeps as many bytes as an end has.
+    fn remember(&mut self, bytes: &[u8]) {
+        let longest = self.format.field.len().max(self.format.line.len());
+        self.end.extend_from_slice(&bytes[bytes.len().saturating_sub(longest)..]);
+        self.end.drain(..self.end.len().saturating_sub(longest));
     }
 
     fn take(&mut self, byte: u8) {
@@ -115,8 +143,8 @@ impl Lines {
 
     /// Takes a byte that may be of what ends a field or a line.
     fn take_plain(&mut self, byte: u8, now: Field) {
+        self.remember(&[byte]);
         let Format { field, escape, line, .. } = &self.format;
-        self.end.push(byte);
         if self.end.ends_with(line) {
             return self.end_row();
         }
@@ -126,9 +154,8 @@ impl Lines {
             self.end.clear();
             return;
         }
-        let goes_on = line.starts_with(&self.end) || field.starts_with(&self.end);
         self.in_field = match now {
-            Field::Closing if goes_on => Field::Closing,
+            Field::Closing if line.starts_with(&self.end) || field.starts_with(&self.end) => now,
             // It was one within the field.
             Field::Closing => Field::Enclosed,
             _ if Some(byte) == *escape => {
@@ -137,10 +164,6 @@ impl Lines {
             }
             _ => Field::Plain,
         };
-        // Longer ends are in no dump.
-        if self.end.len() > 1024 {
-            self.end.drain(..512);
-        }
     }
 
     fn end_row(&mut self) {

@@ -34,10 +34,8 @@ impl Metadata {
     /// Reads it; lines that are not known mean nothing.
     pub(super) fn parse(text: &str) -> Self {
         let mut metadata = Metadata::default();
-        let mut table = None;
-        let mut database = None;
-        // What a table is called in the names of its files.
-        let mut called = String::new();
+        // A database, and a table of one: what it is called in the names of its files, and its own name.
+        let (mut database, mut table) = (None, None);
         // Others are of the server that it replicates from.
         let mut own = false;
         for line in text.lines().map(str::trim) {
@@ -50,15 +48,11 @@ impl Metadata {
             if line.starts_with("# Finished dump at") || line.starts_with("Finished dump at") {
                 metadata.finished = true;
             } else if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                let plain = section.strip_prefix('`').and_then(|s| s.strip_suffix('`'));
-                database = plain.filter(|name| !name.contains("`.`")).map(str::to_owned);
-                table = section
-                    .strip_prefix('`')
-                    .and_then(|s| s.strip_suffix('`'))
-                    .and_then(|s| s.split_once("`.`"))
-                    .map(|(database, table)| (database.to_owned(), table.to_owned()));
-                called = table.as_ref().map(|(_, table)| table.clone()).unwrap_or_default();
-            } else if let (Some((database, table)), Some((key, value))) =
+                let name = section.strip_prefix('`').and_then(|s| s.strip_suffix('`'));
+                let pair = name.and_then(|name| name.split_once("`.`"));
+                database = name.filter(|_| pair.is_none());
+                table = pair.map(|(database, called)| (database, called, called));
+            } else if let (Some((database, called, table)), Some((key, value))) =
                 (&mut table, line.split_once('='))
             {
                 let ending = match (key.trim(), value.trim()) {
@@ -67,19 +61,19 @@ impl Metadata {
                     _ => None,
                 };
                 metadata.files.extend(ending.map(|ending| Promised {
-                    database: database.clone(),
+                    database: (*database).to_owned(),
                     ending: format!(".{called}{ending}"),
                     what: format!("the definition of {database}.{table}"),
                 }));
                 match (key.trim(), value.trim().parse()) {
                     // Files of names that are none for a file are called otherwise.
-                    ("real_table_name", _) => *table = value.trim().to_owned(),
+                    ("real_table_name", _) => *table = value.trim(),
                     ("rows", Ok(rows)) => {
                         metadata.rows.insert(format!("{database}.{table}"), rows);
                     }
                     _ => {}
                 }
-            } else if let (Some(database), Some((key, value))) = (&database, line.split_once('='))
+            } else if let (Some(database), Some((key, value))) = (database, line.split_once('='))
                 && !matches!(value.trim(), "" | "0")
             {
                 metadata.promise(database, key.trim());

@@ -13,7 +13,7 @@ use super::statement::{Named, Part, Statement};
 use super::token::{Next, Place, Token};
 
 /// More faults of one file than this say nothing more.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 
 /// A part of a stream that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]

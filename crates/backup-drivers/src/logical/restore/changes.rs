@@ -70,17 +70,9 @@ impl Changes {
     ) -> Result<()> {
         let size: Option<u64> = session.query_first("SELECT @@GLOBAL.max_allowed_packet").await?;
         let Some(size) = size.filter(|size| *size < PACKET) else { return Ok(()) };
-        if let Some(progress) = progress {
-            progress.set(session, Mark::Packet, &size.to_string()).await?;
-        }
-        match session.run(&packet(PACKET)).await {
-            Ok(_) => self.packet.store(size, Ordering::Relaxed),
-            Err(e) if e.kind() == ErrorKind::Privilege => {
-                if let Some(progress) = progress {
-                    progress.unset(session, Mark::Packet).await?;
-                }
-            }
-            Err(e) => return Err(e),
+        let value = size.to_string();
+        if try_to(session, progress, (Mark::Packet, &value), &packet(PACKET)).await? {
+            self.packet.store(size, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -96,17 +88,8 @@ impl Changes {
         if session.query_first::<u8>(sql).await? != Some(1) {
             return Ok(());
         }
-        if let Some(progress) = progress {
-            progress.set(session, Mark::Trust, "").await?;
-        }
-        match session.run(&trust("ON")).await {
-            Ok(_) => self.trust.store(true, Ordering::Relaxed),
-            Err(e) if e.kind() == ErrorKind::Privilege => {
-                if let Some(progress) = progress {
-                    progress.unset(session, Mark::Trust).await?;
-                }
-            }
-            Err(e) => return Err(e),
+        if try_to(session, progress, (Mark::Trust, ""), &trust("ON")).await? {
+            self.trust.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -244,6 +227,28 @@ impl Changes {
             }
             other => other,
         }
+    }
+}
+
+/// Marks a change and makes it by `sql`, where the account may; gives whether it did.
+async fn try_to(
+    session: &mut Session,
+    progress: Option<&Progress>,
+    (mark, value): (Mark, &str),
+    sql: &str,
+) -> Result<bool> {
+    if let Some(progress) = progress {
+        progress.set(session, mark, value).await?;
+    }
+    match session.run(sql).await {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::Privilege => {
+            if let Some(progress) = progress {
+                progress.unset(session, mark).await?;
+            }
+            Ok(false)
+        }
+        Err(e) => Err(e),
     }
 }
 
